@@ -1,0 +1,186 @@
+"""The command line: reads arguments, calls one function, prints."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from harness.config.trial import NAME_RULE
+from harness.errors import ConfigError, HarnessError
+from harness.results.home import StudyFolder, home
+
+app = typer.Typer(
+    name="harness", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Is a new head on frozen features enough, or is fine-tuning worth its cost?",
+)  # fmt: skip
+out = Console(soft_wrap=True)
+err = Console(stderr=True, soft_wrap=True)
+
+Name = Annotated[
+    str, typer.Argument(envvar="HARNESS_NAME", help="The study's name: studies/NAME.yaml, or one of `harness list`.")
+]
+
+
+@app.command()
+def study(
+    name: Name,
+    save_as: Annotated[str | None, typer.Option("--as", envvar="HARNESS_AS", help="Keep it under this name.")] = None,
+    data: Annotated[str | None, typer.Option(envvar="HARNESS_DATA", help="Folder or CSV of your own images.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(envvar="HARNESS_WEIGHTS", help="bundled, imagenet, none, a file.")
+    ] = None,
+    trials: Annotated[str | None, typer.Option(envvar="HARNESS_TRIALS", help="Slots for each strategy.")] = None,
+    epochs: Annotated[str | None, typer.Option(envvar="HARNESS_EPOCHS", help="Epochs of every trial.")] = None,
+    workers: Annotated[str | None, typer.Option(envvar="HARNESS_WORKERS", help="Side by side on a CPU.")] = None,
+    device: Annotated[str | None, typer.Option(envvar="HARNESS_DEVICE", help="auto, cpu, cuda, cuda:N, mps.")] = None,
+) -> None:
+    """Run a study, or continue it; ends with the verdict and the report."""
+    from harness.config.load import Overrides, load_study
+    from harness.progress import Watcher
+    from harness.study.coordinator import run_study
+
+    overrides = Overrides(
+        data=_given(data), weights=_given(weights), device=_given(device), trials=_whole("TRIALS", trials),
+        epochs=_whole("EPOCHS", epochs), workers=_whole("WORKERS", workers),
+    )  # fmt: skip
+    loaded = load_study(name, overrides, save_as=_given(save_as))
+    with Watcher(out, loaded.study.objective, loaded.study.epochs) as watcher:
+        try:
+            outcome = run_study(loaded, watcher)
+        except HarnessError as error:
+            if error.exit_code > 128:
+                watcher.message(f"Nothing that was finished is lost. Continue with: {_again()}")
+            raise
+    if outcome.already_finished:
+        _say(f"The study {outcome.name} is finished; more TRIALS or seeds continue it.")
+    _say("")
+    _say(outcome.sentence or f"No verdict: {outcome.reason}")
+    _say("")
+    _say(f"Report   {_shown(outcome.report)}")
+    _say(f"MLflow   make ui NAME={outcome.name}")
+
+
+@app.command()
+def report(name: Name) -> None:
+    """Make a study's report again from what is stored; also while it runs."""
+    from harness.report.page import write_report
+
+    _say(f"Report   {_shown(write_report(_existing(name)))}")
+
+
+@app.command()
+def ui(
+    name: Annotated[str | None, typer.Argument(envvar="HARNESS_NAME", help="Open on this study's runs.")] = None,
+    port: Annotated[int, typer.Option(envvar="HARNESS_PORT", min=1, max=65535)] = 5000,
+) -> None:
+    """Serve the MLflow UI on 127.0.0.1; Ctrl-C ends it."""
+    from harness.tracking.store import tracking_address
+    from harness.tracking.ui import serve
+
+    chosen = _given(name)
+    raise typer.Exit(serve(_existing(chosen).name if chosen else None, port=port, address=tracking_address()))
+
+
+@app.command("list")
+def list_studies() -> None:
+    """Show the studies with state, size and age."""
+    from harness.study.shelf import shelf
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("Study", "State", "Trials", "Size", "Last change"):
+        table.add_column(heading, justify="right" if heading in ("Trials", "Size") else "left")
+    entries = shelf()
+    for entry in entries:
+        table.add_row(entry.name, entry.state, str(entry.trials), entry.size, entry.age)
+    if entries:
+        out.print(table, markup=False)
+    else:
+        _say("There are no studies yet; `make study NAME=microscopy` starts one.")
+
+
+@app.command("rm")
+def remove(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove a study: its folder, its Optuna studies, its MLflow experiment and its report."""
+    from harness.study.shelf import remove_study
+
+    folder = _existing(name)
+    if not yes and not typer.confirm(f"Remove the study {name} with all its trials, models and its report?"):
+        _say("Nothing was removed.")
+        return
+    remove_study(folder)
+    _say(f"Removed {name}.")
+
+
+@app.command()
+def keys() -> None:
+    """Print every key a study file may hold, as a Markdown table."""
+    from harness.config.keys import table
+
+    sys.stdout.write(table())
+
+
+def _existing(name: str) -> StudyFolder:
+
+    known = sorted(path.parent.name for path in home().glob("*/study.json"))
+    if not NAME_RULE.fullmatch(name) or name not in known:
+        raise ConfigError(f"there is no study {name!r} here; there are: {', '.join(known) or 'none yet'}")
+    return StudyFolder(name)
+
+
+def _given(text: str | None) -> str | None:
+    """None where a variable is empty, as make hands on what was not set."""
+    return text or None
+
+
+def _whole(name: str, text: str | None) -> int | None:
+    if not text:
+        return None
+    if not text.isdigit() or int(text) < 1:
+        raise ConfigError(f"{name} must be a whole number from 1, but got {text!r}")
+    return int(text)
+
+
+def _again() -> str:
+    """The command that was given, to be given again."""
+    made = os.environ.get("HARNESS_COMMAND")
+    return made or " ".join(["harness", *sys.argv[1:]])
+
+
+def _shown(path: Path) -> str:
+    """A path relative to where the user is, if it lies below."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+def _say(text: str) -> None:
+    out.print(text, markup=False, highlight=False, width=shutil.get_terminal_size().columns)
+
+
+def main() -> None:
+    """Run a command; every error of ours is one short text on stderr and its exit code."""
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    try:
+        app()
+    except HarnessError as error:
+        if debug:
+            raise
+        err.print(f"harness: {error}", markup=False, highlight=False)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""The table of all keys a study file may hold, made from the models that check it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from harness.config.study import KNOBS, Knob, StudyConfig
+
+
+def table() -> str:
+    """Markdown: every key of the file, then every knob of `search`."""
+    lines = ["| key | default | what it says |", "|---|---|---|", *_rows(StudyConfig, "")]
+    lines += ["", "Knobs of `search` (a scalar fixes one, a list or a range `{low, high, log}` searches it):", ""]
+    lines += ["| knob | values | what it says |", "|---|---|---|"]
+    lines += [f"| `{name}` | {_values(knob)} | {knob.doc} |" for name, knob in KNOBS.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(model: type[BaseModel], prefix: str) -> list[str]:
+    rows = []
+    for name, info in model.model_fields.items():
+        key = f"{prefix}{info.alias or name}"
+        inner = info.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            rows += _rows(inner, f"{key}.")
+        else:
+            rows.append(f"| `{key}` | {_default(info)} | {_sentence(info)} |")
+    return rows
+
+
+def _default(info: FieldInfo) -> str:
+    if info.is_required():
+        return "required"
+    value: Any = info.get_default(call_default_factory=True, validated_data={})
+    if value is None or value in ((), {}, ""):
+        return "–"
+    return f"`{json.dumps(value) if not isinstance(value, str) else value}`"
+
+
+def _sentence(info: FieldInfo) -> str:
+    text = (info.description or "").replace("|", "\\|")
+    if get_origin(info.annotation) is Literal and len(get_args(info.annotation)) < 8:
+        return f"{text} ({', '.join(str(choice) for choice in get_args(info.annotation))})"
+    return text
+
+
+def _values(knob: Knob) -> str:
+    if knob.kind == "choice":
+        return ", ".join(f"`{choice}`" for choice in knob.choices) or "names"
+    low = "" if knob.low is None else f"{knob.low:g}"
+    high = "" if knob.high is None or knob.high > 1e30 else f"{knob.high:g}"
+    return f"{'above ' if knob.low_open else ''}{low}{' to ' + high if high else ' up'}"

@@ -1,0 +1,80 @@
+"""The data card: what a person should know about the images before believing a score on them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.config.study import DataConfig
+from harness.data.dataset import Dataset
+
+_PARTS = ("train", "validation", "test")
+
+
+def data_card(dataset: Dataset, config: DataConfig, parts: NDArray[np.str_], image_size: int) -> dict[str, Any]:
+    """The card as plain JSON values.
+
+    Args:
+        parts: (N,) of train, validation, test and unused, as `harness.data.split` draws them.
+        image_size: pixels a side that the study trains at.
+    """
+    table, scanned = dataset.table, dataset.card
+    grouped = table["group"] != ""
+    counts = {part: table["label"][parts == part].value_counts() for part in _PARTS}
+    of_class = table["label"].value_counts()
+    split = {part: int((parts == part).sum()) for part in (*_PARTS, "unused")}
+    return {
+        "name": dataset.name,
+        "source": scanned["source"],
+        "rendered": dataset.rendered,
+        "images": len(table),
+        "classes": [
+            {
+                "name": name,
+                "count": int(of_class.get(label, 0)),
+                **{part: int(counts[part].get(label, 0)) for part in _PARTS},
+            }
+            for label, name in enumerate(dataset.classes)
+        ],
+        "groups": int(table["group"][grouped].nunique()) if grouped.any() else None,
+        "group_rule": scanned["group_rule"],
+        "digest": dataset.digest,
+        "sizes": scanned["sizes"],
+        "kinds": scanned["kinds"],
+        "ignored": scanned["ignored"],
+        "skipped": scanned["skipped"],
+        "converted": scanned["converted"],
+        "duplicates": scanned["duplicates"],
+        "image_size": image_size,
+        "resize": config.resize,
+        "bit_depth": config.bit_depth,
+        "split": split,
+        "split_groups": {part: int(table["group"][grouped & (parts == part)].nunique()) for part in _PARTS},
+        "notes": [*scanned["notes"], *_notes(dataset, config, parts)],
+    }
+
+
+def _notes(dataset: Dataset, config: DataConfig, parts: NDArray[np.str_]) -> list[str]:
+    """Sentences on what could mislead."""
+    table, notes = dataset.table, list[str]()
+    if (table["group"] == "").all():
+        notes.append("No groups are given: if images share a slide, patient or plate, scores are too good.")
+    fixed = sorted(set(table["fixed_split"]) - {""}, key=_PARTS.index)
+    if fixed:
+        notes.append(f"Fixed by the data: {', '.join(fixed)}; other parts are drawn.")
+    if (parts == "unused").any():
+        notes.append(
+            f"limit: {config.limit} leaves {int((parts == 'unused').sum())} images unused; the test part is whole."
+        )
+    if dataset.card["skipped"]:
+        notes.append(f"{len(dataset.card['skipped'])} unreadable images are skipped.")
+    if dataset.card["duplicates"]:
+        notes.append(f"{dataset.card['duplicates']} images are copies of others; copies stay in one part.")
+    count = table["label"].value_counts()
+    if len(count) and count.max() > 5 * count.min():
+        notes.append(
+            f"Classes are unbalanced: the largest has {count.max() / count.min():.0f} times the images of the smallest."
+        )
+    return notes

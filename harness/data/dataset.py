@@ -1,0 +1,240 @@
+"""From a DataConfig to a table of images and to arrays of one size."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import zlib
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from harness.config.study import DataConfig
+from harness.data import decode
+from harness.data.files import disk_errors, write_whole
+from harness.data.names import listed
+from harness.data.parallel import Progress, over_images
+from harness.data.scan import Scan, copies, fetch, scan
+from harness.data.sources import Listing
+from harness.errors import DataError, ResourceError
+
+COLUMNS = ("path", "label", "group", "fixed_split", "sha256", "pixels_sha256", "width", "height", "kind")
+_VERSION = 1  # of the arrays: raise it when the same images would give other values
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A scanned data set. Row i of `table` is image i of every array.
+
+    Columns of the table: path (below the root, with /), label (index into `classes`), group ("" where
+    there is none), fixed_split ("", train, validation or test), sha256 (of the file), pixels_sha256, width,
+    height (pixels), kind. Names are NFC and hold no control characters.
+    """
+
+    name: str  # short and public: never a path
+    rendered: bool
+    classes: tuple[str, ...]
+    table: pd.DataFrame
+    digest: str  # SHA-256 (hex) of names, labels, groups, fixed parts and bytes; not of where the folder lies
+    card: dict[str, Any]  # what the scan says for the data card; see harness.data.card
+    _scan: Scan = field(repr=False)
+
+
+def open_dataset(config: DataConfig, *, cache: Path, progress: Progress | None = None) -> Dataset:
+    """Scan the source and build its table.
+
+    Args:
+        cache: folder for downloads, scans and arrays.
+        progress: called with (images done, images in all).
+
+    Raises:
+        ConfigError, DataError, ResourceError: see `harness.data.scan.scan`; a group rule that fits no image.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    found = scan(config, cache=cache, progress=progress)
+    listing = found.listing
+    groups, group_rule = _groups(found, config.split.group)
+    classes = listing.classes
+    label_of = {name: index for index, name in enumerate(classes)}
+    samples = [listing.samples[row] for row in found.rows]
+    table = pd.DataFrame(
+        {
+            "path": [sample.path for sample in samples],
+            "label": np.array([label_of[sample.label] for sample in samples], dtype=np.int64),
+            "group": groups,
+            "fixed_split": [sample.fixed_split for sample in samples],
+            "sha256": [image.sha256 for image in found.images],
+            "pixels_sha256": [image.pixels_sha256 for image in found.images],
+            "width": np.array([image.facts.width for image in found.images], dtype=np.int64),
+            "height": np.array([image.facts.height for image in found.images], dtype=np.int64),
+            "kind": [image.facts.kind for image in found.images],
+        },
+        columns=list(COLUMNS),
+    )
+    return Dataset(
+        name=listing.name,
+        rendered=listing.rendered,
+        classes=classes,
+        table=table,
+        digest=_digest(table, classes),
+        card=_scan_card(found, group_rule),
+        _scan=found,
+    )
+
+
+def arrays(dataset: Dataset, config: DataConfig, size: int, *, cache: Path, progress: Progress | None = None) -> Path:
+    """Path of a read-only .npy file (N, size, size, 3) with all images, made where it is not in the cache.
+
+    uint8, or uint16 with full scale 65535 where any image keeps more than 8 bits. The file's name holds all
+    that decides its content; an existing one is used only if its checksum fits.
+
+    Raises:
+        DataError: an image changed since the scan.
+        ResourceError: not enough room on the disk.
+    """
+    deep = any(image.facts.deep for image in dataset._scan.images)
+    shape, dtype = (len(dataset.table), size, size, 3), np.dtype(np.uint16 if deep else np.uint8)
+    rule = [dataset.digest, size, config.resize, config.bit_depth, config.background, _VERSION, decode.VERSION]
+    name = hashlib.sha256(json.dumps(rule).encode()).hexdigest()[:32]
+    path = cache / "images" / f"{name}.npy"
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            if _is_whole(path, shape, dtype):
+                return path
+            _check_room(path, int(np.prod(shape)) * dtype.itemsize)
+            temporary = path.with_name(f".{name}.part")
+            try:
+                _fill(temporary, shape, dtype, dataset, config, size, progress)
+                write_whole(path.with_suffix(".crc"), str(_checksum(temporary)).encode())
+                temporary.chmod(0o444)
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+    return path
+
+
+def _fill(
+    path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], dataset: Dataset, config: DataConfig, size: int,
+    progress: Progress | None,
+) -> None:  # fmt: skip
+    """Decode every image into a new .npy file and sync it."""
+    with path.open("wb+") as stream:
+        np.lib.format.write_array_header_1_0(
+            stream, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        )
+        begin, each = stream.tell(), int(np.prod(shape[1:])) * dtype.itemsize
+        stream.truncate(begin + each * shape[0])
+    target = np.load(path, mmap_mode="r+")
+    listing, found = dataset._scan.listing, dataset._scan
+
+    def one(index: int) -> None:
+        target[index] = _square(listing, found.rows[index], found.images[index].pixels_sha256, dtype, config, size)
+
+    with decode.quiet():
+        over_images(one, shape[0], progress)
+    target.flush()
+
+
+def _square(
+    listing: Listing, row: int, wanted: str, dtype: np.dtype[Any], config: DataConfig, size: int
+) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """One image in its final size and type."""
+    path = listing.samples[row].path
+    try:
+        pixels, scanned = fetch(listing, row, config)
+    except DataError as error:
+        raise DataError(f"{path} could be read by the scan, and now it {error}; start again.") from None
+    if scanned.pixels_sha256 != wanted:
+        raise DataError(f"{path} changed while the study began; start again when its folder is at rest.")
+    fitted = decode.fit(pixels, size, config.resize, config.background)
+    if dtype == np.uint16 and fitted.dtype == np.uint8:
+        return fitted.astype(np.uint16) * np.uint16(257)
+    return fitted
+
+
+def _is_whole(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
+    """Whether the file has this shape and type and the checksum that was noted when it was made."""
+    try:
+        stored = np.load(path, mmap_mode="r", allow_pickle=False)
+        noted = int(path.with_suffix(".crc").read_bytes())
+        return stored.shape == shape and stored.dtype == dtype and _checksum(path) == noted
+    except (OSError, ValueError, EOFError):
+        return False
+
+
+def _checksum(path: Path) -> int:
+    value = 0
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 22):
+            value = zlib.crc32(block, value)
+    return value
+
+
+def _check_room(path: Path, needed: int) -> None:
+    free = shutil.disk_usage(path.parent).free
+    if free < needed * 1.02 + (16 << 20):
+        raise ResourceError(
+            f"the images need {needed >> 20} MiB in {path.parent}, but {free >> 20} MiB are free: "
+            "make room, choose a smaller data.image_size, or move the state with HARNESS_HOME."
+        )
+
+
+def _groups(found: Scan, rule: str | None) -> tuple[list[str], str | None]:
+    """The group of each image ("" for none), and the rule in the card's words."""
+    listing = found.listing
+    samples = [listing.samples[row] for row in found.rows]
+    if rule is None or (listing.group_rule is not None and listing.group_rule.startswith("column ")):
+        return [sample.group for sample in samples], listing.group_rule
+    try:
+        pattern = re.compile(rule)
+    except re.error as error:
+        raise DataError(f"data.split.group is no regular expression ({error}): {rule!r}") from None
+    names = [sample.path.rsplit("/", 1)[-1] for sample in samples]
+    matches = [pattern.search(name) for name in names]
+    missed = [sample.path for sample, match in zip(samples, matches, strict=True) if match is None]
+    if missed:
+        raise DataError(
+            f"the group rule {rule!r} fits {len(names) - len(missed)} of {len(names)} file names; "
+            "change data.split.group (null: no groups; for a table it may name a column). Without a group are:\n"
+            + listed(missed)
+        )
+    # A pattern's first parenthesis names the group; an optional one that took no part names the whole match.
+    return [(m.group(1) or m.group(0)) if m.re.groups else m.group(0) for m in matches if m is not None], rule
+
+
+def _digest(table: pd.DataFrame, classes: tuple[str, ...]) -> str:
+    """SHA-256 over the sorted rows; each field's length stands before it, so that no two tables run together."""
+    labels = [classes[label] for label in table["label"]]
+    columns = [table["path"], labels, table["group"], table["fixed_split"], table["sha256"]]
+    digest = hashlib.sha256()
+    for row in sorted(zip(*columns, strict=True)):
+        for value in row:
+            data = str(value).encode("utf-8")
+            digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()
+
+
+def _scan_card(found: Scan, group_rule: str | None) -> dict[str, Any]:
+    """The part of the data card that does not depend on a split."""
+    facts = [image.facts for image in found.images]
+    sizes = Counter((fact.width, fact.height) for fact in facts)
+    return {
+        "source": found.listing.source,
+        "group_rule": group_rule,
+        "sizes": [{"width": w, "height": h, "count": n} for (w, h), n in sizes.most_common(10)],
+        "kinds": dict(Counter(fact.kind for fact in facts).most_common()),
+        "ignored": dict(sorted(found.listing.ignored.items())),
+        "skipped": [{"path": path, "reason": reason} for path, reason in found.skipped],
+        "converted": dict(Counter(label for fact in facts for label in fact.converted).most_common()),
+        "duplicates": sum(len(positions) - 1 for positions in copies(found)),
+        "notes": list(found.listing.notes),
+    }

@@ -1,0 +1,224 @@
+"""Read every image once, before the first trial: what it is, whether it can be read, what it is a copy of.
+
+The scan ends with every fault of the data set at once. What it learns about unchanged files is remembered in
+the cache, by (path, size, time of change), so that a second start does not read them again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.config.study import DataConfig
+from harness.data import decode
+from harness.data.decode import Facts, Pixels
+from harness.data.files import write_whole
+from harness.data.names import listed
+from harness.data.parallel import Progress, over_images
+from harness.data.sources import PARTS, Listing, list_source
+from harness.errors import DataError
+
+_FRESH = 2.0  # seconds: a file may change again within the same tick of its time stamp
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """One readable image: SHA-256 (hex) of its file and of its decoded pixels, and what it is."""
+
+    sha256: str
+    pixels_sha256: str
+    facts: Facts
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A listing and what reading it showed; `images[i]` belongs to `listing.samples[rows[i]]`."""
+
+    listing: Listing
+    rows: tuple[int, ...]
+    images: tuple[Scanned, ...]
+    skipped: tuple[tuple[str, str], ...]  # (path, reason), where on_bad is skip
+
+
+def scan(config: DataConfig, *, cache: Path, progress: Progress | None = None) -> Scan:
+    """Read all images of the source once.
+
+    Args:
+        cache: folder for downloads and for what earlier scans learned.
+        progress: called with (images done, images in all), from this thread.
+
+    Raises:
+        ConfigError, ResourceError: the source is not named rightly, or not reachable.
+        DataError: unreadable files (all of them, with `on_bad: error`), fewer than two classes, a class
+            without images, one image under two labels, or in two parts that the user fixed.
+    """
+    listing = list_source(config, cache=cache)
+    memory = _Memory(listing, config, cache)
+    with decode.quiet():
+        results = over_images(lambda row: _examine(listing, row, config, memory), len(listing.samples), progress)
+    memory.save()
+    bad = [(listing.samples[row].path, reason) for row, reason in enumerate(results) if isinstance(reason, str)]
+    if bad and config.on_bad == "error":
+        raise DataError(
+            f"{len(bad)} of {len(results)} images cannot be read; mend or remove them, or set data.on_bad: skip:\n"
+            + listed((f"{path}: {reason}" for path, reason in bad), 50)
+        )
+    good = [(row, image) for row, image in enumerate(results) if isinstance(image, Scanned)]
+    found = Scan(listing, tuple(row for row, _ in good), tuple(image for _, image in good), tuple(bad))
+    _check_classes(found)
+    _check_copies(found, config)
+    return found
+
+
+def fetch(listing: Listing, row: int, config: DataConfig) -> tuple[Pixels, Scanned]:
+    """Decode one image at full size, and its digests.
+
+    Raises:
+        DataError: it cannot be read; the reason alone.
+    """
+    source = listing.fetch(row)
+    if isinstance(source, np.ndarray):
+        pixels: Pixels = source
+        facts = Facts(source.shape[1], source.shape[0], "8-bit RGB image")
+        digest = pixel_digest(pixels)
+        return pixels, Scanned(digest, digest, facts)
+    try:
+        data = source.read_bytes() if isinstance(source, Path) else source
+    except OSError as error:
+        raise DataError(f"cannot be opened ({error.strerror})") from None
+    pixels, facts = decode.read(data, bit_depth=config.bit_depth, background=config.background)
+    digest = pixel_digest(pixels)
+    return pixels, Scanned(hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else digest, digest, facts)
+
+
+def pixel_digest(pixels: Pixels) -> str:
+    """SHA-256 (hex) of an image's values, shape and type."""
+    digest = hashlib.sha256(f"{pixels.shape}{pixels.dtype.newbyteorder('<').str}".encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
+
+
+def _examine(listing: Listing, row: int, config: DataConfig, memory: _Memory) -> Scanned | str:
+    """What one image is, or why it cannot be read."""
+    known = memory.recall(row)
+    if known is not None:
+        return known
+    try:
+        _, result = fetch(listing, row, config)
+    except DataError as error:
+        return str(error)
+    memory.keep(row, result)
+    return result
+
+
+class _Memory:
+    """What earlier scans learned about the files of one folder under one way of decoding.
+
+    A file is the same while its size and time of change are. Written with a checksum; forgotten when wrong.
+    Threads touch different rows only.
+    """
+
+    def __init__(self, listing: Listing, config: DataConfig, cache: Path) -> None:
+        self._listing = listing
+        self._known: dict[str, list[Any]] = {}
+        self._changed = False
+        self._stamps: dict[int, tuple[int, int]] = {}
+        self._path: Path | None = None
+        if listing.root is None:
+            return
+        key = [os.fsencode(listing.root).hex(), config.bit_depth, config.background, decode.VERSION]
+        self._path = cache / "scan" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.json"
+        try:
+            check, _, body = self._path.read_bytes().partition(b"\n")
+            if hashlib.sha256(body).hexdigest().encode() == check:
+                self._known = json.loads(body)
+        except (OSError, ValueError):
+            self._known = {}
+
+    def recall(self, row: int) -> Scanned | None:
+        source = self._listing.fetch(row) if self._path is not None else None
+        if not isinstance(source, Path):
+            return None
+        try:
+            status = source.stat()
+        except OSError:
+            return None
+        self._stamps[row] = (status.st_size, status.st_mtime_ns)
+        entry = self._known.get(self._listing.samples[row].path)
+        if entry is None or (entry[0], entry[1]) != self._stamps[row]:
+            return None
+        facts = dict(entry[4])
+        return Scanned(entry[2], entry[3], Facts(**{**facts, "converted": tuple(facts["converted"])}))
+
+    def keep(self, row: int, image: Scanned) -> None:
+        size, changed = self._stamps.get(row, (0, 0))
+        if self._path is None or not changed or time.time() - changed / 1e9 < _FRESH:
+            return
+        entry = [size, changed, image.sha256, image.pixels_sha256, asdict(image.facts)]
+        self._known[self._listing.samples[row].path] = entry
+        self._changed = True
+
+    def save(self) -> None:
+        if self._path is not None and self._changed:
+            body = json.dumps(self._known, ensure_ascii=True, separators=(",", ":")).encode()
+            write_whole(self._path, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+
+
+# --- faults of the data set as a whole ----------------------------------------------------------------------
+
+
+def _check_classes(found: Scan) -> None:
+    counts = dict.fromkeys(found.listing.classes, 0)
+    for row in found.rows:
+        counts[found.listing.samples[row].label] += 1
+    empty = [name for name, count in counts.items() if not count]
+    if empty:
+        raise DataError(
+            f"{len(empty)} of {len(counts)} classes have 0 readable images; fill or remove them:\n" + listed(empty)
+        )
+    if len(counts) < 2:
+        name, count = next(iter(counts.items()))
+        raise DataError(
+            f"a comparison needs at least two classes, but the data hold one: {name} with {count} images; "
+            "give one folder (or label) for each class."
+        )
+
+
+def copies(found: Scan) -> Iterator[list[int]]:
+    """Positions in `found.images` of each image that occurs more than once: same file or same pixels."""
+    same: dict[str, list[int]] = defaultdict(list)
+    for position, image in enumerate(found.images):
+        same[image.pixels_sha256].append(position)  # equal files decode to equal pixels
+    yield from (positions for positions in same.values() if len(positions) > 1)
+
+
+def _check_copies(found: Scan, config: DataConfig) -> None:
+    """One image under two labels is always an error; in two fixed parts it is, unless `dedupe` mends it."""
+    labels, parts = [], []
+    for positions in copies(found):
+        samples = [found.listing.samples[found.rows[position]] for position in positions]
+        first = samples[0]
+        labels += [f"{first.path} = {other.path}" for other in samples[1:] if other.label != first.label]
+        fixed = {sample.fixed_split: sample for sample in reversed(samples) if sample.fixed_split}
+        if len(fixed) > 1:
+            named = [fixed[part] for part in PARTS if part in fixed]
+            parts.append(" = ".join(f"{sample.path} ({sample.fixed_split})" for sample in named))
+    if labels:
+        raise DataError(
+            f"the same image stands under two labels, {len(labels)} times; keep each under the right one:\n"
+            + listed(labels)
+        )
+    if parts and config.dedupe == "error":
+        raise DataError(
+            f"the same image stands in two parts of the split, {len(parts)} times; "
+            "remove the copies, or set data.dedupe: train:\n" + listed(parts)
+        )

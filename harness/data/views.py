@@ -1,0 +1,127 @@
+"""Views: one augmented rendering of one image, drawn from a key and from nothing else.
+
+The key is (seed, epoch, image, occurrence in that epoch). Two trials with the same seed see the same
+views in whatever order, on whatever worker, so a difference between them is never one of luck.
+
+    recipe       what is drawn                                              distinct views of an image
+    none         nothing                                                    1
+    flips        one of the eight right angles and mirrorings               8
+    microscopy   flips, then stain strength of each channel and brightness  unbounded
+    natural      a random crop, resized, a left-right flip, brightness      unbounded
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from harness.config.trial import Augmentation
+
+_MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
+STAIN_JITTER = 0.2  # factor on a channel's optical density, 1 ± this
+BRIGHTNESS_JITTER = 0.1  # factor on the whole image, 1 ± this
+CROP_AREA = (0.35, 1.0)  # of the image
+CROP_RATIO = (3 / 4, 4 / 3)  # width to height
+_NUMBERS = {"none": 0, "flips": 1, "microscopy": 5, "natural": 6}
+
+
+def image_keys(digests: list[str]) -> NDArray[np.uint64]:
+    """One 64-bit key for each image, from its sha256 in hexadecimal; (N,)."""
+    return np.array([int(digest[:16], 16) for digest in digests], dtype=np.uint64)
+
+
+def draw(
+    recipe: Augmentation, seed: int, epoch: int, keys: NDArray[np.uint64], occurrence: NDArray[np.integer] | int = 0
+) -> NDArray[np.float64]:
+    """The drawn transforms of images with these keys in one epoch, (N, numbers of the recipe).
+
+    `occurrence` counts how often the image came before in the same epoch: 0 unless images are drawn with
+    replacement. What a row means is `apply`'s business; equal rows are equal views.
+    """
+    numbers = _NUMBERS[recipe]
+    uniform = _uniform(seed, epoch, keys, np.broadcast_to(np.asarray(occurrence, np.uint64), keys.shape), numbers)
+    if recipe in ("flips", "microscopy"):
+        uniform[:, 0] = np.floor(uniform[:, 0] * 8)
+    return uniform
+
+
+def apply(recipe: Augmentation, images: torch.Tensor, drawn: NDArray[np.float64]) -> torch.Tensor:
+    """Render the views.
+
+    Args:
+        images: (B, 3, H, W), float32 in [0, 1], H = W.
+        drawn: rows of `draw` for these images.
+
+    Returns:
+        (B, 3, H, W), float32; right angles and flips move pixels and change none.
+    """
+    if recipe == "none":
+        return images
+    if recipe == "natural":
+        return _natural(images, drawn)
+    turned = torch.empty_like(images)
+    codes = torch.from_numpy(drawn[:, 0].astype(np.int64))
+    for code in torch.unique(codes).tolist():
+        rows = torch.nonzero(codes == code).flatten().to(images.device)
+        turned[rows] = dihedral(images[rows], int(code))
+    return turned if recipe == "flips" else _stained(turned, drawn[:, 1:])
+
+
+def dihedral(images: torch.Tensor, code: int) -> torch.Tensor:
+    """One of the eight symmetries of a square: `code` mod 4 quarter turns, mirrored first from 4 on."""
+    if code >= 4:
+        images = images.flip(-1)
+    return torch.rot90(images, code % 4, dims=(-2, -1))
+
+
+def _stained(images: torch.Tensor, uniform: NDArray[np.float64]) -> torch.Tensor:
+    """Scale each channel's optical density and the brightness (Beer and Lambert: density adds up with dye)."""
+    scale = _column(1 + STAIN_JITTER * (2 * uniform[:, :3] - 1), images)
+    bright = _column(1 + BRIGHTNESS_JITTER * (2 * uniform[:, 3:4] - 1), images)
+    density = -torch.log(images.clamp(min=1 / 255))
+    return (torch.exp(-density * scale) * bright).clamp(0, 1)
+
+
+def _natural(images: torch.Tensor, uniform: NDArray[np.float64]) -> torch.Tensor:
+    """A crop of random area and ratio, resized to the full side, mirrored at random, brightness jittered."""
+    area = CROP_AREA[0] + (CROP_AREA[1] - CROP_AREA[0]) * uniform[:, 0]
+    ratio = np.exp(np.log(CROP_RATIO[0]) + (np.log(CROP_RATIO[1]) - np.log(CROP_RATIO[0])) * uniform[:, 1])
+    width, height = np.minimum(np.sqrt(area * ratio), 1.0), np.minimum(np.sqrt(area / ratio), 1.0)
+    centre_x, centre_y = (2 * uniform[:, 2] - 1) * (1 - width), (2 * uniform[:, 3] - 1) * (1 - height)
+    theta = np.zeros((len(uniform), 2, 3))
+    theta[:, 0, 0] = width * np.where(uniform[:, 4] < 0.5, -1.0, 1.0)
+    theta[:, 1, 1] = height
+    theta[:, 0, 2], theta[:, 1, 2] = centre_x, centre_y
+    affine = torch.from_numpy(theta.astype(np.float32)).to(images.device)
+    grid = F.affine_grid(affine, list(images.shape), align_corners=False)
+    cropped = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    bright = _column(1 + BRIGHTNESS_JITTER * (2 * uniform[:, 5:6] - 1), images)
+    return (cropped * bright).clamp(0, 1)
+
+
+def _column(values: NDArray[np.float64], like: torch.Tensor) -> torch.Tensor:
+    """(B, k) numbers as a (B, k, 1, 1) tensor beside the images."""
+    return torch.from_numpy(values.astype(np.float32)).to(like.device)[:, :, None, None]
+
+
+def _uniform(
+    seed: int, epoch: int, keys: NDArray[np.uint64], occurrence: NDArray[np.uint64], numbers: int
+) -> NDArray[np.float64]:
+    """Numbers in [0, 1) that depend on their own key alone: a counter-based generator (splitmix64 rounds)."""
+    with np.errstate(over="ignore"):
+        state = _mix(keys ^ _mix(np.uint64(seed & int(_MASK)) + np.uint64(0x5851F42D4C957F2D)))
+        state = _mix(state + np.uint64(epoch) * np.uint64(0x9E3779B97F4A7C15))
+        state = _mix(state + occurrence * np.uint64(0xD1B54A32D192ED03))
+        counter = np.arange(1, numbers + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        bits = _mix(state[:, None] + counter[None, :])
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _mix(x: NDArray[np.uint64] | np.uint64) -> NDArray[np.uint64]:
+    """Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators": the finaliser of SplitMix64."""
+    x = np.asarray(x, np.uint64)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

@@ -1,0 +1,144 @@
+"""TransferModel: a backbone in five stages with a head for one's own classes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from harness.config.sheets import Triple, check_image_size, sheet
+from harness.config.trial import STAGES, BatchNormPolicy
+from harness.errors import ConfigError
+from harness.model import backbones
+from harness.model import weights as weight_files
+
+BATCHNORM = nn.modules.batchnorm._BatchNorm
+
+
+class TransferModel(nn.Module):
+    """`stages` run from the stem (first) to the last block, then the `head` gives (N, num_classes) logits.
+
+    What trains is decided in `harness.model.freezing`. How the layers behave while it trains is decided by
+    `harness.model.batchnorm.apply_policy` and kept here, so that it holds through every `train()`.
+    """
+
+    def __init__(
+        self,
+        stages: Iterable[tuple[str, nn.Module]],
+        head: nn.Module,
+        *,
+        backbone_name: str,
+        num_classes: int,
+        image_size: int,
+        mean: Triple,
+        std: Triple,
+        weights_name: str,
+    ) -> None:
+        super().__init__()
+        self.stages = nn.ModuleDict(dict(stages))
+        self.head = head
+        self.backbone_name = backbone_name
+        self.num_classes = num_classes
+        self.image_size = image_size  # pixels a side it was built for; most backbones take others too
+        self.mean = mean  # of the weights' own normalisation
+        self.std = std
+        self.weights_name = weights_name
+        self.batchnorm_policy: BatchNormPolicy | None = None  # None: nothing is held, as in any torch module
+        self.unfrozen: frozenset[str] = frozenset(STAGES)
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the head reads: normalised images (N, 3, H, W) -> (N, features), for SqueezeNet (N, features, h, w)."""
+        for stage in self.stages.values():
+            x = stage(x)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.features(x))
+        return logits
+
+    def train(self, mode: bool = True) -> TransferModel:
+        """As torch's, and then the BatchNorm policy; without one, torch's alone.
+
+        Frozen stages stay in eval mode, so that dropout and stochastic depth are off there.
+        """
+        super().train(mode)
+        if not mode or self.batchnorm_policy is None:
+            return self
+        for name, stage in self.stages.items():
+            by_batch = self.batchnorm_policy == "train_mode" or (
+                self.batchnorm_policy == "updated_stats" and name in self.unfrozen
+            )
+            stage.train(name in self.unfrozen)
+            for layer in stage.modules():
+                if isinstance(layer, BATCHNORM):
+                    layer.train(by_batch)
+        return self
+
+
+def new_head(old: nn.Module, num_classes: int, seed: int) -> nn.Module:
+    """A head like `old` for `num_classes`, its values drawn from a generator of their own.
+
+    Drawn as torch draws a Linear: uniform within 1 / sqrt(features), weight first, then bias.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    if isinstance(old, nn.Sequential):  # SqueezeNet: a convolution, and what averages its answers
+        return nn.Sequential(new_head(old[0], num_classes, seed), *list(old)[1:])
+    layer: nn.Linear | nn.Conv2d
+    with torch.random.fork_rng(devices=[]):  # the constructors draw, from everyone's generator
+        if isinstance(old, nn.Conv2d):
+            fan_in = old.in_channels
+            layer = nn.Conv2d(fan_in, num_classes, kernel_size=1, bias=old.bias is not None)
+        elif isinstance(old, nn.Linear):
+            fan_in = old.in_features
+            layer = nn.Linear(fan_in, num_classes, bias=old.bias is not None)
+        else:
+            raise TypeError(f"a head is a Linear or a 1x1 convolution, but got {type(old).__name__}")
+    bound = 1 / math.sqrt(fan_in)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.uniform_(-bound, bound, generator=generator)
+    return layer
+
+
+def build(
+    backbone: str, num_classes: int, weights: str = "none", *, image_size: int | None = None, seed: int = 0
+) -> TransferModel:
+    """A pretrained (or random) backbone with a new head; the same arguments give the same values, bit for bit.
+
+    The head's values depend on `seed` and its shape alone, not on the backbone's draws, and torch's global generators
+    are left as they were. Everything trains until `harness.model.freezing` says otherwise.
+
+    Args:
+        backbone: one of `harness.config.sheets.SHEETS`.
+        num_classes: 2 or more.
+        weights: `bundled`, `imagenet`, `none` (random, drawn from `seed`) or the path of a checkpoint.
+        image_size: pixels a side; needed for ViT and MaxViT, which are built for one size. None is the native size.
+        seed: of the head, and of the backbone where the weights are random.
+
+    Raises:
+        ConfigError: no such backbone, a size it cannot take, or weights that do not fit it.
+        ResourceError: official weights that are neither cached nor reachable.
+    """
+    known = sheet(backbone)
+    if num_classes < 2:
+        raise ConfigError(f"num_classes must be 2 or more, but got {num_classes}.")
+    if image_size is not None:
+        check_image_size(backbone, image_size)
+    with torch.random.fork_rng(devices=[]):
+        # not torch.manual_seed: that would reseed the accelerators too
+        torch.default_generator.manual_seed(seed)
+        network = backbones.build_backbone(backbone, image_size)
+    weights_name = weight_files.load(network, backbone, weights)
+    mean, std = weight_files.normalisation(weights, backbone)
+    return TransferModel(
+        backbones.stages(network, backbone).items(),
+        new_head(backbones.head(network, backbone), num_classes, seed),
+        backbone_name=backbone,
+        num_classes=num_classes,
+        image_size=image_size if image_size is not None else known.native_size,
+        mean=mean,
+        std=std,
+        weights_name=weights_name,
+    )

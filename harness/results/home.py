@@ -1,0 +1,87 @@
+"""Where things lie: HARNESS_HOME (default `runs`) and HARNESS_REPORTS (default `reports`).
+
+runs/
+  optuna.db  mlflow.db  artifacts/  cache/
+  <study>/   study.json        the resolved study, as it was started
+             manifest.csv      one row for each image; the test rows carry no label
+             test_labels.csv   opened by confirmation only
+             data_card.json    counts, sizes, kinds, split
+             events.jsonl      the truth
+             checkpoints/      trainable tensors: each strategy's best trial, the confirmation models
+             predictions/      <strategy>-<config key>-<seed index>.npz, scored on test by confirmation
+             thumbnails.npz    a few training images a class, and their labels
+             importance.json
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+def home() -> Path:
+    """Folder of all state; created where it is missing."""
+    path = Path(os.environ.get("HARNESS_HOME") or "runs").expanduser().resolve()
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def reports() -> Path:
+    """Folder of all pages; not created here."""
+    return Path(os.environ.get("HARNESS_REPORTS") or "reports").expanduser().resolve()
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """The paths of one study's state."""
+
+    name: str
+
+    @property
+    def path(self) -> Path:
+        return home() / self.name
+
+    @property
+    def study_json(self) -> Path:
+        return self.path / "study.json"
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / "manifest.csv"
+
+    @property
+    def test_labels(self) -> Path:
+        return self.path / "test_labels.csv"
+
+    @property
+    def data_card(self) -> Path:
+        return self.path / "data_card.json"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions"
+
+    @property
+    def thumbnails(self) -> Path:
+        return self.path / "thumbnails.npz"
+
+    @property
+    def importance(self) -> Path:
+        return self.path / "importance.json"
+
+    @property
+    def lock(self) -> Path:
+        return home() / "locks" / f"{self.name}.lock"
+
+    @property
+    def report(self) -> Path:
+        return reports() / self.name

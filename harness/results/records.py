@@ -1,0 +1,84 @@
+"""What happened: one EpochRecord for each epoch, one TrialRecord for each trial. Frozen, JSON there and back."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from harness.config.trial import TrialConfig
+
+State = Literal["complete", "pruned", "diverged", "out_of_memory", "failed"]
+Kind = Literal["search", "confirmation"]
+STATES: tuple[State, ...] = ("complete", "pruned", "diverged", "out_of_memory", "failed")
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch: losses are means in nats, scores fractions, rates those of the last step."""
+
+    epoch: int  # 1-based
+    train_loss: float
+    validation: dict[str, float]  # every metric of results.metrics, and "loss"
+    head_lr: float
+    backbone_lr: float | None
+    seconds: float  # training and evaluation of this epoch, monotonic clock
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> EpochRecord:
+        """Back from `dataclasses.asdict`."""
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One finished trial, search or confirmation.
+
+    `score` is the objective on validation at `best_epoch`, the epoch chosen on validation; both are None
+    where no epoch was completed or the trial diverged. `seconds_alone` is what the trial costs by itself
+    on this machine: set-up, recalibration, training and evaluation; waiting is not counted.
+    """
+
+    trial_id: str  # "<strategy>/<slot>" or "confirmation/<strategy>/<config key>/<seed index>"
+    kind: Kind
+    strategy: str
+    slot: int  # slot of the search; for a confirmation the index of its seed
+    config: TrialConfig
+    seed: int
+    state: State
+    reason: str | None  # why it is not complete
+    epochs: tuple[EpochRecord, ...]
+    best_epoch: int | None
+    score: float | None
+    seconds_alone: float
+    trainable_parameters: int
+    total_parameters: int
+    device: str
+    started_at: str  # UTC, ISO 8601
+    attempt: int = 1  # 1 unless a worker died before
+    device_memory_bytes: int | None = None  # peak on the device; None on a CPU
+    batchnorm_layers: int = 0
+    warnings: tuple[str, ...] = ()
+    checkpoint: str | None = None  # below the study's folder
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def trainable_share(self) -> float:
+        """Trainable parameters as a fraction of all, in [0, 1]."""
+        return self.trainable_parameters / max(self.total_parameters, 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> TrialRecord:
+        """Back from `to_json`."""
+        return cls(
+            **{
+                **values,
+                "config": TrialConfig.from_json(values["config"]),
+                "epochs": tuple(EpochRecord.from_json(e) for e in values["epochs"]),
+                "warnings": tuple(values["warnings"]),
+            }
+        )

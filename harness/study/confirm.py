@@ -1,0 +1,228 @@
+"""Confirmation: the best configurations and the default trained again, then one look at the test split.
+
+A seed moves everything at once: split of the non-test part, order, views, initialisation. The winner of a
+strategy is the configuration with the best mean validation score over the seeds; only winners and defaults
+are scored on the test split, whose labels nothing opens but this file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from harness.config.space import space
+from harness.config.trial import TrialConfig
+from harness.errors import HarnessError
+from harness.report.verdict import conclude
+from harness.results import metrics
+from harness.results.records import TrialRecord
+from harness.study import export
+from harness.study.executors.base import Died, EpochDone, Message, Scored, ScoreTask, Trained
+from harness.study.prepare import confirmation_split
+from harness.study.session import Session
+from harness.training.seeds import derive
+from harness.training.trial import TrialJob
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A configuration that is confirmed, and why: `best`, `default` or both."""
+
+    strategy: str
+    config: TrialConfig
+    role: str
+    trial_id: str | None  # of the search trial, where it has one
+
+    def job(self, index: int, seed: int, attempt: int) -> TrialJob:
+        """Its confirmation trial for the seed with this index."""
+        name = f"confirmation/{self.strategy}/{self.config.key()}/{index}"
+        return TrialJob(
+            name, "confirmation", self.strategy, index, self.config, derive(seed, "confirmation", index),
+            confirmation_split(index), attempt,
+        )  # fmt: skip
+
+
+def wants_more(session: Session) -> bool:
+    """Whether more slots or more seeds are wanted than the last verdict rests on."""
+    looks = session.log.of("confirmation_selected")
+    if not looks or not session.log.of("verdict"):
+        return True
+    last = looks[-1].data
+    study = session.study
+    return bool(study.trials > last["trials"] or study.confirmation.seeds > last["seeds"])
+
+
+def run(session: Session) -> None:
+    """Train, choose on validation, score on test, conclude; picks up where an earlier session stopped."""
+    if not wants_more(session):
+        return
+    study, look = session.study, session.history.looks + 1
+    chosen = {strategy: candidates(session, strategy) for strategy in study.strategies}
+    selection = {
+        "look": look, "trials": study.trials, "seeds": study.confirmation.seeds,
+        "configs": {
+            strategy: [{"config": c.config.to_json(), "role": c.role, "trial_id": c.trial_id} for c in group]
+            for strategy, group in chosen.items()
+        },
+    }  # fmt: skip
+    earlier = session.log.of("confirmation_selected")
+    if not earlier or earlier[-1].data != selection:
+        session.append("confirmation_selected", selection)
+    _train(session, [candidate for group in chosen.values() for candidate in group])
+    _score(session, chosen, look)
+    conclusion = conclude(list(session.log), session.folder, study)
+    session.append("verdict", {"look": look, **conclusion})
+    export.log_recommended(session, conclusion)
+
+
+def candidates(session: Session, strategy: Any) -> list[Candidate]:
+    """The best configurations of a strategy by validation score, and its default, each once."""
+    ranked = session.history.ranked(strategy)
+    if not ranked:
+        return []
+    default = space(session.study, strategy).default()
+    made = [
+        Candidate(strategy, r.config, "best+default" if r.config == default else "best", r.trial_id)
+        for r in ranked[: session.study.confirmation.top]
+    ]
+    if all(candidate.config != default for candidate in made):
+        twin = session.history.same_config(default)
+        made.append(Candidate(strategy, default, "default", twin.trial_id if twin else None))
+    return made
+
+
+def _train(session: Session, chosen: list[Candidate]) -> None:
+    """Every candidate with every seed, seed by seed, so that an early end leaves whole seeds behind."""
+    seeds = range(session.study.confirmation.seeds)
+    waiting = [(candidate, index) for index in seeds for candidate in chosen]
+    total = len(waiting)
+    history = session.history
+
+    def handle(message: Message) -> bool:
+        job = session.jobs[message.task_id]
+        match message:
+            case EpochDone(_, record):
+                session.note_epoch(job, record)
+            case Trained(_, trial):
+                session.finish(job, trial)
+            case Died(_, reason):
+                session.died(job, reason)
+        return True
+
+    while True:
+        open_jobs = [
+            job
+            for candidate, index in waiting
+            if (job := candidate.job(index, session.study.seed, 1)).trial_id not in history.confirmed
+        ]
+        session.observer.phase("Confirmation", total - len(open_jobs), total)
+        if not open_jobs:
+            return
+        for job in open_jobs:
+            if len(session.jobs) >= session.places:
+                break
+            if job.trial_id not in session.jobs:
+                attempt = history.attempts[job.trial_id]
+                session.start(dataclasses.replace(job, attempt=attempt), 0, {})
+        session.poll(handle)
+
+
+def winner(session: Session, group: list[Candidate]) -> Candidate | None:
+    """The candidate with the best mean validation score; None where none completed with every seed."""
+    sign = 1 if metrics.direction(session.study.objective) == "maximize" else -1
+    means: list[tuple[float, Candidate]] = []
+    for candidate in group:
+        records = _records(session, candidate)
+        if all(record.state == "complete" and record.score is not None for record in records):
+            means.append((sign * float(np.mean([record.score for record in records])), candidate))
+    return max(means, key=lambda pair: pair[0])[1] if means else None
+
+
+def _records(session: Session, candidate: Candidate) -> list[TrialRecord]:
+    seed = session.study.seed
+    return [
+        session.history.confirmed[candidate.job(index, seed, 1).trial_id]
+        for index in range(session.study.confirmation.seeds)
+    ]
+
+
+def _score(session: Session, chosen: dict[Any, list[Candidate]], look: int) -> None:
+    """Score winners and defaults on the test split; the only place that opens the test labels."""
+    plan: dict[str, tuple[ScoreTask, Candidate, str, int]] = {}
+    for group in chosen.values():
+        best = winner(session, group)
+        for candidate in group:
+            roles = [
+                name
+                for name, is_it in (("winner", candidate is best), ("default", "default" in candidate.role))
+                if is_it
+            ]
+            records = _records(session, candidate)
+            if not roles or any(record.state != "complete" for record in records):
+                continue
+            for index in range(session.study.confirmation.seeds):
+                task = ScoreTask(candidate.job(index, session.study.seed, 1), session.prepared.test_rows)
+                plan[task.task_id] = (task, candidate, "+".join(roles), index)
+    done = {
+        (event.data["strategy"], event.data["role"], event.data["config_key"], event.data["seed_index"])
+        for event in session.log.of("test_scored") if event.data["look"] == look
+    }  # fmt: skip
+    waiting = [
+        task_id
+        for task_id, (_, c, role, index) in plan.items()
+        if (c.strategy, role, c.config.key(), index) not in done
+    ]
+    labels = read_test_labels(session)
+    running: set[str] = set()
+    failures: list[str] = []
+
+    def handle(message: Message) -> bool:
+        running.discard(message.task_id)
+        if isinstance(message, Scored):
+            _, candidate, role, index = plan[message.task_id]
+            _keep(session, candidate, role, index, look, message.probabilities, labels)
+        elif isinstance(message, Died):
+            failures.append(message.reason)
+            waiting.append(message.task_id)
+        return True
+
+    while waiting or running:
+        if len(failures) >= 3:
+            raise HarnessError(f"scoring on the test split failed three times: {failures[-1]}")
+        while waiting and len(running) < session.places:
+            task_id = waiting.pop(0)
+            running.add(task_id)
+            session.submit(plan[task_id][0])
+        session.observer.phase("Scoring the test split", len(plan) - len(waiting) - len(running), len(plan))
+        session.poll(handle)
+
+
+def _keep(
+    session: Session, candidate: Candidate, role: str, index: int, look: int,
+    probabilities: NDArray[np.float32], labels: NDArray[np.int64],
+) -> None:  # fmt: skip
+    """Write one seed's test predictions, then the event that says so."""
+    folder = session.folder.predictions
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = session.prepared.test_rows
+    path = folder / f"{candidate.strategy}-{candidate.config.key()}-{index}.npz"
+    temporary = path.with_name(f".{path.stem}.partial.npz")
+    groups = session.prepared.dataset.table["group"].to_numpy()[rows].astype(str)
+    np.savez_compressed(temporary, probabilities=probabilities, labels=labels, groups=groups, rows=rows)
+    temporary.replace(path)
+    session.append("test_scored", {
+        "look": look, "strategy": candidate.strategy, "role": role, "config_key": candidate.config.key(),
+        "seed_index": index, "metrics": metrics.all_metrics(probabilities, labels), "predictions": path.name,
+    })  # fmt: skip
+
+
+def read_test_labels(session: Session) -> NDArray[np.int64]:
+    """Class indices of the test part, in the order of its rows."""
+    table = pd.read_csv(session.folder.test_labels)
+    by_row = dict(zip(table["row"], table["label"], strict=True))
+    return np.array([by_row[row] for row in session.prepared.test_rows.tolist()], np.int64)

@@ -1,0 +1,140 @@
+"""The coordinator: holds the study's lock, creates or resumes, and sees the study through to its report."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from harness.config.load import LoadedStudy
+from harness.errors import HarnessError, Interrupted, StudyHeldError
+from harness.report.page import write_report
+from harness.results.home import StudyFolder
+from harness.study import confirm
+from harness.study.environment import environment, resolve_devices
+from harness.study.prepare import prepare, write_folder, write_study
+from harness.study.session import Observer, Session
+from harness.study.signals import listening
+from harness.study.slots import SlotSearch
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a call of `run_study` came to."""
+
+    name: str
+    report: Path
+    sentence: str | None  # of the verdict; None where there is none
+    reason: str | None  # why there is none
+    already_finished: bool
+
+
+def run_study(loaded: LoadedStudy, observer: Observer) -> Outcome:
+    """Create or resume a study, run it to its end, and write its report.
+
+    Raises:
+        HarnessError: with the exit code of its kind; `Interrupted` after a signal, with everything saved.
+    """
+    with listening() as stop:
+        devices = resolve_devices(loaded.study.device, loaded.study.workers)
+        prepared = prepare(loaded, devices, observer.working)
+        with held(prepared.folder):
+            session = Session(prepared, devices, observer, stop)
+            try:
+                if session.history.done and not _more_wanted(session):
+                    return _outcome(session, already_finished=True)
+                _run(session)
+                return _outcome(session, already_finished=False)
+            finally:
+                session.log.close()
+
+
+@contextmanager
+def held(folder: StudyFolder) -> Iterator[None]:
+    """Hold the study's lock; raises StudyHeldError with the owner's process number where another does."""
+    folder.lock.parent.mkdir(parents=True, exist_ok=True)
+    owner = folder.lock.with_suffix(".owner")
+    lock = FileLock(folder.lock, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        pid = owner.read_text().strip() if owner.exists() else "unknown"
+        raise StudyHeldError(
+            f"the study {folder.name} is being run by process {pid}; wait for it, or start another one with AS=newname"
+        ) from None
+    try:
+        owner.write_text(str(os.getpid()))
+        yield
+        owner.unlink(missing_ok=True)
+    finally:
+        lock.release()
+
+
+def _run(session: Session) -> None:
+    """One session from its start to its report, whatever ends it."""
+    search = _open(session)
+    session.stop.raising = False  # from here on a signal waits for a moment that leaves nothing half done
+    state = "failed"
+    try:
+        session.stop.check()
+        with session.executing():
+            search.run()
+            confirm.run(session)
+        state = "finished"
+    except Interrupted:
+        state = "interrupted"
+        session.requeue()
+        search.catch_up()
+        raise
+    finally:
+        search.write_importances()
+        session.append("session_ended", {"state": state, "seconds": time.monotonic() - session.started})
+        write_report(session.folder)
+        session.tracker.finish()
+    if not any(record.state == "complete" for _, record in session.history.finished):
+        raise HarnessError(_nothing_completed(session))
+
+
+def _open(session: Session) -> SlotSearch:
+    """Write what is known before trial one, and bring both stores to what the log says."""
+    if len(session.log) == 0:
+        write_folder(session.prepared)
+        study = session.study.model_dump(mode="json", by_alias=True)
+        session.append("study_created", {"study": study, "fingerprint": session.prepared.fingerprint})
+    else:
+        write_study(session.prepared)
+    facts = environment(session.devices[0], session.prepared.context.threads, len(session.devices))
+    session.append("session_started", {"environment": facts, "resumed": session.history.sessions > 0})
+    session.requeue_orphans()
+    search = SlotSearch(session)
+    session.tracker.start()
+    return search
+
+
+def _more_wanted(session: Session) -> bool:
+    """Whether the file or the flags ask for more than the finished study has."""
+    return (session.history.search_finished or 0) < session.study.trials or confirm.wants_more(session)
+
+
+def _outcome(session: Session, *, already_finished: bool) -> Outcome:
+    page = write_report(session.folder) if already_finished else session.folder.report / "index.html"
+    verdicts = session.log.of("verdict")
+    last: dict[str, Any] = {"verdict": None, "verdict_reason": "no strategy was confirmed"}
+    if verdicts:
+        last = verdicts[-1].data
+    sentence = last["verdict"]["sentence"] if last["verdict"] else None
+    return Outcome(session.prepared.name, page, sentence, last.get("verdict_reason"), already_finished)
+
+
+def _nothing_completed(session: Session) -> str:
+    ends = "; ".join(f"{r.trial_id}: {r.state}, {r.reason}" for _, r in session.history.finished[:3])
+    return (
+        "no trial completed, so there is nothing to compare; smaller rates (search.head_lr, search.backbone_lr) "
+        f"usually help. The first trials ended so: {ends}"
+    )

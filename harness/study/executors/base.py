@@ -1,0 +1,161 @@
+"""The one interface of all executors, what they are asked, and what they answer.
+
+An executor knows neither Optuna nor MLflow nor the event log: it is handed tasks, calls back with messages,
+and learns from the callback whether a trial goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from harness.config.sheets import sheet
+from harness.results.records import EpochRecord, TrialRecord
+from harness.training.inputs import TrialData
+from harness.training.loop import Normalise, predict
+from harness.training.trial import OnEpoch, TrialJob, restore, run_trial
+
+
+@dataclass(frozen=True)
+class WorkerContext:
+    """What every trial of a study shares; small enough to be sent to a worker once.
+
+    `labels` holds -1 for every test image: a searching worker has no way to their classes.
+    """
+
+    images: dict[int, Path]  # image side in pixels -> .npy
+    image_size: int | None  # None: each backbone's native size
+    labels: NDArray[np.int64]
+    keys: NDArray[np.uint64]
+    splits: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]  # name -> rows of train, validation
+    num_classes: int
+    objective: str
+    weights: str
+    threads: int
+    checkpoints: Path
+
+    def data(self, backbone: str, split: str) -> TrialData:
+        """The images at this backbone's size, cut by this split."""
+        size = self.image_size or sheet(backbone).native_size
+        train, validation = self.splits[split]
+        return TrialData(self._arrays(size), self.labels, self.keys, train, validation, self.num_classes)
+
+    def _arrays(self, size: int) -> NDArray[np.uint8]:
+        if size not in self._open:
+            self._open[size] = np.load(self.images[size], mmap_mode="r")
+        return self._open[size]
+
+    @cached_property
+    def _open(self) -> dict[int, NDArray[np.uint8]]:
+        return {}
+
+    def checkpoint(self, job: TrialJob) -> Path:
+        """Where a trial's tensors lie."""
+        return self.checkpoints / f"{job.trial_id.replace('/', '-')}.safetensors"
+
+
+@dataclass(frozen=True)
+class ScoreTask:
+    """Class probabilities of a finished trial's model for these rows (the test part, in confirmation)."""
+
+    job: TrialJob
+    rows: NDArray[np.int64]
+
+    @property
+    def task_id(self) -> str:
+        return f"score {self.job.trial_id}"
+
+
+@dataclass(frozen=True)
+class TrainTask:
+    """Train one trial."""
+
+    job: TrialJob
+
+    @property
+    def task_id(self) -> str:
+        return self.job.trial_id
+
+
+Task = TrainTask | ScoreTask
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    """A trial finished an epoch and waits for the word to go on."""
+
+    task_id: str
+    record: EpochRecord
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trial ended, in whichever state."""
+
+    task_id: str
+    record: TrialRecord
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The probabilities a ScoreTask asked for, (rows, classes) float32."""
+
+    task_id: str
+    probabilities: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Died:
+    """The worker that had this task is gone, or broke; the task was not done."""
+
+    task_id: str
+    reason: str
+
+
+Message = EpochDone | Trained | Scored | Died
+Handler = Callable[[Message], bool]  # the answer to EpochDone: True goes on, False prunes
+
+
+class Executor(Protocol):
+    """Runs tasks and calls back."""
+
+    @property
+    def places(self) -> int:
+        """How many tasks may run at once."""
+
+    def submit(self, task: Task) -> None:
+        """Take a task; there must be a free place."""
+
+    def poll(self, handle: Handler, timeout: float) -> None:
+        """Hand over the messages that are there, or wait up to `timeout` seconds for the first one."""
+
+    def close(self) -> None:
+        """Stop at once, also in mid-trial; nothing of ours runs when this returns."""
+
+
+def do(task: Task, context: WorkerContext, device: torch.device, on_epoch: OnEpoch) -> Trained | Scored:
+    """Carry out one task in this process."""
+    job = task.job
+    data = context.data(job.config.backbone, job.split)
+    if isinstance(task, TrainTask):
+        record = run_trial(
+            job, data, on_epoch, objective=context.objective, weights_name=context.weights, device=device,
+            checkpoint=context.checkpoint(job),
+        )  # fmt: skip
+        return Trained(task.task_id, record)
+    model = restore(job, data, context.weights, device, context.checkpoint(job))
+    normalise = Normalise(model.mean, model.std, device)
+    rows = predict(model, data, task.rows, job.config.batch_size, normalise=normalise, device=device)
+    return Scored(task.task_id, rows)
+
+
+def settle(context: WorkerContext) -> None:
+    """Set what this process trains with: threads are fixed, because sums depend on their number."""
+    torch.set_num_threads(context.threads)

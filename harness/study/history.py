@@ -1,0 +1,111 @@
+"""Where a study stands, read from its event log: the coordinator keeps no other memory across a restart."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.config.trial import TrialConfig
+from harness.results.events import Event
+from harness.results.metrics import direction
+from harness.results.records import TrialRecord
+
+MAX_ATTEMPTS = 3  # a slot whose worker died so often is failed
+MAX_REDRAWS = 10  # duplicates in a row after which a strategy is exhausted
+
+
+@dataclass
+class Slot:
+    """One place in a strategy's budget."""
+
+    redraw: int = 0
+    attempt: int = 1  # of the trial that is to run, or runs
+    params: dict[str, Any] | None = None  # Optuna's, of a trial that has to run again
+    record: TrialRecord | None = None
+
+
+@dataclass
+class History:
+    """The state of a study.
+
+    `slots[strategy][k]` fills up in order; `confirmed` holds the finished confirmation trials by id.
+    """
+
+    objective: str
+    slots: dict[str, dict[int, Slot]] = field(default_factory=lambda: defaultdict(dict))
+    params: dict[str, dict[str, Any]] = field(default_factory=dict)  # "trial_id#attempt" -> Optuna's parameters
+    finished: list[tuple[str, TrialRecord]] = field(default_factory=list)  # search, in the order they ended
+    confirmed: dict[str, TrialRecord] = field(default_factory=dict)
+    attempts: dict[str, int] = field(default_factory=lambda: defaultdict(lambda: 1))  # of confirmation trials
+    exhausted: set[str] = field(default_factory=set)
+    search_finished: int | None = None  # budget of slots at which the search ended
+    looks: int = 0
+    seconds: float = 0.0  # of all sessions that ended
+    sessions: int = 0
+    done: bool = False
+
+    @classmethod
+    def of(cls, events: list[Event], objective: str) -> History:
+        """Replay a log."""
+        history = cls(objective)
+        for event in events:
+            history.apply(event)
+        return history
+
+    def apply(self, event: Event) -> None:
+        """Take one event in."""
+        data = event.data
+        match event.kind:
+            case "session_started":
+                self.sessions += 1
+                self.done = False
+            case "session_ended":
+                self.seconds += data["seconds"]
+                self.done = data["state"] == "finished"
+            case "trial_started" if data["kind"] == "search":
+                self.params[f"{data['trial_id']}#{data['attempt']}"] = data["params"]
+                slot = self.slots[data["strategy"]].setdefault(data["slot"], Slot())
+                slot.redraw, slot.attempt, slot.params = data["redraw"], data["attempt"], data["params"]
+            case "trial_interrupted":
+                self._interrupted(data)
+            case "trial_finished":
+                self._finished(TrialRecord.from_json(data))
+            case "duplicate":
+                slot = self.slots[data["strategy"]].setdefault(data["slot"], Slot())
+                slot.redraw, slot.params = data["redraw"] + 1, None
+            case "strategy_exhausted":
+                self.exhausted.add(data["strategy"])
+            case "search_finished":
+                self.search_finished = data["trials"]
+            case "verdict":
+                self.looks = data["look"]
+
+    def _interrupted(self, data: dict[str, Any]) -> None:
+        died = data["reason"].startswith("worker died")
+        if data["trial_id"].startswith("confirmation/"):
+            self.attempts[data["trial_id"]] += died
+            return
+        strategy, _, number = data["trial_id"].partition("/")
+        self.slots[strategy][int(number)].attempt = data["attempt"] + died
+
+    def _finished(self, record: TrialRecord) -> None:
+        if record.kind == "confirmation":
+            self.confirmed[record.trial_id] = record
+            return
+        self.finished.append((f"{record.trial_id}#{record.attempt}", record))
+        self.slots[record.strategy].setdefault(record.slot, Slot()).record = record
+
+    def records(self, strategy: str) -> list[TrialRecord]:
+        """Finished search trials of a strategy, in the order they ended."""
+        return [record for _, record in self.finished if record.strategy == strategy]
+
+    def ranked(self, strategy: str) -> list[TrialRecord]:
+        """Complete search trials of a strategy, best score first; the earlier one where scores are equal."""
+        sign = -1 if direction(self.objective) == "maximize" else 1
+        complete = [r for r in self.records(strategy) if r.state == "complete" and r.score is not None]
+        return sorted(complete, key=lambda r: (sign * (r.score or 0.0), r.slot))
+
+    def same_config(self, config: TrialConfig) -> TrialRecord | None:
+        """The finished search trial of this configuration, if there is one."""
+        return next((r for _, r in self.finished if r.config == config), None)

@@ -1,0 +1,176 @@
+"""One session of a study: its lock is held, its log is open, trials are in flight. Search and confirmation share it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from harness.errors import ConfigError
+from harness.results.events import Event, EventLog
+from harness.results.records import EpochRecord, TrialRecord
+from harness.study.executors import make_executor
+from harness.study.executors.base import Executor, Handler, Message, Task, TrainTask
+from harness.study.history import MAX_ATTEMPTS, History
+from harness.study.prepare import Prepared, differences
+from harness.study.signals import StopRequest
+from harness.study.tracker import Tracker
+from harness.training.trial import TrialJob
+
+POLL_SECONDS = 0.2
+
+
+class Observer(Protocol):
+    """Who watches a study: the command line's progress bars, or nobody."""
+
+    def message(self, text: str) -> None:
+        """Something a person should know."""
+
+    def working(self, what: str, done: int, of: int) -> None:
+        """Preparation: so many images read, of so many."""
+
+    def phase(self, name: str, done: int, total: int) -> None:
+        """The study as a whole: so many trials of a phase have ended."""
+
+    def trial_started(self, job: TrialJob) -> None:
+        """A trial went to a worker."""
+
+    def epoch(self, job: TrialJob, record: EpochRecord) -> None:
+        """A trial finished an epoch."""
+
+    def trial_finished(self, record: TrialRecord) -> None:
+        """A trial ended, in whichever state."""
+
+
+class Session:
+    """What the coordinator works with; every write of a study goes through here."""
+
+    def __init__(self, prepared: Prepared, devices: list[str], observer: Observer, stop: StopRequest) -> None:
+        self.prepared, self.devices, self.observer, self.stop = prepared, devices, observer, stop
+        self.study, self.folder = prepared.study, prepared.folder
+        self.started = time.monotonic()
+        self._check_identity()
+        self.log = EventLog(self.folder.events)
+        self.history = History.of(list(self.log), self.study.objective)
+        self.tracker = Tracker(prepared, self.log, observer.message)
+        self.jobs: dict[str, TrialJob] = {}  # in flight
+        self._executor: Executor | None = None
+
+    def _check_identity(self) -> None:
+        """Refuse a study that is not the one that was started, before anything is written."""
+        if not self.folder.study_json.exists():
+            return
+        stored = json.loads(self.folder.study_json.read_text(encoding="utf-8"))["fingerprint"]
+        now = json.loads(json.dumps(self.prepared.fingerprint))
+        if changed := differences(stored, now):
+            raise ConfigError(
+                f"the study {self.prepared.name} was started with other settings; "
+                "give the new ones a name of their own with AS=newname, or undo:", changed,
+            )  # fmt: skip
+
+    def append(self, kind: str, data: dict[str, Any], *, sync: bool = True) -> Event:
+        """Write one event and take it in; Optuna and MLflow follow."""
+        event = self.log.append(kind, data, sync=sync)
+        self.history.apply(event)
+        self.tracker.wake()
+        return event
+
+    @contextmanager
+    def executing(self) -> Iterator[None]:
+        """Workers live inside the block; they are gone, in mid-trial too, when it is left."""
+        self._executor = make_executor(self.study.executor, self.prepared.context, self.devices)
+        try:
+            yield
+        finally:
+            self._executor.close()
+
+    @property
+    def places(self) -> int:
+        """How many tasks run at once."""
+        assert self._executor is not None
+        return self._executor.places
+
+    def submit(self, task: Task) -> None:
+        """Hand a task to a free place."""
+        assert self._executor is not None
+        self._executor.submit(task)
+
+    def poll(self, handle: Handler) -> None:
+        """Wait a little for messages; raises Interrupted where a signal came."""
+        assert self._executor is not None
+
+        def checked(message: Message) -> bool:
+            self.stop.check()
+            return handle(message)
+
+        self._executor.poll(checked, POLL_SECONDS)
+        self.stop.check()
+
+    def start(self, job: TrialJob, redraw: int, params: dict[str, Any]) -> None:
+        """Note a trial as started and hand it to a free place."""
+        self.append("trial_started", {
+            "trial_id": job.trial_id, "kind": job.kind, "strategy": job.strategy, "slot": job.slot, "redraw": redraw,
+            "attempt": job.attempt, "config": job.config.to_json(), "seed": job.seed, "params": params,
+        })  # fmt: skip
+        self.jobs[job.trial_id] = job
+        self.submit(TrainTask(job))
+        self.observer.trial_started(job)
+
+    def note_epoch(self, job: TrialJob, record: EpochRecord) -> None:
+        """Write an epoch; not synced, since a trial that is cut off starts again and its record holds every epoch."""
+        self.append(
+            "epoch", {"trial_id": job.trial_id, "attempt": job.attempt, **dataclasses.asdict(record)}, sync=False
+        )
+        self.observer.epoch(job, record)
+
+    def finish(self, job: TrialJob, record: TrialRecord) -> None:
+        """Write a finished trial to the log: from here on it cannot be lost."""
+        del self.jobs[job.trial_id]
+        self.append("trial_finished", record.to_json())
+        self.observer.trial_finished(record)
+
+    def died(self, job: TrialJob, reason: str) -> None:
+        """A worker died under this trial: it will be tried again, or is failed after the third time."""
+        if job.attempt >= MAX_ATTEMPTS:
+            self.finish(job, _lost(job, reason))
+            return
+        del self.jobs[job.trial_id]
+        self.append("trial_interrupted", {
+            "trial_id": job.trial_id, "attempt": job.attempt, "reason": f"worker died: {reason}", "requeued": True,
+        })  # fmt: skip
+        self.observer.message(f"{job.trial_id}: {reason}; trying again")
+
+    def requeue(self) -> None:
+        """Note the trials in flight as interrupted; the next session runs them again, with no attempt counted."""
+        for job in self.jobs.values():
+            self._cut_off(job.trial_id, job.attempt)
+        self.jobs.clear()
+
+    def requeue_orphans(self) -> None:
+        """The same for trials that a killed coordinator left without an end."""
+        open_trials: dict[tuple[str, int], None] = {}
+        for event in self.log.of("trial_started", "trial_finished", "trial_interrupted"):
+            trial = (event.data["trial_id"], event.data["attempt"])
+            if event.kind == "trial_started":
+                open_trials[trial] = None
+            else:
+                open_trials.pop(trial, None)
+        for trial_id, attempt in open_trials:
+            self._cut_off(trial_id, attempt)
+
+    def _cut_off(self, trial_id: str, attempt: int) -> None:
+        self.append("trial_interrupted", {
+            "trial_id": trial_id, "attempt": attempt, "reason": "coordinator ended", "requeued": True,
+        })  # fmt: skip
+
+
+def _lost(job: TrialJob, reason: str) -> TrialRecord:
+    """The record of a trial whose worker died every time."""
+    return TrialRecord(
+        trial_id=job.trial_id, kind=job.kind, strategy=job.strategy, slot=job.slot, config=job.config, seed=job.seed,
+        state="failed", reason=f"{reason}, {MAX_ATTEMPTS} times", epochs=(), best_epoch=None, score=None,
+        seconds_alone=0.0, trainable_parameters=0, total_parameters=0, device="", started_at="", attempt=job.attempt,
+    )  # fmt: skip

@@ -1,0 +1,155 @@
+"""The search: every strategy's slots filled in turn, each strategy asked by its own Optuna study."""
+
+from __future__ import annotations
+
+import json
+
+from harness.config.space import space, tried
+from harness.config.trial import TrialConfig
+from harness.results.home import home
+from harness.results.records import TrialRecord
+from harness.study.budget import Budget
+from harness.study.executors.base import Died, EpochDone, Message, Trained
+from harness.study.history import MAX_REDRAWS, Slot
+from harness.study.prepare import SEARCH_SPLIT, write_text
+from harness.study.search import StrategySearch, open_storage, params_of
+from harness.study.session import Session
+from harness.training.seeds import derive
+from harness.training.trial import TrialJob
+
+
+class SlotSearch:
+    """Equal budgets: slot k of every strategy comes before slot k + 1 of any."""
+
+    def __init__(self, session: Session) -> None:
+        self._session, self._study, self._history = session, session.study, session.history
+        storage = open_storage(home() / "optuna.db")
+        self._searches = {
+            strategy: StrategySearch(
+                storage, session.prepared.name, space(self._study, strategy), self._study.objective,
+                self._study.seed, self._study.epochs,
+            )
+            for strategy in self._study.strategies
+        }  # fmt: skip
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Bring every Optuna study to what the event log says."""
+        for strategy, search in self._searches.items():
+            search.catch_up(
+                [(key, self._history.params[key], r) for key, r in self._history.finished if r.strategy == strategy]
+            )
+
+    def run(self) -> None:
+        """Fill the slots until the budget, the time or the space is used up; returns with nothing in flight."""
+        if (self._history.search_finished or 0) >= self._study.trials:
+            return
+        budget = Budget(self._study, self._history, self._session.started)
+        out_of_time = False
+        while True:
+            out_of_time = out_of_time or budget.used_up()
+            self._fill_places(started_only=out_of_time)
+            self._tell_progress()
+            if not self._session.jobs:
+                break
+            self._session.poll(self._handle)
+        exhausted = all(strategy in self._history.exhausted for strategy in self._study.strategies)
+        reason = "exhausted" if exhausted else "time" if out_of_time else "budget"
+        self._session.append("search_finished", {"reason": reason, "trials": self._study.trials})
+
+    def _fill_places(self, *, started_only: bool) -> None:
+        while len(self._session.jobs) < self._session.places:
+            place = self._next_slot(started_only=started_only)
+            if place is None:
+                return
+            self._ask(*place)
+
+    def _next_slot(self, *, started_only: bool) -> tuple[str, int] | None:
+        """The first free slot, k by k and strategy by strategy.
+
+        With `started_only` (time is up) just the slots of a k that some strategy has already had, so that all
+        have had the same number.
+        """
+        for k in range(self._study.trials):
+            if started_only and not any(k in self._history.slots[s] for s in self._study.strategies):
+                return None
+            for strategy in self._study.strategies:
+                slot = self._history.slots[strategy].get(k)
+                free = slot is None or (slot.record is None and f"{strategy}/{k}" not in self._session.jobs)
+                if free and strategy not in self._history.exhausted:
+                    return strategy, k
+        return None
+
+    def _ask(self, strategy: str, k: int) -> None:
+        """Start a trial in this slot; where only known configurations come, the strategy is exhausted."""
+        search = self._searches[strategy]  # type: ignore[index]
+        slot = self._history.slots[strategy].get(k, Slot())
+        own = self._own(strategy)
+        params, redraw = slot.params, slot.redraw
+        while redraw < MAX_REDRAWS:
+            if params is None and redraw == 0 and k < len(own):
+                params = params_of(own[k], search.space)
+            asked = search.ask(k, redraw, params)
+            twin = self._history.same_config(asked.config)
+            in_flight = next((job for job in self._session.jobs.values() if job.config == asked.config), None)
+            if twin is None and in_flight is None:
+                job = TrialJob(
+                    f"{strategy}/{k}", "search", strategy, k, asked.config, derive(self._study.seed, "search"),
+                    SEARCH_SPLIT, slot.attempt,
+                )  # fmt: skip
+                search.accept(asked, _key(job))
+                self._session.start(job, redraw, asked.params)
+                return
+            search.tell_duplicate(asked, twin.score if twin is not None and twin.state == "complete" else None)
+            self._session.append("duplicate", {
+                "strategy": strategy, "slot": k, "redraw": redraw, "config": asked.config.to_json(),
+                "params": asked.params, "of": twin.trial_id if twin else in_flight.trial_id if in_flight else "",
+            })  # fmt: skip
+            redraw, params = redraw + 1, None
+        self._session.append("strategy_exhausted", {"strategy": strategy, "slots": k})
+        self._session.observer.message(
+            f"{strategy} is exhausted after {k} slots: {MAX_REDRAWS} draws in a row were known configurations"
+        )
+
+    def _own(self, strategy: str) -> list[TrialConfig]:
+        """The configurations that are always evaluated: the default, then the user's `try` list."""
+        here = self._searches[strategy].space  # type: ignore[index]
+        return list(dict.fromkeys([here.default(), *tried(self._study, here.strategy)]))
+
+    def _handle(self, message: Message) -> bool:
+        job = self._session.jobs[message.task_id]
+        search = self._searches[job.strategy]  # type: ignore[index]
+        match message:
+            case EpochDone(_, record):
+                self._session.note_epoch(job, record)
+                below = search.should_prune(_key(job), record.epoch, record.validation[self._study.objective])
+                return not (below and self._study.pruning and job.slot >= len(self._own(job.strategy)))
+            case Trained(_, trial):
+                self._session.finish(job, trial)
+                search.tell(_key(job), trial)
+                self._keep_best_checkpoint(trial)
+            case Died(_, reason):
+                self._session.died(job, reason)
+                search.drop(_key(job))  # a trial that failed teaches the sampler nothing
+        return True
+
+    def _keep_best_checkpoint(self, trial: TrialRecord) -> None:
+        """Only each strategy's best trial keeps its tensors."""
+        best = self._history.ranked(trial.strategy)[:1]
+        for other in self._history.records(trial.strategy):
+            if other.checkpoint and other not in best:
+                (self._session.folder.checkpoints / other.checkpoint).unlink(missing_ok=True)
+
+    def _tell_progress(self) -> None:
+        filled = sum(slot.record is not None for slots in self._history.slots.values() for slot in slots.values())
+        self._session.observer.phase("Search", filled, self._study.trials * len(self._study.strategies))
+
+    def write_importances(self) -> None:
+        """Write what each parameter mattered, where a strategy has enough complete trials to say so."""
+        found = {s: i for s, search in self._searches.items() if (i := search.importances()) is not None}
+        if found:
+            write_text(self._session.folder.importance, json.dumps(found, indent=1))
+
+
+def _key(job: TrialJob) -> str:
+    return f"{job.trial_id}#{job.attempt}"

@@ -1,0 +1,85 @@
+"""MLflow beside a running study: a thread that brings it up to date, so that no trial waits for tracking."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from harness.errors import HarnessError
+from harness.results.events import EventLog
+from harness.results.records import TrialRecord
+from harness.study.prepare import Prepared
+from harness.tracking.mlflow_bridge import MlflowBridge
+from harness.tracking.store import masked, tracking_address
+
+RETRY_SECONDS = 15.0
+
+
+class Tracker:
+    """Sends the event log on to MLflow; when MLflow does not answer, the study goes on and it tries again."""
+
+    def __init__(self, prepared: Prepared, log: EventLog, say: Callable[[str], None]) -> None:
+        self._log, self._say = log, say
+        self._address = tracking_address(prepared.study.tracking_uri)
+        self._bridge = MlflowBridge(prepared.name, prepared.study.description, self._address, prepared.folder)
+        self._report = prepared.folder.report
+        self._one_at_a_time = threading.Lock()
+        self._news = threading.Event()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="tracker", daemon=True)
+        self._warned = False
+
+    def start(self) -> None:
+        """Follow the log from now on."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """There is something new in the log."""
+        self._news.set()
+
+    def finish(self) -> None:
+        """Send what is left and the report; says so where MLflow did not get everything."""
+        self._ended.set()
+        self._news.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        if self._catch_up(patient=True):
+            self._try(lambda: self._bridge.log_artifacts([self._report]))
+
+    def log_model(
+        self, model: nn.Module, example: NDArray[np.float32], metadata: dict[str, Any], record: TrialRecord
+    ) -> str | None:
+        """The URI of the logged model; None where MLflow could not take it."""
+        if not self._catch_up(patient=True):
+            return None
+        uris: list[str] = []
+        self._try(lambda: uris.append(self._bridge.log_model(model, example, metadata, record.trial_id)))
+        return uris[0] if uris else None
+
+    def _follow(self) -> None:
+        while not self._ended.is_set():
+            self._news.wait()
+            self._news.clear()
+            if not self._ended.is_set() and not self._catch_up():
+                self._ended.wait(RETRY_SECONDS)
+                self._news.set()
+
+    def _catch_up(self, *, patient: bool = False) -> bool:
+        return self._try(lambda: self._bridge.catch_up(list(self._log), patient=patient))
+
+    def _try(self, send: Callable[[], object]) -> bool:
+        with self._one_at_a_time:
+            try:
+                send()
+            except HarnessError as error:
+                if not self._warned:
+                    self._say(f"MLflow at {masked(self._address)} did not take everything: {error} The study goes on; "
+                              "the next `make study` of this name sends what is missing.")  # fmt: skip
+                self._warned = True
+                return False
+        return True

@@ -1,0 +1,475 @@
+"""MLflow as a projection of the event log, and the only file that imports mlflow.
+
+A study is one experiment of its name, with one parent run and one child run a trial. An experiment of its own
+keeps the runs table, the charts and the parallel coordinates to runs that share a data set and an objective;
+the parent run holds what belongs to none of the trials: the question, the data, the verdict, the report.
+The order of things, and why nothing arrives twice, is told in `projector`.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.metadata
+import io
+import json
+import os
+import sqlite3
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from harness.results.events import Event
+from harness.results.home import StudyFolder, home
+from harness.tracking import projection as shown
+from harness.tracking.projector import Projector, Run
+from harness.tracking.store import (
+    TrackingError,
+    TrackingUnavailable,
+    answers,
+    is_remote,
+    masked,
+    prepare_environment,
+    sqlite_address,
+    sqlite_path,
+)
+
+if TYPE_CHECKING:
+    import mlflow.entities
+    import numpy as np
+    import torch
+    from mlflow import MlflowClient
+
+METRICS_A_BATCH = 800  # MLflow takes 1,000 metrics, parameters and tags together
+PARAMS_A_BATCH = 100
+REST_AFTER_FAILURE = 20.0  # times what the failure took: a server that hangs costs under 5 % of the study
+
+
+class MlflowBridge:
+    """Brings MLflow to the state that a study's event log describes; may be called as often as one likes.
+
+    Args:
+        study: the study's name; also the name of the experiment and of the parent run.
+        description: the question, shown above the parent run.
+        address: from `store.tracking_address`.
+        folder: the study's state, for the manifest and the artifacts.
+    """
+
+    def __init__(self, study: str, description: str, address: str, folder: StudyFolder) -> None:
+        self.study = study
+        self.description = description
+        self.address = address
+        self.folder = folder
+        self._walk = Projector(self, description)
+        self._open_client: MlflowClient | None = None
+        self._experiment = ""
+        self._rest_until = 0.0
+
+    def catch_up(self, events: Sequence[Event], *, patient: bool = False) -> int:
+        """Bring MLflow up to date with the log, and return how many events that took.
+
+        Args:
+            events: the whole log so far, from its first event; each call may give more of it.
+            patient: try even if the last call failed a moment ago; for the last call of a session.
+
+        Raises:
+            TrackingUnavailable: MLflow does not answer; call again later, nothing is lost or sent twice.
+            TrackingError: MLflow answers, but cannot take this study (its experiment was deleted, say).
+        """
+        if not events:
+            return 0
+        with self._reaching(patient):
+            return self._walk.catch_up(events)
+
+    # --- artifacts and models -------------------------------------------------------------------------------
+
+    def log_artifacts(self, paths: Sequence[Path] | None = None) -> None:
+        """Put files and folders at the parent run; what is there under the same name is replaced.
+
+        Args:
+            paths: the report's folder, the resolved study and the data card, where they exist, if not given.
+
+        Raises:
+            TrackingUnavailable: MLflow does not answer, or `catch_up` has not reached it yet.
+        """
+        if paths is None:
+            wanted = (self.folder.report, self.folder.study_json, self.folder.data_card)
+            paths = [path for path in wanted if path.exists()]
+        with self._reaching(patient=True):
+            run_id = self._study_run().run_id
+            for path in paths:
+                if path.is_dir():
+                    name = "report" if path == self.folder.report else path.name
+                    self._client().log_artifacts(run_id, str(path), name)
+                else:
+                    self._client().log_artifact(run_id, str(path))
+
+    def log_model(
+        self,
+        model: torch.nn.Module,
+        example: np.ndarray[Any, np.dtype[np.float32]],
+        metadata: Mapping[str, Any],
+        trial_id: str,
+    ) -> str:
+        """Log a trial's model, exported by torch.export, and return its address (`models:/m-...`).
+
+        A second call for the same trial returns the first model's address. The stored input example is grey, of
+        the given shape: no image of the user leaves the machine with the model.
+
+        Args:
+            model: images (N, 3, H, W) in [0, 1] to logits (N, classes); exported on the CPU in eval mode.
+            example: float32 (2, 3, H, W); only its shape matters, and a batch of one would fix the batch size.
+            metadata: JSON values kept beside the model: classes, configuration, validation score.
+            trial_id: the trial it belongs to; `catch_up` has seen its record.
+
+        Raises:
+            TrackingUnavailable: MLflow does not answer.
+            TrackingError: the model cannot be exported.
+        """
+        if example.ndim != 4 or example.shape[0] < 2:
+            raise ValueError(f"the example must be a batch of at least two images, but got the shape {example.shape}")
+        with self._reaching(patient=True):
+            run = self._walk.trial_run(trial_id) if self._study_run() else None
+            if run is None:
+                raise TrackingError(f"{trial_id} is not in MLflow yet: its record has to be sent first.")
+            uri = run.tags.get("model_uri") or self._ready_model(run.run_id)
+            if uri is None:
+                with global_tracking(self.address):
+                    uri = _export_model(model, example, metadata, run.run_id)
+            if run.tags.get("model_uri") != uri:
+                self.log(run, shown.Update(tags={"model_uri": uri}))
+            return uri
+
+    def _ready_model(self, run_id: str) -> str | None:
+        """The model of a run that was logged to its end before a crash; half-logged ones are removed."""
+        from mlflow.entities import LoggedModelStatus
+
+        found = None
+        for model in self._client().search_logged_models([self._experiment], f"source_run_id = '{run_id}'"):
+            if model.status == LoggedModelStatus.READY:
+                found = str(model.model_uri)
+            else:
+                self._client().delete_logged_model(model.model_id)
+        return found
+
+    # --- addresses of pages ---------------------------------------------------------------------------------
+
+    def run_page(self, base_url: str) -> str:
+        """The parent run's page on a server at `base_url`; '' before the first `catch_up`."""
+        parent = self._walk.parent
+        if parent is None:
+            return ""
+        return f"{base_url.rstrip('/')}/#/experiments/{self._experiment}/runs/{parent.run_id}?{shown.MODE}"
+
+    def parent_url(self) -> str | None:
+        """The parent run's page where the tracking address is a server; None where only a local UI shows it."""
+        return (self.run_page(masked(self.address)) or None) if is_remote(self.address) else None
+
+    # --- reaching MLflow ------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _reaching(self, patient: bool) -> Iterator[None]:
+        """Turn every failure of MLflow into one error, and forget what can no longer be relied on."""
+        where = masked(self.address)
+        later = "the study goes on, and MLflow is brought up to date when it answers again"
+        if not patient and time.monotonic() < self._rest_until:
+            raise TrackingUnavailable(f"MLflow at {where} did not answer a moment ago; {later}.")
+        began = time.monotonic()
+        try:
+            if is_remote(self.address) and not answers(self.address):
+                raise ConnectionError("nothing listens there")
+            yield
+        except TrackingError:
+            self._rest(began)
+            raise
+        except _failures() as error:
+            self._rest(began)
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            reason = masked(lines[0].replace(self.address, where))[:300]
+            raise TrackingUnavailable(f"MLflow at {where} does not answer ({reason}); {later}.") from None
+
+    def _rest(self, began: float) -> None:
+        now = time.monotonic()
+        self._rest_until = now + REST_AFTER_FAILURE * (now - began)
+        self._walk.disconnect()
+
+    def _client(self) -> MlflowClient:
+        if self._open_client is None:
+            prepare_store(self.address)
+            self._open_client = open_client(self.address)
+        return self._open_client
+
+    def _study_run(self) -> Run:
+        if self._walk.parent is None:
+            raise TrackingUnavailable("MLflow does not know this study yet: its events have to be sent first.")
+        return self._walk.parent
+
+    # --- what the projector asks for (projector.RunStore) ---------------------------------------------------
+
+    def open_study(self, first: Event) -> tuple[Run, bool]:
+        """Find the study's experiment and parent run, or make them."""
+        self._experiment = self._study_experiment()
+        identity = shown.study_id(self.study, first)
+        parent = self._search(f"tags.`harness.study_id` = '{identity}'")
+        if parent is not None:
+            return parent, True
+        tags = {"harness.study_id": identity, "kind": "study", "state": "running"}
+        tags["mlflow.note.content"] = shown.note(self.description, None)
+        parent = self._create(self.study, tags, first.at)
+        view = shown.view_state(first.data.get("study", {}).get("objective"))
+        self._client().set_experiment_tag(self._experiment, shown.VIEW_TAG, view)
+        return parent, False
+
+    def _study_experiment(self) -> str:
+        """The id of the experiment of this study's name."""
+        client = self._client()
+        experiment = client.get_experiment_by_name(self.study)
+        if experiment is None:
+            # a server keeps artifacts in its own place; with a database it is ours to say
+            place = None if is_remote(self.address) else (home() / "artifacts" / self.study).as_uri()
+            # the kind opens the table of runs, where the UI would start with traces of language models
+            tags = {"mlflow.experimentKind": "custom_model_development", "mlflow.note.content": self.description}
+            return str(client.create_experiment(self.study, artifact_location=place, tags=tags))
+        if experiment.lifecycle_stage == "deleted":
+            raise TrackingError(
+                f"the MLflow experiment {self.study!r} was deleted, and its name stays taken; bring it back with "
+                f"`MLFLOW_TRACKING_URI={masked(self.address)} mlflow experiments restore --experiment-id "
+                f"{experiment.experiment_id}`, or start the study under another name (AS=newname)."
+            )
+        return str(experiment.experiment_id)
+
+    def find_trial(self, parent: Run, key: str) -> Run | None:
+        return self._search(f"tags.`harness.key` = '{key}' and tags.`mlflow.parentRunId` = '{parent.run_id}'")
+
+    def _search(self, condition: str) -> Run | None:
+        from mlflow.entities import ViewType
+
+        found: list[mlflow.entities.Run] = self._client().search_runs(
+            [self._experiment], condition, ViewType.ALL, max_results=1
+        )
+        if not found:
+            return None
+        info = found[0].info
+        if info.lifecycle_stage == "deleted":  # by hand, in the UI; the log says that it happened
+            self._client().restore_run(info.run_id)
+        return Run(info.run_id, info.status, dict(found[0].data.tags))
+
+    def create_trial(self, parent: Run, name: str, tags: Mapping[str, str], at: str) -> Run:
+        return self._create(name, {**tags, "mlflow.parentRunId": parent.run_id}, at)
+
+    def _create(self, name: str, tags: dict[str, str], at: str) -> Run:
+        tags = {**tags, "mlflow.source.name": "harness", "mlflow.source.type": "LOCAL"}
+        made = self._client().create_run(self._experiment, shown.milliseconds(at), tags, name)
+        return Run(made.info.run_id, tags=tags)
+
+    def set_status(self, run: Run, status: str, at: str | None = None) -> None:
+        if run.status == status:
+            return
+        if at is None or status == "RUNNING":
+            self._client().update_run(run.run_id, status=status)
+        else:
+            self._client().set_terminated(run.run_id, status, end_time=shown.milliseconds(at))
+        run.status = status
+
+    def log(self, run: Run, update: shown.Update, *, doubtful: bool = False) -> None:
+        """Send an update in as few batches as MLflow allows; the tags go with the last one."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        points, params = list(update.metrics), dict(update.params)
+        if doubtful and (points or params):
+            points, params = self._missing(run.run_id, points, params)
+        metrics = [Metric(point.name, point.value, point.time, point.step) for point in points]
+        entries = [Param(name, value) for name, value in params.items()]
+        tags = [RunTag(name, value) for name, value in update.tags.items()]
+        while len(metrics) > METRICS_A_BATCH or len(entries) > PARAMS_A_BATCH:
+            self._client().log_batch(run.run_id, metrics[:METRICS_A_BATCH], entries[:PARAMS_A_BATCH])
+            del metrics[:METRICS_A_BATCH], entries[:PARAMS_A_BATCH]
+        self._client().log_batch(run.run_id, metrics, entries, tags)
+        run.tags.update(update.tags)
+
+    def _missing(
+        self, run_id: str, points: Sequence[shown.Point], params: Mapping[str, str]
+    ) -> tuple[list[shown.Point], dict[str, str]]:
+        """The metrics and parameters that a run does not hold yet."""
+        held = self._client().get_run(run_id).data
+        names = {point.name for point in points} & set(held.metrics)
+        there = {(name, old.step) for name in names for old in self._client().get_metric_history(run_id, name)}
+        left = {name: value for name, value in params.items() if name not in held.params}
+        return [point for point in points if (point.name, point.step) not in there], left
+
+    def log_data(self, parent: Run) -> None:
+        """The split manifest as the parent's dataset, once; it holds no labels of the test part."""
+        if "harness.dataset" in parent.tags or not self.folder.manifest.exists():
+            return
+        import pandas as pd
+        from mlflow.data.pandas_dataset import from_pandas
+        from mlflow.entities import DatasetInput, InputTag
+
+        content = self.folder.manifest.read_bytes()
+        table = pd.read_csv(io.BytesIO(content), keep_default_na=False, dtype=str)
+        digest = hashlib.sha256(content).hexdigest()[:16]
+        name = str(self._data_card().get("name") or self.study)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # MLflow registers its local source twice, and says so
+            # the file's name alone: a path of this machine would mean nothing to another reader
+            dataset = from_pandas(table, source=self.folder.manifest.name, name=name, digest=digest)
+        entry = DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", "split manifest")])
+        self._client().log_inputs(parent.run_id, datasets=[entry])
+        self.log(parent, shown.Update(tags={"harness.dataset": digest}))
+
+    def data_digest(self) -> str | None:
+        digest = self._data_card().get("digest")
+        return digest if isinstance(digest, str) else None
+
+    def _data_card(self) -> dict[str, Any]:
+        try:
+            card = json.loads(self.folder.data_card.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return card if isinstance(card, dict) else {}
+
+
+def _import_mlflow() -> None:
+    """Import MLflow (about 1.2 s) when it is needed, with our settings and without its dependencies' deprecations."""
+    prepare_environment()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import mlflow
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+
+def open_client(address: str) -> MlflowClient:
+    """A client of that address alone; the process-wide tracking address is left as it is."""
+    _import_mlflow()
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=address, registry_uri=address)
+
+
+def prepare_store(address: str) -> None:
+    """Make the file of a SQLite address, if it is missing: under a lock, in a temporary file, then renamed.
+
+    Processes that race to create the tables in the file itself leave it broken for good.
+    """
+    path = sqlite_path(address)
+    if path is None or path.exists():
+        return
+    _import_mlflow()
+    locks = home() / "locks"
+    locks.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / "mlflow.lock"):
+        if path.exists():
+            return
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        temporary.unlink(missing_ok=True)
+        store = SqlAlchemyStore(  # type: ignore[no-untyped-call]
+            sqlite_address(temporary), (home() / "artifacts").as_uri()
+        )
+        store.engine.dispose()
+        connection = sqlite3.connect(temporary)
+        connection.execute("PRAGMA journal_mode=WAL")  # kept in the file: readers no longer hold up the writer
+        connection.close()
+        temporary.replace(path)
+
+
+def restore_experiment(address: str, study: str) -> bool:
+    """Bring back the deleted experiment of a study; False where there is none to bring back."""
+    client = open_client(address)
+    experiment = client.get_experiment_by_name(study)
+    if experiment is None or experiment.lifecycle_stage != "deleted":
+        return False
+    client.restore_experiment(experiment.experiment_id)
+    return True
+
+
+@contextmanager
+def global_tracking(address: str) -> Iterator[None]:
+    """Let MLflow's module-level functions use this address for a while; they take no address of their own.
+
+    What MLflow and torch's exporter warn of in there (types they cannot check, names on their way out) is theirs.
+    """
+    _import_mlflow()
+    import mlflow
+
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(address)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # it takes the address out of the environment too
+        if before is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+def load_model(address: str, uri: str) -> torch.nn.Module:
+    """A logged model: images (N, 3, H, W) in [0, 1], N of 1 or more, to logits (N, classes); runs no pickle."""
+    with global_tracking(address):
+        import mlflow.pytorch
+
+        model: torch.nn.Module = mlflow.pytorch.load_model(uri)
+        return model
+
+
+def _export_model(
+    model: torch.nn.Module, example: np.ndarray[Any, Any], metadata: Mapping[str, Any], run_id: str
+) -> str:
+    import mlflow.pytorch
+    import numpy as np
+    import torch
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    plain = copy.deepcopy(model).cpu().eval()
+    grey = np.full(example.shape, 0.5, np.float32)
+    with torch.no_grad():
+        classes = plain(torch.from_numpy(grey)).shape[1]
+    kind = np.dtype(np.float32)
+    signature = ModelSignature(
+        Schema([TensorSpec(kind, (-1, *example.shape[1:]))]), Schema([TensorSpec(kind, (-1, classes))])
+    )
+    # named here, because working them out would import and run the model in other processes for minutes
+    needed = ("torch", "numpy", "mlflow")
+    requirements = [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in needed]
+    try:
+        logged = mlflow.pytorch.log_model(
+            plain, name="model", signature=signature, input_example=grey, pip_requirements=requirements,
+            metadata=dict(metadata), serialization_format="pt2", run_id=run_id,
+        )  # fmt: skip
+    except (MlflowException, OSError):
+        raise
+    except Exception as error:  # torch.export has no common base for what it cannot trace
+        raise TrackingError(f"the model cannot be exported for MLflow: {type(error).__name__}: {error}") from error
+    return str(logged.model_uri)
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What MLflow raises when it cannot be reached; an HTTP client's errors are OSErrors."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return MlflowException, SQLAlchemyError, OSError
+
+
+def delete_experiment(study: str, address: str) -> None:
+    """Take a study's runs out of the UI and free its name; nothing happens where MLflow does not know it.
+
+    MLflow deletes softly and keeps the name taken, so the experiment is renamed before.
+    """
+    prepare_store(address)
+    client = open_client(address)
+    experiment = client.get_experiment_by_name(study)
+    if experiment is None or experiment.lifecycle_stage == "deleted":
+        return
+    client.rename_experiment(experiment.experiment_id, f"{study} (removed, {experiment.experiment_id})")
+    client.delete_experiment(experiment.experiment_id)

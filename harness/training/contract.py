@@ -1,0 +1,119 @@
+"""What had to change changed, what had to stay stayed: checked in every trial, tensor by tensor.
+
+A phase is a run of epochs in which the same tensors train. At its start every tensor that must stay is
+copied; at its end it must be bit-identical. Each tensor that trains must have had a finite gradient and
+must have been stepped by the optimizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from harness.config.trial import BatchNormPolicy
+from harness.errors import ContractError
+from harness.model.transfer import TransferModel
+
+
+def movable_buffers(model: TransferModel, policy: BatchNormPolicy, unfrozen: Iterable[str]) -> frozenset[str]:
+    """Names of the buffers that the policy lets move while these stages train."""
+    if policy not in ("updated_stats", "train_mode"):
+        return frozenset()
+    allowed = tuple(f"stages.{stage}." for stage in unfrozen)
+    names = set()
+    for prefix, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (
+            policy == "train_mode" or f"{prefix}.".startswith(allowed)
+        ):
+            names |= {f"{prefix}.{name}" for name, _ in module.named_buffers()}
+    return frozenset(names)
+
+
+class Phase:
+    """The contract of one phase: made before its first step, checked after its last.
+
+    Args:
+        training: names of the parameters that train now.
+        movable: names of the buffers that may move now.
+    """
+
+    def __init__(
+        self,
+        model: TransferModel,
+        optimizer: torch.optim.Optimizer,
+        training: frozenset[str],
+        movable: frozenset[str],
+    ) -> None:
+        self._model = model
+        self._training = training
+        parameters = dict(model.named_parameters())
+        self._before = {name: parameters[name].detach().clone() for name in training}
+        self._frozen = {
+            name: tensor.detach().clone() for name, tensor in _tensors(model) if name not in training | movable
+        }
+        self._stepped: set[int] = set()  # ids of the parameters the optimizer went over with a gradient
+        self._hook = optimizer.register_step_post_hook(self._note_step)
+
+    def _note_step(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
+        for group in optimizer.param_groups:
+            self._stepped.update(id(p) for p in group["params"] if p.grad is not None)
+
+    def check_gradients(self) -> tuple[str, ...]:
+        """After a backward pass: every tensor that trains has a gradient, and no other one has.
+
+        Returns:
+            Names whose gradient was zero everywhere (a zero-initialised head does that to the backbone once).
+
+        Raises:
+            ContractError: names the first tensor without a gradient, or the frozen one with one.
+        """
+        zero = []
+        for name, parameter in self._model.named_parameters():
+            if name in self._training:
+                if parameter.grad is None:
+                    raise ContractError(f"{name} has to train but got no gradient")
+                if not bool(parameter.grad.any()):
+                    zero.append(name)
+            elif parameter.grad is not None:
+                raise ContractError(f"{name} is frozen but got a gradient")
+        return tuple(zero)
+
+    def check_end(self) -> tuple[str, ...]:
+        """After the phase's last step.
+
+        Returns:
+            Warnings: tensors that were stepped without moving (a rate below the resolution of their floats).
+
+        Raises:
+            ContractError: names the frozen tensor that moved, or the training one that was never stepped.
+        """
+        for name, tensor in _tensors(self._model):
+            if name in self._frozen and not _same(tensor, self._frozen[name]):
+                raise ContractError(f"{name} is frozen but changed")
+        self._hook.remove()
+        warnings = []
+        parameters = dict(self._model.named_parameters())
+        for name in sorted(self._training):
+            if id(parameters[name]) not in self._stepped:
+                raise ContractError(f"{name} has to train but the optimizer never stepped it")
+            if _same(parameters[name].detach(), self._before[name]):
+                warnings.append(f"{name} was stepped but did not move: its rate is below the resolution of its values")
+        return tuple(warnings)
+
+
+def check_head(model: TransferModel, num_classes: int, example: torch.Tensor) -> None:
+    """The head answers with one number for each class; raises ContractError."""
+    if example.ndim != 2 or example.shape[1] != num_classes or model.num_classes != num_classes:
+        raise ContractError(f"the head must give {num_classes} numbers an image, but gives {tuple(example.shape)}")
+
+
+def _tensors(model: nn.Module) -> Iterable[tuple[str, torch.Tensor]]:
+    yield from ((name, p.detach()) for name, p in model.named_parameters())
+    yield from model.named_buffers()
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Bit-identical; a NaN equals itself here."""
+    return bool(torch.equal(a, b)) or bool(((a == b) | (a.isnan() & b.isnan())).all())

@@ -1,0 +1,76 @@
+"""What a trial trains on: images as stored, rows of a split, and batches of one fixed shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from harness.config.trial import Augmentation
+from harness.data import views
+from harness.errors import DataError
+
+
+@dataclass(frozen=True)
+class TrialData:
+    """Images and one split of them.
+
+    `images` is (N, S, S, 3), uint8 or uint16, usually a memory map. `labels` is (N,) class indices, with -1
+    where this process must not know them (the test part). `train` and `validation` are row numbers.
+    """
+
+    images: NDArray[np.uint8] | NDArray[np.uint16]
+    labels: NDArray[np.int64]
+    keys: NDArray[np.uint64]
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    num_classes: int
+
+    @cached_property
+    def scale(self) -> float:
+        """Full scale of the stored numbers."""
+        return 255.0 if self.images.dtype == np.uint8 else 65535.0
+
+    def batch(self, rows: NDArray[np.int64], device: torch.device) -> torch.Tensor:
+        """The images of these rows, (B, 3, S, S), float32 in [0, 1]."""
+        stored = np.ascontiguousarray(self.images[rows])
+        if stored.dtype == np.uint16:
+            tensor = torch.from_numpy(stored.astype(np.float32)).to(device)
+        else:
+            tensor = torch.from_numpy(stored).to(device).float()
+        return tensor.permute(0, 3, 1, 2).contiguous().div_(self.scale)
+
+
+def epoch_order(train: NDArray[np.int64], seed: int, epoch: int, batch_size: int) -> NDArray[np.int64]:
+    """The rows of one epoch in training order, (steps, batch_size); the tail that fills no batch is dropped.
+
+    Every forward pass has one batch shape, since several backbones are not bit-equal across shapes.
+
+    Raises:
+        DataError: the training part is smaller than one batch.
+    """
+    steps = len(train) // batch_size
+    if steps == 0:
+        raise DataError(
+            f"batch_size must not exceed the training part, but got {batch_size} for {len(train)} images; "
+            "take a smaller batch_size or a larger limit."
+        )
+    order = np.random.Generator(np.random.PCG64([seed, epoch])).permutation(train)
+    return order[: steps * batch_size].reshape(steps, batch_size)
+
+
+def padded(rows: NDArray[np.int64], batch_size: int) -> NDArray[np.int64]:
+    """The rows in batches of one shape, (batches, batch_size): the last is filled with the first row."""
+    missing = -len(rows) % batch_size
+    return np.concatenate([rows, np.repeat(rows[:1], missing)]).reshape(-1, batch_size)
+
+
+def draw_views(
+    data: TrialData, recipe: Augmentation, seed: int, epoch: int, rows: NDArray[np.int64], device: torch.device
+) -> torch.Tensor:
+    """The views of these rows in this epoch, (B, 3, S, S), float32 in [0, 1]."""
+    drawn = views.draw(recipe, seed, epoch, data.keys[rows])
+    return views.apply(recipe, data.batch(rows, device), drawn)

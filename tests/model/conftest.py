@@ -1,0 +1,75 @@
+"""What the tests of the model share: `backbone` runs a test over every family's small member, and slowly over all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import nn
+
+from harness.config.sheets import SHEETS
+
+SMALL = (
+    "alexnet",
+    "convnext_tiny",
+    "densenet121",
+    "efficientnet_b0",
+    "googlenet",
+    "inception_v3",
+    "maxvit_t",
+    "mnasnet0_5",
+    "mobilenet_v2",
+    "mobilenet_v3_large",
+    "mobilenet_v3_small",
+    "regnet_y_400mf",
+    "resnet18",
+    "shufflenet_v2_x0_5",
+    "squeezenet1_0",
+    "squeezenet1_1",
+    "swin_t",
+    "vgg11",
+    "vit_b_32",
+)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "backbone" in metafunc.fixturenames:
+        metafunc.parametrize(
+            "backbone", [pytest.param(name, marks=[] if name in SMALL else [pytest.mark.slow]) for name in SHEETS]
+        )
+
+
+@pytest.fixture
+def small_members() -> tuple[str, ...]:
+    return SMALL
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Bits depend on the number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def smallest() -> Callable[[str], int]:
+    """A small image size that is still an image: at least 32 px, and one that the backbone takes."""
+
+    def size(backbone: str) -> int:
+        entry = SHEETS[backbone]
+        return entry.min_size if entry.multiple_of > 1 and entry.min_size >= 32 else max(32, entry.min_size)
+
+    return size
+
+
+@pytest.fixture
+def snapshot() -> Callable[[nn.Module], dict[str, torch.Tensor]]:
+    """Every parameter and buffer by name, copied."""
+
+    def take(model: nn.Module) -> dict[str, torch.Tensor]:
+        return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    return take

@@ -1,0 +1,240 @@
+"""The page shows what was found, at every stage, and whatever names say, they stay text."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from harness.report.page import write_report
+from harness.results.home import StudyFolder
+
+MakeStudy = Callable[..., StudyFolder]
+
+
+class Page(HTMLParser):
+    """Elements, visible text, and what a page must not have twice or load."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.inline: dict[str, str] = {}
+        self._inside = ""
+        self.html = html
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._inside = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside in ("style", "script"):
+            self.inline[self._inside] = data
+        else:
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+    def values(self, attribute: str) -> list[str]:
+        return [attrs[attribute] or "" for _, attrs in self.tags if attribute in attrs]
+
+
+def page_of(folder: StudyFolder) -> Page:
+    return Page(write_report(folder).read_text(encoding="utf-8"))
+
+
+def summary_of(folder: StudyFolder) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder.report / "summary.json").read_text())
+    return found
+
+
+def test_it_opens_with_the_verdict(make_study: MakeStudy) -> None:
+    folder = make_study()
+    page = page_of(folder)
+    sentence = summary_of(folder)["verdict"]["sentence"]
+    assert sentence in page.text
+    assert page.text.index(sentence) < page.text.index("on the test split")
+
+
+def test_the_facts_of_the_study_stand_on_the_page(make_study: MakeStudy) -> None:
+    folder = make_study()
+    text, found = page_of(folder).text, summary_of(folder)
+    for strategy in found["strategies"].values():
+        assert f"{strategy['test_mean'] * 100:.1f} %" in text
+        assert f"{strategy['best_validation'] * 100:.1f} %" in text
+    for fact in ("models:/m-4c1f", "4d2e8b1", "3f2a9c51d0", "1,440 images", "make study NAME=microscopy", "torch"):
+        assert fact in text
+    assert "rendered_cells" in text
+    assert "try: - strategy: fine_tuning" in text
+
+
+def test_every_result_on_rendered_images_says_so(make_study: MakeStudy) -> None:
+    html = page_of(make_study()).html
+    sections = re.findall(r"<section.*?</section>", html, re.DOTALL)
+    for section in sections:
+        if "<figure>" in section or " %</b>" in section:
+            assert "Rendered images, not real cells." in section
+    assert sum("Rendered images" in section for section in sections) >= 8
+
+
+def test_real_images_are_not_called_rendered(make_study: MakeStudy) -> None:
+    assert "Rendered images" not in page_of(make_study(card={"rendered": False, "notes": []})).html
+
+
+@pytest.mark.parametrize("name", ["<script>alert(1)</script>", "$x^2$", 'a "quoted" & long class name', "=cmd()"])
+def test_a_hostile_class_name_is_shown_as_text(make_study: MakeStudy, name: str) -> None:
+    page = page_of(make_study())
+    assert name in page.text
+    assert sum(tag == "script" for tag, _ in page.tags) == 1
+    assert "<script>alert" not in page.html
+
+
+def test_hostile_texts_anywhere_stay_text(make_study: MakeStudy) -> None:
+    payload = "</style></script><img src=x onerror=alert(1)>{{ 7*7 }}"
+    study = {
+        "description": payload,
+        "report": {"title": payload},
+        "try": [{"strategy": "fine_tuning", "note": payload}],
+    }
+    card = {"name": payload, "source": payload, "notes": [payload], "kinds": {payload: 3}, "group_rule": payload}
+    page = page_of(make_study(study=study, card=card))
+    assert page.text.count("{{ 7*7 }}") >= 4
+    assert "49" not in page.text.split("{{ 7*7 }}")[0][-4:]
+    assert not any("onerror" in attrs for _, attrs in page.tags)
+
+
+def test_the_policy_names_the_hashes_of_what_is_inline(make_study: MakeStudy) -> None:
+    page = page_of(make_study())
+    policy = next(attrs["content"] or "" for tag, attrs in page.tags if attrs.get("http-equiv"))
+    assert policy.startswith("default-src 'none'")
+    for tag in ("style", "script"):
+        digest = base64.b64encode(hashlib.sha256(page.inline[tag].encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in policy
+    assert "unsafe" not in policy
+    assert page.values("style") == []
+    assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
+
+
+def test_nothing_is_loaded_from_outside(make_study: MakeStudy) -> None:
+    page = page_of(make_study())
+    for attribute in ("src", "href", "srcset", "action", "data"):
+        assert all(value.startswith(("data:image/", "#")) for value in page.values(attribute))
+    assert "url(" not in page.inline["style"]
+    assert "@import" not in page.inline["style"]
+
+
+def test_identifiers_are_unique_and_references_hit(make_study: MakeStudy) -> None:
+    page = page_of(make_study(strategies=("feature_extraction", "fine_tuning", "from_scratch")))
+    names = page.values("id")
+    assert len(names) == len(set(names))
+    assert {value[1:] for value in page.values("href")} <= set(names)
+    assert {value[5:-1] for value in page.values("clip-path")} <= set(names)
+    assert set(page.values("aria-labelledby")) <= set(names)
+
+
+def test_every_figure_has_an_alternative_text(make_study: MakeStudy) -> None:
+    page = page_of(make_study())
+    drawings = [attrs for tag, attrs in page.tags if tag == "svg" and attrs.get("aria-hidden") != "true"]
+    assert len(drawings) >= 9
+    assert all(attrs.get("role") == "img" and len(attrs.get("aria-label") or "") > 30 for attrs in drawings)
+
+
+def test_figures_take_their_colours_from_the_page(make_study: MakeStudy) -> None:
+    page = page_of(make_study())
+    colours = [value for name in ("fill", "stroke") for value in page.values(name)]
+    assert not [value for value in colours if value.startswith("#")]
+    assert {value[4:-1] for value in colours if value.startswith("var(")} <= set(
+        re.findall(r"(--[\w-]+):", page.inline["style"])
+    )
+
+
+def test_images_of_the_data_are_shown_where_the_study_allows_it(make_study: MakeStudy) -> None:
+    shown = page_of(make_study())
+    assert sum(tag == "img" for tag, _ in shown.tags) == 24
+
+
+def test_no_image_of_the_data_is_shown_where_the_study_forbids_it(make_study: MakeStudy) -> None:
+    page = page_of(make_study(study={"report": {"images": False}}))
+    assert not [tag for tag, _ in page.tags if tag in ("img", "image")]
+    assert "data:image" not in page.html
+
+
+def test_no_path_of_the_machine_is_told(make_study: MakeStudy) -> None:
+    folder = make_study(study={"data": {"source": {"folder": "/home/someone/cells"}}, "weights": "/home/someone/w.pt"})
+    write_report(folder)
+    for path in folder.report.iterdir():
+        assert "someone" not in path.read_text(), path.name
+        assert str(folder.path.parent) not in path.read_text(), path.name
+    assert "DATA=..." in (folder.report / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        ({"until": "search", "done": 0, "session": False}, "No trial has finished yet."),
+        ({"until": "search", "done": 3, "session": False}, "in progress: 6 of 16 trials"),
+        ({"until": "confirmation", "session": False}, "No verdict yet."),
+        ({"state": "failed"}, "No verdict. No trial of feature extraction completed (8 failed)."),
+        ({"state": "pruned"}, "16 trials"),
+        ({"state": "diverged"}, "8 diverged"),
+        ({"strategies": ("fine_tuning",)}, "Recommended: fine-tuning"),
+        ({"study": {"objective": "log_loss"}}, "nats of log-loss"),
+        ({"study": {"objective": "mcc"}, "groups": None}, "288 test images)"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_every_stage_of_a_study_has_its_page(make_study: MakeStudy, stage: dict[str, Any], words: str) -> None:
+    assert words in page_of(make_study(**stage)).text
+
+
+def test_a_study_without_a_data_card_has_a_page(make_study: MakeStudy) -> None:
+    folder = make_study(until="search", done=0)
+    folder.data_card.unlink()
+    folder.thumbnails.unlink()
+    assert "No verdict" in page_of(folder).text
+
+
+def test_importances_are_shown_with_their_method(make_study: MakeStudy) -> None:
+    folder = make_study()
+    folder.importance.write_text(json.dumps({"fine_tuning": {"fanova": {"head_lr": 0.7, "backbone": 0.3}}}))
+    assert "fANOVA" in page_of(folder).html
+
+
+def test_the_table_holds_every_trial_and_its_state(make_study: MakeStudy) -> None:
+    html = page_of(make_study(trials=9)).html
+    body = html[html.index('id="trial-table"') :]
+    assert body.count("<tr><td") == 18
+    assert body.count(">pruned<") == 4
+    assert body.count('<abbr title="best') == 2
+
+
+def test_trials_csv_is_the_table_with_formulas_made_harmless(make_study: MakeStudy) -> None:
+    folder = make_study()
+    write_report(folder)
+    with (folder.report / "trials.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 16
+    assert {row["strategy"] for row in rows} == {"feature_extraction", "fine_tuning"}
+    assert float(rows[0]["head_lr"]) == 1e-3
+
+
+def test_writing_again_replaces_the_files_and_leaves_no_other(make_study: MakeStudy) -> None:
+    folder = make_study()
+    first = write_report(folder).read_text()
+    second = write_report(folder).read_text()
+    without_time = re.compile(r"made [\d :-]+ UTC")
+    assert without_time.sub("", first) == without_time.sub("", second)
+    assert sorted(path.name for path in folder.report.iterdir()) == ["index.html", "summary.json", "trials.csv"]

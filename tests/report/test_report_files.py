@@ -1,0 +1,32 @@
+"""Files are whole or not there, and inert in a spreadsheet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from harness.report.files import csv_text, quoted, write_whole
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "-", "--1"])
+def test_a_formula_gets_an_apostrophe(text: str) -> None:
+    assert quoted(text) == f"'{text}"
+
+
+@pytest.mark.parametrize("value", ["-1", "+2.5", "-3e-05", "a=b", "", 3, -2.5, None])
+def test_a_plain_number_or_word_stays(value: object) -> None:
+    assert quoted(value) is value
+
+
+def test_the_headings_are_quoted_too() -> None:
+    assert csv_text(pd.DataFrame({"=a": ["=b"], "n": [-1.5]})) == "'=a,n\n'=b,-1.5\n"
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    write_whole(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_whole(path, "half \ud800")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("page.html", "old")]

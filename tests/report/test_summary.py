@@ -1,0 +1,111 @@
+"""summary.json keeps its schema, at every stage of a study."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.report.summary import seconds_spent, summary
+from harness.results.events import Event, EventLog
+from harness.results.home import StudyFolder
+from harness.results.metrics import score
+
+MakeStudy = Callable[..., StudyFolder]
+STAGES: list[dict[str, Any]] = [
+    {"until": "search", "done": 0, "session": False},
+    {"until": "search", "done": 3, "session": False},
+    {"until": "confirmation", "session": False},
+    {"until": "scored"},
+    {"until": "end"},
+    {"state": "diverged"},
+    {"strategies": ("fine_tuning",)},
+    {"strategies": ("feature_extraction", "fine_tuning", "from_scratch")},
+    {"study": {"objective": "auroc"}, "groups": None},
+]
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: "-".join(f"{k}={v}" for k, v in stage.items()))
+def test_the_schema_holds_at_every_stage(make_study: MakeStudy, stage: dict[str, Any]) -> None:
+    found = json.loads(json.dumps(summary(make_study(**stage)), allow_nan=False))
+    assert found["schema"] == 1
+    assert found["study"] == "microscopy"
+    assert set(found) >= {
+        *("objective", "data", "verdict", "comparisons", "strategies", "recommendation", "seconds_spent", "environment")
+    }
+    assert (found["verdict"] is None) == bool(found["verdict_reason"])
+    for strategy in found["strategies"].values():
+        assert set(strategy) >= {
+            *("trials", "best_validation", "test_mean", "test_ci95", "seconds_alone", "best_config")
+        }
+        assert set(strategy["trials"]) == {"complete", "pruned", "diverged", "out_of_memory", "failed"}
+    if found["verdict"]:
+        assert set(found["verdict"]) >= {
+            *("outcome", "difference", "ci95", "probability_fine_tuning_better", "equivalence", "seeds"),
+            *("test_looks", "sentence"),
+        }
+        assert found["verdict"]["outcome"] in ("fine_tuning", "feature_extraction", "equal", "undecided")
+
+
+def test_the_test_score_is_the_mean_over_seeds_inside_its_interval(make_study: MakeStudy) -> None:
+    folder = make_study()
+    found = summary(folder)["strategies"]["fine_tuning"]
+    files = sorted(folder.predictions.glob("fine_tuning-*.npz"))
+    keys = {path.name.split("-")[1] for path in files}
+    means = []
+    for key in keys:
+        stored = [np.load(path) for path in files if key in path.name]
+        means.append(np.mean([score("balanced_accuracy", file["probabilities"], file["labels"]) for file in stored]))
+    assert any(found["test_mean"] == pytest.approx(mean) for mean in means)
+    low, high = found["test_ci95"]
+    assert 0 <= low < found["test_mean"] < high <= 1
+
+
+def test_seconds_alone_is_one_training_of_the_winner(make_study: MakeStudy) -> None:
+    found = summary(make_study())["strategies"]
+    assert found["feature_extraction"]["seconds_alone"] < found["fine_tuning"]["seconds_alone"]
+    assert found["fine_tuning"]["seconds_alone"] < found["fine_tuning"]["search_seconds_alone"]
+
+
+def test_the_verdict_of_the_log_is_kept(make_study: MakeStudy) -> None:
+    folder = make_study()
+    log = EventLog(folder.events)
+    block = next(event.data for event in log if event.kind == "verdict")
+    log.append("verdict", {**block, "verdict": {**block["verdict"], "sentence": "As it was said."}})
+    log.close()
+    found = summary(folder)
+    assert found["verdict"]["sentence"] == "As it was said."
+    assert found["recommendation"]["model"] == "models:/m-4c1f"
+
+
+def test_no_absolute_path_and_no_password_is_told(make_study: MakeStudy) -> None:
+    folder = make_study(
+        card={"source": {"folder": "/home/someone/cells"}, "notes": ["read from C:\\Users\\someone\\x.csv"]},
+        study={"tracking_uri": "https://someone:secret@host/mlflow"},
+    )
+    text = json.dumps(summary(folder))
+    assert "someone" not in text
+    assert "cells" in text
+
+
+def event(seq: int, kind: str, minutes: float, data: dict[str, Any]) -> Event:
+    at = datetime.fromisoformat("2026-11-21T09:00:00.000+00:00") + timedelta(minutes=minutes)
+    return Event(seq, at.isoformat(), kind, data)
+
+
+def test_a_session_that_was_killed_counts_to_its_last_event() -> None:
+    events = [
+        event(1, "session_started", 0, {}),
+        event(2, "epoch", 5, {}),
+        event(3, "session_started", 100, {}),
+        event(4, "session_ended", 101, {"seconds": 60.0, "state": "finished"}),
+    ]
+    assert seconds_spent(events) == 5 * 60 + 60
+
+
+def test_a_clock_that_jumps_back_takes_no_time_away() -> None:
+    assert seconds_spent([event(1, "session_started", 10, {}), event(2, "epoch", 0, {})]) == 0

@@ -1,0 +1,203 @@
+"""A study's events made by hand: real logs on the disk, no training."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.config.trial import TrialConfig
+from harness.results.events import Event, EventLog
+from harness.results.home import StudyFolder
+from harness.results.records import EpochRecord, State, TrialRecord
+
+METRICS = ("loss", "accuracy", "balanced_accuracy", "macro_f1")
+
+
+def _config_of(
+    strategy: str = "fine_tuning", backbone: str = "resnet18", depth: int = 3, head_lr: float = 1e-3
+) -> TrialConfig:
+    """A configuration; feature extraction has no backbone rate."""
+    if strategy == "feature_extraction":
+        return TrialConfig("feature_extraction", backbone, 0, head_lr, None)
+    return TrialConfig("fine_tuning", backbone, depth, head_lr, head_lr / 10, batchnorm="fixed_stats")
+
+
+class FakeStudy:
+    """Writes the events that a coordinator would write."""
+
+    def __init__(self, name: str, *, objective: str = "balanced_accuracy") -> None:
+        self.folder = StudyFolder(name)
+        self.log = EventLog(self.folder.events)
+        if not len(self.log):
+            study = {
+                "description": "Which adaptation suits small images of stained cells?", "objective": objective,
+                "weights": "bundled", "strategies": ["feature_extraction", "fine_tuning"], "trials": 8, "epochs": 6,
+                "seed": 0, "data": {"source": "rendered_cells", "image_size": 64},
+                "search": {"head_lr": {"low": 1e-4, "high": 0.1, "log": True}}, "tracking_uri": None,
+            }  # fmt: skip
+            self.log.append("study_created", {"study": study, "fingerprint": "f" * 16})
+
+    @property
+    def events(self) -> list[Event]:
+        return list(self.log)
+
+    def session(self, resumed: bool = False) -> None:
+        self.log.append("session_started", {"environment": {}, "resumed": resumed})
+
+    def end(self, state: str = "finished", seconds: float = 12.0) -> None:
+        self.log.append("session_ended", {"state": state, "seconds": seconds})
+
+    def start(
+        self, trial_id: str, config: TrialConfig, *, kind: str = "search", slot: int = 1, attempt: int = 1
+    ) -> None:
+        self.log.append(
+            "trial_started",
+            {
+                "trial_id": trial_id, "kind": kind, "strategy": config.strategy, "slot": slot, "redraw": 0,
+                "attempt": attempt, "config": config.to_json(), "seed": slot, "params": {},
+            },
+        )  # fmt: skip
+
+    def epochs(self, trial_id: str, record: TrialRecord) -> None:
+        for epoch in record.epochs:
+            data = {"trial_id": trial_id, "attempt": record.attempt, **dataclasses.asdict(epoch)}
+            self.log.append("epoch", data, sync=False)
+
+    def finish(self, record: TrialRecord) -> None:
+        self.log.append("trial_finished", record.to_json())
+
+    def trial(self, trial_id: str, config: TrialConfig, *, score: float = 0.7, **changes: Any) -> TrialRecord:
+        """A whole trial: started, its epochs, finished."""
+        record = _record_of(trial_id, config, score=score, **changes)
+        self.start(trial_id, config, kind=record.kind, slot=record.slot, attempt=record.attempt)
+        self.epochs(trial_id, record)
+        self.finish(record)
+        return record
+
+    def interrupt(self, trial_id: str, reason: str = "coordinator ended", attempt: int = 1) -> None:
+        self.log.append(
+            "trial_interrupted", {"trial_id": trial_id, "attempt": attempt, "reason": reason, "requeued": True}
+        )
+
+
+def _record_of(
+    trial_id: str, config: TrialConfig, *, score: float | None = 0.7, state: State = "complete", epochs: int = 3,
+    slot: int = 1, kind: Any = "search", **changes: Any,
+) -> TrialRecord:  # fmt: skip
+    """A record whose curve climbs to the score."""
+    curve = tuple(
+        EpochRecord(
+            epoch=i, train_loss=1.0 / i, validation=dict.fromkeys(METRICS, (score or 0.5) - 0.1 * (epochs - i)),
+            head_lr=config.head_lr, backbone_lr=config.backbone_lr, seconds=1.5,
+        )
+        for i in range(1, epochs + 1)
+    )  # fmt: skip
+    return TrialRecord(
+        trial_id=trial_id, kind=kind, strategy=config.strategy, slot=slot, config=config, seed=slot,
+        state=state, reason=None if state == "complete" else f"{state} for a test", epochs=curve,
+        best_epoch=epochs if score is not None else None, score=score, seconds_alone=4.5,
+        trainable_parameters=1000, total_parameters=4000, device="cpu",
+        started_at=datetime.now(UTC).isoformat(timespec="milliseconds"), **changes,
+    )  # fmt: skip
+
+
+def _write_data_files(folder: StudyFolder, images: int = 12) -> None:
+    """A manifest whose test rows carry no label, and a data card."""
+    rows = ["path,label,group,split,sha256"]
+    for i in range(images):
+        split = ("train", "validation", "test")[i % 3]
+        rows.append(f"cells/{i}.png,{'' if split == 'test' else i % 2},slide{i // 4},{split},{i:064x}")
+    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.manifest.write_text("\n".join(rows) + "\n")
+    folder.data_card.write_text(json.dumps({"name": "rendered_cells", "digest": "d" * 64}))
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """All state below a folder with a space in its name, and no tracking address from outside."""
+    monkeypatch.setenv("HARNESS_HOME", str(tmp_path / "all runs"))
+    monkeypatch.setenv("HARNESS_REPORTS", str(tmp_path / "reports"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path / "all runs"
+
+
+@pytest.fixture
+def make_study() -> Iterator[Callable[..., FakeStudy]]:
+    made: list[FakeStudy] = []
+
+    def make(name: str = "microscopy", **options: Any) -> FakeStudy:
+        made.append(FakeStudy(name, **options))
+        return made[-1]
+
+    yield make
+    for study in made:
+        study.log.close()
+
+
+@pytest.fixture(scope="session")
+def config_of() -> Callable[..., TrialConfig]:
+    return _config_of
+
+
+@pytest.fixture(scope="session")
+def record_of() -> Callable[..., TrialRecord]:
+    return _record_of
+
+
+@pytest.fixture(scope="session")
+def write_data_files() -> Callable[..., None]:
+    return _write_data_files
+
+
+@pytest.fixture
+def free_port() -> int:
+    return _free_port()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database as `prepare_store` makes it, made once: that takes seconds."""
+    from harness.tracking.mlflow_bridge import prepare_store
+    from harness.tracking.store import default_address
+
+    folder = tmp_path_factory.mktemp("template")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HARNESS_HOME", str(folder))
+        prepare_store(default_address())
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def database(empty_database: Path, state: Path) -> str:
+    """The address of a fresh database of this test."""
+    from harness.tracking.store import default_address
+
+    address = default_address()
+    shutil.copyfile(empty_database, state / "mlflow.db")
+    return address
+
+
+@pytest.fixture
+def make_bridge(database: str) -> Callable[..., Any]:
+    """A bridge for a study that was made by `make_study`."""
+
+    def make(study: FakeStudy, address: str = database) -> Any:
+        from harness.tracking.mlflow_bridge import MlflowBridge
+
+        return MlflowBridge(study.folder.name, "Which adaptation suits?", address, study.folder)
+
+    return make

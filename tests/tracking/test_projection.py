@@ -1,0 +1,170 @@
+"""Events become names, tags, parameters and metrics that read well and that MLflow takes whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+
+import pytest
+
+from harness.config.trial import TrialConfig
+from harness.results.events import Event
+from harness.results.records import TrialRecord
+from harness.tracking import projection as shown
+from harness.tracking.ledger import Ledger
+
+AT = "2026-11-21T10:00:00.000+00:00"
+
+
+def test_names_of_search_runs_say_strategy_slot_backbone_and_depth(
+    config_of: Callable[..., TrialConfig], record_of: Callable[..., TrialRecord]
+) -> None:
+    data = record_of("fine_tuning/3", config_of(depth=3), slot=3).to_json()
+    assert shown.run_name(data, None) == "fine_tuning 03 · resnet18 · depth 3"
+
+
+def test_names_of_confirmation_runs_say_role_and_seed(
+    config_of: Callable[..., TrialConfig], record_of: Callable[..., TrialRecord]
+) -> None:
+    data = record_of("confirmation/fine_tuning/abc/2", config_of(), kind="confirmation", slot=2).to_json()
+    assert shown.run_name(data, "best") == "confirmation · fine_tuning best · seed 2"
+
+
+def test_a_second_attempt_has_a_name_and_key_of_its_own(
+    config_of: Callable[..., TrialConfig], record_of: Callable[..., TrialRecord]
+) -> None:
+    data = record_of("fine_tuning/3", config_of(), slot=3, attempt=2).to_json()
+    assert shown.run_name(data, None).endswith("· attempt 2")
+    assert shown.trial_tags(data, None)["harness.key"] == "fine_tuning/3#2"
+
+
+def test_every_field_of_the_configuration_becomes_a_parameter_of_the_same_name(
+    config_of: Callable[..., TrialConfig], record_of: Callable[..., TrialRecord]
+) -> None:
+    config = dataclasses.replace(config_of(), layer_decay=0.65, unfreeze_schedule="head_first", head_fraction=0.4)
+    params = shown.trial_params(record_of("fine_tuning/1", config))
+    for name, value in config.to_json().items():
+        assert params[name] == (value if isinstance(value, str) else json.dumps(value)), name
+
+
+def test_rates_are_also_given_as_numbers_on_a_log_scale(
+    config_of: Callable[..., TrialConfig], record_of: Callable[..., TrialRecord]
+) -> None:
+    params = shown.trial_params(record_of("fine_tuning/1", config_of(head_lr=1e-3)))
+    assert float(params["log10_head_lr"]) == -3
+    assert float(params["log10_backbone_lr"]) == -4
+
+
+def test_feature_extraction_has_no_backbone_rate_rather_than_the_word_none(
+    config_of: Callable[..., TrialConfig], record_of: Callable[..., TrialRecord]
+) -> None:
+    params = shown.trial_params(record_of("feature_extraction/1", config_of("feature_extraction")))
+    assert not {"backbone_lr", "log10_backbone_lr"} & params.keys()
+    assert "None" not in params.values() and "null" not in params.values()
+
+
+def test_every_epoch_gives_each_metric_once_at_its_step(
+    config_of: Callable[..., TrialConfig], record_of: Callable[..., TrialRecord]
+) -> None:
+    record = record_of("fine_tuning/1", config_of(), epochs=4)
+    points = shown.trial_metrics(record, AT)
+    names = {"train_loss", "validation_loss", "validation_accuracy", "validation_balanced_accuracy"}
+    names |= {"validation_macro_f1", "epoch_seconds", "head_lr", "backbone_lr"}
+    for name in names:
+        assert [point.step for point in points if point.name == name] == [1, 2, 3, 4], name
+    assert {point.name for point in points if point.step == 0} >= {"score", "seconds_alone", "trainable_share"}
+
+
+def test_the_same_record_always_gives_the_same_points_and_times(
+    config_of: Callable[..., TrialConfig], record_of: Callable[..., TrialRecord]
+) -> None:
+    record = record_of("fine_tuning/1", config_of())
+    assert shown.trial_metrics(record, AT) == shown.trial_metrics(record, AT)
+
+
+def test_infinite_and_missing_values_are_never_sent(
+    config_of: Callable[..., TrialConfig], record_of: Callable[..., TrialRecord]
+) -> None:
+    epoch = dataclasses.replace(
+        record_of("fine_tuning/1", config_of()).epochs[0],
+        train_loss=float("nan"), validation={"loss": float("inf"), "accuracy": 0.5},
+    )  # fmt: skip
+    record = record_of("fine_tuning/1", config_of(), score=None, state="diverged")
+    record = dataclasses.replace(record, epochs=(epoch,))
+    sent = {point.name for point in shown.trial_metrics(record, AT)}
+    assert "validation_accuracy" in sent
+    assert not {"train_loss", "validation_loss", "score", "best_epoch", "device_memory_bytes"} & sent
+
+
+def test_long_texts_say_how_much_is_missing() -> None:
+    cut = shown.shortened("x" * 7000, shown.PARAM_LIMIT)
+    assert len(cut) == shown.PARAM_LIMIT
+    assert "7000 characters" in cut
+    assert shown.shortened("short", shown.PARAM_LIMIT) == "short"
+
+
+def test_the_study_is_flattened_and_its_ranges_stay_whole() -> None:
+    study = {"seed": 0, "data": {"source": "rendered_cells"}, "search": {"head_lr": {"low": 1e-4, "high": 0.1}}}
+    params = shown.study_params({"study": study, "fingerprint": "ab"}, "digest")
+    assert params["data.source"] == "rendered_cells"
+    assert json.loads(params["search.head_lr"]) == {"low": 1e-4, "high": 0.1}
+    assert params["data_digest"] == "digest"
+
+
+def test_a_tracking_address_is_no_parameter() -> None:
+    study = {"seed": 0, "tracking_uri": "http://me:secret@server"}
+    assert "secret" not in str(shown.study_params({"study": study}, None))
+
+
+@pytest.mark.parametrize(("objective", "ascending"), [("balanced_accuracy", False), ("log_loss", True)])
+def test_the_saved_view_puts_the_best_trials_first(objective: str, ascending: bool) -> None:
+    assert json.loads(shown.view_state(objective))["orderByAsc"] is ascending
+
+
+def test_a_verdict_gives_its_interval_and_a_missing_one_its_reason() -> None:
+    verdict = {"difference": 0.03, "ci95": [0.01, 0.05], "outcome": "fine_tuning", "sentence": "Better."}
+    points = shown.verdict_points({"verdict": verdict, "look": 2}, 5)
+    assert {(point.name, point.value, point.step) for point in points} == {
+        ("difference", 0.03, 2), ("difference_ci95_low", 0.01, 2), ("difference_ci95_high", 0.05, 2),
+    }  # fmt: skip
+    nothing = {"verdict": None, "verdict_reason": "a side is missing", "look": 1}
+    assert shown.verdict_points(nothing, 5) == []
+    assert shown.verdict_tags(nothing) == {"outcome": "none", "verdict": "a side is missing"}
+
+
+def test_the_ledger_keeps_the_best_of_a_strategy_in_the_objectives_direction(
+    config_of: Callable[..., TrialConfig], record_of: Callable[..., TrialRecord]
+) -> None:
+    ledger = Ledger()
+    ledger.remember(Event(1, AT, "study_created", {"study": {"objective": "log_loss"}}))
+    for seq, score in enumerate((0.9, 0.4, 0.6), start=2):
+        record = record_of(f"fine_tuning/{seq}", config_of(), score=score)
+        ledger.remember(Event(seq, AT, "trial_finished", record.to_json()))
+    assert ledger.best == {"fine_tuning": 0.4}
+
+
+def test_a_pruned_trial_is_never_the_best(
+    config_of: Callable[..., TrialConfig], record_of: Callable[..., TrialRecord]
+) -> None:
+    ledger = Ledger()
+    ledger.remember(Event(1, AT, "study_created", {"study": {"objective": "accuracy"}}))
+    ledger.remember(
+        Event(2, AT, "trial_finished", record_of("fine_tuning/1", config_of(), score=0.9, state="pruned").to_json())
+    )
+    assert ledger.best == {}
+
+
+def test_the_ledger_names_the_roles_of_confirmed_configurations(
+    config_of: Callable[..., TrialConfig], record_of: Callable[..., TrialRecord]
+) -> None:
+    ledger = Ledger()
+    configs = [config_of(depth=depth) for depth in (1, 2, 5)]
+    chosen = [
+        {"config": config.to_json(), "role": role, "trial_id": None}
+        for config, role in zip(configs, ("best", "best", "default"), strict=True)
+    ]
+    ledger.remember(Event(1, AT, "confirmation_selected", {"look": 1, "seeds": 3, "configs": {"fine_tuning": chosen}}))
+    roles = [ledger.role(record_of("c", config, kind="confirmation").to_json()) for config in configs]
+    assert roles == ["best", "best 2", "default"]
+    assert ledger.role(record_of("s", configs[0]).to_json()) is None
