@@ -171,7 +171,7 @@ class DataConfig(_Model):
 
     source: Source | None = Field(
         "rendered_cells",
-        description="rendered_cells, {folder: PATH}, {csv: PATH}, {torchvision: NAME}, or or null",
+        description="rendered_cells, {folder: PATH}, {csv: PATH}, {torchvision: NAME}, or null",
     )
     wanted: str | None = Field(None, description="what to say where `source` is null and no DATA was given")
     image_size: int | Literal["native"] = Field(64, description="pixels a side, or native: the backbone's own")

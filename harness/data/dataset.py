@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from harness.config.study import DataConfig
 from harness.data import decode
-from harness.data.files import disk_errors, write_whole
+from harness.data.files import allocate, disk_errors, write_whole
 from harness.data.names import listed
 from harness.data.parallel import Progress, over_images
 from harness.data.scan import Scan, copies, fetch, scan
@@ -131,8 +131,8 @@ def _fill(
         np.lib.format.write_array_header_1_0(
             stream, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
         )
-        begin, each = stream.tell(), int(np.prod(shape[1:])) * dtype.itemsize
-        stream.truncate(begin + each * shape[0])
+        # Really taken from the disk now: a mapped page that finds it full later would kill the process.
+        allocate(stream, int(np.prod(shape)) * dtype.itemsize)
     target = np.load(path, mmap_mode="r+")
     listing, found = dataset._scan.listing, dataset._scan
 

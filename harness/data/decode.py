@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from harness.config.study import BitDepth
 from harness.data import png16, tiff
@@ -148,7 +148,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "is not an image in a known format"
     text = " ".join(str(error).split())
-    if "truncated" in text or "unexpected end" in text or isinstance(error, EOFError):
+    if any(sign in text for sign in ("truncated", "unexpected end", "failed to read")) or isinstance(error, EOFError):
         return "is truncated"
     return f"is damaged ({text[:120] or type(error).__name__})"
 
@@ -158,7 +158,7 @@ def _samples(data: bytes | Image.Image) -> Raw:
         return _from_pillow(data)
     if not data:
         raise DataError("is empty (0 bytes)")
-    if data.lstrip()[:1] == b"<":
+    if data[:64].lstrip()[:1] == b"<":
         raise DataError("holds HTML or other text, not an image")
     if data[:4] in tiff.MAGIC:
         raw = tiff.read(data)
@@ -168,7 +168,8 @@ def _samples(data: bytes | Image.Image) -> Raw:
         if png16.is_16_bit(data) and (image.mode != "I;16" or "transparency" in image.info):
             check_size(*image.size)
             samples = png16.read(data)
-            return _oriented(Raw(samples, samples.shape[2] in (2, 4), "", 1, ()), image, 16, "PNG")
+            kind = f"16-bit {('grey', 'grey+alpha', 'RGB', 'RGBA')[samples.shape[2] - 1]} PNG"
+            return _turned(Raw(samples, samples.shape[2] in (2, 4), kind, 1, ()), _orientation(image))
         return _from_pillow(image)
 
 
@@ -192,38 +193,36 @@ def _from_pillow(image: Image.Image) -> Raw:
     if image.mode == "I" and name == "PPM":
         bits, colour = 16, "grey"  # Pillow widens 16-bit PGM samples to 32
     frames = int(getattr(image, "n_frames", 1))
-    converted = [_CONVERTED[image.mode]] if image.mode in _CONVERTED else []
-    if image.getexif().get(ORIENTATION, 1) in range(2, 9):
-        converted.append("EXIF orientation")
+    converted: tuple[str, ...] = (_CONVERTED[image.mode],) if image.mode in _CONVERTED else ()
+    stored = _orientation(image)
     image.load()
-    upright = ImageOps.exif_transpose(image)
-    alpha = colour in ("RGBA", "grey+alpha") or upright.mode == "PA" or "transparency" in upright.info
-    if bits == 8 or bits == 1:
-        grey = upright.mode in ("1", "L", "LA", "La") and "transparency" not in upright.info
+    orientation = _orientation(image)  # 1 where Pillow has turned it itself, as it does with TIFF
+    if orientation != stored:
+        converted = (*converted, "EXIF orientation")
+    transparent = "transparency" in image.info
+    alpha = transparent or image.mode in ("RGBA", "RGBa", "LA", "La", "PA")
+    if bits in (1, 8):
+        grey = image.mode in ("1", "L", "LA", "La") and not transparent
         target = ("LA" if alpha else "L") if grey else ("RGBA" if alpha else "RGB")
-        if upright.mode == "La":
-            upright = upright.convert("LA")
-        upright = upright if upright.mode == target else upright.convert(target)
-    samples = np.asarray(upright)
-    if name == "PPM" and bits == 16:
-        samples = samples.astype(np.uint16)
+        image = image if image.mode == target else image.convert(target)
+    samples = np.asarray(image)
+    samples = samples.astype(np.uint16) if (name, bits) == ("PPM", 16) else samples
     samples = samples[..., None] if samples.ndim == 2 else samples
-    if alpha:
-        converted.append("alpha composited")
-    return Raw(samples, alpha, f"{bits}-bit {colour} {name}", frames, tuple(converted))
+    return _turned(Raw(samples, alpha, f"{bits}-bit {colour} {name}", frames, converted), orientation)
 
 
-def _oriented(raw: Raw, image: Image.Image, bits: int, name: str) -> Raw:
-    """The samples turned as the image's EXIF says, with the kind and what was done filled in."""
-    colours = ("grey+alpha" if raw.alpha else "grey") if raw.samples.shape[2] < 3 else ("RGBA" if raw.alpha else "RGB")
-    orientation = image.getexif().get(ORIENTATION, 1)
-    converted = list(raw.converted)
-    samples = turn(raw.samples, orientation)
-    if orientation in range(2, 9):
-        converted.append("EXIF orientation")
-    if raw.alpha:
-        converted.append("alpha composited")
-    return Raw(samples, raw.alpha, f"{bits}-bit {colours} {name}", raw.frames, tuple(converted))
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 where there is none. Damaged metadata do not spoil a whole image."""
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # as many kinds of error as there are kinds of damage
+        return 1
+
+
+def _turned(raw: Raw, orientation: int) -> Raw:
+    """The samples as `orientation` wants them shown, and what the card will say was done to them."""
+    done = (("EXIF orientation",) if orientation in range(2, 9) else ()) + (("alpha composited",) if raw.alpha else ())
+    return Raw(turn(raw.samples, orientation), raw.alpha, raw.kind, raw.frames, raw.converted + done)
 
 
 # --- to three channels --------------------------------------------------------------------------------------

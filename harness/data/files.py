@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from harness.errors import ResourceError
 
@@ -40,3 +41,14 @@ def write_whole(path: Path, data: bytes) -> None:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def allocate(stream: BinaryIO, count: int) -> None:
+    """Append `count` zero bytes that the disk has really given; raises OSError where it cannot."""
+    if hasattr(os, "posix_fallocate"):
+        stream.flush()
+        os.posix_fallocate(stream.fileno(), stream.tell(), count)
+        return
+    block = bytes(1 << 20)
+    for start in range(0, count, len(block)):
+        stream.write(block[: count - start])

@@ -55,7 +55,7 @@ def _cells(cache: Path) -> rendered.RenderedCells:
     with FileLock(f"{path}.lock"):
         if path.is_file():
             try:
-                with np.load(path, allow_pickle=False) as stored:
+                with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
                     return rendered.RenderedCells(stored["images"], stored["labels"], stored["slides"])
             except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
                 path.unlink()  # torn or changed: a zip member carries a checksum

@@ -85,7 +85,7 @@ def _page_samples(page: Any, data: bytes) -> NDArray[Any]:
                 name = getattr(page.compression, "name", page.compression)
                 raise DataError(
                     f"is a {page.bitspersample}-bit TIFF of several channels with {name} compression, "
-                    "which cannot be read in full depth: save it uncompressed or with deflate"
+                    "which needs the package imagecodecs: install it, or save the image with deflate compression"
                 ) from None
             samples = np.asarray(image)
     if samples.ndim == 3 and int(page.planarconfig) == 2:  # stored plane after plane

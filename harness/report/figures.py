@@ -152,8 +152,9 @@ def learning_curves(
     """
     column, colour = f"validation_{objective}", ink.STRATEGY[strategy]
     with drawing(360, 260) as (figure, axes):
-        lines = [g[["epoch", column]].to_numpy() for _, g in search.groupby("trial_id", sort=False)]
-        if len(lines) <= CURVES_AT_MOST:
+        trials = search["trial_id"].nunique()
+        if trials <= CURVES_AT_MOST:
+            lines = [g[["epoch", column]].to_numpy() for _, g in search.groupby("trial_id", sort=False)]
             axes.add_collection(LineCollection(lines, colors=colour, linewidths=0.9, alpha=0.35))
         else:
             spread = search.groupby("epoch")[column].quantile(np.array([0.1, 0.9])).unstack()
@@ -174,7 +175,7 @@ def learning_curves(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
         axes.set_title(wording.capital(wording.STRATEGY[strategy]), color=colour, weight="bold")
         score_axis(axes.yaxis, objective)
-        said = f"{len(lines)} search trials"
+        said = wording.count(trials, "search trial")
         if len(confirmed):
             end = confirmed[confirmed["epoch"] == confirmed["epoch"].max()][column].mean()
             said += f"; the confirmed winner ends at {wording.level(end, objective)}"
@@ -211,7 +212,7 @@ def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> Pictu
         axes.tick_params(labelcolor=ink.INK)
         axes.grid(visible=False)
         axes.spines["bottom"].set_visible(False)
-        axes.set_title("true class (rows), predicted class (columns), % of the true class", fontsize=11)
+        axes.set_title("% of each true class (row)", fontsize=11)
         recalls = ", ".join(f"{name} {shares[i, i] * 100:.0f} %" for i, name in enumerate(classes))
         return picture(figure, "confusion", f"Confusion matrix; share of each class that was recognised: {recalls}.")
 

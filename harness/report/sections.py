@@ -190,7 +190,7 @@ def _confusion(story: Story) -> Section | None:
         names = [f"class {k}" for k in range(counts.shape[0])]
     note = (
         f"{wording.capital(wording.STRATEGY[side.strategy])}, the recommended winner, on {side.images}, "
-        f"{wording.count(len(side.seeds), 'seed')} together."
+        f"{wording.count(len(side.seeds), 'seed')} together. Each row is a true class, each column a predicted one."
     )
     return Section("confusion", findings.confusions(counts, names), [figures.confusion_matrix(counts, names)], note)
 
@@ -225,10 +225,8 @@ def trial_table(story: Story) -> dict[str, Any]:
 
 
 def _row(values: dict[Any, Any], varying: list[str], objective: str) -> dict[str, Any]:
-    cells: list[tuple[str, Any]] = [(wording.level(values["score"], objective), _sortable(values["score"]))]
-    cells += [(_config_text(name, values[name]), _sortable(values[name])) for name in varying]
-    cells.append((str(values["epochs_done"]), values["epochs_done"]))
-    cells.append((f"{values['seconds_alone']:.1f}", values["seconds_alone"]))
+    cells = [wording.level(values["score"], objective), *(_config_text(name, values[name]) for name in varying)]
+    cells += [str(values["epochs_done"]), f"{values['seconds_alone']:.1f}"]
     note = "; ".join(text for text in (values["reason"], values["warnings"]) if isinstance(text, str) and text)
     return {
         "id": values["trial_id"],
@@ -238,13 +236,6 @@ def _row(values: dict[Any, Any], varying: list[str], objective: str) -> dict[str
         "cells": cells,
         "note": wording.clean(note),
     }
-
-
-def _sortable(value: Any) -> Any:
-    """A value for the table's sorting: a number where it is one, nothing where it is missing."""
-    if value is None or value != value:
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else value
 
 
 def _best_ids(story: Story) -> set[str]:

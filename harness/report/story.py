@@ -56,7 +56,7 @@ class Story:
             trials=trials(found),
             epochs=epochs(found),
             winners=sides(events, folder, found, "winner"),
-            summary=assemble(folder, study, events, card),
+            summary=assemble(folder, study, events, found, card),
             importance=importance,
         )
 

@@ -33,12 +33,18 @@ def summary(folder: StudyFolder) -> dict[str, Any]:
     stored = json.loads(folder.study_json.read_text())
     study = StudyConfig.model_validate(stored["study"])
     card = json.loads(folder.data_card.read_text()) if folder.data_card.exists() else {}
-    return assemble(folder, study, read_events(folder.events), card)
+    events = read_events(folder.events)
+    return assemble(folder, study, events, records(events), card)
 
 
-def assemble(folder: StudyFolder, study: StudyConfig, events: Sequence[Event], card: dict[str, Any]) -> dict[str, Any]:
+def assemble(
+    folder: StudyFolder,
+    study: StudyConfig,
+    events: Sequence[Event],
+    found: Sequence[TrialRecord],
+    card: dict[str, Any],
+) -> dict[str, Any]:
     """`summary` from what was read already."""
-    found = records(events)
     winners = sides(events, folder, found, "winner")
     defaults = sides(events, folder, found, "default")
     result: dict[str, Any] = {

@@ -13,6 +13,7 @@ import hashlib
 import importlib.metadata
 import io
 import json
+import logging
 import os
 import sqlite3
 import time
@@ -139,8 +140,11 @@ class MlflowBridge:
                 raise TrackingError(f"{trial_id} is not in MLflow yet: its record has to be sent first.")
             uri = run.tags.get("model_uri") or self._ready_model(run.run_id)
             if uri is None:
+                # made here, because MLflow's own function would put it into the default experiment
+                made = self._client().create_logged_model(self._experiment, "model", run.run_id)
                 with global_tracking(self.address):
-                    uri = _export_model(model, example, metadata, run.run_id)
+                    _export_model(model, example, metadata, run.run_id, made.model_id)
+                uri = str(made.model_uri)
             if run.tags.get("model_uri") != uri:
                 self.log(run, shown.Update(tags={"model_uri": uri}))
             return uri
@@ -401,11 +405,15 @@ def global_tracking(address: str) -> Iterator[None]:
 
     before = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(address)
+    environment = logging.getLogger("mlflow.utils.environment")  # warns where pip is not installed: uv needs none
+    level = environment.level
+    environment.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
+        environment.setLevel(level)
         mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # it takes the address out of the environment too
         if before is not None:
             os.environ["MLFLOW_TRACKING_URI"] = before
@@ -421,8 +429,9 @@ def load_model(address: str, uri: str) -> torch.nn.Module:
 
 
 def _export_model(
-    model: torch.nn.Module, example: np.ndarray[Any, Any], metadata: Mapping[str, Any], run_id: str
-) -> str:
+    model: torch.nn.Module, example: np.ndarray[Any, Any], metadata: Mapping[str, Any], run_id: str, model_id: str
+) -> None:
+    """Fill a logged model: exported graph, signature, requirements; MLflow marks it as ready at the end."""
     import mlflow.pytorch
     import numpy as np
     import torch
@@ -442,15 +451,14 @@ def _export_model(
     needed = ("torch", "numpy", "mlflow")
     requirements = [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in needed]
     try:
-        logged = mlflow.pytorch.log_model(
-            plain, name="model", signature=signature, input_example=grey, pip_requirements=requirements,
-            metadata=dict(metadata), serialization_format="pt2", run_id=run_id,
+        mlflow.pytorch.log_model(
+            plain, model_id=model_id, run_id=run_id, signature=signature, input_example=grey,
+            pip_requirements=requirements, metadata=dict(metadata), serialization_format="pt2",
         )  # fmt: skip
     except (MlflowException, OSError):
         raise
     except Exception as error:  # torch.export has no common base for what it cannot trace
         raise TrackingError(f"the model cannot be exported for MLflow: {type(error).__name__}: {error}") from error
-    return str(logged.model_uri)
 
 
 def _failures() -> tuple[type[Exception], ...]:

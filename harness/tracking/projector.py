@@ -167,10 +167,7 @@ class Projector:
         if update is None:
             return
         parent = self._study_run()
-        if event.seq > int(parent.tags.get("harness.logged", "0")):
-            tags = {**update.tags, "harness.logged": str(event.seq)}
-            sent = shown.Update(update.metrics, update.params, tags)
-            self.store.log(parent, sent, doubtful=event.seq <= self._doubt_until)
+        self.store.log(parent, update, doubtful=event.seq <= self._doubt_until)
         if update.status is not None:
             self.store.set_status(parent, update.status, event.at)
         self.store.log_data(parent)

@@ -59,8 +59,8 @@ def smallest() -> Callable[[str], int]:
     """A small image size that is still an image: at least 32 px, and one that the backbone takes."""
 
     def size(backbone: str) -> int:
-        entry = SHEETS[backbone]
-        return entry.min_size if entry.multiple_of > 1 and entry.min_size >= 32 else max(32, entry.min_size)
+        step = SHEETS[backbone].multiple_of
+        return max(SHEETS[backbone].min_size, -(-32 // step) * step)
 
     return size
 

@@ -17,7 +17,7 @@ from harness.model.param_groups import param_groups
 from harness.model.transfer import TransferModel, build
 
 POLICIES = ("frozen", "fixed_stats", "updated_stats", "recalibrated", "train_mode")
-SLOW = ("alexnet", "inception_v3", "maxvit_t", "vgg11", "vit_b_32")  # at their smallest size, or for their size
+HEAVY = 50_000_000  # parameters; beyond it a step and its snapshots take seconds
 Snapshot = Callable[[nn.Module], dict[str, Tensor]]
 
 
@@ -65,14 +65,14 @@ def moving(plan: TrialConfig, epoch: int) -> tuple[str, ...]:
     return freezing.unfrozen_stages(plan, epoch) if plan.batchnorm == "updated_stats" else ()
 
 
-def cases(backbone: str) -> Iterator[dict[str, Any]]:
+def cases(backbone: str, heavy: bool) -> Iterator[dict[str, Any]]:
     """Every policy at every depth for one; for the others every policy at two stages from either end, and the ends."""
     policies = POLICIES if SHEETS[backbone].has_batchnorm else POLICIES[:1]
-    for policy in policies[-1:] if backbone in SLOW else policies:
-        depths = [(2, "stem")] if backbone in SLOW else [(2, "stem"), (2, "head")]
+    for policy in policies[-1:] if heavy else policies:
+        depths = [(2, "stem")] if heavy else [(2, "stem"), (2, "head")]
         if backbone == "mobilenet_v3_small":
             depths = [(depth, end) for depth in range(6) for end in ("stem", "head")]
-        elif policy == policies[-1] and backbone not in SLOW:
+        elif policy == policies[-1] and not heavy:
             depths += [(0, "head"), (5, "head")]
         for depth, end in depths:
             yield {"batchnorm": policy, "unfreeze_depth": depth, "unfreeze_from": end}
@@ -84,7 +84,8 @@ def test_a_step_moves_what_trains_and_nothing_else(
     size = smallest(backbone)
     model = build(backbone, 3, image_size=size)
     start = snapshot(model)
-    for change in cases(backbone):
+    heavy = size >= 224 or sum(parameter.numel() for parameter in model.parameters()) > HEAVY
+    for change in cases(backbone, heavy):
         model.load_state_dict(start)
         plan = config(backbone, **change)
         torch.manual_seed(0)

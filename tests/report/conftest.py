@@ -14,6 +14,7 @@ import pytest
 
 from harness.config.study import StudyConfig
 from harness.config.trial import DEFAULTS, TrialConfig
+from harness.report.page import write_report
 from harness.report.verdict import conclude
 from harness.results.events import EventLog
 from harness.results.home import StudyFolder
@@ -31,6 +32,16 @@ def make_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make
     monkeypatch.setenv("HARNESS_HOME", str(tmp_path / "runs"))
     monkeypatch.setenv("HARNESS_REPORTS", str(tmp_path / "reports"))
     yield build_study
+
+
+@pytest.fixture(scope="session")
+def finished_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report folder of a finished study with hostile class names: made once, for tests that only read it."""
+    root = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HARNESS_HOME", str(root / "runs"))
+        patch.setenv("HARNESS_REPORTS", str(root / "reports"))
+        return write_report(build_study()).parent
 
 
 def build_study(
@@ -88,7 +99,7 @@ def build_study(
                 if known is None or sign * record.score > sign * (known.score or 0.0):
                     best[strategy] = record
     if until == "search" or not best:
-        return _end(log, folder, session and until != "search" or state is not None)
+        return _end(log, folder, (session and until != "search") or state is not None)
 
     log.append("search_finished", {"reason": "budget"})
     labels = np.arange(images) % len(classes)

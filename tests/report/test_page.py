@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,26 +53,29 @@ class Page(HTMLParser):
         return [attrs[attribute] or "" for _, attrs in self.tags if attribute in attrs]
 
 
+@pytest.fixture
+def finished(finished_report: Path) -> Page:
+    return Page((finished_report / "index.html").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def found(finished_report: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads((finished_report / "summary.json").read_text())
+    return values
+
+
 def page_of(folder: StudyFolder) -> Page:
     return Page(write_report(folder).read_text(encoding="utf-8"))
 
 
-def summary_of(folder: StudyFolder) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder.report / "summary.json").read_text())
-    return found
+def test_it_opens_with_the_verdict(finished: Page, found: dict[str, Any]) -> None:
+    sentence = found["verdict"]["sentence"]
+    assert sentence in finished.text
+    assert finished.text.index(sentence) < finished.text.index("on the test split")
 
 
-def test_it_opens_with_the_verdict(make_study: MakeStudy) -> None:
-    folder = make_study()
-    page = page_of(folder)
-    sentence = summary_of(folder)["verdict"]["sentence"]
-    assert sentence in page.text
-    assert page.text.index(sentence) < page.text.index("on the test split")
-
-
-def test_the_facts_of_the_study_stand_on_the_page(make_study: MakeStudy) -> None:
-    folder = make_study()
-    text, found = page_of(folder).text, summary_of(folder)
+def test_the_facts_of_the_study_stand_on_the_page(finished: Page, found: dict[str, Any]) -> None:
+    text = finished.text
     for strategy in found["strategies"].values():
         assert f"{strategy['test_mean'] * 100:.1f} %" in text
         assert f"{strategy['best_validation'] * 100:.1f} %" in text
@@ -81,9 +85,8 @@ def test_the_facts_of_the_study_stand_on_the_page(make_study: MakeStudy) -> None
     assert "try: - strategy: fine_tuning" in text
 
 
-def test_every_result_on_rendered_images_says_so(make_study: MakeStudy) -> None:
-    html = page_of(make_study()).html
-    sections = re.findall(r"<section.*?</section>", html, re.DOTALL)
+def test_every_result_on_rendered_images_says_so(finished: Page) -> None:
+    sections = re.findall(r"<section.*?</section>", finished.html, re.DOTALL)
     for section in sections:
         if "<figure>" in section or " %</b>" in section:
             assert "Rendered images, not real cells." in section
@@ -91,15 +94,16 @@ def test_every_result_on_rendered_images_says_so(make_study: MakeStudy) -> None:
 
 
 def test_real_images_are_not_called_rendered(make_study: MakeStudy) -> None:
-    assert "Rendered images" not in page_of(make_study(card={"rendered": False, "notes": []})).html
+    assert (
+        "Rendered images" not in page_of(make_study(until="search", done=2, card={"rendered": False, "notes": []})).html
+    )
 
 
 @pytest.mark.parametrize("name", ["<script>alert(1)</script>", "$x^2$", 'a "quoted" & long class name', "=cmd()"])
-def test_a_hostile_class_name_is_shown_as_text(make_study: MakeStudy, name: str) -> None:
-    page = page_of(make_study())
-    assert name in page.text
-    assert sum(tag == "script" for tag, _ in page.tags) == 1
-    assert "<script>alert" not in page.html
+def test_a_hostile_class_name_is_shown_as_text(finished: Page, name: str) -> None:
+    assert name in finished.text
+    assert sum(tag == "script" for tag, _ in finished.tags) == 1
+    assert "<script>alert" not in finished.html
 
 
 def test_hostile_texts_anywhere_stay_text(make_study: MakeStudy) -> None:
@@ -110,14 +114,14 @@ def test_hostile_texts_anywhere_stay_text(make_study: MakeStudy) -> None:
         "try": [{"strategy": "fine_tuning", "note": payload}],
     }
     card = {"name": payload, "source": payload, "notes": [payload], "kinds": {payload: 3}, "group_rule": payload}
-    page = page_of(make_study(study=study, card=card))
+    page = page_of(make_study(until="search", done=1, study=study, card=card))
     assert page.text.count("{{ 7*7 }}") >= 4
     assert "49" not in page.text.split("{{ 7*7 }}")[0][-4:]
     assert not any("onerror" in attrs for _, attrs in page.tags)
 
 
-def test_the_policy_names_the_hashes_of_what_is_inline(make_study: MakeStudy) -> None:
-    page = page_of(make_study())
+def test_the_policy_names_the_hashes_of_what_is_inline(finished: Page) -> None:
+    page = finished
     policy = next(attrs["content"] or "" for tag, attrs in page.tags if attrs.get("http-equiv"))
     assert policy.startswith("default-src 'none'")
     for tag in ("style", "script"):
@@ -128,8 +132,8 @@ def test_the_policy_names_the_hashes_of_what_is_inline(make_study: MakeStudy) ->
     assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
 
 
-def test_nothing_is_loaded_from_outside(make_study: MakeStudy) -> None:
-    page = page_of(make_study())
+def test_nothing_is_loaded_from_outside(finished: Page) -> None:
+    page = finished
     for attribute in ("src", "href", "srcset", "action", "data"):
         assert all(value.startswith(("data:image/", "#")) for value in page.values(attribute))
     assert "url(" not in page.inline["style"]
@@ -145,15 +149,15 @@ def test_identifiers_are_unique_and_references_hit(make_study: MakeStudy) -> Non
     assert set(page.values("aria-labelledby")) <= set(names)
 
 
-def test_every_figure_has_an_alternative_text(make_study: MakeStudy) -> None:
-    page = page_of(make_study())
+def test_every_figure_has_an_alternative_text(finished: Page) -> None:
+    page = finished
     drawings = [attrs for tag, attrs in page.tags if tag == "svg" and attrs.get("aria-hidden") != "true"]
     assert len(drawings) >= 9
     assert all(attrs.get("role") == "img" and len(attrs.get("aria-label") or "") > 30 for attrs in drawings)
 
 
-def test_figures_take_their_colours_from_the_page(make_study: MakeStudy) -> None:
-    page = page_of(make_study())
+def test_figures_take_their_colours_from_the_page(finished: Page) -> None:
+    page = finished
     colours = [value for name in ("fill", "stroke") for value in page.values(name)]
     assert not [value for value in colours if value.startswith("#")]
     assert {value[4:-1] for value in colours if value.startswith("var(")} <= set(
@@ -161,19 +165,19 @@ def test_figures_take_their_colours_from_the_page(make_study: MakeStudy) -> None
     )
 
 
-def test_images_of_the_data_are_shown_where_the_study_allows_it(make_study: MakeStudy) -> None:
-    shown = page_of(make_study())
-    assert sum(tag == "img" for tag, _ in shown.tags) == 24
+def test_images_of_the_data_are_shown_where_the_study_allows_it(finished: Page) -> None:
+    assert sum(tag == "img" for tag, _ in finished.tags) == 24
 
 
 def test_no_image_of_the_data_is_shown_where_the_study_forbids_it(make_study: MakeStudy) -> None:
-    page = page_of(make_study(study={"report": {"images": False}}))
+    page = page_of(make_study(until="search", done=0, study={"report": {"images": False}}))
     assert not [tag for tag, _ in page.tags if tag in ("img", "image")]
     assert "data:image" not in page.html
 
 
 def test_no_path_of_the_machine_is_told(make_study: MakeStudy) -> None:
-    folder = make_study(study={"data": {"source": {"folder": "/home/someone/cells"}}, "weights": "/home/someone/w.pt"})
+    study = {"data": {"source": {"folder": "/home/someone/cells"}}, "weights": "/home/someone/w.pt"}
+    folder = make_study(until="search", done=4, study=study)
     write_report(folder)
     for path in folder.report.iterdir():
         assert "someone" not in path.read_text(), path.name
@@ -208,23 +212,21 @@ def test_a_study_without_a_data_card_has_a_page(make_study: MakeStudy) -> None:
 
 
 def test_importances_are_shown_with_their_method(make_study: MakeStudy) -> None:
-    folder = make_study()
+    folder = make_study(until="search", done=0)
     folder.importance.write_text(json.dumps({"fine_tuning": {"fanova": {"head_lr": 0.7, "backbone": 0.3}}}))
     assert "fANOVA" in page_of(folder).html
 
 
 def test_the_table_holds_every_trial_and_its_state(make_study: MakeStudy) -> None:
-    html = page_of(make_study(trials=9)).html
+    html = page_of(make_study(trials=9, until="search")).html
     body = html[html.index('id="trial-table"') :]
     assert body.count("<tr><td") == 18
-    assert body.count(">pruned<") == 4
+    assert body.count('class="pruned"') == 4
     assert body.count('<abbr title="best') == 2
 
 
-def test_trials_csv_is_the_table_with_formulas_made_harmless(make_study: MakeStudy) -> None:
-    folder = make_study()
-    write_report(folder)
-    with (folder.report / "trials.csv").open(newline="") as stream:
+def test_trials_csv_holds_every_trial(finished_report: Path) -> None:
+    with (finished_report / "trials.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 16
     assert {row["strategy"] for row in rows} == {"feature_extraction", "fine_tuning"}
@@ -232,7 +234,7 @@ def test_trials_csv_is_the_table_with_formulas_made_harmless(make_study: MakeStu
 
 
 def test_writing_again_replaces_the_files_and_leaves_no_other(make_study: MakeStudy) -> None:
-    folder = make_study()
+    folder = make_study(until="search", done=2)
     first = write_report(folder).read_text()
     second = write_report(folder).read_text()
     without_time = re.compile(r"made [\d :-]+ UTC")

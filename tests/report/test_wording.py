@@ -38,7 +38,7 @@ def test_cleaning_reaches_keys_and_lists() -> None:
     ("value", "objective", "text"),
     [
         (0.0412, "balanced_accuracy", "+4.1"),
-        (-0.0412, "balanced_accuracy", "−4.1"),
+        (-0.0412, "balanced_accuracy", f"{wording.MINUS}4.1"),
         (-0.0001, "accuracy", "0.0"),
         (0.04, "log_loss", "+0.040"),
     ],
@@ -48,14 +48,15 @@ def test_differences_are_points_or_decimals_with_a_true_minus(value: float, obje
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(3e-5, "3e-5"), (0.00032, "3.2e-4"), (0.3, "0.3"), (0, "0"), (None, "–"), (float("nan"), "–")]
+    ("value", "text"),
+    [(3e-5, "3e-5"), (0.00032, "3.2e-4"), (0.3, "0.3"), (0, "0"), (None, wording.DASH), (float("nan"), wording.DASH)],
 )
 def test_rates_are_short(value: float | None, text: str) -> None:
     assert wording.rate(value) == text
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.84, "0.8 s"), (42, "42 s"), (700, "12 min"), (11_100, "3 h 05 min"), (None, "–")]
+    ("value", "text"), [(0.84, "0.8 s"), (42, "42 s"), (700, "12 min"), (11_100, "3 h 05 min"), (None, wording.DASH)]
 )
 def test_durations_choose_their_unit(value: float | None, text: str) -> None:
     assert wording.duration(value) == text

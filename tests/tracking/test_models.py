@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -112,8 +111,6 @@ def test_a_model_logged_just_before_a_crash_is_taken_and_a_torn_one_removed(
         patch.setattr(MlflowClient, "log_model_artifacts", gone)
         with pytest.raises(TrackingUnavailable):
             bridge.log_model(small_net(), example(), {}, "fine_tuning/1")
-    study_events = bridge.folder.events
-    assert study_events.exists()
     with monkeypatch.context() as patch:
         patch.setattr(type(bridge), "log", gone)  # the tag that notes the address is never written
         with pytest.raises(TrackingUnavailable):
@@ -138,8 +135,9 @@ def test_no_pixel_of_the_user_is_stored_with_the_model(bridge: Any, state: Path)
     (stored,) = state.rglob("input_example.json")
     assert "0.123" not in stored.read_text() and "0.5" in stored.read_text()
     (model_file,) = state.rglob("MLmodel")
-    text = model_file.read_text()
-    assert "score: 0.8" in text and json.dumps([-1, 3, 32, 32]) in text.replace("\\", "")
+    text = " ".join(model_file.read_text().split())
+    assert "score: 0.8" in text
+    assert "[-1, 3, 32, 32]" in text, "the signature leaves the batch open"
 
 
 def test_the_process_wide_tracking_address_is_left_alone(bridge: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,8 @@
   // Sorting: a click on a heading, again for the other direction. Cells without a value go last.
   const heads = Array.from(table.tHead.rows[0].cells);
   const valueOf = (row, column) => {
-    const cell = row.cells[column];
-    return cell.dataset.v !== undefined ? cell.dataset.v : cell.textContent.trim();
+    const text = row.cells[column].textContent.trim().replace(/ %$/, "").replace("\u2212", "-");
+    return text === "\u2013" ? "" : text;
   };
   const compare = (a, b) => {
     const x = Number(a), y = Number(b);

@@ -98,6 +98,9 @@ class ProcessExecutor:
         return self._start(worker.device)
 
     def _start(self, device: str) -> _Worker:
+        # Threads that wait by spinning stall one another as soon as anything else wants a core: on two busy
+        # cores ResNet-18 trained 14 to 24 images a second spinning and 31 to 42 sleeping.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         ours, theirs = _SPAWN.Pipe()
         process = _SPAWN.Process(target=_main, args=(theirs, self._context, device), daemon=True)
         process.start()

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.config.study import DataConfig
+from harness.data.sources import Listing, list_source
+from harness.errors import ConfigError, DataError
+
+
+def folder(root: Path, cache: Path) -> Listing:
+    return list_source(DataConfig.model_validate({"source": {"folder": str(root)}}), cache=cache)
+
+
+def table(path: Path, cache: Path, group: str | None = None) -> Listing:
+    config = {"source": {"csv": str(path)}, "split": {"group": group}}
+    return list_source(DataConfig.model_validate(config), cache=cache)
+
+
+def test_classes_and_images_are_sorted_by_bytes(tmp_path: Path, cache: Path, write_image: Callable[..., Path]) -> None:
+    for name in ("b/2.png", "b/10.png", "Z/1.png", "a/1.png", "ä/1.png"):
+        write_image(tmp_path / "d" / name)
+    listing = folder(tmp_path / "d", cache)
+    assert listing.classes == ("Z", "a", "b", "ä")
+    assert [s.path for s in listing.samples] == ["Z/1.png", "a/1.png", "b/10.png", "b/2.png", "ä/1.png"]
+    assert listing.name == "d" and listing.source == "folder d"
+
+
+def test_images_in_folders_inside_a_class_belong_to_it(
+    tmp_path: Path, cache: Path, write_image: Callable[..., Path]
+) -> None:
+    write_image(tmp_path / "d/a/plate1/well2/x.png")
+    write_image(tmp_path / "d/b/y.png")
+    assert [(s.path, s.label) for s in folder(tmp_path / "d", cache).samples] == [
+        ("a/plate1/well2/x.png", "a"),
+        ("b/y.png", "b"),
+    ]
+
+
+@pytest.mark.parametrize("validation", ["val", "Validation", "valid"])
+def test_train_val_and_test_folders_fix_the_parts(
+    tmp_path: Path, cache: Path, write_image: Callable[..., Path], validation: str
+) -> None:
+    for part in ("train", validation, "test"):
+        write_image(tmp_path / "d" / part / "a/1.png")
+        write_image(tmp_path / "d" / part / "b/1.png")
+    listing = folder(tmp_path / "d", cache)
+    assert listing.classes == ("a", "b")
+    assert {s.path.split("/")[0]: s.fixed_split for s in listing.samples} == {
+        "train": "train", validation: "validation", "test": "test"
+    }  # fmt: skip
+
+
+def test_a_class_may_be_called_test(tmp_path: Path, cache: Path, write_image: Callable[..., Path]) -> None:
+    write_image(tmp_path / "d/test/1.png")
+    write_image(tmp_path / "d/control/1.png")
+    listing = folder(tmp_path / "d", cache)
+    assert listing.classes == ("control", "test") and {s.fixed_split for s in listing.samples} == {""}
+
+
+def test_parts_and_classes_side_by_side_are_refused(
+    tmp_path: Path, cache: Path, write_image: Callable[..., Path]
+) -> None:
+    write_image(tmp_path / "d/train/a/1.png")
+    write_image(tmp_path / "d/extra/1.png")
+    with pytest.raises(DataError, match=r"train.*extra"):
+        folder(tmp_path / "d", cache)
+
+
+def test_what_is_no_image_is_left_aside_and_counted_by_reason(
+    tmp_path: Path, cache: Path, write_image: Callable[..., Path]
+) -> None:
+    root = tmp_path / "d"
+    for name in ("a/1.png", "b/1.PNG", ".ipynb_checkpoints/1.png", "__MACOSX/1.png", "a/.hidden/1.png", "stray.png"):
+        write_image(root / name)
+    for name in ("a/Thumbs.db", "a/.DS_Store", "a/._1.png", "a/notes.txt", "b/data.csv", "readme.md"):
+        (root / name).write_bytes(b"x")
+    listing = folder(root, cache)
+    assert [s.path for s in listing.samples] == ["a/1.png", "b/1.PNG"]
+    assert listing.classes == ("a", "b")
+    assert listing.ignored == {
+        "hidden folder": 3,
+        "hidden or system file": 3,
+        "not an image by its suffix": 3,
+        "image outside a class folder": 1,
+    }
+
+
+def test_links_out_of_the_folder_and_cycles_are_left_aside_and_counted(
+    tmp_path: Path, cache: Path, write_image: Callable[..., Path]
+) -> None:
+    root = tmp_path / "d"
+    outside = write_image(tmp_path / "secret/1.png")
+    write_image(root / "a/1.png")
+    write_image(root / "b/1.png", seed=1)
+    (root / "a/out.png").symlink_to(outside)
+    (root / "a/inside.png").symlink_to(root / "b/1.png")
+    (root / "a/gone.png").symlink_to(root / "nowhere.png")
+    (root / "a/up").symlink_to(root)
+    (root / "b/self").symlink_to(root / "b")
+    (root / "c").symlink_to(tmp_path / "secret")
+    (root / "b/other").symlink_to(root / "a")
+    listing = folder(root, cache)
+    assert [s.path for s in listing.samples] == ["a/1.png", "a/inside.png", "b/1.png"]
+    assert listing.classes == ("a", "b")
+    assert listing.ignored == {
+        "link out of the data folder": 2,
+        "link that leads nowhere": 1,
+        "link cycle": 2,
+        "link to a folder that is read under its own name": 1,
+    }
+
+
+def test_names_that_are_no_utf8_are_shown_escaped_and_still_opened(
+    tmp_path: Path, cache: Path, write_image: Callable[..., Path]
+) -> None:
+    write_image(tmp_path / "d/a/1.png")
+    good = write_image(tmp_path / "d/b/1.png").read_bytes()
+    try:
+        Path(os.fsdecode(os.fsencode(tmp_path / "d/b") + b"/caf\xe9.png")).write_bytes(good)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    listing = folder(tmp_path / "d", cache)
+    row = [s.path for s in listing.samples].index("b/caf\\xe9.png")
+    source = listing.fetch(row)
+    assert isinstance(source, Path) and source.read_bytes() == good
+
+
+def test_names_that_differ_only_in_their_encoding_are_refused(
+    tmp_path: Path, cache: Path, write_image: Callable[..., Path]
+) -> None:
+    write_image(tmp_path / "d/b/1.png")
+    for form in ("NFC", "NFD"):
+        write_image(tmp_path / "d" / unicodedata.normalize(form, "ä") / f"{form}.png")  # type: ignore[arg-type]
+    if len(list((tmp_path / "d").iterdir())) < 3:
+        pytest.skip("this file system joins the two names itself")
+    with pytest.raises(DataError, match="encoded"):
+        folder(tmp_path / "d", cache)
+
+
+def test_a_missing_or_empty_folder_says_what_it_must_hold(tmp_path: Path, cache: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere does not exist; it must hold one folder of images for each class"):
+        folder(tmp_path / "nowhere", cache)
+    (tmp_path / "d/a").mkdir(parents=True)
+    (tmp_path / "d/a/x.txt").write_text("x")
+    with pytest.raises(DataError, match=r"holds no images.*1 x not an image by its suffix"):
+        folder(tmp_path / "d", cache)
+
+
+def test_a_study_without_data_says_what_it_wants(cache: Path) -> None:
+    with pytest.raises(ConfigError, match="a folder of crops"):
+        list_source(DataConfig(source=None, wanted="give a folder of crops"), cache=cache)
+
+
+def test_a_table_gives_labels_parts_and_groups(tmp_path: Path, cache: Path, write_image: Callable[..., Path]) -> None:
+    for name in "xyz":
+        write_image(tmp_path / f"images/{name}.png")
+    path = tmp_path / "cells.csv"
+    path.write_text(
+        "\ufeffpath,label,split,patient\nimages/z.png,a,val,p1\nimages/x.png,b,,p2\nimages/y.png,a,test,p3\n", "utf-8"
+    )
+    listing = table(path, cache, "patient")
+    assert [(s.path, s.label, s.fixed_split, s.group) for s in listing.samples] == [
+        ("images/x.png", "b", "", "p2"),
+        ("images/y.png", "a", "test", "p3"),
+        ("images/z.png", "a", "validation", "p1"),
+    ]
+    assert (listing.name, listing.classes, listing.group_rule) == ("cells", ("a", "b"), "column patient")
+
+
+def test_a_column_named_group_is_the_group_unless_another_is_named(
+    tmp_path: Path, cache: Path, write_image: Callable[..., Path]
+) -> None:
+    write_image(tmp_path / "x.png")
+    (tmp_path / "t.csv").write_text("path,label,group\nx.png,a,7\n")
+    assert table(tmp_path / "t.csv", cache).samples[0].group == "7"
+
+
+def test_all_faults_of_a_table_are_named_together_by_line(
+    tmp_path: Path, cache: Path, write_image: Callable[..., Path]
+) -> None:
+    write_image(tmp_path / "x.png")
+    (tmp_path / "t.csv").write_text("path,label,split\nx.png,a,train\ngone.png,a,\nx.png,b,sometimes\nx.png,,\n")
+    with pytest.raises(DataError) as error:
+        table(tmp_path / "t.csv", cache)
+    for fault in (
+        "line 3: gone.png does not exist",
+        "line 4: x.png is listed twice",
+        "'sometimes'",
+        "line 5: label is empty",
+    ):
+        assert fault in str(error.value)
+
+
+def test_a_table_without_its_columns_or_in_another_encoding_is_refused(tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "t.csv").write_text("file,label\nx.png,a\n")
+    with pytest.raises(DataError, match="lacks the column path; it has file, label"):
+        table(tmp_path / "t.csv", cache)
+    (tmp_path / "t.csv").write_bytes(b"path,label\n\xff\xfe,a\n")
+    with pytest.raises(DataError, match="UTF-8"):
+        table(tmp_path / "t.csv", cache)
+    with pytest.raises(DataError, match="does not exist"):
+        table(tmp_path / "none.csv", cache)

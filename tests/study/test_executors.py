@@ -1,0 +1,156 @@
+"""One contract, two executors; what concerns the death of a worker concerns `processes` only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from harness.config.trial import TrialConfig
+from harness.study.executors import make_executor
+from harness.study.executors.base import (
+    Died,
+    EpochDone,
+    Executor,
+    Message,
+    Scored,
+    ScoreTask,
+    Trained,
+    TrainTask,
+    WorkerContext,
+)
+from harness.study.executors.processes import ProcessExecutor
+from harness.training.trial import TrialJob
+
+CONFIG = TrialConfig(
+    "fine_tuning", "mobilenet_v3_small", 1, 1e-2, 1e-3, batchnorm="fixed_stats", batch_size=8, epochs=2
+)
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> WorkerContext:
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "images.npy", rng.integers(0, 255, (40, 32, 32, 3)).astype(np.uint8))
+    rows = np.arange(40)
+    return WorkerContext(
+        images={32: tmp_path / "images.npy"}, image_size=32, labels=(rows % 2).astype(np.int64),
+        keys=rows.astype(np.uint64), splits={"search": (rows[:24], rows[24:32])}, num_classes=2,
+        objective="accuracy", weights="none", threads=1, checkpoints=tmp_path / "checkpoints",
+    )  # fmt: skip
+
+
+@pytest.fixture(params=["inline", "processes"])
+def executor(request: pytest.FixtureRequest, context: WorkerContext) -> Iterator[Executor]:
+    made = make_executor(request.param, context, ["cpu"])
+    yield made
+    made.close()
+
+
+def job(name: str = "fine_tuning/0", epochs: int = 2) -> TrialJob:
+    return TrialJob(name, "search", "fine_tuning", 0, replace(CONFIG, epochs=epochs), 0, "search")
+
+
+def until(executor: Executor, kinds: tuple[type, ...], go_on: bool = True, seconds: float = 120) -> list[Message]:
+    """Poll until a message of one of these kinds came."""
+    got: list[Message] = []
+
+    def handle(message: Message) -> bool:
+        got.append(message)
+        return go_on
+
+    end = time.monotonic() + seconds
+    while not any(isinstance(message, kinds) for message in got):
+        assert time.monotonic() < end, got
+        executor.poll(handle, 0.1)
+    return got
+
+
+def test_a_task_streams_its_epochs_and_ends_with_its_record_and_a_pruned_one_stops(executor: Executor) -> None:
+    executor.submit(TrainTask(job()))
+    got = until(executor, (Trained,))
+    assert [type(message) for message in got] == [EpochDone, EpochDone, Trained]
+    assert isinstance(got[-1], Trained)
+    assert got[-1].record.state == "complete"
+
+    executor.submit(ScoreTask(job(), np.arange(32, 40)))
+    [scored] = until(executor, (Scored,))
+    assert isinstance(scored, Scored)
+    assert scored.probabilities.shape == (8, 2)
+
+    executor.submit(TrainTask(job("fine_tuning/1")))
+    got = until(executor, (Trained,), go_on=False)
+    assert isinstance(got[-1], Trained)
+    assert got[-1].record.state == "pruned"
+    assert len(got) == 2
+
+
+def test_both_executors_give_the_same_numbers(context: WorkerContext) -> None:
+    losses = []
+    for kind in ("inline", "processes"):
+        made = make_executor(kind, context, ["cpu"])
+        made.submit(TrainTask(job()))
+        losses.append([m.record.train_loss for m in until(made, (Trained,)) if isinstance(m, EpochDone)])
+        made.close()
+    assert losses[0] == losses[1]
+
+
+def test_a_killed_worker_is_seen_and_replaced(context: WorkerContext) -> None:
+    made = ProcessExecutor(context, ["cpu"])
+    made.submit(TrainTask(job(epochs=1000)))
+    until(made, (EpochDone,))
+    [pid] = made.pids()
+    os.kill(pid, signal.SIGKILL)
+    died = until(made, (Died,))[-1]
+    assert isinstance(died, Died)
+    assert "SIGKILL" in died.reason
+    assert made.pids() != [pid]
+    made.submit(TrainTask(job()))
+    assert isinstance(until(made, (Trained,))[-1], Trained)
+    made.close()
+    assert not psutil.pid_exists(pid)
+
+
+def test_an_error_in_a_worker_is_reported_and_the_worker_lives_on(context: WorkerContext) -> None:
+    made = ProcessExecutor(context, ["cpu"])
+    [pid] = made.pids()
+    made.submit(TrainTask(replace(job(), split="no such split")))
+    died = until(made, (Died,))[-1]
+    assert isinstance(died, Died)
+    assert "no such split" in died.reason
+    assert made.pids() == [pid]
+    made.close()
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path: Path, context: WorkerContext) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import pickle, sys, time\n"
+        "from harness.study.executors.processes import ProcessExecutor\n"
+        "if __name__ == '__main__':\n"
+        f"    context = pickle.load(open({str(tmp_path / 'context')!r}, 'rb'))\n"
+        "    made = ProcessExecutor(context, ['cpu'])\n"
+        "    print(made.pids()[0], flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    (tmp_path / "context").write_bytes(pickle.dumps(context))
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    worker = psutil.Process(int(parent.stdout.readline()))
+    time.sleep(0.5)
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        worker.wait(timeout=60)
+    assert not worker.is_running()

@@ -1,0 +1,138 @@
+"""The command as a user runs it: exit codes, one clear error, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def harness(*words: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    made = {**os.environ, "HARNESS_HOME": str(home / "home"), "HARNESS_REPORTS": str(home / "reports"), **environment}
+    return subprocess.run(
+        [sys.executable, "-m", "harness", *words], cwd=ROOT, env=made, capture_output=True, text=True, timeout=240
+    )
+
+
+def make(*words: str, home: Path) -> subprocess.CompletedProcess[str]:
+    made = {**os.environ, "HARNESS_HOME": str(home / "home"), "HARNESS_REPORTS": str(home / "reports")}
+    return subprocess.run(["make", "-s", *words], cwd=ROOT, env=made, capture_output=True, text=True, timeout=240)
+
+
+def folder_of(root: Path, counts: dict[str, int]) -> Path:
+    for number, (name, count) in enumerate(counts.items()):
+        (root / name).mkdir(parents=True)
+        for index in range(count):
+            Image.new("RGB", (20, 20), (number * 40, index * 5 % 255, 90)).save(root / name / f"{index}.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("study", "microscop"), 2, "Did you mean microscopy"),
+        (("study", "../x"), 2, "a study's name has letters"),
+        (("study", "microscopy", "--trials", "none"), 2, "TRIALS must be a whole number"),
+        (("study", "microscopy", "--weights", "no/such/file"), 2, "no/such/file"),
+        (("study", "microscopy", "--device", "cuda:99"), 4, "cuda:99"),
+        (("study", "microscopy", "--as", "a b"), 2, "AS has letters"),
+        (("study", "blood-cells"), 3, "Chula RBC-12"),
+        (("report", "nothing"), 2, "there is no study 'nothing' here"),
+        (("rm", "nothing"), 2, "there is no study 'nothing' here"),
+    ],
+)
+def test_wrong_use_is_one_clear_error_with_its_code(
+    tmp_path: Path, words: tuple[str, ...], code: int, message: str
+) -> None:
+    done = harness(*words, home=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("home/*/study.json"))
+
+
+def test_a_missing_folder_one_class_and_a_corrupt_image_exit_3(tmp_path: Path) -> None:
+    missing = harness("study", "microscopy", "--data", str(tmp_path / "nowhere"), home=tmp_path)
+    assert missing.returncode == 3
+    assert "nowhere" in missing.stderr
+
+    single = harness("study", "microscopy", "--data", str(folder_of(tmp_path / "one", {"only": 9})), home=tmp_path)
+    assert single.returncode == 3
+    assert "only" in single.stderr
+
+    corrupt = folder_of(tmp_path / "bad", {"a": 30, "b": 30})
+    (corrupt / "a" / "torn.png").write_bytes(b"<html>no image</html>")
+    (corrupt / "b" / "empty.png").write_bytes(b"")
+    found = harness("study", "microscopy", "--data", str(corrupt), home=tmp_path)
+    assert found.returncode == 3
+    assert "torn.png" in found.stderr
+    assert "empty.png" in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_help_lists_the_commands_without_loading_torch(tmp_path: Path) -> None:
+    done = harness("--help", home=tmp_path)
+    assert done.returncode == 0
+    for command in ("study", "report", "ui", "list", "rm", "keys"):
+        assert command in done.stdout
+    code = "import sys, harness.cli; print(sorted({'torch', 'mlflow', 'optuna', 'pandas'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout.strip() == "[]"
+
+
+def test_the_table_of_keys_in_the_docs_is_what_the_models_say(tmp_path: Path) -> None:
+    assert harness("keys", home=tmp_path).stdout in (ROOT / "studies" / "README.md").read_text(encoding="utf-8")
+
+
+def test_an_empty_home_lists_nothing(tmp_path: Path) -> None:
+    done = harness("list", home=tmp_path)
+    assert done.returncode == 0
+    assert "no studies yet" in done.stdout
+
+
+def test_make_alone_prints_the_targets_and_variables(tmp_path: Path) -> None:
+    shown = make(home=tmp_path).stdout
+    for word in [
+        "study",
+        "report",
+        "ui",
+        "test",
+        "check",
+        "bench",
+        "clean",
+        "NAME",
+        "AS",
+        "DATA",
+        "WEIGHTS",
+        "TRIALS",
+        "EPOCHS",
+        "WORKERS",
+        "DEVICE",
+    ]:
+        assert word in shown
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "a;touch pwned", "$(touch pwned)", "$(shell touch pwned)", "'; touch pwned; '"]
+)
+def test_a_hostile_name_runs_nothing(tmp_path: Path, name: str) -> None:
+    done = make("report", f"NAME={name}", home=tmp_path)
+    assert done.returncode == 2
+    assert "there is no study" in done.stderr
+    assert not (ROOT / "pwned").exists()
+
+
+def test_every_committed_study_loads() -> None:
+    from harness.config.load import load_study
+
+    files = sorted((ROOT / "studies").glob("*.yaml"))
+    assert {"microscopy", "blood-cells"} <= {f.stem for f in files}
+    for path in files:
+        loaded = load_study(path.stem, studies=ROOT / "studies")
+        assert loaded.study.description
+        assert path.read_text(encoding="utf-8").startswith("# ")

@@ -1,0 +1,161 @@
+"""The UI's server, started and stopped as a user does, and the bridge when a server goes and comes back."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+import pytest
+
+from harness.config.trial import TrialConfig
+from harness.errors import ConfigError, ResourceError
+from harness.tracking import ui
+from harness.tracking.store import TrackingUnavailable, sqlite_address
+
+START_SECONDS = 90
+
+
+@contextmanager
+def serving(address: str, port: int) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """`serve` in a process of its own, with the lines it said so far; it has gone at the end."""
+    script = "import sys; from harness.tracking.ui import serve; sys.exit(serve('microscopy', port=%d, address=%r))"
+    command = [sys.executable, "-u", "-c", script % (port, address)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    lines: list[str] = []
+    try:
+        end = time.monotonic() + START_SECONDS
+        while "Ctrl-C stops it." not in lines and time.monotonic() < end:
+            line = process.stdout.readline()
+            assert line, f"it ended with {process.wait()} after {lines}"
+            lines.append(line.strip())
+        yield process, lines
+    finally:
+        process.kill()
+        process.stdout.close()
+        process.wait()
+
+
+def stop(process: subprocess.Popen[str], sign: signal.Signals) -> None:
+    """Ask it to stop; it ends well, in time, and leaves no process behind."""
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert family, "the server is a process of its own"
+    process.send_signal(sign)
+    assert process.wait(20) == 0
+    _, alive = psutil.wait_procs(family, timeout=5)
+    assert alive == []
+
+
+def repeated_and_total(path: str) -> tuple[int, int]:
+    connection = sqlite3.connect(path)
+    try:
+        keys = connection.execute("SELECT COUNT(*) FROM metrics GROUP BY run_uuid, key, step").fetchall()
+    finally:
+        connection.close()
+    return sum(count > 1 for (count,) in keys), len(keys)
+
+
+def check_exactly_once(database: str, trials: int) -> None:
+    """Every trial is one finished run with three epochs of eight metrics, six metrics of its own, and no more."""
+    path = database.removeprefix("sqlite:///")
+    session_seconds = 1
+    assert repeated_and_total(path) == (0, trials * (3 * 8 + 6) + session_seconds)
+    connection = sqlite3.connect(path)
+    assert connection.execute("SELECT status, COUNT(*) FROM runs GROUP BY 1").fetchall() == [("FINISHED", trials + 1)]
+    connection.close()
+
+
+def send_until_the_server_goes(study: Any, bridge: Any, config_of: Callable[..., TrialConfig], server: Any) -> None:
+    """One trial arrives, the next one has started when the server stops, and two more finish while it is down."""
+    study.session()
+    study.trial("fine_tuning/1", config_of())
+    bridge.catch_up(study.events)
+    study.start("fine_tuning/2", config_of(depth=2), slot=2)
+    bridge.catch_up(study.events)
+    stop(server, signal.SIGTERM)
+    began = time.monotonic()
+    for slot in (2, 3):
+        study.trial(f"fine_tuning/{slot}", config_of(depth=slot), slot=slot)
+        with pytest.raises(TrackingUnavailable):
+            bridge.catch_up(study.events)
+    assert time.monotonic() - began < 3
+
+
+def test_the_server_opens_on_the_study_and_what_it_missed_arrives_once(
+    make_study: Callable[..., Any], make_bridge: Callable[..., Any], database: str,
+    config_of: Callable[..., TrialConfig], free_port: int,
+) -> None:  # fmt: skip
+    study, address = make_study(), f"http://127.0.0.1:{free_port}"
+    study.session()
+    make_bridge(study, database).catch_up(study.events)
+    with serving(database, free_port) as (server, said):
+        assert f"{address}/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=harness" in said[0]
+        bridge = make_bridge(study, address)
+        bridge.catch_up(study.events)
+        assert bridge.parent_url() == bridge.run_page(address)
+        assert said[1].endswith(bridge.run_page(address))
+        send_until_the_server_goes(study, bridge, config_of, server)
+    study.end()
+    make_bridge(study, database).catch_up(study.events)  # past the server, into its database
+    check_exactly_once(database, trials=3)
+
+
+@pytest.mark.slow
+def test_a_server_that_goes_and_comes_back_gets_every_metric_once(
+    make_study: Callable[..., Any], make_bridge: Callable[..., Any], database: str,
+    config_of: Callable[..., TrialConfig], free_port: int,
+) -> None:  # fmt: skip
+    study = make_study()
+    bridge = make_bridge(study, f"http://127.0.0.1:{free_port}")
+    with serving(database, free_port) as (server, _):
+        send_until_the_server_goes(study, bridge, config_of, server)
+    with serving(database, free_port) as (server, _):
+        assert bridge.catch_up(study.events, patient=True) > 0
+        study.trial("fine_tuning/4", config_of(depth=4), slot=4)
+        study.end()
+        bridge.catch_up(study.events)
+        stop(server, signal.SIGINT)
+    check_exactly_once(database, trials=4)
+
+
+def test_the_next_free_port_is_taken_where_the_wanted_one_is_in_use() -> None:
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        wanted = busy.getsockname()[1]
+        assert ui.free_port(wanted) != wanted
+    assert ui.free_port(0) > 0
+    with pytest.raises(ConfigError, match="65535"):
+        ui.free_port(70000)
+
+
+def test_a_remote_server_is_named_without_its_password_and_nothing_is_started(
+    free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(*_: Any, **__: Any) -> None:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    said: list[str] = []
+    assert ui.serve("microscopy", address=f"http://me:secret@127.0.0.1:{free_port}", say=said.append) == 0
+    assert f"127.0.0.1:{free_port}/#/experiments?workflowType=machine_learning" in said[0]
+    assert "secret" not in "".join(said)
+
+
+def test_without_a_database_there_is_nothing_to_show(tmp_path: Any) -> None:
+    with pytest.raises(ResourceError, match="once a study has started"):
+        ui.serve("microscopy", address=sqlite_address(tmp_path / "none.db"))
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_the_server_module_does_not_import_mlflow() -> None:
+    script = "import sys; import harness.tracking.ui, harness.tracking.mlflow_bridge; sys.exit('mlflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
