@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from harness.config.study import DataConfig
 from harness.data.dataset import Dataset
-
-_PARTS = ("train", "validation", "test")
+from harness.data.listing import PARTS
 
 
 def data_card(dataset: Dataset, config: DataConfig, parts: NDArray[np.str_], image_size: int) -> dict[str, Any]:
@@ -22,9 +21,9 @@ def data_card(dataset: Dataset, config: DataConfig, parts: NDArray[np.str_], ima
     """
     table, scanned = dataset.table, dataset.card
     grouped = table["group"] != ""
-    counts = {part: table["label"][parts == part].value_counts() for part in _PARTS}
+    counts = {part: table["label"][parts == part].value_counts() for part in PARTS}
     of_class = table["label"].value_counts()
-    split = {part: int((parts == part).sum()) for part in (*_PARTS, "unused")}
+    split = {part: int((parts == part).sum()) for part in (*PARTS, "unused")}
     return {
         "name": dataset.name,
         "source": scanned["source"],
@@ -34,7 +33,7 @@ def data_card(dataset: Dataset, config: DataConfig, parts: NDArray[np.str_], ima
             {
                 "name": name,
                 "count": int(of_class.get(label, 0)),
-                **{part: int(counts[part].get(label, 0)) for part in _PARTS},
+                **{part: int(counts[part].get(label, 0)) for part in PARTS},
             }
             for label, name in enumerate(dataset.classes)
         ],
@@ -51,7 +50,7 @@ def data_card(dataset: Dataset, config: DataConfig, parts: NDArray[np.str_], ima
         "resize": config.resize,
         "bit_depth": config.bit_depth,
         "split": split,
-        "split_groups": {part: int(table["group"][grouped & (parts == part)].nunique()) for part in _PARTS},
+        "split_groups": {part: int(table["group"][grouped & (parts == part)].nunique()) for part in PARTS},
         "notes": [*scanned["notes"], *_notes(dataset, config, parts)],
     }
 
@@ -61,7 +60,7 @@ def _notes(dataset: Dataset, config: DataConfig, parts: NDArray[np.str_]) -> lis
     table, notes = dataset.table, list[str]()
     if (table["group"] == "").all():
         notes.append("No groups are given: if images share a slide, patient or plate, scores are too good.")
-    fixed = sorted(set(table["fixed_split"]) - {""}, key=_PARTS.index)
+    fixed = sorted(set(table["fixed_split"]) - {""}, key=PARTS.index)
     if fixed:
         notes.append(f"Fixed by the data: {', '.join(fixed)}; other parts are drawn.")
     if (parts == "unused").any():

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from harness.config.study import DataConfig
 from harness.data import decode
 from harness.data.files import allocate, disk_errors, write_whole
+from harness.data.listing import Listing
 from harness.data.names import listed
 from harness.data.parallel import Progress, over_images
 from harness.data.scan import Scan, copies, fetch, scan
-from harness.data.sources import Listing
 from harness.errors import DataError, ResourceError
 
 COLUMNS = ("path", "label", "group", "fixed_split", "sha256", "pixels_sha256", "width", "height", "kind")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from harness.data import rendered
 from harness.data.files import write_whole
-from harness.data.sources import Listing, Sample, by_bytes
+from harness.data.listing import Listing, Sample, by_bytes
 
 SEED = 0  # of the committed studies
 

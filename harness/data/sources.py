@@ -1,62 +1,25 @@
-"""What a source holds, before a pixel is read: one Sample for each image, and what was left aside."""
+"""From a folder or a table to a listing of its images; what is left aside is counted by reason."""
 
 from __future__ import annotations
 
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from PIL import Image
 
 from harness.config.study import CsvSource, DataConfig, FolderSource, TorchvisionSource
 from harness.data.decode import SUFFIXES
+from harness.data.listing import Listing, Sample, by_bytes
 from harness.data.names import clean, listed
 from harness.errors import ConfigError, DataError
 
-PARTS = ("train", "validation", "test")
 PART_NAMES = {
     "train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation",
     "dev": "validation", "test": "test", "testing": "test",
 }  # fmt: skip
-
-Image_ = Path | Image.Image | NDArray[np.uint8]  # where the bytes are, or the pixels themselves
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One image: its name below the root (clean, with /), its class, and what the user fixed about it."""
-
-    path: str
-    label: str
-    group: str = ""
-    fixed_split: str = ""  # "", train, validation or test
-
-
-@dataclass(frozen=True)
-class Listing:
-    """All images of one source, sorted by path."""
-
-    name: str
-    source: str  # as the card shows it
-    samples: tuple[Sample, ...]
-    fetch: Callable[[int], Image_]  # of a sample's index
-    ignored: Counter[str] = field(default_factory=Counter)
-    classes: tuple[str, ...] = ()  # that the source names, used or not; sorted
-    group_rule: str | None = None  # where groups come from, when the source itself gives them
-    notes: tuple[str, ...] = ()
-    root: Path | None = None  # of the files; None where images lie in memory
-    rendered: bool = False
-
-
-def by_bytes(name: str) -> bytes:
-    """Sort key: the order of UTF-8 bytes, the same on every platform and in every locale."""
-    return name.encode("utf-8", "surrogatepass")
 
 
 def list_source(config: DataConfig, *, cache: Path) -> Listing:

@@ -11,8 +11,8 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
+from harness.data.listing import Listing, Sample, by_bytes
 from harness.data.names import clean
-from harness.data.sources import Listing, Sample, by_bytes
 from harness.errors import ConfigError, DataError, ResourceError
 
 # Tried in this order; a class refuses with ValueError what it does not have. "trainval" and "all" stand

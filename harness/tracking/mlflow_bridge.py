@@ -67,6 +67,7 @@ class MlflowBridge:
         self.address = address
         self.folder = folder
         self._walk = Projector(self, description)
+        self._events: Sequence[Event] = ()  # as last given
         self._open_client: MlflowClient | None = None
         self._experiment = ""
         self._rest_until = 0.0
@@ -84,6 +85,7 @@ class MlflowBridge:
         """
         if not events:
             return 0
+        self._events = events
         with self._reaching(patient):
             return self._walk.catch_up(events)
 
@@ -135,7 +137,8 @@ class MlflowBridge:
         if example.ndim != 4 or example.shape[0] < 2:
             raise ValueError(f"the example must be a batch of at least two images, but got the shape {example.shape}")
         with self._reaching(patient=True):
-            run = self._walk.trial_run(trial_id) if self._study_run() else None
+            self._study_run()
+            run = self._walk.trial_run(trial_id)
             if run is None:
                 raise TrackingError(f"{trial_id} is not in MLflow yet: its record has to be sent first.")
             uri = run.tags.get("model_uri") or self._ready_model(run.run_id)
@@ -188,19 +191,11 @@ class MlflowBridge:
             if is_remote(self.address) and not answers(self.address):
                 raise ConnectionError("nothing listens there")
             yield
-        except TrackingError:
-            self._rest(began)
-            raise
         except _failures() as error:
-            self._rest(began)
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            reason = masked(lines[0].replace(self.address, where))[:300]
-            raise TrackingUnavailable(f"MLflow at {where} does not answer ({reason}); {later}.") from None
-
-    def _rest(self, began: float) -> None:
-        now = time.monotonic()
-        self._rest_until = now + REST_AFTER_FAILURE * (now - began)
-        self._walk.disconnect()
+            now = time.monotonic()
+            self._rest_until = now + REST_AFTER_FAILURE * (now - began)
+            self._walk.disconnect()
+            raise TrackingUnavailable(f"MLflow at {where} does not answer ({_reason(error)}); {later}.") from None
 
     def _client(self) -> MlflowClient:
         if self._open_client is None:
@@ -209,6 +204,9 @@ class MlflowBridge:
         return self._open_client
 
     def _study_run(self) -> Run:
+        """The parent run, found again after a failure."""
+        if self._walk.parent is None and self._events:
+            self._walk.catch_up(self._events)
         if self._walk.parent is None:
             raise TrackingUnavailable("MLflow does not know this study yet: its events have to be sent first.")
         return self._walk.parent
@@ -236,8 +234,9 @@ class MlflowBridge:
         if experiment is None:
             # a server keeps artifacts in its own place; with a database it is ours to say
             place = None if is_remote(self.address) else (home() / "artifacts" / self.study).as_uri()
+            note = shown.shortened(self.description, shown.EXPERIMENT_TAG_LIMIT)
             # the kind opens the table of runs, where the UI would start with traces of language models
-            tags = {"mlflow.experimentKind": "custom_model_development", "mlflow.note.content": self.description}
+            tags = {"mlflow.experimentKind": "custom_model_development", "mlflow.note.content": note}
             return str(client.create_experiment(self.study, artifact_location=place, tags=tags))
         if experiment.lifecycle_stage == "deleted":
             raise TrackingError(
@@ -394,6 +393,30 @@ def restore_experiment(address: str, study: str) -> bool:
     return True
 
 
+def delete_experiment(study: str, address: str) -> None:
+    """Take a study's runs out of the UI and free its name; nothing happens where MLflow does not know it.
+
+    MLflow deletes softly and keeps the name taken, so the experiment is renamed before.
+
+    Raises:
+        TrackingUnavailable: MLflow does not answer.
+    """
+    path = sqlite_path(address)
+    if path is not None and not path.exists():
+        return
+    client = open_client(address)
+    try:
+        if is_remote(address) and not answers(address):
+            raise ConnectionError("nothing listens there")
+        experiment = client.get_experiment_by_name(study)
+        if experiment is None or experiment.lifecycle_stage == "deleted":
+            return
+        client.rename_experiment(experiment.experiment_id, f"{study} (removed, {experiment.experiment_id})")
+        client.delete_experiment(experiment.experiment_id)
+    except _failures() as error:
+        raise TrackingUnavailable(f"MLflow at {masked(address)} does not answer ({_reason(error)}).") from None
+
+
 @contextmanager
 def global_tracking(address: str) -> Iterator[None]:
     """Let MLflow's module-level functions use this address for a while; they take no address of their own.
@@ -469,15 +492,7 @@ def _failures() -> tuple[type[Exception], ...]:
     return MlflowException, SQLAlchemyError, OSError
 
 
-def delete_experiment(study: str, address: str) -> None:
-    """Take a study's runs out of the UI and free its name; nothing happens where MLflow does not know it.
-
-    MLflow deletes softly and keeps the name taken, so the experiment is renamed before.
-    """
-    prepare_store(address)
-    client = open_client(address)
-    experiment = client.get_experiment_by_name(study)
-    if experiment is None or experiment.lifecycle_stage == "deleted":
-        return
-    client.rename_experiment(experiment.experiment_id, f"{study} (removed, {experiment.experiment_id})")
-    client.delete_experiment(experiment.experiment_id)
+def _reason(error: Exception) -> str:
+    """What went wrong, in a line, without a password."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return masked(lines[0])[:300]

@@ -18,6 +18,7 @@ from harness.tracking.ledger import Ledger, run_key
 
 PARAM_LIMIT = 6000  # characters; MLflow cuts longer values without a word
 TAG_LIMIT = 8000
+EXPERIMENT_TAG_LIMIT = 5000
 
 RUN_STATUS = {
     "complete": "FINISHED", "pruned": "FINISHED",

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from harness.config.study import DataConfig
-from harness.data.sources import Listing, list_source
+from harness.data.listing import Listing
+from harness.data.sources import list_source
 from harness.errors import ConfigError, DataError
 
 

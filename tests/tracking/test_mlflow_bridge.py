@@ -397,3 +397,55 @@ sys.exit(any(os.waitpid(child, 0)[1] for child in children))
         "study2",
     }
     assert [file.name for file in state.glob(".mlflow*")] == []
+
+
+def test_a_removed_study_frees_its_name(
+    make_study: Callable[..., Any],
+    make_bridge: Callable[..., Any],
+    database: str,
+    config_of: Callable[..., TrialConfig],
+) -> None:
+    from harness.tracking.mlflow_bridge import delete_experiment
+
+    study = make_study()
+    study.trial("fine_tuning/1", config_of())
+    make_bridge(study).catch_up(study.events)
+    delete_experiment("microscopy", database)
+    delete_experiment("microscopy", database)
+    make_bridge(study).catch_up(study.events)
+    assert len(runs_of(database)) == 2
+
+
+def test_removing_a_study_makes_no_database_and_says_where_a_server_is_down(state: Path, free_port: int) -> None:
+    from harness.tracking.mlflow_bridge import delete_experiment
+
+    delete_experiment("microscopy", default_address())
+    assert not (state / "mlflow.db").exists()
+    with pytest.raises(TrackingUnavailable):
+        delete_experiment("microscopy", f"http://127.0.0.1:{free_port}")
+
+
+def test_artifacts_are_logged_after_a_failure_without_another_call_to_catch_up(
+    make_study: Callable[..., Any], make_bridge: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    def gone(*_: Any, **__: Any) -> None:
+        raise ConnectionResetError("gone")
+
+    study = make_study()
+    bridge = make_bridge(study)
+    bridge.catch_up(study.events)
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_artifact", gone)
+        with pytest.raises(TrackingUnavailable):
+            bridge.log_artifacts([study.folder.events])
+    bridge.log_artifacts([study.folder.events])
+
+
+def test_a_very_long_description_is_taken(make_study: Callable[..., Any], database: str) -> None:
+    from harness.tracking.mlflow_bridge import MlflowBridge
+
+    study = make_study()
+    MlflowBridge("microscopy", "why " * 4000, database, study.folder).catch_up(study.events)
+    assert "characters in all" in runs_of(database)["microscopy"].data.tags["mlflow.note.content"]
