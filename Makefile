@@ -7,11 +7,11 @@ SHELL := /bin/sh
 # whatever stands in NAME='…' is a value, and no command.
 VARIABLES := NAME AS DATA WEIGHTS TRIALS EPOCHS WORKERS DEVICE PORT
 HARNESS_NAME := $(if $(filter command line,$(origin NAME)),$(value NAME),microscopy)
-$(foreach v,$(filter-out NAME,$(VARIABLES)),$(if $(filter undefined,$(origin $(v))),,$(eval HARNESS_$(v) = $$(value $(v)))$(eval export HARNESS_$(v))))
+# Only what the user gave: make itself has an AS (the assembler).
+$(foreach v,$(filter-out NAME,$(VARIABLES)),$(if $(filter command environment,$(origin $(v))),$(eval HARNESS_$(v) = $$(value $(v)))$(eval export HARNESS_$(v))))
 export HARNESS_NAME
 unexport $(VARIABLES) MAKEFLAGS MAKEOVERRIDES MFLAGS
-HARNESS_COMMAND := make $(firstword $(MAKECMDGOALS))
-export HARNESS_COMMAND
+export HARNESS_COMMAND := make study
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
 

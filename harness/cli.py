@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -84,8 +85,9 @@ def ui(
     from harness.tracking.store import tracking_address
     from harness.tracking.ui import serve
 
-    chosen = _given(name)
-    raise typer.Exit(serve(_existing(chosen).name if chosen else None, port=port, address=tracking_address()))
+    folder = _existing(name) if name else None
+    address = tracking_address(folder.tracking_uri() if folder else None)
+    raise typer.Exit(serve(folder.name if folder else None, port=port, address=address))
 
 
 @app.command("list")
@@ -153,7 +155,10 @@ def _whole(name: str, text: str | None) -> int | None:
 def _again() -> str:
     """The command that was given, to be given again."""
     made = os.environ.get("HARNESS_COMMAND")
-    return made or " ".join(["harness", *sys.argv[1:]])
+    if not made:
+        return shlex.join(["harness", *sys.argv[1:]])
+    names = ("NAME", "AS", "DATA", "WEIGHTS", "TRIALS", "EPOCHS", "WORKERS", "DEVICE")
+    return " ".join([made, *(f"{n}={shlex.quote(v)}" for n in names if (v := os.environ.get(f"HARNESS_{n}")))])
 
 
 def _shown(path: Path) -> str:

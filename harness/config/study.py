@@ -173,6 +173,9 @@ class DataConfig(_Model):
         "rendered_cells",
         description="rendered_cells, {folder: PATH}, {csv: PATH}, {torchvision: NAME}, or null",
     )
+    name: str | None = Field(
+        None, max_length=80, description="what the page calls the data; the source's own name else"
+    )
     wanted: str | None = Field(None, description="what to say where `source` is null and no DATA was given")
     image_size: int | Literal["native"] = Field(64, description="pixels a side, or native: the backbone's own")
     resize: Literal["stretch", "pad", "crop"] = Field(

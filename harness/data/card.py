@@ -25,8 +25,8 @@ def data_card(dataset: Dataset, config: DataConfig, parts: NDArray[np.str_], ima
     of_class = table["label"].value_counts()
     split = {part: int((parts == part).sum()) for part in (*PARTS, "unused")}
     return {
-        "name": dataset.name,
-        "source": scanned["source"],
+        "name": config.name or dataset.name,
+        "source": config.name or scanned["source"],
         "rendered": dataset.rendered,
         "images": len(table),
         "classes": [

@@ -15,6 +15,7 @@ runs/
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,11 @@ class StudyFolder:
     @property
     def importance(self) -> Path:
         return self.path / "importance.json"
+
+    def tracking_uri(self) -> str | None:
+        """Where the study's file says its MLflow runs go; None where it says nothing."""
+        uri = json.loads(self.study_json.read_text(encoding="utf-8"))["study"].get("tracking_uri")
+        return str(uri) if uri else None
 
     @property
     def lock(self) -> Path:

@@ -115,14 +115,18 @@ def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prep
 
 def first_split(dataset: Dataset, study: StudyConfig) -> NDArray[np.str_]:
     """The split of the search: the user's where the data name one, else a draw; then the limit."""
-    parts = splitting.draw(dataset.table, study.data.split, seed=study.data.split.seed, dedupe=study.data.dedupe)
-    return _limited(dataset, study, parts, derive(study.data.split.seed, "limit"))
+    return _limited(dataset, study, _drawn(dataset, study), derive(study.data.split.seed, "limit"))
+
+
+def _drawn(dataset: Dataset, study: StudyConfig) -> NDArray[np.str_]:
+    split = study.data.split
+    return splitting.draw(dataset.table, split, seed=split.seed, dedupe=study.data.dedupe, classes=dataset.classes)
 
 
 def _limited(dataset: Dataset, study: StudyConfig, parts: NDArray[np.str_], seed: int) -> NDArray[np.str_]:
     if study.data.limit is None:
         return parts
-    return splitting.limit(dataset.table, parts, study.data.limit, seed=seed)
+    return splitting.limit(dataset.table, parts, study.data.limit, seed=seed, classes=dataset.classes)
 
 
 def _splits(
@@ -130,10 +134,10 @@ def _splits(
 ) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """The search's rows, and a new draw of the non-test part for each confirmation seed."""
     made = {SEARCH_SPLIT: _rows(parts)}
-    whole = splitting.draw(dataset.table, study.data.split, seed=study.data.split.seed, dedupe=study.data.dedupe)
+    whole = _drawn(dataset, study)
     for index in range(study.confirmation.seeds):
         seed = derive(study.seed, "confirmation", index, "split")
-        again = splitting.redraw(dataset.table, whole, study.data.split, seed=seed)
+        again = splitting.redraw(dataset.table, whole, study.data.split, seed=seed, classes=dataset.classes)
         made[confirmation_split(index)] = _rows(_limited(dataset, study, again, derive(seed, "limit")))
     return made
 
@@ -180,6 +184,7 @@ def fingerprint(study: StudyConfig, dataset: Dataset, context: WorkerContext, de
     values = study.model_dump(mode="json", by_alias=True, exclude=set(FREE_TO_CHANGE))
     values["data"].pop("source")  # the digest speaks for the bytes, wherever they lie
     values["data"].pop("wanted")
+    values["data"].pop("name")
     values["confirmation"].pop("seeds")
     values.pop("threads")
     values.pop("weights")

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 
 import optuna
 
-from harness.config.study import StudyConfig
 from harness.errors import HarnessError
 from harness.results.events import read_events
 from harness.results.home import StudyFolder, home
@@ -68,16 +67,9 @@ def remove_study(folder: StudyFolder) -> None:
         for name in optuna.get_all_study_names(storage):
             if name.rpartition("/")[0] == folder.name:
                 optuna.delete_study(study_name=name, storage=storage)
-        delete_experiment(folder.name, tracking_address(_tracking_uri(folder)))
+        delete_experiment(folder.name, tracking_address(folder.tracking_uri()))
         shutil.rmtree(folder.path)
         shutil.rmtree(folder.report, ignore_errors=True)
-
-
-def _tracking_uri(folder: StudyFolder) -> str | None:
-    import json
-
-    document = json.loads(folder.study_json.read_text(encoding="utf-8"))
-    return StudyConfig.model_validate(document["study"]).tracking_uri
 
 
 def _bytes(count: int) -> str:

@@ -27,7 +27,6 @@ class Tracker:
         self._log, self._say = log, say
         self._address = tracking_address(prepared.study.tracking_uri)
         self._bridge = MlflowBridge(prepared.name, prepared.study.description, self._address, prepared.folder)
-        self._report = prepared.folder.report
         self._one_at_a_time = threading.Lock()
         self._news = threading.Event()
         self._ended = threading.Event()
@@ -49,7 +48,7 @@ class Tracker:
         if self._thread.is_alive():
             self._thread.join()
         if self._catch_up(patient=True):
-            self._try(lambda: self._bridge.log_artifacts([self._report]))
+            self._try(lambda: self._bridge.log_artifacts())
 
     def log_model(
         self, model: nn.Module, example: NDArray[np.float32], metadata: dict[str, Any], record: TrialRecord
