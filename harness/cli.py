@@ -124,6 +124,14 @@ def remove(
 
 
 @app.command()
+def bench(device: Annotated[str, typer.Option(envvar="HARNESS_DEVICE")] = "cpu") -> None:
+    """Time a trial against a plain loop, interleaved, with equal losses."""
+    from harness.bench import run
+
+    run(_say, device or "cpu")
+
+
+@app.command()
 def keys() -> None:
     """Print every key a study file may hold, as a Markdown table."""
     from harness.config.keys import table

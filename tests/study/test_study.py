@@ -316,3 +316,45 @@ def test_a_study_whose_images_are_missing_says_which_it_wants(world: World) -> N
     with pytest.raises(DataError, match="Chula RBC-12") as caught:
         world.run()
     assert "DATA=" in str(caught.value)
+
+
+def test_the_list_shows_a_study_and_rm_takes_it_away_everywhere(world: World) -> None:
+    from harness.study.shelf import remove_study, shelf
+
+    world.write(trials=1)
+    world.run()
+    [entry] = shelf()
+    assert (entry.name, entry.state, entry.trials) == ("tiny", "finished", 2 + 4)
+    with held(world.folder()):
+        assert shelf()[0].state == "running"
+        with pytest.raises(StudyHeldError):
+            remove_study(world.folder())
+    remove_study(world.folder())
+    assert shelf() == []
+    assert not (world.root / "reports" / "tiny").exists()
+    assert optuna.get_all_study_names(f"sqlite:///{home() / 'optuna.db'}") == []
+    watching = Watching()
+    world.run(watching=watching)  # the name is free again, in MLflow too
+    assert len(watching.records) == 6
+    assert len(runs("tiny", "search")) == 2
+
+
+def test_progress_on_a_pipe_is_plain_lines_and_on_a_terminal_has_bars(world: World) -> None:
+    import io
+
+    from rich.console import Console
+
+    from harness.progress import Watcher
+
+    world.write(trials=1)
+    shown = {}
+    for name, terminal in (("plain", False), ("bars", True)):
+        console = Console(file=io.StringIO(), force_terminal=terminal, width=140, no_color=True)
+        with Watcher(console, "balanced_accuracy", 1) as watcher:
+            world.run(watching=watcher, save_as=name)  # type: ignore[arg-type]
+        shown[name] = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "feature_extraction 0 · mobilenet_v3_small: complete" in shown["plain"]
+    assert "best so far" in shown["plain"]
+    assert "\x1b" not in shown["plain"]
+    assert "Confirmation" in shown["bars"]
+    assert "\x1b[?25l" in shown["bars"]
