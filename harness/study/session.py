@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from harness.errors import ConfigError
@@ -172,5 +173,6 @@ def _lost(job: TrialJob, reason: str) -> TrialRecord:
     return TrialRecord(
         trial_id=job.trial_id, kind=job.kind, strategy=job.strategy, slot=job.slot, config=job.config, seed=job.seed,
         state="failed", reason=f"{reason}, {MAX_ATTEMPTS} times", epochs=(), best_epoch=None, score=None,
-        seconds_alone=0.0, trainable_parameters=0, total_parameters=0, device="", started_at="", attempt=job.attempt,
+        seconds_alone=0.0, trainable_parameters=0, total_parameters=0, device="",
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"), attempt=job.attempt,
     )  # fmt: skip

@@ -75,10 +75,19 @@ class Tracker:
         with self._one_at_a_time:
             try:
                 send()
-            except HarnessError as error:
+            # Whatever goes wrong here, the log holds everything and a trial is worth more than its display.
+            except Exception as error:
                 if not self._warned:
-                    self._say(f"MLflow at {masked(self._address)} did not take everything: {error} The study goes on; "
-                              "the next `make study` of this name sends what is missing.")  # fmt: skip
+                    where = masked(self._address)
+                    self._say(
+                        f"MLflow at {where} did not take everything ({_said(error)}). The study goes on; "
+                        "the next `make study` of this name sends what is missing."
+                    )
                 self._warned = True
                 return False
         return True
+
+
+def _said(error: Exception) -> str:
+    """Our own errors are sentences; any other is named with its kind."""
+    return str(error).rstrip(".") if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"

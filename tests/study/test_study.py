@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pandas as pd
+import psutil
 import pytest
 from mlflow import MlflowClient
 from optuna.trial import TrialState
@@ -358,3 +359,34 @@ def test_progress_on_a_pipe_is_plain_lines_and_on_a_terminal_has_bars(world: Wor
     assert "\x1b" not in shown["plain"]
     assert "Confirmation" in shown["bars"]
     assert "\x1b[?25l" in shown["bars"]
+
+
+def test_a_killed_worker_costs_an_attempt_and_three_fail_the_slot(world: World) -> None:
+    """Real workers: one killed once, one killed every time; every slot is filled, and no process is left."""
+    world.write(executor="processes", trials=2, strategies=["fine_tuning"])
+
+    def kill(job: Any, record: Any) -> None:
+        once = job.trial_id == "fine_tuning/0" and job.attempt == 1
+        if once or job.trial_id == "fine_tuning/1":
+            for worker in workers():
+                worker.kill()
+
+    watching = Watching(on_epoch=kill)
+    world.run(watching=watching)
+    searched = {r.trial_id: r for r in watching.records if r.kind == "search"}
+    assert (searched["fine_tuning/0"].state, searched["fine_tuning/0"].attempt) == ("complete", 2)
+    assert (searched["fine_tuning/1"].state, searched["fine_tuning/1"].attempt) == ("failed", 3)
+    assert "SIGKILL" in (searched["fine_tuning/1"].reason or "")
+    assert [e.data["attempt"] for e in world.events("tiny", "trial_interrupted")] == [1, 1, 2]
+    states = {run.data.tags["harness.key"]: run.info.status for run in runs("tiny", "search")}
+    assert states == {
+        "fine_tuning/0#1": "FAILED", "fine_tuning/0#2": "FINISHED",
+        "fine_tuning/1#1": "FAILED", "fine_tuning/1#2": "FAILED", "fine_tuning/1#3": "FAILED",
+    }  # fmt: skip
+    assert workers() == []
+
+
+def workers() -> list[psutil.Process]:
+    """Worker processes of this one that live."""
+    children = psutil.Process().children(recursive=True)
+    return [p for p in children if "spawn_main" in " ".join(p.cmdline())]
