@@ -44,14 +44,16 @@ def study(
 ) -> None:
     """Run a study, or continue it; ends with the verdict and the report."""
     from harness.config.load import Overrides, load_study
-    from harness.progress import Watcher
-    from harness.study.coordinator import run_study
 
     overrides = Overrides(
         data=_given(data), weights=_given(weights), device=_given(device), trials=_whole("TRIALS", trials),
         epochs=_whole("EPOCHS", epochs), workers=_whole("WORKERS", workers),
     )  # fmt: skip
     loaded = load_study(name, overrides, save_as=_given(save_as))
+
+    from harness.progress import Watcher  # torch takes seconds: after the file is known to be right
+    from harness.study.coordinator import run_study
+
     with Watcher(out, loaded.study.objective, loaded.study.epochs) as watcher:
         try:
             outcome = run_study(loaded, watcher)

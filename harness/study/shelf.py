@@ -14,7 +14,7 @@ from harness.results.home import StudyFolder, home
 from harness.study.coordinator import held
 from harness.study.history import History
 from harness.study.search import open_storage
-from harness.tracking.mlflow_bridge import delete_experiment
+from harness.tracking.mlflow_store import delete_experiment
 from harness.tracking.store import tracking_address
 
 

@@ -1,4 +1,4 @@
-"""MLflow as a projection of the event log, and the only file that imports mlflow.
+"""MLflow as a projection of the event log; the three files mlflow_*.py are the only ones that import mlflow.
 
 A study is one experiment of its name, with one parent run and one child run a trial. An experiment of its own
 keeps the runs table, the charts and the parallel coordinates to runs that share a data set and an objective;
@@ -8,14 +8,9 @@ The order of things, and why nothing arrives twice, is told in `projector`.
 
 from __future__ import annotations
 
-import copy
 import hashlib
-import importlib.metadata
 import io
 import json
-import logging
-import os
-import sqlite3
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,11 +18,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
 from harness.results.events import Event
 from harness.results.home import StudyFolder, home
 from harness.tracking import projection as shown
+from harness.tracking.mlflow_models import export_model, global_tracking
+from harness.tracking.mlflow_store import failures, open_client, prepare_store, reason
 from harness.tracking.projector import Projector, Run
 from harness.tracking.store import (
     TrackingError,
@@ -35,9 +30,6 @@ from harness.tracking.store import (
     answers,
     is_remote,
     masked,
-    prepare_environment,
-    sqlite_address,
-    sqlite_path,
 )
 
 if TYPE_CHECKING:
@@ -146,7 +138,7 @@ class MlflowBridge:
                 # made here, because MLflow's own function would put it into the default experiment
                 made = self._client().create_logged_model(self._experiment, "model", run.run_id)
                 with global_tracking(self.address):
-                    _export_model(model, example, metadata, run.run_id, made.model_id)
+                    export_model(model, example, metadata, run.run_id, made.model_id)
                 uri = str(made.model_uri)
             if run.tags.get("model_uri") != uri:
                 self.log(run, shown.Update(tags={"model_uri": uri}))
@@ -191,11 +183,11 @@ class MlflowBridge:
             if is_remote(self.address) and not answers(self.address):
                 raise ConnectionError("nothing listens there")
             yield
-        except _failures() as error:
+        except failures() as error:
             now = time.monotonic()
             self._rest_until = now + REST_AFTER_FAILURE * (now - began)
             self._walk.disconnect()
-            raise TrackingUnavailable(f"MLflow at {where} does not answer ({_reason(error)}); {later}.") from None
+            raise TrackingUnavailable(f"MLflow at {where} does not answer ({reason(error)}); {later}.") from None
 
     def _client(self) -> MlflowClient:
         if self._open_client is None:
@@ -335,164 +327,3 @@ class MlflowBridge:
         except (OSError, ValueError):
             return {}
         return card if isinstance(card, dict) else {}
-
-
-def _import_mlflow() -> None:
-    """Import MLflow (about 1.2 s) when it is needed, with our settings and without its dependencies' deprecations."""
-    prepare_environment()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        import mlflow
-        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
-
-
-def open_client(address: str) -> MlflowClient:
-    """A client of that address alone; the process-wide tracking address is left as it is."""
-    _import_mlflow()
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=address, registry_uri=address)
-
-
-def prepare_store(address: str) -> None:
-    """Make the file of a SQLite address, if it is missing: under a lock, in a temporary file, then renamed.
-
-    Processes that race to create the tables in the file itself leave it broken for good.
-    """
-    path = sqlite_path(address)
-    if path is None or path.exists():
-        return
-    _import_mlflow()
-    locks = home() / "locks"
-    locks.mkdir(exist_ok=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(locks / "mlflow.lock"):
-        if path.exists():
-            return
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        temporary.unlink(missing_ok=True)
-        store = SqlAlchemyStore(  # type: ignore[no-untyped-call]
-            sqlite_address(temporary), (home() / "artifacts").as_uri()
-        )
-        store.engine.dispose()
-        connection = sqlite3.connect(temporary)
-        connection.execute("PRAGMA journal_mode=WAL")  # kept in the file: readers no longer hold up the writer
-        connection.close()
-        temporary.replace(path)
-
-
-def restore_experiment(address: str, study: str) -> bool:
-    """Bring back the deleted experiment of a study; False where there is none to bring back."""
-    client = open_client(address)
-    experiment = client.get_experiment_by_name(study)
-    if experiment is None or experiment.lifecycle_stage != "deleted":
-        return False
-    client.restore_experiment(experiment.experiment_id)
-    return True
-
-
-def delete_experiment(study: str, address: str) -> None:
-    """Take a study's runs out of the UI and free its name; nothing happens where MLflow does not know it.
-
-    MLflow deletes softly and keeps the name taken, so the experiment is renamed before.
-
-    Raises:
-        TrackingUnavailable: MLflow does not answer.
-    """
-    path = sqlite_path(address)
-    if path is not None and not path.exists():
-        return
-    client = open_client(address)
-    try:
-        if is_remote(address) and not answers(address):
-            raise ConnectionError("nothing listens there")
-        experiment = client.get_experiment_by_name(study)
-        if experiment is None or experiment.lifecycle_stage == "deleted":
-            return
-        client.rename_experiment(experiment.experiment_id, f"{study} (removed, {experiment.experiment_id})")
-        client.delete_experiment(experiment.experiment_id)
-    except _failures() as error:
-        raise TrackingUnavailable(f"MLflow at {masked(address)} does not answer ({_reason(error)}).") from None
-
-
-@contextmanager
-def global_tracking(address: str) -> Iterator[None]:
-    """Let MLflow's module-level functions use this address for a while; they take no address of their own.
-
-    What MLflow and torch's exporter warn of in there (types they cannot check, names on their way out) is theirs.
-    """
-    _import_mlflow()
-    import mlflow
-
-    before = os.environ.get("MLFLOW_TRACKING_URI")
-    mlflow.set_tracking_uri(address)
-    environment = logging.getLogger("mlflow.utils.environment")  # warns where pip is not installed: uv needs none
-    level = environment.level
-    environment.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        environment.setLevel(level)
-        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # it takes the address out of the environment too
-        if before is not None:
-            os.environ["MLFLOW_TRACKING_URI"] = before
-
-
-def load_model(address: str, uri: str) -> torch.nn.Module:
-    """A logged model: images (N, 3, H, W) in [0, 1], N of 1 or more, to logits (N, classes); runs no pickle."""
-    with global_tracking(address):
-        import mlflow.pytorch
-
-        model: torch.nn.Module = mlflow.pytorch.load_model(uri)
-        return model
-
-
-def _export_model(
-    model: torch.nn.Module, example: np.ndarray[Any, Any], metadata: Mapping[str, Any], run_id: str, model_id: str
-) -> None:
-    """Fill a logged model: exported graph, signature, requirements; MLflow marks it as ready at the end."""
-    import mlflow.pytorch
-    import numpy as np
-    import torch
-    from mlflow.exceptions import MlflowException
-    from mlflow.models import ModelSignature
-    from mlflow.types import Schema, TensorSpec
-
-    plain = copy.deepcopy(model).cpu().eval()
-    grey = np.full(example.shape, 0.5, np.float32)
-    with torch.no_grad():
-        classes = plain(torch.from_numpy(grey)).shape[1]
-    kind = np.dtype(np.float32)
-    signature = ModelSignature(
-        Schema([TensorSpec(kind, (-1, *example.shape[1:]))]), Schema([TensorSpec(kind, (-1, classes))])
-    )
-    # named here, because working them out would import and run the model in other processes for minutes
-    needed = ("torch", "numpy", "mlflow")
-    requirements = [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in needed]
-    try:
-        mlflow.pytorch.log_model(
-            plain, model_id=model_id, run_id=run_id, signature=signature, input_example=grey,
-            pip_requirements=requirements, metadata=dict(metadata), serialization_format="pt2",
-        )  # fmt: skip
-    except (MlflowException, OSError):
-        raise
-    except Exception as error:  # torch.export has no common base for what it cannot trace
-        raise TrackingError(f"the model cannot be exported for MLflow: {type(error).__name__}: {error}") from error
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    """What MLflow raises when it cannot be reached; an HTTP client's errors are OSErrors."""
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    return MlflowException, SQLAlchemyError, OSError
-
-
-def _reason(error: Exception) -> str:
-    """What went wrong, in a line, without a password."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return masked(lines[0])[:300]

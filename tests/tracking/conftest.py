@@ -171,7 +171,7 @@ def _free_port() -> int:
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database as `prepare_store` makes it, made once: that takes seconds."""
-    from harness.tracking.mlflow_bridge import prepare_store
+    from harness.tracking.mlflow_store import prepare_store
     from harness.tracking.store import default_address
 
     folder = tmp_path_factory.mktemp("template")

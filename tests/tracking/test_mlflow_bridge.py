@@ -23,7 +23,7 @@ METRICS_AN_EPOCH = 8  # train_loss, four of validation, epoch_seconds, two rates
 
 def runs_of(address: str, name: str = "microscopy") -> dict[str, Any]:
     """Every run of a study by its name."""
-    from harness.tracking.mlflow_bridge import open_client
+    from harness.tracking.mlflow_store import open_client
 
     client = open_client(address)
     experiment = client.get_experiment_by_name(name)
@@ -267,7 +267,7 @@ def test_odd_metric_names_and_long_reasons_are_taken(
 def test_a_deleted_experiment_is_named_with_the_way_back_and_can_be_restored(
     make_study: Callable[..., Any], make_bridge: Callable[..., Any], database: str
 ) -> None:
-    from harness.tracking.mlflow_bridge import open_client, restore_experiment
+    from harness.tracking.mlflow_store import open_client, restore_experiment
 
     study = make_study()
     make_bridge(study).catch_up(study.events)
@@ -287,7 +287,7 @@ def test_a_run_deleted_by_hand_comes_back_with_the_next_replay(
     database: str,
     config_of: Callable[..., TrialConfig],
 ) -> None:
-    from harness.tracking.mlflow_bridge import open_client
+    from harness.tracking.mlflow_store import open_client
 
     study = make_study()
     study.start("fine_tuning/1", config_of())
@@ -348,7 +348,7 @@ def test_artifacts_lie_at_the_parent_run_and_may_be_logged_again(
     database: str,
     write_data_files: Callable[..., None],
 ) -> None:
-    from harness.tracking.mlflow_bridge import open_client
+    from harness.tracking.mlflow_store import open_client
 
     study = make_study()
     write_data_files(study.folder)
@@ -368,10 +368,10 @@ def test_artifacts_lie_at_the_parent_run_and_may_be_logged_again(
 def test_three_processes_may_make_the_database_at_once(state: Path) -> None:
     script = """
 import os, sys, threading
-from harness.tracking import mlflow_bridge
+from harness.tracking import mlflow_store
 from harness.tracking.store import default_address
 
-mlflow_bridge._import_mlflow()  # once, for all three: it is what costs time
+mlflow_store.import_mlflow()  # once, for all three: it is what costs time
 start, go = os.pipe()
 children = []
 for i in range(3):
@@ -379,8 +379,8 @@ for i in range(3):
     if child == 0:
         os.close(go)
         os.read(start, 1)  # returns for all at the same moment, when the parent closes its end
-        mlflow_bridge.prepare_store(default_address())
-        mlflow_bridge.open_client(default_address()).create_experiment(f"study{i}")
+        mlflow_store.prepare_store(default_address())
+        mlflow_store.open_client(default_address()).create_experiment(f"study{i}")
         os._exit(0)
     children.append(child)
 os.close(go)
@@ -405,7 +405,7 @@ def test_a_removed_study_frees_its_name(
     database: str,
     config_of: Callable[..., TrialConfig],
 ) -> None:
-    from harness.tracking.mlflow_bridge import delete_experiment
+    from harness.tracking.mlflow_store import delete_experiment
 
     study = make_study()
     study.trial("fine_tuning/1", config_of())
@@ -417,7 +417,7 @@ def test_a_removed_study_frees_its_name(
 
 
 def test_removing_a_study_makes_no_database_and_says_where_a_server_is_down(state: Path, free_port: int) -> None:
-    from harness.tracking.mlflow_bridge import delete_experiment
+    from harness.tracking.mlflow_store import delete_experiment
 
     delete_experiment("microscopy", default_address())
     assert not (state / "mlflow.db").exists()

@@ -52,7 +52,7 @@ def example(size: int = 32) -> np.ndarray[Any, np.dtype[np.float32]]:
 def test_the_loaded_model_gives_the_same_logits_at_every_batch_size(
     bridge: Any, make: Callable[[], torch.nn.Module], classes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from harness.tracking.mlflow_bridge import load_model
+    from harness.tracking.mlflow_models import load_model
 
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     model = make()
@@ -68,7 +68,7 @@ def test_the_loaded_model_gives_the_same_logits_at_every_batch_size(
 
 
 def test_a_model_in_training_mode_is_logged_in_eval_mode_and_left_as_it_was(bridge: Any) -> None:
-    from harness.tracking.mlflow_bridge import load_model
+    from harness.tracking.mlflow_models import load_model
 
     model = small_net().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -84,7 +84,7 @@ def test_a_model_in_training_mode_is_logged_in_eval_mode_and_left_as_it_was(brid
 def test_a_model_is_logged_once_and_found_again_after_a_restart(
     bridge: Any, make_study: Callable[..., Any], make_bridge: Callable[..., Any]
 ) -> None:
-    from harness.tracking.mlflow_bridge import open_client
+    from harness.tracking.mlflow_store import open_client
 
     first = bridge.log_model(small_net(), example(), {}, "fine_tuning/1")
     assert bridge.log_model(small_net(), example(), {}, "fine_tuning/1") == first
@@ -102,7 +102,7 @@ def test_a_model_logged_just_before_a_crash_is_taken_and_a_torn_one_removed(
 ) -> None:
     from mlflow import MlflowClient
 
-    from harness.tracking.mlflow_bridge import open_client
+    from harness.tracking.mlflow_store import open_client
 
     def gone(*_: Any, **__: Any) -> None:
         raise ConnectionResetError("gone")

@@ -1,0 +1,86 @@
+"""Models in MLflow: exported without pickle, with a signature, and loaded again."""
+
+from __future__ import annotations
+
+import copy
+import importlib.metadata
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from harness.tracking.mlflow_store import import_mlflow
+from harness.tracking.store import TrackingError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+
+@contextmanager
+def global_tracking(address: str) -> Iterator[None]:
+    """Let MLflow's module-level functions use this address for a while; they take no address of their own.
+
+    What MLflow and torch's exporter warn of in there (types they cannot check, names on their way out) is theirs.
+    """
+    import_mlflow()
+    import mlflow
+
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(address)
+    environment = logging.getLogger("mlflow.utils.environment")  # warns where pip is not installed: uv needs none
+    level = environment.level
+    environment.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        environment.setLevel(level)
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # it takes the address out of the environment too
+        if before is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+def load_model(address: str, uri: str) -> torch.nn.Module:
+    """A logged model: images (N, 3, H, W) in [0, 1], N of 1 or more, to logits (N, classes); runs no pickle."""
+    with global_tracking(address):
+        import mlflow.pytorch
+
+        model: torch.nn.Module = mlflow.pytorch.load_model(uri)
+        return model
+
+
+def export_model(
+    model: torch.nn.Module, example: np.ndarray[Any, Any], metadata: Mapping[str, Any], run_id: str, model_id: str
+) -> None:
+    """Fill a logged model: exported graph, signature, requirements; MLflow marks it as ready at the end."""
+    import mlflow.pytorch
+    import numpy as np
+    import torch
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    plain = copy.deepcopy(model).cpu().eval()
+    grey = np.full(example.shape, 0.5, np.float32)
+    with torch.no_grad():
+        classes = plain(torch.from_numpy(grey)).shape[1]
+    kind = np.dtype(np.float32)
+    signature = ModelSignature(
+        Schema([TensorSpec(kind, (-1, *example.shape[1:]))]), Schema([TensorSpec(kind, (-1, classes))])
+    )
+    # named here, because working them out would import and run the model in other processes for minutes
+    needed = ("torch", "numpy", "mlflow")
+    requirements = [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in needed]
+    try:
+        mlflow.pytorch.log_model(
+            plain, model_id=model_id, run_id=run_id, signature=signature, input_example=grey,
+            pip_requirements=requirements, metadata=dict(metadata), serialization_format="pt2",
+        )  # fmt: skip
+    except (MlflowException, OSError):
+        raise
+    except Exception as error:  # torch.export has no common base for what it cannot trace
+        raise TrackingError(f"the model cannot be exported for MLflow: {type(error).__name__}: {error}") from error
