@@ -18,7 +18,7 @@ from harness.report.page import write_report
 from harness.results.home import StudyFolder
 from harness.study import confirm
 from harness.study.environment import environment, resolve_devices
-from harness.study.prepare import prepare, write_folder, write_study
+from harness.study.prepare import prepare, update_shown, write_folder, write_study
 from harness.study.session import Observer, Session
 from harness.study.signals import listening
 from harness.study.slots import SlotSearch
@@ -48,6 +48,7 @@ def run_study(loaded: LoadedStudy, observer: Observer) -> Outcome:
             session = Session(prepared, devices, observer, stop)
             try:
                 if session.history.done and not _more_wanted(session):
+                    update_shown(prepared)
                     return _outcome(session, already_finished=True)
                 _run(session)
                 return _outcome(session, already_finished=False)

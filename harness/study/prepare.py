@@ -232,6 +232,16 @@ def write_study(prepared: Prepared) -> None:
     write_text(prepared.folder.study_json, json.dumps(document, indent=1, ensure_ascii=True))
 
 
+def update_shown(prepared: Prepared) -> None:
+    """Take over what a finished study's page may show otherwise: description, report and tracking address."""
+    stored = json.loads(prepared.folder.study_json.read_text(encoding="utf-8"))
+    now = prepared.study.model_dump(mode="json", by_alias=True)
+    shown = {name: now[name] for name in ("description", "report", "tracking_uri")}
+    if any(stored["study"][name] != value for name, value in shown.items()):
+        stored["study"].update(shown)
+        write_text(prepared.folder.study_json, json.dumps(stored, indent=1, ensure_ascii=True))
+
+
 def write_thumbnails(prepared: Prepared, per_class: int = 6) -> None:
     """A few training images of each class, for the data card of the page."""
     size = min(prepared.context.images)

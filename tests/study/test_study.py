@@ -236,6 +236,17 @@ def test_what_would_change_numbers_is_refused_field_by_field_and_nothing_is_writ
     assert {p: p.stat().st_mtime_ns for p in world.folder().path.rglob("*") if p.is_file()} == before
 
 
+def test_what_the_page_shows_may_change_on_a_finished_study(world: World) -> None:
+    world.write(trials=1)
+    world.run()
+    page = world.root / "reports" / "tiny" / "index.html"
+    assert "data:image" in page.read_text()
+    world.write(trials=1, description="Another question?", report={"images": False})
+    assert world.run().already_finished
+    assert "Another question?" in page.read_text()
+    assert "data:image/" not in page.read_text()
+
+
 def test_changed_bytes_of_the_data_are_another_study(world: World) -> None:
     world.write(trials=1)
     world.run()
