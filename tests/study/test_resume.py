@@ -1,0 +1,186 @@
+"""What a study survives: signals, killed workers, more trials, other settings; and how it is taken away."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+import pytest
+from mlflow import MlflowClient
+from small_study import Watching, World
+
+from harness.errors import ConfigError, HarnessError, Interrupted, StudyHeldError
+from harness.results.home import home
+from harness.results.records import TrialRecord
+from harness.study.coordinator import held
+
+
+def records(world: World, name: str = "tiny") -> list[TrialRecord]:
+    return [TrialRecord.from_json(e.data) for e in world.events(name, "trial_finished")]
+
+
+def runs(name: str, kind: str) -> list[Any]:
+    client = MlflowClient(f"sqlite:///{home() / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id], f"tags.kind = '{kind}'"))
+
+
+def test_an_interrupted_study_leaves_both_stores_consistent_and_continues(world: World) -> None:
+    def stop(job: Any, record: Any) -> None:
+        if job.trial_id == "fine_tuning/1":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted) as caught:
+        world.run(watching=Watching(on_epoch=stop))
+    assert caught.value.exit_code == 130
+    before = records(world)
+    assert [r.trial_id for r in before] == ["feature_extraction/0", "fine_tuning/0", "feature_extraction/1"]
+    study = optuna.load_study(study_name="tiny/fine_tuning", storage=f"sqlite:///{home() / 'optuna.db'}")
+    assert all(t.state.is_finished() for t in study.trials)
+    assert all(run.info.status in ("FINISHED", "KILLED") for run in runs("tiny", "search"))
+    assert (world.root / "reports" / "tiny" / "index.html").exists()
+
+    world.run()
+    after = records(world)
+    assert after[: len(before)] == before
+    ids = [r.trial_id for r in after]
+    assert len(ids) == len(set(ids))
+    assert {run.info.status for run in runs("tiny", "search")} <= {"FINISHED", "KILLED"}
+
+
+def test_a_resumed_study_has_the_numbers_of_an_uninterrupted_one(
+    at_home: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = {r.trial_id: (r.config, r.score, [e.train_loss for e in r.epochs]) for r in records(at_home)}
+    monkeypatch.setenv("HARNESS_HOME", str(tmp_path / "again"))
+    monkeypatch.setenv("HARNESS_REPORTS", str(tmp_path / "again-reports"))
+    for stop_at in ("feature_extraction/0", "fine_tuning/1", "confirmation/"):
+
+        def stop(job: Any, record: Any, stop_at: str = stop_at) -> None:
+            if job.trial_id.startswith(stop_at):
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        with pytest.raises(Interrupted) as caught:
+            at_home.run(watching=Watching(on_epoch=stop))
+        assert caught.value.exit_code == 143
+    at_home.run()
+    assert {r.trial_id: (r.config, r.score, [e.train_loss for e in r.epochs]) for r in records(at_home)} == whole
+
+
+def test_more_trials_continue_a_finished_study_and_the_first_verdict_stays(world: World) -> None:
+    world.write(trials=1)
+    world.run()
+    world.write(trials=2)
+    watching = Watching()
+    world.run(watching=watching)
+    searched = [r.trial_id for r in watching.records if r.kind == "search"]
+    assert searched == ["feature_extraction/1", "fine_tuning/1"]
+    looks = [e.data["look"] for e in world.events("tiny", "verdict")]
+    assert looks == [1, 2]
+    summary = json.loads((world.root / "reports" / "tiny" / "summary.json").read_text())
+    assert summary["verdict"]["test_looks"] == 2
+
+
+def test_what_would_change_numbers_is_refused_field_by_field_and_nothing_is_written(world: World) -> None:
+    world.write(trials=1)
+    world.run()
+    before = {p: p.stat().st_mtime_ns for p in world.folder().path.rglob("*") if p.is_file()}
+    world.write(trials=1, epochs=2, seed=4)
+    with pytest.raises(ConfigError) as caught:
+        world.run()
+    assert caught.value.exit_code == 2
+    assert "epochs: was 1, is 2" in str(caught.value)
+    assert "seed: was 0, is 4" in str(caught.value)
+    assert "AS=newname" in str(caught.value)
+    assert {p: p.stat().st_mtime_ns for p in world.folder().path.rglob("*") if p.is_file()} == before
+
+
+def test_what_the_page_shows_may_change_on_a_finished_study(world: World) -> None:
+    world.write(trials=1)
+    world.run()
+    page = world.root / "reports" / "tiny" / "index.html"
+    assert "data:image" in page.read_text()
+    world.write(trials=1, description="Another question?", report={"images": False})
+    assert world.run().already_finished
+    assert "Another question?" in page.read_text()
+    assert "data:image/" not in page.read_text()
+
+
+def test_changed_bytes_of_the_data_are_another_study(world: World) -> None:
+    world.write(trials=1)
+    world.run()
+    next(world.images.rglob("*.png")).unlink()
+    with pytest.raises(ConfigError, match="data digest"):
+        world.run()
+
+
+def test_the_same_study_twice_is_refused_by_name(world: World) -> None:
+    with held(world.folder()), pytest.raises(StudyHeldError, match=f"tiny is being run by process {os.getpid()}"):
+        world.run()
+
+
+def test_a_study_in_which_all_diverge_says_so_and_still_writes_its_report(world: World) -> None:
+    world.write(search={"backbone": "mobilenet_v3_small", "head_lr": [1e30, 2e30], "batch_size": 16}, trials=2)
+    with pytest.raises(HarnessError, match="smaller rates") as caught:
+        world.run()
+    assert caught.value.exit_code == 1
+    assert {r.state for r in records(world)} == {"diverged"}
+    assert (world.root / "reports" / "tiny" / "index.html").exists()
+
+
+def test_the_list_shows_a_study_and_rm_takes_it_away_everywhere(world: World) -> None:
+    from harness.study.shelf import remove_study, shelf
+
+    world.write(trials=1)
+    world.run()
+    [entry] = shelf()
+    assert (entry.name, entry.state, entry.trials) == ("tiny", "finished", 2 + 4)
+    with held(world.folder()):
+        assert shelf()[0].state == "running"
+        with pytest.raises(StudyHeldError):
+            remove_study(world.folder())
+    remove_study(world.folder())
+    assert shelf() == []
+    assert not (world.root / "reports" / "tiny").exists()
+    assert optuna.get_all_study_names(f"sqlite:///{home() / 'optuna.db'}") == []
+    watching = Watching()
+    world.run(watching=watching)  # the name is free again, in MLflow too
+    assert len(watching.records) == 6
+    assert len(runs("tiny", "search")) == 2
+
+
+def test_a_killed_worker_costs_an_attempt_and_three_fail_the_slot(world: World) -> None:
+    """Real workers: one killed once, one killed every time; every slot is filled, and no process is left."""
+    world.write(executor="processes", trials=2, strategies=["fine_tuning"])
+
+    def kill(job: Any, record: Any) -> None:
+        once = job.trial_id == "fine_tuning/0" and job.attempt == 1
+        if once or job.trial_id == "fine_tuning/1":
+            for worker in workers():
+                worker.kill()
+
+    watching = Watching(on_epoch=kill)
+    world.run(watching=watching)
+    searched = {r.trial_id: r for r in watching.records if r.kind == "search"}
+    assert (searched["fine_tuning/0"].state, searched["fine_tuning/0"].attempt) == ("complete", 2)
+    assert (searched["fine_tuning/1"].state, searched["fine_tuning/1"].attempt) == ("failed", 3)
+    assert "SIGKILL" in (searched["fine_tuning/1"].reason or "")
+    assert [e.data["attempt"] for e in world.events("tiny", "trial_interrupted")] == [1, 1, 2]
+    states = {run.data.tags["harness.key"]: run.info.status for run in runs("tiny", "search")}
+    assert states == {
+        "fine_tuning/0#1": "FAILED", "fine_tuning/0#2": "FINISHED",
+        "fine_tuning/1#1": "FAILED", "fine_tuning/1#2": "FAILED", "fine_tuning/1#3": "FAILED",
+    }  # fmt: skip
+    assert workers() == []
+
+
+def workers() -> list[psutil.Process]:
+    """Worker processes of this one that live."""
+    children = psutil.Process().children(recursive=True)
+    return [p for p in children if "spawn_main" in " ".join(p.cmdline())]
