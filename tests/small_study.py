@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import yaml
+from mlflow import MlflowClient
 from PIL import Image
 
 from harness.config.load import LoadedStudy, Overrides, load_study
 from harness.results.events import Event, read_events
-from harness.results.home import StudyFolder
+from harness.results.home import StudyFolder, home
 from harness.results.records import EpochRecord, TrialRecord
 from harness.study.coordinator import Outcome, run_study
 from harness.training.trial import TrialJob
@@ -100,3 +101,14 @@ class World:
 
     def events(self, name: str = "tiny", *kinds: str) -> list[Event]:
         return [e for e in read_events(StudyFolder(name).events) if not kinds or e.kind in kinds]
+
+
+def records(world: World, name: str = "tiny") -> list[TrialRecord]:
+    return [TrialRecord.from_json(e.data) for e in world.events(name, "trial_finished")]
+
+
+def runs(name: str, kind: str) -> list[Any]:
+    client = MlflowClient(f"sqlite:///{home() / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id], f"tags.kind = '{kind}'"))

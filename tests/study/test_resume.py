@@ -11,24 +11,11 @@ from typing import Any
 import optuna
 import psutil
 import pytest
-from mlflow import MlflowClient
-from small_study import Watching, World
+from small_study import Watching, World, records, runs
 
 from harness.errors import ConfigError, HarnessError, Interrupted, StudyHeldError
 from harness.results.home import home
-from harness.results.records import TrialRecord
 from harness.study.coordinator import held
-
-
-def records(world: World, name: str = "tiny") -> list[TrialRecord]:
-    return [TrialRecord.from_json(e.data) for e in world.events(name, "trial_finished")]
-
-
-def runs(name: str, kind: str) -> list[Any]:
-    client = MlflowClient(f"sqlite:///{home() / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name(name)
-    assert experiment is not None
-    return list(client.search_runs([experiment.experiment_id], f"tags.kind = '{kind}'"))
 
 
 def test_an_interrupted_study_leaves_both_stores_consistent_and_continues(world: World) -> None:

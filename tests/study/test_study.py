@@ -2,31 +2,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import optuna
 import pandas as pd
 import pytest
-from mlflow import MlflowClient
 from optuna.trial import TrialState
-from small_study import Watching, World, draw_images
+from small_study import Watching, World, draw_images, records, runs
 
 from harness.errors import DataError
 from harness.results.home import home
-from harness.results.records import TrialRecord
 from harness.study.history import History
-
-
-def records(world: World, name: str = "tiny") -> list[TrialRecord]:
-    return [TrialRecord.from_json(e.data) for e in world.events(name, "trial_finished")]
-
-
-def runs(name: str, kind: str) -> list[Any]:
-    client = MlflowClient(f"sqlite:///{home() / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name(name)
-    assert experiment is not None
-    return list(client.search_runs([experiment.experiment_id], f"tags.kind = '{kind}'"))
 
 
 def test_each_strategy_fills_the_same_number_of_slots_in_turn(at_home: World) -> None:
