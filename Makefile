@@ -6,7 +6,8 @@ SHELL := /bin/sh
 # Variables reach the commands through the environment, never through the text of a shell line:
 # whatever stands in NAME='…' is a value, and no command.
 VARIABLES := NAME AS DATA WEIGHTS TRIALS EPOCHS WORKERS DEVICE PORT
-HARNESS_NAME := $(if $(filter command line,$(origin NAME)),$(value NAME),microscopy)
+GIVEN_NAME := $(if $(filter command,$(origin NAME)),$(value NAME))
+HARNESS_NAME := $(if $(GIVEN_NAME),$(value GIVEN_NAME),microscopy)
 # Only what the user gave: make itself has an AS (the assembler).
 $(foreach v,$(filter-out NAME,$(VARIABLES)),$(if $(filter command environment,$(origin $(v))),$(eval HARNESS_$(v) = $$(value $(v)))$(eval export HARNESS_$(v))))
 export HARNESS_NAME
@@ -49,6 +50,7 @@ study: env
 report: env
 	@$(PY) -m harness report
 
+ui: HARNESS_NAME := $(value GIVEN_NAME)
 ui: env
 	@$(PY) -m harness ui
 
