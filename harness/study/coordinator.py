@@ -16,7 +16,7 @@ from harness.config.load import LoadedStudy
 from harness.errors import HarnessError, Interrupted, StudyHeldError
 from harness.report.page import write_report
 from harness.results.home import StudyFolder
-from harness.study import confirm
+from harness.study import confirm, export
 from harness.study.environment import environment, resolve_devices
 from harness.study.prepare import prepare, update_shown, write_folder, write_study
 from harness.study.session import Observer, Session
@@ -49,7 +49,9 @@ def run_study(loaded: LoadedStudy, observer: Observer) -> Outcome:
             try:
                 if session.history.done and not _more_wanted(session):
                     update_shown(prepared)
-                    return _outcome(session, already_finished=True)
+                    outcome = _outcome(session, already_finished=True)
+                    _send_missing(session)
+                    return outcome
                 _run(session)
                 return _outcome(session, already_finished=False)
             finally:
@@ -121,6 +123,16 @@ def _open(session: Session) -> SlotSearch:
 def _more_wanted(session: Session) -> bool:
     """Whether the file or the flags ask for more than the finished study has."""
     return (session.history.search_finished or 0) < session.study.trials or confirm.wants_more(session)
+
+
+def _send_missing(session: Session) -> None:
+    """What MLflow could not take while the study ran: events, the recommended model, the page."""
+    verdicts = session.log.of("verdict")
+    logged = {event.data["trial_id"] for event in session.log.of("model_logged")}
+    recommended = (verdicts[-1].data.get("recommendation") or {}) if verdicts else {}
+    if recommended and recommended.get("trial_id") not in logged:
+        export.log_recommended(session, verdicts[-1].data)
+    session.tracker.finish()
 
 
 def _outcome(session: Session, *, already_finished: bool) -> Outcome:

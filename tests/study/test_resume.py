@@ -167,6 +167,22 @@ def test_a_killed_worker_costs_an_attempt_and_three_fail_the_slot(world: World) 
     assert workers() == []
 
 
+def test_what_mlflow_missed_is_sent_when_the_finished_study_is_called_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.write(trials=1)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody listens on the discard port
+    watching = Watching()
+    world.run(watching=watching)
+    assert sum("did not take everything" in text for text in watching.texts) == 1
+    assert world.events("tiny", "model_logged") == []
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert world.run().already_finished
+    assert len(runs("tiny", "search")) == 2
+    assert len(runs("tiny", "confirmation")) == 4
+    assert len(world.events("tiny", "model_logged")) == 1
+
+
 def workers() -> list[psutil.Process]:
     """Worker processes of this one that live."""
     children = psutil.Process().children(recursive=True)
