@@ -21,6 +21,7 @@ from harness.config.space import space
 from harness.config.trial import Strategy, TrialConfig
 from harness.data import rendered
 from harness.results.events import EventLog
+from harness.results.records import TrialRecord
 from harness.study.search import StrategySearch, open_storage
 from harness.training.inputs import TrialData, draw_views, epoch_order, padded
 from harness.training.schedule import factor
@@ -39,18 +40,21 @@ def run(say: Say, device_name: str = "cpu") -> None:
     say(f"{torch.get_num_threads()} threads, {device}, resnet18 at 64 px, {len(data.train)} images, 2 epochs")
     for strategy in ("feature_extraction", "fine_tuning"):
         config = space(study, strategy).default()
-        plain_seconds, harness_seconds = [], []
+        plain_seconds, harness_seconds, checking = [], [], []
         for _ in range(REPEATS):
             seconds, losses = _plain(config, data, device)
             plain_seconds.append(seconds)
-            seconds, again = _harness(config, data, device)
+            seconds, record = _harness(config, data, device)
+            again = [epoch.train_loss for epoch in record.epochs]
             harness_seconds.append(seconds)
+            checking.append(record.contract_seconds / record.seconds_alone)
             if device.type == "cpu":
                 assert losses == again, "the plain loop and the harness must give the same losses"
         ratio = statistics.median(p / h for p, h in zip(plain_seconds, harness_seconds, strict=True))
         say(
             f"{strategy}: plain loop {statistics.median(plain_seconds):.1f} s, harness "
-            f"{statistics.median(harness_seconds):.1f} s, ratio {ratio:.2f}, losses equal"
+            f"{statistics.median(harness_seconds):.1f} s, ratio {ratio:.2f}, losses equal, "
+            f"contract {statistics.median(checking):.2%} of the trial"
         )
     say(f"bookkeeping (Optuna and event log, without MLflow): {_bookkeeping('fine_tuning') * 1000:.0f} ms a trial")
 
@@ -59,19 +63,19 @@ def _data() -> TrialData:
     cells = rendered.render(seed=1, slides=60)
     rows = np.random.default_rng(0).permutation(len(cells.labels))
     keys = np.arange(len(rows), dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    return TrialData(cells.images, cells.labels, keys, rows[:512], rows[512:], len(cells.classes))
+    return TrialData(cells.images, cells.labels, keys, rows[:512], rows[512:], tuple(cells.classes))
 
 
 def _job(config: TrialConfig) -> TrialJob:
     return TrialJob(f"{config.strategy}/0", "search", config.strategy, 0, config, 0, "search")
 
 
-def _harness(config: TrialConfig, data: TrialData, device: torch.device) -> tuple[float, list[float]]:
+def _harness(config: TrialConfig, data: TrialData, device: torch.device) -> tuple[float, TrialRecord]:
     started = time.perf_counter()
     record = run_trial(
         _job(config), data, lambda epoch: True, objective="accuracy", weights_name="bundled", device=device
     )
-    return time.perf_counter() - started, [epoch.train_loss for epoch in record.epochs]
+    return time.perf_counter() - started, record
 
 
 def _plain(config: TrialConfig, data: TrialData, device: torch.device) -> tuple[float, list[float]]:

@@ -6,7 +6,8 @@
     ├── ResourceError       4   disk, weights, a device that is not there
     ├── StudyHeldError     75   another process works on this study
     ├── Interrupted       128+n a signal asked us to stop
-    └── ContractError       1   a trial broke the training contract (fails that trial alone)
+    ├── ContractError       1   a trial broke the training contract (fails that trial alone)
+    └── DivergedError       1   a trial's numbers are not finite any more (ends that trial alone)
 
 A message gives the rule, what came, and the way out.
 """
@@ -65,3 +66,7 @@ class Interrupted(HarnessError):
 
 class ContractError(HarnessError):
     """A tensor that had to change stayed, or one that had to stay changed; names the tensor."""
+
+
+class DivergedError(HarnessError):
+    """A loss, a gradient or an output is not finite any more; says which and when."""

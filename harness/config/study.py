@@ -8,7 +8,17 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from harness.config.trial import Augmentation, BatchNormPolicy, Optimizer, Strategy, UnfreezeFrom, UnfreezeSchedule
+from harness.config.trial import (
+    Augmentation,
+    BatchNormPolicy,
+    Head,
+    HeadInit,
+    Imbalance,
+    Optimizer,
+    Strategy,
+    UnfreezeFrom,
+    UnfreezeSchedule,
+)
 
 Objective = Literal["balanced_accuracy", "accuracy", "macro_f1", "auroc", "mcc", "log_loss"]
 BitDepth = Literal["dtype", "minmax", 8, 10, 12, 14, 16]
@@ -99,7 +109,23 @@ KNOBS: dict[str, Knob] = {
     "weight_decay": Knob("float", "not on biases and normalisation", 0, 10),
     "label_smoothing": Knob("float", "share of the target spread over all classes", 0, 0.9),
     "warmup_fraction": Knob("float", "share of the steps with a rising rate", 0, 0.9),
+    "gradient_clip": Knob("float", "largest norm of all gradients together; 0 does not clip", 0, 1e6),
+    "ema": Knob(
+        "float", "decay of a moving average of the weights, which is what is scored and kept; 0: none", 0, 0.9999
+    ),
+    "early_stopping": Knob("int", "epochs without a better validation score that end a trial; 0: none do", 0, 10_000),
+    "head": Knob("choice", "one linear layer, or a hidden layer before it", choices=get_args(Head)),
+    "head_hidden": Knob("int", "units of the hidden layer, for mlp", 1, 65536),
+    "head_dropout": Knob("float", "probability, before each layer of the head", 0, 0.95),
+    "head_init": Knob("choice", "of the head's last layer: as torch draws it, or zeros", choices=get_args(HeadInit)),
+    "imbalance": Knob(
+        "choice",
+        "unequal classes: nothing, a loss weighted by 1 / class size, or every class drawn equally often",
+        choices=get_args(Imbalance),
+    ),
     "augmentation": Knob("choice", "recipe for training images", choices=get_args(Augmentation)),
+    "mixup": Knob("float", "alpha of mixup, two images blended; 0: none", 0, 10),
+    "cutmix": Knob("float", "alpha of CutMix, a box of another image pasted; 0: none", 0, 10),
     "batch_size": Knob("int", "images a step; one batch shape for each value", 2, 65536),
 }
 TOP_LEVEL_KNOBS = ("augmentation", "batch_size")  # may stand beside `search` in the file

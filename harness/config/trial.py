@@ -15,6 +15,9 @@ UnfreezeSchedule = Literal["at_once", "head_first", "progressive"]
 BatchNormPolicy = Literal["frozen", "fixed_stats", "updated_stats", "recalibrated", "train_mode"]
 Optimizer = Literal["adamw", "sgd"]
 Augmentation = Literal["none", "flips", "microscopy", "natural"]
+Head = Literal["linear", "mlp"]
+HeadInit = Literal["default", "zero"]
+Imbalance = Literal["none", "weighted_loss", "balanced_sampling"]
 
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 NAME_RULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # of a study
@@ -45,7 +48,17 @@ class TrialConfig:
     weight_decay: float = 1e-4
     label_smoothing: float = 0.0
     warmup_fraction: float = 0.1  # of all steps, linear from zero; cosine to zero after it
+    gradient_clip: float = 0.0  # largest norm of all gradients together; 0 does not clip
+    ema: float = 0.0  # decay of the exponential moving average that is evaluated and kept; 0 averages nothing
+    early_stopping: int = 0  # epochs without a better validation score before the trial ends; 0 trains them all
+    head: Head = "linear"
+    head_hidden: int = 256  # units of the hidden layer, for mlp
+    head_dropout: float = 0.0  # before the last layer, and for mlp before the first one too
+    head_init: HeadInit = "default"  # of the last layer
+    imbalance: Imbalance = "none"
     augmentation: Augmentation = "flips"
+    mixup: float = 0.0  # alpha of the beta distribution that weights two images; 0 mixes nothing
+    cutmix: float = 0.0  # alpha of the beta distribution of the area that is replaced; 0 replaces nothing
     batch_size: int = 64
     epochs: int = 10
 
@@ -77,7 +90,8 @@ def canonical(config: TrialConfig, has_batchnorm: bool) -> TrialConfig:
 
     Knobs without an effect take their default: at depth 0 direction, schedule, backbone rate and layer
     decay; at depth 0 `fixed_stats` and `updated_stats` are `frozen`; at full depth and `at_once`
-    `train_mode` is `updated_stats`; without BatchNorm all five policies are one.
+    `train_mode` is `updated_stats`; without BatchNorm all five policies are one; a linear head has no hidden layer;
+    a patience of all epochs never ends a trial.
     """
     change: dict[str, Any] = {}
     policy = config.batchnorm
@@ -92,6 +106,10 @@ def canonical(config: TrialConfig, has_batchnorm: bool) -> TrialConfig:
         policy = "updated_stats"
     if schedule != "head_first":
         change["head_fraction"] = 0.3
+    if config.head == "linear":
+        change["head_hidden"] = 256
+    if config.early_stopping >= config.epochs:
+        change["early_stopping"] = 0
     if not has_batchnorm:
         policy = "frozen"
     return dataclasses.replace(config, **change, batchnorm=policy)

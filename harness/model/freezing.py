@@ -71,6 +71,12 @@ def unfrozen_stages(config: TrialConfig, epoch: int) -> tuple[str, ...]:
     return STAGES[:count] if config.unfreeze_from == "stem" else STAGES[DEPTH_MAX - count :]
 
 
+def last_phase(config: TrialConfig) -> int:
+    """The first epoch in which everything trains that ever does."""
+    final = unfrozen_stages(config, config.epochs)
+    return next(epoch for epoch in range(1, config.epochs + 1) if unfrozen_stages(config, epoch) == final)
+
+
 def _batchnorm_affine(model: TransferModel) -> frozenset[str]:
     """Names of the weights and biases of BatchNorm."""
     return frozenset(

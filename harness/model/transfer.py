@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 from harness.config.sheets import Triple, check_image_size, sheet
-from harness.config.trial import STAGES, BatchNormPolicy
+from harness.config.trial import STAGES, BatchNormPolicy, Head, HeadInit
 from harness.errors import ConfigError
 from harness.model import backbones
 from harness.model import weights as weight_files
@@ -77,33 +78,74 @@ class TransferModel(nn.Module):
         return self
 
 
-def new_head(old: nn.Module, num_classes: int, seed: int) -> nn.Module:
-    """A head like `old` for `num_classes`, its values drawn from a generator of their own.
+def new_head(
+    old: nn.Module,
+    num_classes: int,
+    seed: int,
+    *,
+    head: Head = "linear",
+    head_hidden: int = 256,
+    head_dropout: float = 0.0,
+    head_init: HeadInit = "default",
+) -> nn.Module:
+    """A head in the place of `old` for `num_classes`, its values drawn from a generator of their own.
 
-    Drawn as torch draws a Linear: uniform within 1 / sqrt(features), weight first, then bias.
+    `linear` is one layer, `mlp` has a hidden layer and a ReLU before it. Drawn as torch draws a Linear: uniform within
+    1 / sqrt(features), layer by layer, weight first, then bias; with `head_init` zero the last layer is not drawn.
+    What comes after the old layer stays (SqueezeNet averages its answers), except a ReLU: a logit that it holds at zero
+    for every image would never learn again.
     """
+    layer, *after = list(old) if isinstance(old, nn.Sequential) else [old]
+    if not isinstance(layer, (nn.Linear, nn.Conv2d)):
+        raise TypeError(f"a head is a Linear or a 1x1 convolution, but got {type(layer).__name__}")
     generator = torch.Generator().manual_seed(seed)
-    if isinstance(old, nn.Sequential):  # SqueezeNet: a convolution, and what averages its answers
-        return nn.Sequential(new_head(old[0], num_classes, seed), *list(old)[1:])
-    layer: nn.Linear | nn.Conv2d
+    features = layer.in_channels if isinstance(layer, nn.Conv2d) else layer.in_features
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+
+    def drop(name: str) -> None:
+        if head_dropout > 0:
+            parts[name] = nn.Dropout(head_dropout)
+
+    if head == "mlp":
+        drop("dropout_in")
+        parts["hidden"] = _drawn(layer, features, head_hidden, generator)
+        parts["activation"] = nn.ReLU()
+        features = head_hidden
+    drop("dropout")
+    parts["output"] = _drawn(layer, features, num_classes, generator if head_init == "default" else None)
+    parts |= {f"after{i}": module for i, module in enumerate(m for m in after if not isinstance(m, nn.ReLU))}
+    return parts["output"] if len(parts) == 1 else nn.Sequential(parts)
+
+
+def _drawn(like: nn.Linear | nn.Conv2d, inputs: int, outputs: int, generator: torch.Generator | None) -> nn.Module:
+    """A layer of the same kind; zeros where there is no generator."""
+    layer: nn.Module
     with torch.random.fork_rng(devices=[]):  # the constructors draw, from everyone's generator
-        if isinstance(old, nn.Conv2d):
-            fan_in = old.in_channels
-            layer = nn.Conv2d(fan_in, num_classes, kernel_size=1, bias=old.bias is not None)
-        elif isinstance(old, nn.Linear):
-            fan_in = old.in_features
-            layer = nn.Linear(fan_in, num_classes, bias=old.bias is not None)
+        if isinstance(like, nn.Conv2d):
+            layer = nn.Conv2d(inputs, outputs, kernel_size=1, bias=like.bias is not None)
         else:
-            raise TypeError(f"a head is a Linear or a 1x1 convolution, but got {type(old).__name__}")
-    bound = 1 / math.sqrt(fan_in)
+            layer = nn.Linear(inputs, outputs, bias=like.bias is not None)
+    bound = 1 / math.sqrt(inputs)
     with torch.no_grad():
         for parameter in layer.parameters():
-            parameter.uniform_(-bound, bound, generator=generator)
+            if generator is None:
+                parameter.zero_()
+            else:
+                parameter.uniform_(-bound, bound, generator=generator)
     return layer
 
 
 def build(
-    backbone: str, num_classes: int, weights: str = "none", *, image_size: int | None = None, seed: int = 0
+    backbone: str,
+    num_classes: int,
+    weights: str = "none",
+    *,
+    image_size: int | None = None,
+    seed: int = 0,
+    head: Head = "linear",
+    head_hidden: int = 256,
+    head_dropout: float = 0.0,
+    head_init: HeadInit = "default",
 ) -> TransferModel:
     """A pretrained (or random) backbone with a new head; the same arguments give the same values, bit for bit.
 
@@ -116,6 +158,9 @@ def build(
         weights: `bundled`, `imagenet`, `none` (random, drawn from `seed`) or the path of a checkpoint.
         image_size: pixels a side; needed for ViT and MaxViT, which are built for one size. None is the native size.
         seed: of the head, and of the backbone where the weights are random.
+        head: `linear` or `mlp`, whose hidden layer has `head_hidden` units and a ReLU.
+        head_dropout: probability in [0, 1) before each layer of the head.
+        head_init: of its last layer: `default` (as torch draws it) or `zero`, which begins with equal probabilities.
 
     Raises:
         ConfigError: no such backbone, a size it cannot take, or weights that do not fit it.
@@ -134,7 +179,15 @@ def build(
     mean, std = weight_files.normalisation(weights, backbone)
     return TransferModel(
         backbones.stages(network, backbone).items(),
-        new_head(backbones.head(network, backbone), num_classes, seed),
+        new_head(
+            backbones.head(network, backbone),
+            num_classes,
+            seed,
+            head=head,
+            head_hidden=head_hidden,
+            head_dropout=head_dropout,
+            head_init=head_init,
+        ),
         backbone_name=backbone,
         num_classes=num_classes,
         image_size=image_size if image_size is not None else known.native_size,

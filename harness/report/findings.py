@@ -51,6 +51,11 @@ def curves(winners: Sequence[Side]) -> str:
 
 def of_number(trials: pd.DataFrame, column: str, name: str, more: str) -> str:
     """Whether the score follows a knob of numbers, within a strategy that searched it."""
+    return trend(trials, column, more) or _nothing(name, "trend", _tested(trials, column))
+
+
+def trend(trials: pd.DataFrame, column: str, more: str) -> str | None:
+    """How the score follows a knob of numbers; None where nothing was found."""
     tested = _tested(trials, column)
     for strategy, part in tested:
         rho, p = stats.spearmanr(part[column], _goodness(part))
@@ -58,11 +63,16 @@ def of_number(trials: pd.DataFrame, column: str, name: str, more: str) -> str:
             word = "better" if rho > 0 else "worse"
             strength = f"{rho:+.2f}".replace("-", wording.MINUS)
             return f"{more} scored {word} in {wording.STRATEGY[strategy]} (rank correlation {strength})"
-    return _nothing(name, "trend", tested)
+    return None
 
 
 def of_choice(trials: pd.DataFrame, column: str, name: str) -> str:
     """Whether the score differs between the values of a knob of names, within a strategy that searched it."""
+    return choice(trials, column) or _nothing(name, "difference", _tested(trials, column))
+
+
+def choice(trials: pd.DataFrame, column: str) -> str | None:
+    """Which value of a knob of names scored best; None where no difference was found."""
     objective = str(trials.attrs["objective"])
     sign = -1 if METRICS[objective].direction == "minimize" else 1
     tested = _tested(trials, column)
@@ -74,7 +84,7 @@ def of_choice(trials: pd.DataFrame, column: str, name: str) -> str:
             high, low = wording.level(sign * best, objective), wording.level(sign * worst, objective)
             who = f"In {wording.STRATEGY[strategy]}, {winner} scored best"
             return f"{who}: median {high}, against {low} with {loser}"
-    return _nothing(name, "difference", tested)
+    return None
 
 
 def _nothing(name: str, what: str, tested: list[tuple[str, pd.DataFrame]]) -> str:

@@ -35,6 +35,27 @@ def by_number(trials: pd.DataFrame, column: str, objective: str, label: str) -> 
         return picture(figure, f"by-{column}", _medians(trials, column, objective, label))
 
 
+def by_value(trials: pd.DataFrame, column: str, objective: str, label: str) -> Picture:
+    """Score of every complete trial against a knob of real numbers; a wide span is drawn in the logarithm."""
+    values = trials[column].dropna()
+    wide = bool((values > 0).all() and values.max() / values.min() > 30)
+    with drawing(360, 270) as (figure, axes):
+        for strategy, part in _strategies(trials.dropna(subset=[column])):
+            _marks(axes, part[column].to_numpy(float), part["score"].to_numpy(), strategy)
+        axes.set(xlabel=label, ylabel="")
+        if wide:
+            axes.set(xscale="log")
+            _log_axis(axes.xaxis, values)
+        axes.set_title(f"validation {scale(objective)}")
+        score_axis(axes.yaxis, objective)
+        best = trials.sort_values("score", ascending=not lower(objective)).iloc[-1]
+        said = (
+            f"the best trial has {wording.rate(float(best[column]))} and scores "
+            f"{wording.level(best['score'], objective)}"
+        )
+        return picture(figure, f"by-{column}", f"Validation score against {label}: {said}.")
+
+
 def by_choice(trials: pd.DataFrame, column: str, objective: str, label: str) -> Picture:
     """Score of every complete trial by a knob of names, with the median of each strategy and name."""
     names = list(trials.groupby(column)["score"].median().sort_values(ascending=lower(objective)).index)
@@ -54,6 +75,7 @@ def by_choice(trials: pd.DataFrame, column: str, objective: str, label: str) -> 
         axes.set(yticks=[], ylim=(y + 0.45, 0.6), xlabel="validation " + scale(objective))
         axes.grid(visible=False, axis="y")
         axes.margins(x=0.06)
+        axes.set_title(label, loc="left")
         score_axis(axes.xaxis, objective)
         return picture(figure, f"by-{column}", _medians(trials, column, objective, label))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,11 +33,36 @@ LABELS = {
     "weight_decay": "weight decay",
     "label_smoothing": "label smoothing",
     "warmup_fraction": "warm-up share of steps",
+    "gradient_clip": "gradient clipping (norm)",
+    "ema": "moving average (decay)",
+    "early_stopping": "early stopping (epochs)",
+    "head": "head",
+    "head_hidden": "hidden units of the head",
+    "head_dropout": "dropout in the head",
+    "head_init": "head initialisation",
+    "imbalance": "class imbalance",
     "augmentation": "augmentation",
+    "mixup": "mixup (alpha)",
+    "cutmix": "CutMix (alpha)",
     "batch_size": "batch size",
     "epochs": "epochs",
 }
 METHODS = {"ped_anova": "PED-ANOVA: what separates the best trials", "fanova": "fANOVA: what explains the spread"}
+# Knobs that are switched off at these values: then they are not worth a line.
+OFF: dict[str, Any] = {
+    "layer_decay": 1.0,
+    "label_smoothing": 0.0,
+    "gradient_clip": 0.0,
+    "ema": 0.0,
+    "early_stopping": 0,
+    "head": "linear",
+    "head_dropout": 0.0,
+    "head_init": "default",
+    "imbalance": "none",
+    "mixup": 0.0,
+    "cutmix": 0.0,
+}
+OWN_SECTION = ("unfreeze_depth", "backbone", "batchnorm", "head_lr", "backbone_lr")
 ALWAYS_SHOWN = ("backbone", "unfreeze_depth", "head_lr", "backbone_lr", "batchnorm")
 
 
@@ -81,7 +107,7 @@ def recommendation(story: Story) -> dict[str, Any] | None:
     if chosen is None:
         return None
     config = chosen["config"]
-    idle = {"head_fraction"} if config.get("unfreeze_schedule") != "head_first" else set()
+    idle = _idle(config)
     rows = [(LABELS[k], _config_text(k, config[k])) for k in LABELS if config.get(k) is not None and k not in idle]
     return {
         "strategy": chosen["strategy"],
@@ -90,6 +116,16 @@ def recommendation(story: Story) -> dict[str, Any] | None:
         "paste": _try_lines(chosen["strategy"], config),
         "tracking": story.study_json.get("tracking_uri") or "sqlite:///runs/mlflow.db",
     }
+
+
+def _idle(config: Mapping[Any, Any]) -> set[str]:
+    """The knobs of a configuration that say nothing: switched off, or without an effect beside the others."""
+    idle = {name for name, off in OFF.items() if config.get(name) == off}
+    if config.get("unfreeze_schedule") != "head_first":
+        idle.add("head_fraction")
+    if config.get("head") != "mlp":
+        idle.add("head_hidden")
+    return idle
 
 
 def evidence(story: Story) -> list[Section]:
@@ -112,6 +148,7 @@ def evidence(story: Story) -> list[Section]:
                 )
         if complete["head_lr"].nunique() > 1:
             made.append(_rates(complete, objective, drawn))
+        made += _others(complete, objective, drawn)
     made += [_importance(story), _confusion(story)]
     return [section for section in made if section is not None]
 
@@ -152,6 +189,29 @@ def _rates(complete: pd.DataFrame, objective: str, drawn: list[str]) -> Section:
     if len(pictures) > 1:
         note += " Then: both rates together, the strongest colour for the best score, the best trial ringed."
     return Section("rates", findings.rates(complete), pictures, note, drawn)
+
+
+def _others(complete: pd.DataFrame, objective: str, drawn: list[str]) -> list[Section]:
+    """The other knobs that took more than one value: a section for each with a finding, one for all the rest."""
+    made, silent = [], []
+    for name, knob in KNOBS.items():
+        if name in OWN_SECTION or complete[name].nunique() < 2:
+            continue
+        label = LABELS[name]
+        if knob.kind == "choice":
+            found, shown = findings.choice(complete, name), knobs.by_choice(complete, name, objective, label)
+        else:
+            found = findings.trend(complete, name, f"More {label}")
+            shown = knobs.by_value(complete, name, objective, label)
+        if found:
+            made.append(Section(name, f"{wording.capital(label)}: {found}", [shown], _SEARCH_NOTE, drawn))
+        else:
+            silent.append((label, shown))
+    if silent:
+        names = wording.listed([label for label, _ in silent])
+        heading = f"No clear effect of {names} in {wording.count(len(complete), 'trial')}"
+        made.append(Section("others", heading, [shown for _, shown in silent], _SEARCH_NOTE, drawn))
+    return made
 
 
 def _importance(story: Story) -> Section | None:
@@ -214,7 +274,7 @@ def trial_table(story: Story) -> dict[str, Any]:
     same = [
         f"{LABELS[name]} {_config_text(name, table[name].iloc[0])}"
         for name in LABELS
-        if name not in (*varying, "head_fraction") and len(table) and pd.notna(table[name].iloc[0])
+        if len(table) and name not in (*varying, *_idle(table.iloc[0].to_dict())) and pd.notna(table[name].iloc[0])
     ]
     label = f"{METRICS[story.study.objective].label} (validation)"
     columns = [("trial", True), ("strategy", False), ("state", False), (label, True)]

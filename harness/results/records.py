@@ -57,6 +57,7 @@ class TrialRecord:
     started_at: str  # UTC, ISO 8601
     attempt: int = 1  # 1 unless a worker died before
     device_memory_bytes: int | None = None  # peak on the device; None on a CPU
+    contract_seconds: float = 0.0  # of seconds_alone, what checking the freezing took
     batchnorm_layers: int = 0
     warnings: tuple[str, ...] = ()
     checkpoint: str | None = None  # below the study's folder

@@ -8,9 +8,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from harness.errors import ContractError
 from harness.model.transfer import TransferModel
 from harness.study.prepare import confirmation_split
 from harness.study.session import Session
+from harness.training import contract
+from harness.training.inputs import TrialData
+from harness.training.loop import Normalise, predict
 from harness.training.trial import TrialJob, restore
 
 
@@ -32,7 +36,10 @@ class Deployable(nn.Module):
 
 
 def log_recommended(session: Session, conclusion: dict[str, Any]) -> None:
-    """Log the model of the recommendation: the winner's confirmation trial with the median validation score."""
+    """Log the model of the recommendation: the winner's confirmation trial with the median validation score.
+
+    One that does not answer as the trained model did, or for other classes, is not logged, and the observer is told.
+    """
     recommendation = conclusion.get("recommendation") or {}
     record = session.history.confirmed.get(recommendation.get("trial_id", ""))
     if record is None:
@@ -43,15 +50,33 @@ def log_recommended(session: Session, conclusion: dict[str, Any]) -> None:
     )  # fmt: skip
     context = session.prepared.context
     data = context.data(record.config.backbone, job.split)
-    model = restore(job, data, context.weights, torch.device("cpu"), context.checkpoint(job))
+    classes = tuple(session.prepared.dataset.classes)
+    try:
+        model = restore(job, data, context.weights, torch.device("cpu"), context.checkpoint(job))
+        contract.check_classes(data.classes, classes)
+        deployable = Deployable(model).eval()
+        _check_answers(deployable, model, data)
+    except ContractError as error:
+        session.observer.message(f"The recommended model was not logged: {error}.")
+        return
     example = data.batch(data.validation[:2], torch.device("cpu")).numpy().astype(np.float32)
     metadata = {
-        "classes": list(session.prepared.dataset.classes), "study": session.prepared.name,
+        "classes": list(classes), "study": session.prepared.name,
         "trial_id": record.trial_id, "objective": session.study.objective, "validation_score": record.score,
         "image_size": int(data.images.shape[1]), "input": "RGB, float32 in [0, 1], (batch, 3, size, size)",
     }  # fmt: skip
-    uri = session.tracker.log_model(Deployable(model).eval(), example, metadata, record)
+    uri = session.tracker.log_model(deployable, example, metadata, record)
     if uri is not None:
         session.append("model_logged", {
             "uri": uri, "trial_id": record.trial_id, "validation_score": record.score,
         })  # fmt: skip
+
+
+def _check_answers(deployable: Deployable, model: TransferModel, data: TrialData) -> None:
+    """On a few validation images the exported model gives what the trial's own evaluation gave."""
+    cpu, rows = torch.device("cpu"), data.validation[:8]
+    normalise = Normalise(model.mean, model.std, cpu)
+    expected = predict(model, data, rows, len(rows), normalise=normalise, device=cpu)
+    with torch.inference_mode():
+        given = deployable(data.batch(rows, cpu)).softmax(dim=1).numpy()
+    contract.check_export(expected, given)

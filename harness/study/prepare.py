@@ -104,7 +104,7 @@ def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prep
         labels=labels,
         keys=image_keys(list(dataset.table["sha256"])),
         splits=_splits(dataset, study, parts),
-        num_classes=len(dataset.classes),
+        classes=tuple(dataset.classes),
         objective=study.objective,
         weights=study.weights,
         threads=threads_for(study, len(devices)),
@@ -250,7 +250,7 @@ def write_thumbnails(prepared: Prepared, per_class: int = 6) -> None:
     labels = prepared.context.labels[train]
     rng = np.random.default_rng(prepared.study.seed)
     rows = np.concatenate(
-        [rng.permutation(train[labels == label])[:per_class] for label in range(prepared.context.num_classes)]
+        [rng.permutation(train[labels == label])[:per_class] for label in range(len(prepared.context.classes))]
     ).astype(np.int64)
     stored = np.ascontiguousarray(images[rows])
     small = (stored >> 8).astype(np.uint8) if stored.dtype == np.uint16 else stored

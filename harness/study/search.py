@@ -225,6 +225,8 @@ def has_effect(name: str, values: dict[str, Any], space: SearchSpace) -> bool:
             return values.get("unfreeze_schedule") == "head_first"
         case "layer_decay":
             return depth is not None and depth > 1
+        case "head_hidden":
+            return values.get("head") == "mlp"
         case "batchnorm":
             return sheet(values["backbone"]).has_batchnorm
     return True

@@ -2,19 +2,25 @@
 
 A phase is a run of epochs in which the same tensors train. At its start every tensor that must stay is
 copied; at its end it must be bit-identical. Each tensor that trains must have had a finite gradient and
-must have been stepped by the optimizer.
+must have been stepped by the optimizer. Around the phases: the head answers for the right classes, the images are
+normalised as the weights expect, and the model that is handed out is the one that was trained, class by class.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
+from itertools import zip_longest
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from harness.config.trial import BatchNormPolicy
-from harness.errors import ContractError
+from harness.errors import ContractError, DivergedError
 from harness.model.transfer import TransferModel
+from harness.model.weights import normalisation
 
 
 def movable_buffers(model: TransferModel, policy: BatchNormPolicy, unfrozen: Iterable[str]) -> frozenset[str]:
@@ -61,24 +67,30 @@ class Phase:
             self._stepped.update(id(p) for p in group["params"] if p.grad is not None)
 
     def check_gradients(self) -> tuple[str, ...]:
-        """After a backward pass: every tensor that trains has a gradient, and no other one has.
+        """After a backward pass: every tensor that trains has a finite gradient, and no other one has any.
 
         Returns:
             Names whose gradient was zero everywhere (a zero-initialised head does that to the backbone once).
 
         Raises:
             ContractError: names the first tensor without a gradient, or the frozen one with one.
+            DivergedError: names the first tensor with a gradient that is not finite.
         """
-        zero = []
+        names, gradients = [], []
         for name, parameter in self._model.named_parameters():
             if name in self._training:
                 if parameter.grad is None:
                     raise ContractError(f"{name} has to train but got no gradient")
-                if not bool(parameter.grad.any()):
-                    zero.append(name)
+                names.append(name)
+                gradients.append(parameter.grad)
             elif parameter.grad is not None:
                 raise ContractError(f"{name} is frozen but got a gradient")
-        return tuple(zero)
+        # One pass over the values and one answer for all: the largest absolute value; NaN where there is one.
+        largest = torch.stack(torch._foreach_norm(gradients, ord=math.inf)).tolist()
+        for name, size in zip(names, largest, strict=True):
+            if not math.isfinite(size):
+                raise DivergedError(f"the gradient of {name} became {size}")
+        return tuple(name for name, size in zip(names, largest, strict=True) if size == 0)
 
     def check_end(self) -> tuple[str, ...]:
         """After the phase's last step.
@@ -107,6 +119,52 @@ def check_head(model: TransferModel, num_classes: int, example: torch.Tensor) ->
     """The head answers with one number for each class; raises ContractError."""
     if example.ndim != 2 or example.shape[1] != num_classes or model.num_classes != num_classes:
         raise ContractError(f"the head must give {num_classes} numbers an image, but gives {tuple(example.shape)}")
+
+
+def check_normalisation(
+    normalise: Callable[[torch.Tensor], torch.Tensor], weights: str, backbone: str, device: torch.device
+) -> None:
+    """Black and white images come out as these weights expect them.
+
+    Args:
+        normalise: images (B, 3, H, W) in [0, 1] -> the same, normalised.
+        weights, backbone: as in a study file.
+
+    Raises:
+        ContractError: names the channel, what it must become and what it became.
+    """
+    mean, std = normalisation(weights, backbone)
+    given = normalise(torch.tensor([0.0, 1.0], device=device).view(2, 1, 1, 1).expand(2, 3, 1, 1)).flatten(1).tolist()
+    for level, row in zip((0.0, 1.0), given, strict=True):
+        for channel, value in enumerate(row):
+            wanted = (level - mean[channel]) / std[channel]
+            if abs(value - wanted) > 1e-5:
+                raise ContractError(
+                    f"the normalisation must be that of {weights} for {backbone}: channel {channel} of a pixel value "
+                    f"{level:g} must become {wanted:.4f}, but became {value:.4f}"
+                )
+
+
+def check_classes(trained: Sequence[str], used: Sequence[str]) -> None:
+    """The classes of a model that is used again are those it was trained on, in the same order.
+
+    Raises:
+        ContractError: names the first class that differs.
+    """
+    for index, (one, other) in enumerate(zip_longest(trained, used)):
+        if one != other:
+            raise ContractError(f"class {index} was {one!r} in training but is {other!r} now")
+
+
+def check_export(expected: NDArray[np.float32], given: NDArray[np.float32]) -> None:
+    """The model that is handed out answers as the trained one does: class probabilities (N, C) of the same images.
+
+    Raises:
+        ContractError: says how far they are apart.
+    """
+    apart = float(np.abs(expected - given).max(initial=0.0))
+    if not apart < 1e-4:
+        raise ContractError(f"the exported model's probabilities are up to {apart:.2g} away from the trained model's")
 
 
 def _tensors(model: nn.Module) -> Iterable[tuple[str, torch.Tensor]]:

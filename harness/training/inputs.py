@@ -19,7 +19,8 @@ class TrialData:
     """Images and one split of them.
 
     `images` is (N, S, S, 3), uint8 or uint16, usually a memory map. `labels` is (N,) class indices, with -1
-    where this process must not know them (the test part). `train` and `validation` are row numbers.
+    where this process must not know them (the test part). `train` and `validation` are row numbers. `classes` are the
+    names of the class indices, in their order.
     """
 
     images: NDArray[np.uint8] | NDArray[np.uint16]
@@ -27,7 +28,11 @@ class TrialData:
     keys: NDArray[np.uint64]
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
-    num_classes: int
+    classes: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
 
     @cached_property
     def scale(self) -> float:
@@ -52,14 +57,51 @@ def epoch_order(train: NDArray[np.int64], seed: int, epoch: int, batch_size: int
     Raises:
         DataError: the training part is smaller than one batch.
     """
-    steps = len(train) // batch_size
-    if steps == 0:
+    steps = _steps(train, batch_size)
+    order = np.random.Generator(np.random.PCG64([seed, epoch])).permutation(train)
+    return order[: steps * batch_size].reshape(steps, batch_size)
+
+
+def balanced_order(
+    train: NDArray[np.int64], labels: NDArray[np.int64], seed: int, epoch: int, batch_size: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """As `epoch_order` with as many steps, but every class equally often: small classes repeat, large ones are sampled.
+
+    Of a class every image comes before any comes again. Classes without a training image are left out.
+
+    Args:
+        labels: (N,) class indices of all images, read at the rows of `train`.
+
+    Returns:
+        The rows, and how often each came before in this epoch, both (steps, batch_size).
+
+    Raises:
+        DataError: the training part is smaller than one batch.
+    """
+    steps = _steps(train, batch_size)
+    rng = np.random.Generator(np.random.PCG64([seed, epoch]))
+    present = rng.permutation(np.unique(labels[train]))  # the first ones get an image more where it does not come out
+    wanted = np.full(len(present), steps * batch_size // len(present))
+    wanted[: steps * batch_size % len(present)] += 1
+    rows, rounds = [], []
+    for label, count in zip(present, wanted, strict=True):
+        own = train[labels[train] == label]
+        times = -(-count // len(own))
+        rows.append(np.concatenate([rng.permutation(own) for _ in range(times)])[:count])
+        rounds.append(np.repeat(np.arange(times), len(own))[:count])
+    order = rng.permutation(steps * batch_size)
+    shape = (steps, batch_size)
+    return np.concatenate(rows)[order].reshape(shape), np.concatenate(rounds)[order].reshape(shape)
+
+
+def _steps(train: NDArray[np.int64], batch_size: int) -> int:
+    """Whole batches in the training part; raises DataError where there is none."""
+    if len(train) < batch_size:
         raise DataError(
             f"batch_size must not exceed the training part, but got {batch_size} for {len(train)} images; "
             "take a smaller batch_size or a larger limit."
         )
-    order = np.random.Generator(np.random.PCG64([seed, epoch])).permutation(train)
-    return order[: steps * batch_size].reshape(steps, batch_size)
+    return len(train) // batch_size
 
 
 def padded(rows: NDArray[np.int64], batch_size: int) -> NDArray[np.int64]:
@@ -69,8 +111,14 @@ def padded(rows: NDArray[np.int64], batch_size: int) -> NDArray[np.int64]:
 
 
 def draw_views(
-    data: TrialData, recipe: Augmentation, seed: int, epoch: int, rows: NDArray[np.int64], device: torch.device
+    data: TrialData,
+    recipe: Augmentation,
+    seed: int,
+    epoch: int,
+    rows: NDArray[np.int64],
+    device: torch.device,
+    occurrence: NDArray[np.int64] | int = 0,
 ) -> torch.Tensor:
-    """The views of these rows in this epoch, (B, 3, S, S), float32 in [0, 1]."""
-    drawn = views.draw(recipe, seed, epoch, data.keys[rows])
+    """The views of these rows in this epoch, (B, 3, S, S), float32 in [0, 1]; `occurrence` as `views.draw`'s."""
+    drawn = views.draw(recipe, seed, epoch, data.keys[rows], occurrence)
     return views.apply(recipe, data.batch(rows, device), drawn)

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from harness.config.trial import TrialConfig
-from harness.errors import HarnessError
+from harness.errors import DivergedError
 from harness.model.transfer import TransferModel
-from harness.training.inputs import TrialData, draw_views, epoch_order, padded
+from harness.training.inputs import TrialData, balanced_order, draw_views, epoch_order, padded
+from harness.training.loss import Loss
+from harness.training.mixing import mix
 from harness.training.schedule import factor
 from harness.training.seeds import derive
-
-
-class DivergedError(HarnessError):
-    """The loss or the scores are not finite any more; says at which epoch and step."""
 
 
 class Normalise:
@@ -34,17 +32,26 @@ class Normalise:
         return (images - self._mean) / self._std
 
 
+@dataclass(frozen=True)
+class Course:
+    """What stays the same through all epochs of a trial."""
+
+    data: TrialData
+    config: TrialConfig
+    seed: int
+    normalise: Normalise
+    loss: Loss
+    device: torch.device
+
+
 def train_epoch(
     model: TransferModel,
     optimizer: torch.optim.Optimizer,
-    data: TrialData,
-    config: TrialConfig,
-    *,
+    course: Course,
     epoch: int,
-    seed: int,
-    normalise: Normalise,
-    device: torch.device,
+    *,
     after_first_backward: Callable[[], None] = lambda: None,
+    after_step: Callable[[], None] = lambda: None,
 ) -> float:
     """One epoch of optimizer steps; returns the mean training loss in nats.
 
@@ -53,24 +60,30 @@ def train_epoch(
     Raises:
         DivergedError: a loss is not finite.
     """
-    order = epoch_order(data.train, derive(seed, "order"), epoch, config.batch_size)
-    total_steps = len(order) * config.epochs
+    data, config, device = course.data, course.config, course.device
+    order, occurrence = _order(course, epoch)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     losses: list[torch.Tensor] = []
     model.train()
     for index, rows in enumerate(order):
-        rate = factor((epoch - 1) * len(order) + index, total_steps, config.warmup_fraction)
+        rate = factor((epoch - 1) * len(order) + index, len(order) * config.epochs, config.warmup_fraction)
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * rate
-        images = normalise(draw_views(data, config.augmentation, derive(seed, "views"), epoch, rows, device))
+        views_seed = derive(course.seed, "views")
+        images = draw_views(data, config.augmentation, views_seed, epoch, rows, device, occurrence[index])
+        mixed = mix(images, config, course.seed, epoch, index)
         labels = torch.from_numpy(data.labels[rows]).to(device)
         # Dropout and stochastic depth draw from here: the same for every trial at the same step.
-        torch.manual_seed(derive(seed, "suffix", epoch, index))
+        torch.manual_seed(derive(course.seed, "suffix", epoch, index))
         optimizer.zero_grad(set_to_none=True)
-        loss = F.cross_entropy(model(images), labels, label_smoothing=config.label_smoothing)
+        loss = course.loss(model(course.normalise(images if mixed is None else mixed.images)), labels, mixed)
         loss.backward()  # type: ignore[no-untyped-call]
         if index == 0:
             after_first_backward()
+        if config.gradient_clip > 0:
+            torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
         optimizer.step()
+        after_step()
         losses.append(loss.detach())
         # On a CPU the number is at hand; on a GPU asking would wait for the device at every step.
         if device.type == "cpu" and not math.isfinite(loss.item()):
@@ -82,6 +95,15 @@ def train_epoch(
             f"the training loss became {values[bad[0]].item()} in epoch {epoch}, step {int(bad[0]) + 1}"
         )
     return float(values.double().mean())
+
+
+def _order(course: Course, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows of an epoch and how often each came before in it, both (steps, batch_size)."""
+    data, config, seed = course.data, course.config, derive(course.seed, "order")
+    if config.imbalance == "balanced_sampling":
+        return balanced_order(data.train, data.labels, seed, epoch, config.batch_size)
+    order = epoch_order(data.train, seed, epoch, config.batch_size)
+    return order, np.zeros_like(order)
 
 
 @torch.inference_mode()

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 
 from harness.config.trial import BatchNormPolicy, TrialConfig
-from harness.errors import ContractError, ResourceError
+from harness.errors import ContractError, DivergedError, ResourceError
 from harness.model import batchnorm, freezing
 from harness.model.freezing import names_any_epoch
 from harness.model.param_groups import param_groups
 from harness.model.transfer import TransferModel, build
 from harness.results import metrics
 from harness.results.records import EpochRecord, Kind, State, TrialRecord
+from harness.training import checkpoint as checkpoint_files
 from harness.training import contract, loop
+from harness.training.average import Average
 from harness.training.inputs import TrialData
+from harness.training.loss import Loss
 from harness.training.seeds import derive
 
 
@@ -41,6 +46,7 @@ class TrialJob:
 
 
 OnEpoch = Callable[[EpochRecord], bool]  # True: go on, False: prune
+RESUME_EVERY = 300.0  # seconds between two notes of where a trial stands; a shorter trial starts again
 
 
 def run_trial(
@@ -52,25 +58,33 @@ def run_trial(
     weights_name: str,
     device: torch.device,
     checkpoint: Path | None = None,
+    resume: Path | None = None,
+    resume_every: float = RESUME_EVERY,
 ) -> TrialRecord:
     """Train one configuration and say what happened; a failure is a state of the record, never a score.
 
     Args:
-        on_epoch: told every epoch as it ends; its False ends the trial as pruned.
+        on_epoch: told every epoch as it ends; its False ends the trial as pruned. A resumed trial tells its earlier
+            epochs again, and goes on whatever is answered: the answer was given before.
         objective: the metric whose best epoch on validation is kept.
         weights_name: `bundled`, `imagenet`, `none` or a path; `from_scratch` takes `none` whatever it says.
         checkpoint: where the tensors of the best epoch go (safetensors, what differs from the weights);
             None keeps nothing.
+        resume: where the trial notes how far it is, and goes on from if it was killed; removed when it ends.
+        resume_every: seconds between two such notes; each is made when an epoch ends.
     """
-    run = _Run(job, data, on_epoch, objective, weights_name, device, checkpoint)
+    run = _Run(job, data, on_epoch, objective, weights_name, device, checkpoint, resume, resume_every)
     try:
-        return run.to_record(*run.train())
-    except loop.DivergedError as error:
-        return run.to_record("diverged", str(error))
+        record = run.to_record(*run.train())
+    except DivergedError as error:
+        record = run.to_record("diverged", str(error))
     except ContractError as error:
-        return run.to_record("failed", f"training contract: {error}")
+        record = run.to_record("failed", f"training contract: {error}")
     except (torch.OutOfMemoryError, MemoryError) as error:
-        return run.to_record("out_of_memory", str(error).splitlines()[0] if str(error) else "host memory")
+        record = run.to_record("out_of_memory", str(error).splitlines()[0] if str(error) else "host memory")
+    if resume is not None:
+        resume.unlink(missing_ok=True)
+    return record
 
 
 class _Run:
@@ -85,9 +99,12 @@ class _Run:
         weights_name: str,
         device: torch.device,
         checkpoint: Path | None,
+        resume: Path | None,
+        resume_every: float,
     ) -> None:
         self.job, self.data, self.on_epoch = job, data, on_epoch
         self.objective, self.device, self.checkpoint = objective, device, checkpoint
+        self.resume, self.resume_every = resume, resume_every
         self.weights_name = weights_of(job.strategy, weights_name)
         self.epochs: list[EpochRecord] = []
         self.best: EpochRecord | None = None
@@ -96,56 +113,86 @@ class _Run:
         self.trainable = self.total = self.batchnorm_layers = 0
         self.started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self.clock = time.monotonic()
+        self.noted_at = self.clock
         self.waited = 0.0
+        self.earlier = 0.0  # seconds before a kill
+        self.checking = 0.0  # seconds the contract took
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
 
     def train(self) -> tuple[State, str | None]:
-        config, data = self.job.config, self.data
-        model = prepare(self.job, data, self.weights_name, self.device)
+        job, config, data = self.job, self.job.config, self.data
+        model = prepare(job, data, self.weights_name, self.device)
         optimizer = make_optimizer(model, config)
-        self._count(model)
+        average = Average(model, checkpoint_files.moved_names(model, config), config.ema) if config.ema else None
         normalise = loop.Normalise(model.mean, model.std, self.device)
+        loss = Loss(config, data.labels[data.train], data.num_classes, self.device)
+        course = loop.Course(data, config, job.seed, normalise, loss, self.device)
+        self._count(model, normalise)
         phase: contract.Phase | None = None
         stages: tuple[str, ...] | None = None
-        for epoch in range(1, config.epochs + 1):
+        for epoch in range(self._go_on(model, optimizer, average) + 1, config.epochs + 1):
             started = time.monotonic()
             if freezing.unfrozen_stages(config, epoch) != stages:
                 self._close(phase)
                 stages = freezing.unfrozen_stages(config, epoch)
-                phase = enter_phase(model, optimizer, config, epoch)
+                phase = self._enter(model, optimizer, epoch)
             assert phase is not None  # the first epoch always opens a phase
             train_loss = loop.train_epoch(
-                model, optimizer, data, config, epoch=epoch, seed=self.job.seed, normalise=normalise,
-                device=self.device, after_first_backward=lambda p=phase, e=epoch: self._note_zero(p, e),  # type: ignore[misc]
+                model, optimizer, course, epoch,
+                after_first_backward=partial(self._check_gradients, phase, epoch),
+                after_step=average.update if average else lambda: None,
             )  # fmt: skip
-            probabilities = loop.predict(
-                model, data, data.validation, config.batch_size, normalise=normalise, device=self.device
-            )
-            record = self._epoch(epoch, train_loss, probabilities, optimizer, time.monotonic() - started)
-            if record is self.best:
-                self.best_tensors = _moved(model, config)
+            with average.swapped_in() if average else nullcontext():
+                probabilities = loop.predict(
+                    model, data, data.validation, config.batch_size, normalise=normalise, device=self.device
+                )
+                record = self._epoch(epoch, train_loss, probabilities, optimizer, time.monotonic() - started)
+                if record is self.best:
+                    self.best_tensors = checkpoint_files.copied(model, checkpoint_files.moved_names(model, config))
             if not self._ask(record) and epoch < config.epochs:
                 self._close(phase)
                 return "pruned", f"stopped after epoch {epoch}: below the median of its strategy"
+            if self._patience_ended(epoch):
+                break
+            self._note(model, optimizer, average)
         self._close(phase)
-        self._save()
+        if self.checkpoint is not None:
+            checkpoint_files.save_best(self.checkpoint, self.best_tensors, data.classes)
         return "complete", None
 
-    def _count(self, model: TransferModel) -> None:
+    def _count(self, model: TransferModel, normalise: loop.Normalise) -> None:
         names = names_any_epoch(model, self.job.config)
         self.total = sum(p.numel() for p in model.parameters())
         self.trainable = sum(p.numel() for name, p in model.named_parameters() if name in names)
         self.batchnorm_layers = batchnorm.count(model)
-        contract.check_head(model, self.data.num_classes, _dry_output(model, self.data, self.job.config, self.device))
+        with self._checked():
+            output = _dry_output(model, self.data, self.device)
+            contract.check_head(model, self.data.num_classes, output)
+            contract.check_normalisation(normalise, self.weights_name, self.job.config.backbone, self.device)
 
-    def _note_zero(self, phase: contract.Phase, epoch: int) -> None:
-        for name in phase.check_gradients():
-            self.warnings[f"{name} had a zero gradient at the first step of epoch {epoch}"] = None
+    @contextmanager
+    def _checked(self) -> Iterator[None]:
+        """Count the seconds inside the block as the contract's."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.checking += time.monotonic() - started
+
+    def _enter(self, model: TransferModel, optimizer: torch.optim.Optimizer, epoch: int) -> contract.Phase:
+        with self._checked():
+            return enter_phase(model, optimizer, self.job.config, epoch)
+
+    def _check_gradients(self, phase: contract.Phase, epoch: int) -> None:
+        with self._checked():
+            for name in phase.check_gradients():
+                self.warnings[f"{name} had a zero gradient at the first step of epoch {epoch}"] = None
 
     def _close(self, phase: contract.Phase | None) -> None:
         if phase is not None:
-            self.warnings.update(dict.fromkeys(phase.check_end()))
+            with self._checked():
+                self.warnings.update(dict.fromkeys(phase.check_end()))
 
     def _epoch(
         self, epoch: int, train_loss: float, probabilities: NDArray[np.float32],
@@ -158,11 +205,16 @@ class _Run:
             epoch=epoch, train_loss=train_loss, validation={**scores, "loss": scores["log_loss"]},
             head_lr=rates["head"], backbone_lr=max(backbone) if backbone else None, seconds=seconds,
         )  # fmt: skip
+        self._take(record)
+        return record
+
+    def _take(self, record: EpochRecord) -> None:
+        """Append an epoch, and keep it as the best one if it is better than all before."""
         self.epochs.append(record)
         sign = 1 if metrics.direction(self.objective) == "maximize" else -1
-        if self.best is None or sign * scores[self.objective] > sign * self.best.validation[self.objective]:
+        score = record.validation[self.objective]
+        if self.best is None or sign * score > sign * self.best.validation[self.objective]:
             self.best = record
-        return record
 
     def _ask(self, record: EpochRecord) -> bool:
         asked = time.monotonic()
@@ -170,9 +222,59 @@ class _Run:
         self.waited += time.monotonic() - asked
         return go_on
 
-    def _save(self) -> None:
-        if self.checkpoint is not None:
-            save_checkpoint(self.checkpoint, self.best_tensors)
+    def _patience_ended(self, epoch: int) -> bool:
+        """Whether so many epochs brought nothing better; counted from the first in which all of it trains."""
+        config = self.job.config
+        if config.early_stopping == 0 or self.best is None:
+            return False
+        since = max(self.best.epoch, freezing.last_phase(config) - 1)
+        return epoch - since >= config.early_stopping
+
+    def _identity(self) -> str:
+        """Of everything that the next epoch depends on."""
+        job, data = self.job, self.data
+        rows = [hashlib.sha256(part.tobytes()).hexdigest() for part in (data.train, data.validation, data.keys)]
+        return checkpoint_files.identity(
+            job.trial_id,
+            job.config.key(),
+            job.seed,
+            job.split,
+            self.weights_name,
+            self.objective,
+            self.device.type,
+            *rows,
+        )
+
+    def _note(self, model: TransferModel, optimizer: torch.optim.Optimizer, average: Average | None) -> None:
+        """Note where the trial stands, if the last note is long enough ago."""
+        if self.resume is None or time.monotonic() - self.noted_at < self.resume_every:
+            return
+        checkpoint_files.Standing(
+            identity=self._identity(), epochs=[asdict(record) for record in self.epochs],
+            best_tensors=self.best_tensors, warnings=list(self.warnings), seconds=self._seconds(),
+            tensors=checkpoint_files.copied(model, checkpoint_files.moved_names(model, self.job.config)),
+            optimizer=optimizer.state_dict(), average=average.state_dict() if average else None,
+        ).save(self.resume)  # fmt: skip
+        self.noted_at = time.monotonic()
+
+    def _go_on(self, model: TransferModel, optimizer: torch.optim.Optimizer, average: Average | None) -> int:
+        """Take up the trial where a note left it; the number of epochs that are done."""
+        standing = checkpoint_files.Standing.load(self.resume, self._identity()) if self.resume else None
+        if standing is None:
+            return 0
+        model.load_state_dict(standing.tensors, strict=False)
+        optimizer.load_state_dict(standing.optimizer)
+        if average is not None and standing.average is not None:
+            average.load_state_dict(standing.average)
+        self.best_tensors, self.earlier = standing.best_tensors, standing.seconds
+        self.warnings = dict.fromkeys(standing.warnings)
+        for values in standing.epochs:
+            self._take(EpochRecord.from_json(values))
+            self._ask(self.epochs[-1])
+        return len(self.epochs)
+
+    def _seconds(self) -> float:
+        return self.earlier + time.monotonic() - self.clock - self.waited
 
     def to_record(self, state: State, reason: str | None) -> TrialRecord:
         job = self.job
@@ -182,7 +284,7 @@ class _Run:
             seed=job.seed, state=state, reason=reason, epochs=tuple(self.epochs),
             best_epoch=self.best.epoch if scored and self.best else None,
             score=self.best.validation[self.objective] if scored and self.best else None,
-            seconds_alone=time.monotonic() - self.clock - self.waited,
+            seconds_alone=self._seconds(), contract_seconds=self.checking,
             trainable_parameters=self.trainable, total_parameters=self.total,
             device=device_name(self.device), started_at=self.started_at, attempt=job.attempt,
             device_memory_bytes=torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None,
@@ -194,10 +296,7 @@ class _Run:
 def prepare(job: TrialJob, data: TrialData, weights_name: str, device: torch.device) -> TransferModel:
     """The model of a trial before its first step: weights, a new head, statistics re-estimated where asked."""
     config = job.config
-    model = build(
-        config.backbone, data.num_classes, weights_name,
-        image_size=data.images.shape[1], seed=derive(job.seed, "initialisation"),
-    ).to(device)  # fmt: skip
+    model = _built(job, data, weights_name).to(device)
     if config.batchnorm == "recalibrated":
         normalise = loop.Normalise(model.mean, model.std, device)
         batches = [
@@ -237,31 +336,26 @@ def restore(job: TrialJob, data: TrialData, weights_name: str, device: torch.dev
     """The model of a finished trial at its best epoch, in eval mode.
 
     Raises:
-        ResourceError: the checkpoint is gone or does not belong to this configuration.
+        ResourceError: the checkpoint is gone, or belongs to another configuration.
+        ContractError: it was trained on other classes, or in another order.
     """
-    weights_name = weights_of(job.strategy, weights_name)
-    model = build(
-        job.config.backbone, data.num_classes, weights_name,
-        image_size=data.images.shape[1], seed=derive(job.seed, "initialisation"),
-    )  # fmt: skip
-    try:
-        tensors = load_file(checkpoint)
-    except (OSError, ValueError) as error:
-        raise ResourceError(
-            f"the checkpoint {checkpoint.name} cannot be read ({error}); train the trial again"
-        ) from None
+    model = _built(job, data, weights_of(job.strategy, weights_name))
+    tensors, classes = checkpoint_files.load_best(checkpoint)
+    contract.check_classes(classes, data.classes)
     unexpected = model.load_state_dict(tensors, strict=False).unexpected_keys
     if unexpected:
         raise ResourceError(f"{checkpoint.name} belongs to another configuration: it holds {unexpected[0]}")
     return model.to(device).eval()
 
 
-def save_checkpoint(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Write tensors under a temporary name and rename: a reader sees the whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
-    temporary.replace(path)
+def _built(job: TrialJob, data: TrialData, weights_name: str) -> TransferModel:
+    """The model with its weights and a new head."""
+    config = job.config
+    return build(
+        config.backbone, data.num_classes, weights_name,
+        image_size=data.images.shape[1], seed=derive(job.seed, "initialisation"), head=config.head,
+        head_hidden=config.head_hidden, head_dropout=config.head_dropout, head_init=config.head_init,
+    )  # fmt: skip
 
 
 def weights_of(strategy: str, weights_name: str) -> str:
@@ -274,18 +368,8 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def _moved(model: TransferModel, config: TrialConfig) -> dict[str, torch.Tensor]:
-    """Copies, on the CPU, of every tensor that may differ from the weights: what trains in any epoch, and all
-    buffers where the policy touches them."""
-    names = names_any_epoch(model, config)
-    kept = {name: p.detach().cpu().clone() for name, p in model.named_parameters() if name in names}
-    if config.batchnorm not in ("frozen", "fixed_stats"):
-        kept |= {name: b.detach().cpu().clone() for name, b in model.named_buffers()}
-    return kept
-
-
 @torch.inference_mode()
-def _dry_output(model: TransferModel, data: TrialData, config: TrialConfig, device: torch.device) -> torch.Tensor:
+def _dry_output(model: TransferModel, data: TrialData, device: torch.device) -> torch.Tensor:
     """The outputs for one image, in eval mode."""
     model.eval()
     output: torch.Tensor = model(data.batch(data.train[:1], device))

@@ -61,6 +61,7 @@ def build_study(
     study: dict[str, Any] | None = None,
     card: dict[str, Any] | None = None,
     session: bool = True,  # the session has ended
+    vary: dict[str, tuple[Any, ...]] | None = None,  # knobs and the values that the slots take in turn
 ) -> StudyFolder:
     """Write a study under HARNESS_HOME and return its folder; the same arguments give the same numbers."""
     rng = np.random.default_rng(7)
@@ -91,7 +92,8 @@ def build_study(
     best: dict[str, TrialRecord] = {}
     for slot in range(trials if done is None else done):
         for strategy in strategies:
-            record = _search(rng, strategy, slot, gain[strategy], config, state, len(classes))
+            chosen = {name: values[slot % len(values)] for name, values in (vary or {}).items()}
+            record = _search(rng, strategy, slot, gain[strategy], config, state, len(classes), chosen)
             log.append("trial_finished", record.to_json())
             sign = 1 if direction(config.objective) == "maximize" else -1
             if record.state == "complete" and record.score is not None:
@@ -190,8 +192,9 @@ def _search(
     study: StudyConfig,
     state: State | None,
     classes: int,
+    chosen: dict[str, Any],
 ) -> TrialRecord:
-    config = _default(strategy)
+    config = dataclasses.replace(_default(strategy), **chosen)
     if slot:
         depth = 0 if strategy == "feature_extraction" else int(rng.integers(1, 6))
         config = dataclasses.replace(

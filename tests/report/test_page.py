@@ -14,7 +14,10 @@ from typing import Any
 
 import pytest
 
+from harness.config.study import KNOBS
 from harness.report.page import write_report
+from harness.report.sections import LABELS, OWN_SECTION
+from harness.results.events import EventLog
 from harness.results.home import StudyFolder
 
 MakeStudy = Callable[..., StudyFolder]
@@ -209,6 +212,55 @@ def test_a_study_without_a_data_card_has_a_page(make_study: MakeStudy) -> None:
     folder.data_card.unlink()
     folder.thumbnails.unlink()
     assert "No verdict" in page_of(folder).text
+
+
+def test_every_searched_knob_has_its_picture_and_its_column(make_study: MakeStudy) -> None:
+    vary = {
+        name: tuple(dict.fromkeys(knob.choices[:2]))
+        if knob.kind == "choice"
+        else ((2, 5, 9, 14) if knob.kind == "int" else (0.1, 0.2, 0.35, 0.6))
+        for name, knob in KNOBS.items()
+        if name not in OWN_SECTION
+    }
+    page = page_of(make_study(trials=12, until="search", vary=vary))
+    described = " ".join(page.values("aria-label"))
+    heads = page.html[page.html.index('id="trial-table"') :].split("</thead>")[0]
+    for name in KNOBS:
+        assert LABELS[name] in heads, name
+        if name not in OWN_SECTION:
+            assert f"by {LABELS[name]}." in described or f"against {LABELS[name]}:" in described, name
+    assert "No clear effect of" in page.text
+
+
+def test_a_knob_that_matters_has_a_heading_of_its_own(make_study: MakeStudy) -> None:
+    # the made-up scores fall from slot to slot by nothing but chance, so the trend is made here
+    folder = make_study(trials=20, until="search", vary={"label_smoothing": (0.0, 0.1)})
+    lines = []
+    for line in folder.events.read_text().splitlines():
+        event = json.loads(line)
+        if event["kind"] == "trial_finished" and event["data"]["state"] == "complete":
+            data = event["data"]
+            data["config"]["label_smoothing"] = round(1 - data["score"], 3)
+        lines.append(event)
+    folder.events.unlink()
+    log = EventLog(folder.events)
+    for event in lines:
+        log.append(event["kind"], event["data"])
+    log.close()
+    assert "Label smoothing: More label smoothing scored worse in feature extraction" in page_of(folder).text
+
+
+def test_what_is_switched_off_is_not_listed(make_study: MakeStudy) -> None:
+    off = page_of(make_study()).html.split('id="recommendation"')[1].split("</section>")[0]
+    on = page_of(make_study("other", vary={"mixup": (0.4,), "head": ("mlp",)})).html
+    on = on.split('id="recommendation"')[1].split("</section>")[0]
+    for label in ("mixup (alpha)", "hidden units of the head"):
+        assert label in on
+        assert label not in off
+
+
+def test_every_knob_has_a_label() -> None:
+    assert set(LABELS) == {*KNOBS, "epochs"}
 
 
 def test_importances_are_shown_with_their_method(make_study: MakeStudy) -> None:

@@ -45,7 +45,7 @@ def context(tmp_path: Path) -> WorkerContext:
     rows = np.arange(40)
     return WorkerContext(
         images={32: tmp_path / "images.npy"}, image_size=32, labels=(rows % 2).astype(np.int64),
-        keys=rows.astype(np.uint64), splits={"search": (rows[:24], rows[24:32])}, num_classes=2,
+        keys=rows.astype(np.uint64), splits={"search": (rows[:24], rows[24:32])}, classes=("dark", "light"),
         objective="accuracy", weights="none", threads=1, checkpoints=tmp_path / "checkpoints",
     )  # fmt: skip
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -12,7 +14,10 @@ from small_study import Watching, World, draw_images, records, runs
 
 from harness.errors import DataError
 from harness.results.home import home
+from harness.study import export
 from harness.study.history import History
+from harness.training.inputs import TrialData
+from harness.training.trial import TrialJob
 
 
 def test_each_strategy_fills_the_same_number_of_slots_in_turn(at_home: World) -> None:
@@ -228,3 +233,31 @@ def test_progress_on_a_pipe_is_plain_lines_and_on_a_terminal_has_bars(world: Wor
     assert "\x1b" not in shown["plain"]
     assert "Confirmation" in shown["bars"]
     assert "\x1b[?25l" in shown["bars"]
+
+
+def test_a_model_whose_classes_changed_order_is_not_logged(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checkpoint remembers the classes it was trained on; here the export would name them otherwise."""
+    real = export.restore
+
+    def turned(job: TrialJob, data: TrialData, *rest: Any) -> Any:
+        return real(job, dataclasses.replace(data, classes=data.classes[::-1]), *rest)
+
+    monkeypatch.setattr(export, "restore", turned)
+    world.write(trials=1)
+    watching = Watching()
+    outcome = world.run(watching=watching)
+    assert any("was not logged: class 0 was 'blue' in training but is 'red' now" in text for text in watching.texts)
+    assert world.events("tiny", "model_logged") == []
+    assert outcome.report.exists()
+
+
+def test_a_model_that_answers_otherwise_than_its_trial_is_not_logged(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = export.Deployable.forward
+    monkeypatch.setattr(export.Deployable, "forward", lambda self, images: real(self, images).flip(1))
+    world.write(trials=1)
+    watching = Watching()
+    world.run(watching=watching)
+    assert any("away from the trained model's" in text for text in watching.texts)
+    assert world.events("tiny", "model_logged") == []

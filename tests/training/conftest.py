@@ -19,7 +19,9 @@ def data() -> TrialData:
     images[np.arange(60), :, :, labels] += 90  # the class is the brightest channel
     rows = np.arange(60)
     keys = np.arange(60, dtype=np.uint64) * np.uint64(7919)
-    return TrialData(images.astype(np.uint8), labels.astype(np.int64), keys, rows[:43], rows[43:], 3)
+    return TrialData(
+        images.astype(np.uint8), labels.astype(np.int64), keys, rows[:43], rows[43:], ("red", "green", "blue")
+    )
 
 
 @pytest.fixture

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from harness.config.trial import TrialConfig
+from harness.errors import ContractError
 from harness.model import batchnorm, freezing
 from harness.results.records import TrialRecord
-from harness.training import loop, trial
+from harness.training import contract, loop, trial
 from harness.training.inputs import TrialData
-from harness.training.trial import TrialJob, run_trial
+from harness.training.trial import TrialJob, restore, run_trial
 
 CPU = torch.device("cpu")
 
@@ -115,3 +118,137 @@ def test_a_rate_below_the_resolution_of_the_weights_is_a_warning(data: TrialData
     record = run(dataclasses.replace(config, backbone_lr=1e-30, weight_decay=0.0), data)
     assert record.state == "complete"
     assert any("did not move" in warning for warning in record.warnings)
+
+
+def test_an_optimizer_that_was_not_rebuilt_fails_the_trial(
+    data: TrialData, config: TrialConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stages unfreeze, but the optimizer is still that of the head alone."""
+    real = trial.make_optimizer
+    frozen = dataclasses.replace(config, unfreeze_depth=0)
+    monkeypatch.setattr(trial, "make_optimizer", lambda model, config: real(model, frozen))
+    record = run(dataclasses.replace(config, unfreeze_schedule="head_first", head_fraction=0.5), data)
+    assert record.state == "failed"
+    assert "never stepped" in (record.reason or "")
+    assert "stages.stage3." in (record.reason or "")
+    assert [epoch.epoch for epoch in record.epochs] == [1, 2]  # the head's own epoch was right
+
+
+def test_a_frozen_weight_that_decays_fails_the_trial(
+    data: TrialData, config: TrialConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gradient of zeros is enough for an optimizer to let a frozen tensor decay."""
+    real = trial.make_optimizer
+
+    def eager(model: Any, config: TrialConfig) -> torch.optim.Optimizer:
+        optimizer = real(model, config)
+        stem = next(model.stages["stem"].parameters())
+        optimizer.add_param_group(
+            {"params": [stem], "lr": 0.1, "peak_lr": 0.1, "weight_decay": 0.1, "stage": "stem", "name": "stem.decay"}
+        )
+
+        def forget_nothing(*_: Any) -> None:
+            stem.grad = torch.zeros_like(stem)
+
+        def leave_no_trace(*_: Any) -> None:
+            stem.grad = None
+
+        optimizer.register_step_pre_hook(forget_nothing)
+        optimizer.register_step_post_hook(leave_no_trace)
+        return optimizer
+
+    monkeypatch.setattr(trial, "make_optimizer", eager)
+    record = run(config, data)
+    assert record.state == "failed"
+    assert "stages.stem.features_0.0.weight is frozen but changed" in (record.reason or "")
+
+
+def test_a_head_for_another_number_of_classes_fails_the_trial(
+    data: TrialData, config: TrialConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = trial.prepare
+
+    def wide(*args: Any) -> Any:
+        model = real(*args)
+        model.head = torch.nn.Linear(model.head.in_features, 4)
+        return model
+
+    monkeypatch.setattr(trial, "prepare", wide)
+    record = run(config, data)
+    assert record.state == "failed"
+    assert "must give 3 numbers an image, but gives (1, 4)" in (record.reason or "")
+
+
+@pytest.mark.parametrize("wrong", [{"mean": (0.5, 0.456, 0.406)}, {"std": (0.229, 0.224, 0.5)}])
+def test_a_normalisation_that_does_not_belong_to_the_weights_fails_the_trial(
+    data: TrialData, config: TrialConfig, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any]
+) -> None:
+    real = trial.prepare
+
+    def off(*args: Any) -> Any:
+        model = real(*args)
+        for name, value in wrong.items():
+            setattr(model, name, value)
+        return model
+
+    monkeypatch.setattr(trial, "prepare", off)
+    record = run(config, data)
+    assert record.state == "failed"
+    assert "normalisation must be that of none for mobilenet_v3_small" in (record.reason or "")
+    assert f"channel {0 if 'mean' in wrong else 2}" in (record.reason or "")
+
+
+def test_a_gradient_that_is_not_finite_ends_the_trial_with_the_tensor_s_name(
+    data: TrialData, config: TrialConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = trial.prepare
+
+    def spoiled(*args: Any) -> Any:
+        model = real(*args)
+        model.head.weight.register_hook(lambda gradient: gradient * float("nan"))
+        return model
+
+    monkeypatch.setattr(trial, "prepare", spoiled)
+    record = run(config, data)
+    assert record.state == "diverged"
+    assert "the gradient of head.weight became nan" in (record.reason or "")
+
+
+def test_classes_in_another_order_are_refused_when_a_model_is_used_again(
+    data: TrialData, config: TrialConfig, tmp_path: Path
+) -> None:
+    job = TrialJob("x/0", "search", config.strategy, 0, config, 0, "search")
+    path = tmp_path / "best.safetensors"
+    run_trial(job, data, lambda e: True, objective="accuracy", weights_name="none", device=CPU, checkpoint=path)
+    turned = dataclasses.replace(data, classes=("red", "blue", "green"))
+    with pytest.raises(ContractError, match=r"class 1 was 'green' in training but is 'blue' now"):
+        restore(job, turned, "none", CPU, path)
+    restore(job, data, "none", CPU, path)
+
+
+def test_a_model_that_answers_otherwise_is_not_handed_out() -> None:
+    trained = np.array([[0.7, 0.3], [0.2, 0.8]], np.float32)
+    contract.check_export(trained, trained + np.float32(1e-6))
+    with pytest.raises(ContractError, match=r"up to 0\.6 away"):
+        contract.check_export(trained, trained[:, ::-1])
+
+
+def test_a_zero_initialised_head_is_a_warning(data: TrialData, config: TrialConfig) -> None:
+    record = run(dataclasses.replace(config, head_init="zero"), data)
+    assert record.state == "complete"
+    assert any("zero gradient at the first step of epoch 1" in warning for warning in record.warnings)
+
+
+def test_a_warm_up_from_next_to_nothing_passes(data: TrialData, config: TrialConfig) -> None:
+    assert run(dataclasses.replace(config, warmup_fraction=0.9, epochs=3), data).state == "complete"
+
+
+def test_a_step_at_rate_zero_passes(data: TrialData, config: TrialConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = loop.factor
+    monkeypatch.setattr(loop, "factor", lambda step, *rest: 0.0 if step == 0 else real(step, *rest))
+    assert run(config, data).state == "complete"
+
+
+def test_the_contract_s_share_of_the_time_is_recorded(data: TrialData, config: TrialConfig) -> None:
+    record = run(config, data)
+    assert 0 < record.contract_seconds < record.seconds_alone

@@ -35,7 +35,7 @@ class WorkerContext:
     labels: NDArray[np.int64]
     keys: NDArray[np.uint64]
     splits: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]  # name -> rows of train, validation
-    num_classes: int
+    classes: tuple[str, ...]
     objective: str
     weights: str
     threads: int
@@ -45,7 +45,7 @@ class WorkerContext:
         """The images at this backbone's size, cut by this split."""
         size = self.image_size or sheet(backbone).native_size
         train, validation = self.splits[split]
-        return TrialData(self._arrays(size), self.labels, self.keys, train, validation, self.num_classes)
+        return TrialData(self._arrays(size), self.labels, self.keys, train, validation, self.classes)
 
     def _arrays(self, size: int) -> NDArray[np.uint8]:
         if size not in self._open:
@@ -55,6 +55,10 @@ class WorkerContext:
     @cached_property
     def _open(self) -> dict[int, NDArray[np.uint8]]:
         return {}
+
+    def resume(self, job: TrialJob) -> Path:
+        """Where a long trial notes how far it is."""
+        return self.checkpoint(job).with_suffix(".resume")
 
     def checkpoint(self, job: TrialJob) -> Path:
         """Where a trial's tensors lie."""
@@ -147,7 +151,7 @@ def do(task: Task, context: WorkerContext, device: torch.device, on_epoch: OnEpo
     if isinstance(task, TrainTask):
         record = run_trial(
             job, data, on_epoch, objective=context.objective, weights_name=context.weights, device=device,
-            checkpoint=context.checkpoint(job),
+            checkpoint=context.checkpoint(job), resume=context.resume(job),
         )  # fmt: skip
         return Trained(task.task_id, record)
     model = restore(job, data, context.weights, device, context.checkpoint(job))
