@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from harness.config.trial import NAME_RULE
+from harness.config.trial import DEPTH_MAX, NAME_RULE
 from harness.errors import ConfigError, HarnessError
 from harness.results.home import StudyFolder, home
 
@@ -73,9 +75,10 @@ def study(
 @app.command()
 def report(name: Name) -> None:
     """Make a study's report again from what is stored; also while it runs."""
+    folder = _existing(name)
     from harness.report.page import write_report
 
-    _say(f"Report   {_shown(write_report(_existing(name)))}")
+    _say(f"Report   {_shown(write_report(folder))}")
 
 
 @app.command()
@@ -115,9 +118,9 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Remove a study: its folder, its Optuna studies, its MLflow experiment and its report."""
+    folder = _existing(name)
     from harness.study.shelf import remove_study
 
-    folder = _existing(name)
     if not yes and not typer.confirm(f"Remove the study {name} with all its trials, models and its report?"):
         _say("Nothing was removed.")
         return
@@ -131,6 +134,86 @@ def bench(device: Annotated[str, typer.Option(envvar="HARNESS_DEVICE")] = "cpu")
     from harness.bench import run
 
     run(_say, device or "cpu")
+
+
+@app.command()
+def backbones(
+    as_json: Annotated[bool, typer.Option("--json", help="Everything that is known, for machines.")] = False,
+) -> None:
+    """Print every backbone: size, parameters, work, and what each unfreeze_depth makes of them."""
+    from harness.config.costs import cost
+    from harness.config.sheets import SHEETS
+
+    if as_json:
+        rows = [
+            {
+                **asdict(sheet), "licence": sheet.licence, **asdict(cost(name)), "gflops": cost(name).gflops,
+                "parameter_share": [cost(name).parameter_share(depth) for depth in range(DEPTH_MAX + 1)],
+                "backward_share": [cost(name).backward_share(depth) for depth in range(DEPTH_MAX + 1)],
+            }
+            for name, sheet in SHEETS.items()
+        ]  # fmt: skip
+        sys.stdout.write(json.dumps(rows, indent=1) + "\n")
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))  # fits 80 columns
+    depths = range(1, DEPTH_MAX)
+    for heading in ("Backbone", "px", "M par.", "GFLOP", "BN", *(f"p{k}" for k in depths), *(f"b{k}" for k in depths)):
+        table.add_column(heading, justify="left" if heading == "Backbone" else "right", no_wrap=True)
+    for name, sheet in SHEETS.items():
+        known = cost(name)
+        shares = [*(known.parameter_share(k) for k in depths), *(known.backward_share(k) for k in depths)]
+        table.add_row(
+            name, str(sheet.native_size), f"{sum(known.parameters) / 1e6:.1f}", f"{known.gflops:.1f}",
+            str(known.batchnorm_layers), *(f"{share * 100:.0f}" for share in shares),
+        )  # fmt: skip
+    out.print(table, markup=False)
+    _say(
+        "px: native size. M par.: parameters without the head, in millions. GFLOP: one image forward (a multiply-add\n"
+        "is two). BN: BatchNorm layers. p1 to p4: % of the parameters that train at unfreeze_depth 1 to 4.\n"
+        "b1 to b4: the backward pass's work there, in % of that at depth 5."
+    )
+
+
+@app.command()
+def inspect(
+    name: Annotated[str, typer.Argument(envvar="HARNESS_NAME", help="A study file: studies/NAME.yaml.")],
+    backbone: Annotated[str | None, typer.Option(help="The study's first one where it is missing.")] = None,
+    depth: Annotated[int | None, typer.Option(min=0, max=DEPTH_MAX, help="unfreeze_depth; 0 trains the head.")] = None,
+    knob: Annotated[list[str] | None, typer.Option("--set", help="KNOB=VALUE, as in `search`; again for more.")] = None,
+    classes: Annotated[int, typer.Option(min=2, help="That the head tells apart.")] = 2,
+) -> None:
+    """Print what a trial would train, stage by stage, before anything runs."""
+    from harness.config.load import load_study
+    from harness.study.inspection import inspected
+
+    chosen = dict(_pair(text) for text in knob or [])
+    if backbone is not None:
+        chosen["backbone"] = backbone
+    if depth is not None:
+        chosen["unfreeze_depth"] = str(depth)
+    config, parts = inspected(load_study(name).study, chosen, classes)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("Stage", "Parameters", "Train", "In epochs", "Peak rate", "BN", "BatchNorm's statistics"):
+        table.add_column(heading, justify="right" if heading in ("Parameters", "Train", "Peak rate", "BN") else "left")
+    for part in parts:
+        table.add_row(
+            part.name, f"{part.parameters:,}", f"{part.training:,}", part.epochs,
+            "" if part.lr is None else f"{part.lr:.3g}", str(part.batchnorm_layers or ""), part.statistics,
+        )  # fmt: skip
+    _say(
+        f"{config.strategy} of {config.backbone}: unfreeze_depth {config.unfreeze_depth}, {config.unfreeze_schedule}, "
+        f"from the {config.unfreeze_from}, BatchNorm {config.batchnorm}, {config.epochs} epochs, {classes} classes"
+    )
+    out.print(table, markup=False)
+    total, training = sum(p.parameters for p in parts), sum(p.training for p in parts)
+    _say(f"{training:,} of {total:,} parameters train ({training / total:.2%}).")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not value:
+        raise ConfigError(f"--set takes KNOB=VALUE, but got {text!r}")
+    return key, value
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -43,6 +44,15 @@ def folder_of(root: Path, counts: dict[str, int]) -> Path:
         (("study", "microscopy", "--device", "cuda:99"), 4, "cuda:99"),
         (("study", "microscopy", "--as", "a b"), 2, "AS has letters"),
         (("study", "blood-cells"), 3, "Chula RBC-12"),
+        (("inspect", "microscopy", "--set", "hed=mlp"), 2, "hed: unknown; the knobs are backbone"),
+        (("inspect", "microscopy", "--set", "ema"), 2, "--set takes KNOB=VALUE, but got 'ema'"),
+        (("inspect", "microscopy", "--backbone", "resnet81"), 2, "resnet18"),
+        (("inspect", "microscopy", "--backbone", "maxvit_t"), 2, "image_size"),
+        (
+            ("inspect", "microscopy", "--set", "unfreeze_schedule=head_first", "--set", "head_fraction=1"),
+            2,
+            "head_first",
+        ),
         (("report", "nothing"), 2, "there is no study 'nothing' here"),
         (("rm", "nothing"), 2, "there is no study 'nothing' here"),
     ],
@@ -136,3 +146,33 @@ def test_every_committed_study_loads() -> None:
         loaded = load_study(path.stem, studies=ROOT / "studies")
         assert loaded.study.description
         assert path.read_text(encoding="utf-8").startswith("# ")
+
+
+def test_inspect_shows_what_would_train_before_anything_runs(tmp_path: Path) -> None:
+    done = harness(
+        "inspect", "microscopy", "--backbone", "mobilenet_v3_small", "--depth", "2", "--set", "batchnorm=updated_stats",
+        "--set", "unfreeze_schedule=progressive", "--set", "layer_decay=0.5", "--classes", "6",
+        home=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = {line.split()[0]: line.split() for line in done.stdout.splitlines() if line.strip()}
+    assert lines["stage2"][2:4] == ["0", "never"]
+    assert lines["stage3"][3:5] == ["5", "1.5e-05"]
+    assert lines["stage4"][3:5] == ["3-5", "3e-05"]
+    assert lines["head"][1:4] == ["6,150", "6,150", "1-5"]
+    assert "updated" in done.stdout
+    assert not (tmp_path / "home").exists() or not list((tmp_path / "home").iterdir())
+
+
+def test_backbones_are_listed_for_people_and_for_machines(tmp_path: Path) -> None:
+    shown = harness("backbones", home=tmp_path, COLUMNS="80")
+    rows = [line.split() for line in shown.stdout.splitlines()]
+    assert ["resnet18", "224", "11.2", "3.6", "20", "75", "94", "99", "100", "22", "45", "68", "93"] in rows
+    assert sum(len(row) == 13 for row in rows) == 80  # all of them, none cut off
+    told = json.loads(harness("backbones", "--json", home=tmp_path).stdout)
+    assert len(told) == 80
+    resnet = next(row for row in told if row["name"] == "resnet18")
+    assert sum(resnet["parameters"]) == 11_176_512
+    assert resnet["batchnorm_layers"] == 20
+    assert resnet["parameter_share"][1] == pytest.approx(8393728 / 11176512)
+    assert resnet["backward_share"][5] == 1.0
