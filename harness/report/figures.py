@@ -140,6 +140,39 @@ def side_by_side(rows: Sequence[dict[str, Any]], objective: str) -> Picture:
         return picture(figure, "sides", f"Scores of the strategies: {said}.")
 
 
+def configurations(
+    rows: Sequence[tuple[str, Sequence[float]]],
+    strategy: str,
+    key: str,
+    title: str,
+    objective: str,
+    limits: tuple[float, float],
+) -> Picture:
+    """Confirmed configurations, one row each: every seed a circle, the mean filled.
+
+    Args:
+        rows: what tells a configuration from the others, and its validation score at each seed; drawn in this order.
+        limits: of the score axis, shared by pictures that stand side by side.
+    """
+    colour = ink.STRATEGY[strategy]
+    with drawing(380, 64 + 40 * len(rows)) as (figure, axes):
+        for row, (label, scores) in enumerate(rows):
+            axes.text(0, -row + 0.3, label, transform=axes.get_yaxis_transform(), va="center", fontsize=11)
+            axes.scatter(scores, [-row] * len(scores), s=26, facecolor=ink.SURFACE, edgecolor=colour, lw=1.2, zorder=3)
+            mean = float(np.mean(scores))
+            axes.scatter(
+                mean, -row, s=84, color=colour, marker=ink.MARKER[strategy], edgecolor=ink.SURFACE, lw=1.2, zorder=4
+            )
+        axes.set(xlim=limits, ylim=(-len(rows) + 0.55, 0.62), yticks=[], xlabel="validation " + scale(objective))
+        axes.grid(visible=False, axis="y")
+        if title:
+            axes.set_title(title, loc="left", weight="bold")
+        score_axis(axes.xaxis, objective)
+        said = "; ".join(f"{label} {wording.level(float(np.mean(scores)), objective)}" for label, scores in rows)
+        about = f", {title}" if title else ""
+        return picture(figure, key, f"Mean validation score over seeds of each configuration{about}: {said}.")
+
+
 def learning_curves(
     search: pd.DataFrame, confirmed: pd.DataFrame, strategy: str, objective: str, limits: tuple[float, float]
 ) -> Picture:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from harness.report import wording
+from harness.report.confirmed import Group
 from harness.report.scored import Side
 from harness.results.metrics import METRICS
 
@@ -118,6 +119,15 @@ def confusions(counts: NDArray[np.int64], classes: Sequence[str]) -> str:
         return "No class was taken for another"
     share = f"{shares[row, column] * 100:.0f} %"
     return f"Most often confused: {classes[row]}, taken for {classes[column]} in {share} of its images"
+
+
+def configurations(group: Group, label: str) -> str:
+    """Which confirmed configuration scored best, and how many of the others are clearly worse."""
+    worse, others = sum(group.clearly_worse), len(group.clearly_worse)
+    best = f"{wording.capital(wording.STRATEGY[group.strategy])}, confirmed: {label} scored best on validation"
+    if worse == 0:
+        return f"{best}, none of the {others} others clearly worse"
+    return f"{best}, {worse} of the {others} others clearly worse"
 
 
 def _tested(trials: pd.DataFrame, column: str) -> list[tuple[str, pd.DataFrame]]:

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from harness.report import figures, findings, sections, wording
+from harness.report.evidence import evidence
 from harness.report.files import csv_text, write_whole
 from harness.report.images import samples
 from harness.report.story import Story
@@ -59,7 +60,7 @@ def render(story: Story) -> str:
         verdict_pictures=sections.verdict_pictures(story),
         strategies=rows,
         recommendation=sections.recommendation(story),
-        evidence=sections.evidence(story),
+        evidence=evidence(story),
         headings={"strategies": findings.strategies(rows, study.objective)},
         scored=any(row["test_mean"] is not None for row in rows),
         side_picture=figures.side_by_side(rows, study.objective) if story.winners else None,

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from harness.config.study import KNOBS
+from harness.report.evidence import OWN_SECTION
+from harness.report.labels import LABELS
 from harness.report.page import write_report
-from harness.report.sections import LABELS, OWN_SECTION
 from harness.results.events import EventLog
 from harness.results.home import StudyFolder
 
@@ -248,6 +249,52 @@ def test_a_knob_that_matters_has_a_heading_of_its_own(make_study: MakeStudy) -> 
         log.append(event["kind"], event["data"])
     log.close()
     assert "Label smoothing: More label smoothing scored worse in feature extraction" in page_of(folder).text
+
+
+def confirm(folder: StudyFolder, points: dict[tuple[str, int], list[float]]) -> None:
+    """Add confirmation runs of these (policy, batch size) with these scores by seed."""
+    log = EventLog(folder.events)
+    template = next(e.data for e in log if e.kind == "trial_finished" and e.data["state"] == "complete")
+    for (policy, size), scores in points.items():
+        config = template["config"] | {"batchnorm": policy, "batch_size": size, "strategy": "fine_tuning"}
+        for seed, score in enumerate(scores):
+            trial_id = f"confirmation/fine_tuning/{policy}{size}/{seed}"
+            changed = {"trial_id": trial_id, "kind": "confirmation", "slot": seed, "score": score, "config": config}
+            log.append("trial_finished", template | changed | {"strategy": "fine_tuning"})
+    log.close()
+
+
+def test_confirmed_configurations_are_compared_seed_by_seed(make_study: MakeStudy) -> None:
+    folder = make_study(until="search")
+    points = {
+        ("frozen", 8): [0.60, 0.62, 0.61, 0.63],
+        ("frozen", 64): [0.61, 0.60, 0.62, 0.60],
+        ("train_mode", 8): [0.41, 0.42, 0.41, 0.42],
+        ("train_mode", 64): [0.59, 0.63, 0.60, 0.61],
+    }
+    confirm(folder, points)
+    page = page_of(folder)
+    assert (
+        "Fine-tuning, confirmed: frozen, batch size 8 scored best on validation, 1 of the 3 others clearly worse"
+        in page.text
+    )
+    drawn = [text for text in page.values("aria-label") if "of each configuration" in text]
+    assert [text.split(":")[0].rpartition(", ")[2] for text in drawn] == ["batch size 64", "batch size 8"]
+    assert "frozen 61.5 %; train_mode 41.5 %" in drawn[1]
+
+
+def test_configurations_that_are_no_full_table_stand_in_one_picture(make_study: MakeStudy) -> None:
+    folder = make_study(until="search")
+    points = {("frozen", 8): [0.6, 0.7], ("frozen", 64): [0.61, 0.70], ("train_mode", 8): [0.62, 0.69]}
+    confirm(folder, points)
+    page = page_of(folder)
+    [drawn] = [text for text in page.values("aria-label") if "of each configuration" in text]
+    assert "frozen, batch size 64 65.5 %" in drawn
+    assert "none of the 2 others clearly worse" in page.text
+
+
+def test_winner_and_default_alone_make_no_section_of_their_own(make_study: MakeStudy) -> None:
+    assert "scored best on validation" not in page_of(make_study()).text
 
 
 def test_what_is_switched_off_is_not_listed(make_study: MakeStudy) -> None:

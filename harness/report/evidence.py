@@ -1,0 +1,197 @@
+"""The sections between the answer and the data card: pictures, and a heading that says what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from harness.config.study import KNOBS
+from harness.report import confirmed, figures, findings, knobs, wording
+from harness.report.confirmed import Confirmed, Group
+from harness.report.ink import Picture
+from harness.report.labels import LABELS, config_text
+from harness.report.scored import Side
+from harness.report.story import Story
+from harness.results.metrics import METRICS, confusion
+
+METHODS = {"ped_anova": "PED-ANOVA: what separates the best trials", "fanova": "fANOVA: what explains the spread"}
+OWN_SECTION = ("unfreeze_depth", "backbone", "batchnorm", "head_lr", "backbone_lr")
+_SEARCH_NOTE = (
+    "Each mark is one complete trial, each bar a median. The trials differ in other values too: this shows where good "
+    "scores were found, not what caused them."
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """One piece of evidence: a heading that says what was found, pictures, a note."""
+
+    key: str
+    heading: str
+    pictures: list[Picture]
+    note: str = ""
+    legend: list[str] = field(default_factory=list)  # strategies drawn
+    result: bool = True  # shows results, so it says where the data are rendered
+
+
+def evidence(story: Story) -> list[Section]:
+    """The sections between the answer and the data card; those without anything to show are left out."""
+    complete, objective = story.complete, story.study.objective
+    made = [
+        *(_configurations(group, objective) for group in confirmed.groups(story.records, objective)),
+        _curves(story),
+    ]
+    if len(complete):
+        drawn = [name for name in wording.STRATEGY if (complete["strategy"] == name).any()]
+        if complete["unfreeze_depth"].nunique() > 1:
+            heading = findings.of_number(complete, "unfreeze_depth", "unfreeze depth", "Deeper unfreezing")
+            shown = knobs.by_number(
+                complete, "unfreeze_depth", objective, "stages that train (0 is feature extraction)"
+            )
+            made.append(Section("depth", heading, [shown], _SEARCH_NOTE, drawn))
+        for column, name in (("backbone", "backbone"), ("batchnorm", "BatchNorm policy")):
+            if complete[column].nunique() > 1:
+                heading = findings.of_choice(complete, column, name)
+                made.append(
+                    Section(column, heading, [knobs.by_choice(complete, column, objective, name)], _SEARCH_NOTE, drawn)
+                )
+        if complete["head_lr"].nunique() > 1:
+            made.append(_rates(complete, objective, drawn))
+        made += _others(complete, objective, drawn)
+    made += [_importance(story), _confusion(story)]
+    return [section for section in made if section is not None]
+
+
+def _configurations(group: Group, objective: str) -> Section:
+    """The confirmed configurations of a strategy, side by side by one knob where they are a full table of two."""
+    panel = group.panels
+    rest = [name for name in group.knobs if name != panel]
+    scores = [score for member in group.members for score in member.scores]
+    reach = 0.06 * (max(scores) - min(scores)) + 1e-6
+    limits = (min(scores) - reach, max(scores) + reach)
+    pictures = []
+    values = sorted({member.values[panel] for member in group.members}, key=str) if panel else [None]
+    for value in values:
+        rows = [(_told(m, rest), m.scores) for m in group.members if panel is None or m.values[panel] == value]
+        title = f"{LABELS[panel]} {config_text(panel, value)}" if panel else ""
+        key = f"confirmed-{group.strategy}-{value}"
+        pictures.append(figures.configurations(rows, group.strategy, key, title, objective, limits))
+    seeds = wording.count(len(group.members[0].scores), "seed")
+    note = (
+        f"Each configuration was trained over the same {seeds}; a seed draws its own training and validation images. "
+        "Circles: seeds. Filled: their mean. Clearly worse than the best one: by paired t-tests over the seeds with "
+        "Holm's correction at 5 %."
+    )
+    heading = findings.configurations(group, _told(group.members[0], group.knobs))
+    return Section(f"confirmed-{group.strategy}", heading, pictures, note)
+
+
+def _told(member: Confirmed, names: Sequence[str]) -> str:
+    """These knobs of a configuration, `recalibrated, batch size 64`."""
+    return ", ".join(
+        config_text(name, member.values[name])
+        if KNOBS[name].kind == "choice"
+        else f"{LABELS[name]} {config_text(name, member.values[name])}"
+        for name in names
+        if member.values[name] is not None
+    )
+
+
+def _curves(story: Story) -> Section | None:
+    column = f"validation_{story.study.objective}"
+    table = story.epochs.dropna(subset=[column])
+    if table.empty:
+        return None
+    low, high = table[column].quantile(0.01), table[column].max()
+    limits = (float(low - 0.04 * (high - low)), float(high + 0.06 * (high - low)) + 1e-9)
+    pictures, drawn = [], []
+    for strategy in story.study.strategies:
+        own = table[table["strategy"] == strategy]
+        runs = [run.trial_id for run in story.winners[strategy].runs] if strategy in story.winners else []
+        search, confirmed = own[own["kind"] == "search"], own[own["trial_id"].isin(runs)]
+        if len(search) or len(confirmed):
+            pictures.append(figures.learning_curves(search, confirmed, strategy, story.study.objective, limits))
+            drawn.append(strategy)
+    note = f"Validation {METRICS[story.study.objective].label} by epoch. Thin: each trial of the search"
+    note += "; bold: the winner in the confirmation, mean and range of its seeds." if story.winners else "."
+    return Section("curves", findings.curves(list(story.winners.values())), pictures, note)
+
+
+def _rates(complete: pd.DataFrame, objective: str, drawn: list[str]) -> Section:
+    pictures = [knobs.by_rate(complete, objective)]
+    note = "First: every complete trial."
+    for strategy in drawn:
+        part = complete[complete["strategy"] == strategy].dropna(subset=["backbone_lr"])
+        if part["backbone_lr"].nunique() > 2:
+            pictures.append(knobs.rate_map(part, strategy, objective))
+    if len(pictures) > 1:
+        note += " Then: both rates together, the strongest colour for the best score, the best trial ringed."
+    return Section("rates", findings.rates(complete), pictures, note, drawn)
+
+
+def _others(complete: pd.DataFrame, objective: str, drawn: list[str]) -> list[Section]:
+    """The other knobs that took more than one value: a section for each with a finding, one for all the rest."""
+    made, silent = [], []
+    for name, knob in KNOBS.items():
+        if name in OWN_SECTION or complete[name].nunique() < 2:
+            continue
+        label = LABELS[name]
+        if knob.kind == "choice":
+            found, shown = findings.choice(complete, name), knobs.by_choice(complete, name, objective, label)
+        else:
+            found = findings.trend(complete, name, f"More {label}")
+            shown = knobs.by_value(complete, name, objective, label)
+        if found:
+            made.append(Section(name, f"{wording.capital(label)}: {found}", [shown], _SEARCH_NOTE, drawn))
+        else:
+            silent.append((label, shown))
+    if silent:
+        names = wording.listed([label for label, _ in silent])
+        heading = f"No clear effect of {names} in {wording.count(len(complete), 'trial')}"
+        made.append(Section("others", heading, [shown for _, shown in silent], _SEARCH_NOTE, drawn))
+    return made
+
+
+def _importance(story: Story) -> Section | None:
+    pictures = [
+        figures.importances(
+            values,
+            f"{strategy}-{method}",
+            f"{wording.capital(wording.STRATEGY[strategy])}, {METHODS.get(method, method)}",
+        )
+        for strategy, methods in story.importance.items()
+        for method, values in methods.items()
+        if values
+    ]
+    note = "The two methods answer different questions, and both see correlations only."
+    return Section("importance", "What the search found to matter", pictures, note) if pictures else None
+
+
+def recommended_counts(story: Story) -> tuple[Side, NDArray[np.int64]] | None:
+    """The recommended winner with its confusion counts on test, all seeds together."""
+    chosen = story.summary["recommendation"]
+    side = story.winners.get(chosen["strategy"]) if chosen else None
+    if side is None:
+        return None
+    classes = side.probabilities.shape[2]
+    counts = [confusion(p.argmax(axis=1), side.labels, classes) for p in side.probabilities]
+    return side, np.sum(counts, axis=0)
+
+
+def _confusion(story: Story) -> Section | None:
+    found = recommended_counts(story)
+    if found is None:
+        return None
+    side, counts = found
+    names = story.summary["data"]["classes"]
+    if len(names) != counts.shape[0]:
+        names = [f"class {k}" for k in range(counts.shape[0])]
+    note = (
+        f"{wording.capital(wording.STRATEGY[side.strategy])}, the recommended winner, on {side.images}, "
+        f"{wording.count(len(side.seeds), 'seed')} together. Each row is a true class, each column a predicted one."
+    )
+    return Section("confusion", findings.confusions(counts, names), [figures.confusion_matrix(counts, names)], note)
