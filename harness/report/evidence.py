@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from harness.config.costs import cost
 from harness.config.study import KNOBS
+from harness.config.trial import DEPTH_MAX
 from harness.report import confirmed, figures, findings, knobs, wording
 from harness.report.confirmed import Confirmed, Group
 from harness.report.ink import Picture
@@ -48,11 +50,7 @@ def evidence(story: Story) -> list[Section]:
     if len(complete):
         drawn = [name for name in wording.STRATEGY if (complete["strategy"] == name).any()]
         if complete["unfreeze_depth"].nunique() > 1:
-            heading = findings.of_number(complete, "unfreeze_depth", "unfreeze depth", "Deeper unfreezing")
-            shown = knobs.by_number(
-                complete, "unfreeze_depth", objective, "stages that train (0 is feature extraction)"
-            )
-            made.append(Section("depth", heading, [shown], _SEARCH_NOTE, drawn))
+            made.append(_depth(complete, objective, drawn))
         for column, name in (("backbone", "backbone"), ("batchnorm", "BatchNorm policy")):
             if complete[column].nunique() > 1:
                 heading = findings.of_choice(complete, column, name)
@@ -99,6 +97,24 @@ def _told(member: Confirmed, names: Sequence[str]) -> str:
         for name in names
         if member.values[name] is not None
     )
+
+
+def _depth(complete: pd.DataFrame, objective: str, drawn: list[str]) -> Section:
+    """Score against depth; where there is one backbone, with the share of it that each depth trains."""
+    heading = findings.of_number(complete, "unfreeze_depth", "unfreeze depth", "Deeper unfreezing")
+    label, notes = "stages that train (0 is feature extraction)", None
+    used = complete["backbone"].unique()
+    if len(used) == 1 and _from_head(complete):
+        known = cost(str(used[0]))
+        notes = {depth: wording.share(known.parameter_share(depth)) for depth in range(DEPTH_MAX + 1)}
+        label = f"stages that train, and their share of {used[0]}'s parameters"
+    shown = knobs.by_number(complete, "unfreeze_depth", objective, label, notes)
+    return Section("depth", heading, [shown], _SEARCH_NOTE, drawn)
+
+
+def _from_head(complete: pd.DataFrame) -> bool:
+    """Whether every trial unfroze the last stages first."""
+    return bool((complete["unfreeze_from"] == "head").all())
 
 
 def _curves(story: Story) -> Section | None:

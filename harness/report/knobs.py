@@ -5,6 +5,7 @@ The trials differ in many knobs at once, so these figures show where good scores
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,13 @@ from harness.report.axes import lower, scale, score_axis
 from harness.report.ink import Picture, drawing, picture
 
 
-def by_number(trials: pd.DataFrame, column: str, objective: str, label: str) -> Picture:
-    """Score of every complete trial against a knob of few whole numbers, with the median of each value."""
+def by_number(
+    trials: pd.DataFrame, column: str, objective: str, label: str, notes: Mapping[int, str] | None = None
+) -> Picture:
+    """Score of every complete trial against a knob of few whole numbers, with the median of each value.
+
+    `notes` stand below the numbers of the axis.
+    """
     with drawing(440, 280) as (figure, axes):
         for strategy, part in _strategies(trials):
             x = part[column].to_numpy(float) + _spread(part[column], 0.16)
@@ -29,7 +35,10 @@ def by_number(trials: pd.DataFrame, column: str, objective: str, label: str) -> 
                 axes.plot([float(value) - 0.3, float(value) + 0.3], [median] * 2, color=ink.STRATEGY[strategy], lw=2.2)
         axes.set(xlabel=label, ylabel="")
         axes.grid(visible=False, axis="x")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if notes:
+            axes.set_xticks(list(notes), [f"{value}\n{note}" for value, note in notes.items()])
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_title(f"validation {scale(objective)}")
         score_axis(axes.yaxis, objective)
         return picture(figure, f"by-{column}", _medians(trials, column, objective, label))

@@ -68,7 +68,7 @@ def render(story: Story) -> str:
         card_facts=sections.card_facts(story),
         data_argument=sections.data_argument(story),
         zone=sections.zone(story),
-        share=sections.share,
+        share=wording.share,
         images=samples(story.folder.thumbnails, len(story.card.get("classes", []))) if study.report.images else {},
         table=sections.trial_table(story),
         study_yaml=sections.study_yaml(story),

@@ -172,13 +172,6 @@ def zone(story: Story) -> str:
     return f"{wording.difference(story.study.confirmation.equivalence, objective)} {wording.unit(objective)}"
 
 
-def share(value: float | None) -> str:
-    """A share of parameters: `100 %`, `74 %`, `0.03 %`."""
-    if value is None or value != value:
-        return wording.DASH
-    return f"{value * 100:.2g} %" if value < 0.0995 else f"{value * 100:.0f} %"
-
-
 def study_yaml(story: Story) -> str:
     """The resolved study as YAML."""
     return yaml.safe_dump(_without_none(story.study_json), sort_keys=False, allow_unicode=True, width=100)

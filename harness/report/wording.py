@@ -119,3 +119,10 @@ def cleaned(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [cleaned(item) for item in value]
     return value
+
+
+def share(value: float | None) -> str:
+    """A share of parameters: `100 %`, `74 %`, `0.03 %`."""
+    if value is None or value != value:
+        return DASH
+    return f"{value * 100:.2g} %" if value < 0.0995 else f"{value * 100:.0f} %"

@@ -306,6 +306,14 @@ def test_what_is_switched_off_is_not_listed(make_study: MakeStudy) -> None:
         assert label not in off
 
 
+def test_depths_of_a_single_backbone_are_shown_with_their_share(make_study: MakeStudy) -> None:
+    text = page_of(make_study(until="search", vary={"backbone": ("resnet18",)})).text
+    assert "their share of resnet18's parameters" in text
+    for share in ("75 %", "94 %", "99 %"):
+        assert share in text
+    assert "their share of" not in page_of(make_study("two", until="search")).text
+
+
 def test_every_knob_has_a_label() -> None:
     assert set(LABELS) == {*KNOBS, "epochs"}
 

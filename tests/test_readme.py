@@ -1,0 +1,32 @@
+"""What the README shows runs as it stands there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from harness.model.freezing import stage_of
+
+README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_python_example_runs_and_does_what_its_comments_say() -> None:
+    [code] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    parameters = dict(names["model"].named_parameters())
+    training = {name for name, parameter in parameters.items() if parameter.requires_grad}
+    assert {stage_of(name) for name in training} == {"stage3", "stage4", "head"}
+    assert {name for name, parameter in parameters.items() if parameter.grad is not None} == training
+
+
+def test_every_study_and_command_that_is_named_exists() -> None:
+    root = Path(__file__).resolve().parent.parent
+    for name in re.findall(r"make study NAME=([a-z-]+)", README):
+        assert (root / "studies" / f"{name}.yaml").exists(), name
+    cli = (root / "harness" / "cli.py").read_text(encoding="utf-8")
+    for command in re.findall(r"\.venv/bin/harness (\w+)", README):
+        assert f"def {command}(" in cli or f'@app.command("{command}")' in cli, command
+    for link in re.findall(r"\]\((?!http)([^)]+)\)", README):
+        assert (root / link).exists(), link
