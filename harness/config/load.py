@@ -163,10 +163,8 @@ def _readable(fault: Any) -> list[str]:
     text = str(fault["msg"]).removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
         return [f"{where}: unknown key{_near(fault['loc'])}"]
-    if "\n" in text:
+    if where == "search" and not text.startswith("must map"):  # a line for each knob, which it begins with
         return [f"{where}.{line}" for line in text.splitlines()]
-    if where.startswith("search"):  # the field validator has said it already, in better words
-        return [f"{where}: {text}"]
     if fault["type"] not in ("value_error", "missing"):
         text = f"{text[0].lower()}{text[1:]}, but got {fault['input']!r}"
     return [f"{where or 'the file'}: {text}"]

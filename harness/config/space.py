@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.config.sheets import sheet
-from harness.config.study import KNOBS, FloatRange, IntRange, StudyConfig
+from harness.config.study import KNOBS, FloatRange, IntRange, StudyConfig, unknown_knob
 from harness.config.trial import DEFAULTS, Strategy, TrialConfig, canonical
 
 _FIELD_DEFAULTS = {f.name: f.default for f in dataclasses.fields(TrialConfig) if f.default is not dataclasses.MISSING}
@@ -128,7 +128,7 @@ def faults_of_try(study: StudyConfig) -> list[str]:
             if name == "strategy":
                 continue
             if name not in KNOBS:
-                faults.append(f"{where}.{name}: unknown; the knobs are {', '.join(KNOBS)}")
+                faults.append(f"{where}.{name}: {unknown_knob(name)}")
                 continue
             settled = SETTLED[strategy]
             if name in settled:

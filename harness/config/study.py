@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from harness.config.trial import (
     Augmentation,
@@ -131,6 +132,12 @@ KNOBS: dict[str, Knob] = {
 TOP_LEVEL_KNOBS = ("augmentation", "batch_size")  # may stand beside `search` in the file
 
 
+def unknown_knob(name: str) -> str:
+    """What to say of a knob that is none: the one that was probably meant, or all there are."""
+    near = difflib.get_close_matches(name, KNOBS, n=1)
+    return f"unknown; did you mean {near[0]}?" if near else f"unknown; the knobs are {', '.join(KNOBS)}"
+
+
 def _entry(name: str, value: object) -> Any:
     """One entry of `search`: a checked scalar, tuple of scalars, IntRange or FloatRange."""
     knob = KNOBS[name]
@@ -153,9 +160,17 @@ def _entry(name: str, value: object) -> Any:
         if knob.kind == "int":
             if value.get("log"):
                 raise ValueError("log is for ranges of real numbers; list the values instead")
-            return IntRange(low=low, high=high)
-        return FloatRange(low=low, high=high, log=bool(value.get("log", False)))
+            return _range(IntRange, low=low, high=high)
+        return _range(FloatRange, low=low, high=high, log=bool(value.get("log", False)))
     return knob.check(value)
+
+
+def _range(kind: type[IntRange] | type[FloatRange], **values: Any) -> IntRange | FloatRange:
+    """The range, or a ValueError with its rule alone."""
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
 
 
 class SplitConfig(_Model):
@@ -308,11 +323,11 @@ class StudyConfig(_Model):
     @classmethod
     def _check_search(cls, value: object) -> object:
         if not isinstance(value, dict):
-            raise ValueError("must map knobs to values")
+            raise ValueError("must map knobs to values, as in `head_lr: 1e-3`")
         checked, faults = {}, []
         for name, entry in value.items():
             if name not in KNOBS:
-                faults.append(f"{name}: unknown; the knobs are {', '.join(KNOBS)}")
+                faults.append(f"{name}: {unknown_knob(str(name))}")
                 continue
             try:
                 checked[name] = _entry(name, entry)

@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.config.sheets import check_image_size
 from harness.config.space import space
-from harness.config.study import KNOBS, StudyConfig
+from harness.config.study import KNOBS, StudyConfig, unknown_knob
 from harness.config.trial import Strategy, TrialConfig
 from harness.errors import ConfigError
 from harness.model.inspection import Part, parts
@@ -29,7 +29,7 @@ def inspected(study: StudyConfig, chosen: dict[str, str], num_classes: int) -> t
         if name == "unfreeze_depth" and strategy == "feature_extraction":
             continue  # settled by the strategy
         if name not in KNOBS:
-            faults.append(f"{name}: unknown; the knobs are {', '.join(KNOBS)}")
+            faults.append(f"{name}: {unknown_knob(name)}")
             continue
         try:
             values[name] = KNOBS[name].check(value)
