@@ -72,7 +72,7 @@ def _configurations(group: Group, objective: str) -> Section:
     reach = 0.06 * (max(scores) - min(scores)) + 1e-6
     limits = (min(scores) - reach, max(scores) + reach)
     pictures = []
-    values = sorted({member.values[panel] for member in group.members}, key=str) if panel else [None]
+    values = sorted({member.values[panel] for member in group.members}) if panel else [None]
     for value in values:
         rows = [(_told(m, rest), m.scores) for m in group.members if panel is None or m.values[panel] == value]
         title = f"{LABELS[panel]} {config_text(panel, value)}" if panel else ""

@@ -279,8 +279,8 @@ def test_confirmed_configurations_are_compared_seed_by_seed(make_study: MakeStud
         in page.text
     )
     drawn = [text for text in page.values("aria-label") if "of each configuration" in text]
-    assert [text.split(":")[0].rpartition(", ")[2] for text in drawn] == ["batch size 64", "batch size 8"]
-    assert "frozen 61.5 %; train_mode 41.5 %" in drawn[1]
+    assert [text.split(":")[0].rpartition(", ")[2] for text in drawn] == ["batch size 8", "batch size 64"]
+    assert "frozen 61.5 %; train_mode 41.5 %" in drawn[0]
 
 
 def test_configurations_that_are_no_full_table_stand_in_one_picture(make_study: MakeStudy) -> None:
