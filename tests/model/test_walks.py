@@ -72,7 +72,7 @@ def test_a_step_moves_what_trains_and_nothing_else(backbone: str, smallest: Call
     heavy = size >= 224 or sum(parameter.numel() for parameter in model.parameters()) > HEAVY
     torch.manual_seed(0)
     # A deep random network without normalisation has no gradient left at its stem.
-    batchnorm.recalibrate(model, torch.randn(8 if heavy else 32, 3, size, size), batch_size=8)
+    batchnorm.recalibrate(model, torch.randn(32 if size < 224 else 8, 3, size, size), batch_size=8)
     first = None if heavy else {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for policy in POLICIES if SHEETS[backbone].has_batchnorm else POLICIES[:1]:
         start = first

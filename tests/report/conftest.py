@@ -194,7 +194,7 @@ def _search(
     classes: int,
     chosen: dict[str, Any],
 ) -> TrialRecord:
-    config = dataclasses.replace(_default(strategy), **chosen)
+    config = _default(strategy)
     if slot:
         depth = 0 if strategy == "feature_extraction" else int(rng.integers(1, 6))
         config = dataclasses.replace(
@@ -205,6 +205,7 @@ def _search(
             backbone_lr=float(10 ** rng.uniform(-6, -2)) if depth else None,
             batchnorm=str(rng.choice(POLICIES if depth else ("frozen", "recalibrated"))),  # type: ignore[arg-type]
         )
+    config = dataclasses.replace(config, **chosen)
     off = abs(math.log10(config.head_lr) + 2.8) * 0.35 + rng.normal(0, 0.1) + (0.5 if slot == 0 else 0.0)
     if config.backbone_lr:
         off += abs(math.log10(config.backbone_lr) + 3.8) * 0.25
