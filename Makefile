@@ -13,7 +13,7 @@ $(foreach v,$(filter-out NAME,$(VARIABLES)),$(if $(filter command environment,$(
 export HARNESS_NAME
 unexport $(VARIABLES) MAKEFLAGS MAKEOVERRIDES MFLAGS
 export HARNESS_COMMAND := make study
-# Every command and every worker imports torch; without bytecode that takes more than twice as long.
+# Every command and every worker imports torch; without bytecode that takes nearly twice as long.
 unexport PYTHONDONTWRITEBYTECODE
 PY := .venv/bin/python
 # One worker a core, a file stays with one worker; each test trains on one thread.
