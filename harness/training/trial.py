@@ -167,8 +167,7 @@ class _Run:
         self.trainable = sum(p.numel() for name, p in model.named_parameters() if name in names)
         self.batchnorm_layers = batchnorm.count(model)
         with self._checked():
-            output = _dry_output(model, self.data, self.device)
-            contract.check_head(model, self.data.num_classes, output)
+            contract.watch_head(model, self.data.num_classes)
             contract.check_normalisation(normalise, self.weights_name, self.job.config.backbone, self.device)
 
     @contextmanager
@@ -181,8 +180,9 @@ class _Run:
             self.checking += time.monotonic() - started
 
     def _enter(self, model: TransferModel, optimizer: torch.optim.Optimizer, epoch: int) -> contract.Phase:
+        names, movable = enter_phase(model, self.job.config, epoch)
         with self._checked():
-            return enter_phase(model, optimizer, self.job.config, epoch)
+            return contract.Phase(model, optimizer, names, movable)
 
     def _check_gradients(self, phase: contract.Phase, epoch: int) -> None:
         with self._checked():
@@ -320,16 +320,18 @@ def make_optimizer(model: TransferModel, config: TrialConfig) -> torch.optim.Opt
     return torch.optim.AdamW(groups)
 
 
-def enter_phase(
-    model: TransferModel, optimizer: torch.optim.Optimizer, config: TrialConfig, epoch: int
-) -> contract.Phase:
-    """Freeze and unfreeze for the epochs from this one on, and open the contract over them."""
+def enter_phase(model: TransferModel, config: TrialConfig, epoch: int) -> tuple[frozenset[str], frozenset[str]]:
+    """Freeze and unfreeze for the epochs from this one on.
+
+    Returns:
+        Names of the parameters that train now, and of the buffers that may move now.
+    """
     stages = freezing.unfrozen_stages(config, epoch)
     names = freezing.trainable(model, config, epoch)
     policy: BatchNormPolicy = config.batchnorm
     freezing.apply(model, names)
     batchnorm.apply_policy(model, policy, stages)
-    return contract.Phase(model, optimizer, names, contract.movable_buffers(model, policy, stages))
+    return names, contract.movable_buffers(model, policy, stages)
 
 
 def restore(job: TrialJob, data: TrialData, weights_name: str, device: torch.device, checkpoint: Path) -> TransferModel:
@@ -366,12 +368,3 @@ def weights_of(strategy: str, weights_name: str) -> str:
 def device_name(device: torch.device) -> str:
     """`cpu`, or the device with its product name."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-@torch.inference_mode()
-def _dry_output(model: TransferModel, data: TrialData, device: torch.device) -> torch.Tensor:
-    """The outputs for one image, in eval mode."""
-    model.eval()
-    output: torch.Tensor = model(data.batch(data.train[:1], device))
-    model.train()
-    return output

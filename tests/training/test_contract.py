@@ -176,7 +176,7 @@ def test_a_head_for_another_number_of_classes_fails_the_trial(
     monkeypatch.setattr(trial, "prepare", wide)
     record = run(config, data)
     assert record.state == "failed"
-    assert "must give 3 numbers an image, but gives (1, 4)" in (record.reason or "")
+    assert "must give 3 numbers an image, but gives (8, 4)" in (record.reason or "")
 
 
 @pytest.mark.parametrize("wrong", [{"mean": (0.5, 0.456, 0.406)}, {"std": (0.229, 0.224, 0.5)}])
