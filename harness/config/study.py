@@ -311,6 +311,12 @@ class StudyConfig(_Model):
     threads: int | None = Field(
         None, ge=1, description="CPU threads of each worker; all cores shared evenly where it is missing"
     )
+    cache_gb: float | None = Field(
+        None,
+        ge=0,
+        description="disk for activations of frozen stages, shared by trials and studies (1 GB = 1e9 bytes); 0 shares "
+        "nothing; a quarter of the free memory or disk, whichever is less, where it is missing",
+    )
     executor: Literal["processes", "inline"] = Field(
         "processes", description="inline trains in the coordinator, for debugging"
     )

@@ -71,6 +71,12 @@ def unfrozen_stages(config: TrialConfig, epoch: int) -> tuple[str, ...]:
     return STAGES[:count] if config.unfreeze_from == "stem" else STAGES[DEPTH_MAX - count :]
 
 
+def frozen_prefix(config: TrialConfig, epoch: int) -> int:
+    """How many stages, from the stem on, lie before the first one that trains in an epoch: 0..5."""
+    unfrozen = unfrozen_stages(config, epoch)
+    return STAGES.index(unfrozen[0]) if unfrozen else DEPTH_MAX
+
+
 def last_phase(config: TrialConfig) -> int:
     """The first epoch in which everything trains that ever does."""
     final = unfrozen_stages(config, config.epochs)

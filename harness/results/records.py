@@ -36,7 +36,8 @@ class TrialRecord:
 
     `score` is the objective on validation at `best_epoch`, the epoch chosen on validation; both are None
     where no epoch was completed or the trial diverged. `seconds_alone` is what the trial costs by itself
-    on this machine: set-up, recalibration, training and evaluation; waiting is not counted.
+    on this machine: set-up, recalibration, training and evaluation; waiting is not counted, and work that was shared
+    with other trials counts as if this one had done what it used of it. `seconds_spent` is what it really took.
     """
 
     trial_id: str  # "<strategy>/<slot>" or "confirmation/<strategy>/<config key>/<seed index>"
@@ -57,6 +58,8 @@ class TrialRecord:
     started_at: str  # UTC, ISO 8601
     attempt: int = 1  # 1 unless a worker died before
     device_memory_bytes: int | None = None  # peak on the device; None on a CPU
+    seconds_spent: float | None = None  # None in records from before it was measured
+    cache_reason: str | None = None  # why frozen work was not shared, or not all of it; None: it was, in every epoch
     contract_seconds: float = 0.0  # of seconds_alone, what checking the freezing took
     batchnorm_layers: int = 0
     warnings: tuple[str, ...] = ()

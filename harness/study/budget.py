@@ -30,6 +30,7 @@ class Budget:
         runs = (self._study.confirmation.top + 1) * self._study.confirmation.seeds
         total = 0.0
         for strategy in self._study.strategies:
-            seconds = [r.seconds_alone for r in self._history.records(strategy) if r.state == "complete"]
+            done = [record for record in self._history.records(strategy) if record.state == "complete"]
+            seconds = [r.seconds_alone if r.seconds_spent is None else r.seconds_spent for r in done]
             total += runs * max(seconds, default=0.0)
         return total / self._study.workers

@@ -23,8 +23,8 @@ from harness.results import metrics
 from harness.results.records import TrialRecord
 from harness.study import export
 from harness.study.executors.base import Died, EpochDone, Message, Scored, ScoreTask, Trained
-from harness.study.prepare import confirmation_split
 from harness.study.session import Session
+from harness.study.splits import confirmation_split
 from harness.training.seeds import derive
 from harness.training.trial import TrialJob
 

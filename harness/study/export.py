@@ -10,11 +10,11 @@ from torch import nn
 
 from harness.errors import ContractError
 from harness.model.transfer import TransferModel
-from harness.study.prepare import confirmation_split
 from harness.study.session import Session
+from harness.study.splits import confirmation_split
 from harness.training import contract
 from harness.training.inputs import TrialData
-from harness.training.loop import Normalise, predict
+from harness.training.loop import predict_images
 from harness.training.trial import TrialJob, restore
 
 
@@ -75,8 +75,7 @@ def log_recommended(session: Session, conclusion: dict[str, Any]) -> None:
 def _check_answers(deployable: Deployable, model: TransferModel, data: TrialData) -> None:
     """On a few validation images the exported model gives what the trial's own evaluation gave."""
     cpu, rows = torch.device("cpu"), data.validation[:8]
-    normalise = Normalise(model.mean, model.std, cpu)
-    expected = predict(model, data, rows, len(rows), normalise=normalise, device=cpu)
+    expected = predict_images(model, data, rows, len(rows), cpu)
     with torch.inference_mode():
         given = deployable(data.batch(rows, cpu)).softmax(dim=1).numpy()
     contract.check_export(expected, given)

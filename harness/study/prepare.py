@@ -25,12 +25,14 @@ from harness.errors import ConfigError, DataError
 from harness.model import weights
 from harness.results.home import StudyFolder, home
 from harness.study.executors.base import WorkerContext
+from harness.study.plan import Sizes, default_budget, make_plan
+from harness.study.splits import SEARCH_SPLIT, confirmation_split
 from harness.training.seeds import derive
+from harness.training.sharing import Plan
 from harness.training.trial import weights_of
 
-SEARCH_SPLIT = "search"
 # What may change on an existing study: none of it can change a number that was written.
-FREE_TO_CHANGE = ("description", "report", "tracking_uri", "trials", "time", "workers", "executor")
+FREE_TO_CHANGE = ("description", "report", "tracking_uri", "trials", "time", "workers", "executor", "cache_gb")
 Progress = Callable[[str, int, int], None]  # what, done, of
 
 
@@ -50,11 +52,6 @@ class Prepared:
     def test_rows(self) -> NDArray[np.int64]:
         """Rows of the test part, the same in every split."""
         return np.flatnonzero(self.parts == "test").astype(np.int64)
-
-
-def confirmation_split(index: int) -> str:
-    """Name of the split that belongs to a confirmation seed."""
-    return f"confirmation/{index}"
 
 
 def backbones(study: StudyConfig) -> list[str]:
@@ -98,6 +95,7 @@ def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prep
     }
     labels = dataset.table["label"].to_numpy(np.int64).copy()
     labels[parts == "test"] = -1
+    sizes_of_parts = Sizes(len(parts), int((parts == "train").sum()), int((parts == "validation").sum()))
     context = WorkerContext(
         images=files,
         image_size=None if study.data.image_size == "native" else int(study.data.image_size),
@@ -109,8 +107,16 @@ def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prep
         weights=study.weights,
         threads=threads_for(study, len(devices)),
         checkpoints=folder.checkpoints,
+        plan=sharing_plan(study, sizes_of_parts, cache / "prefix"),
     )
     return Prepared(name, study, folder, dataset, parts, context, fingerprint(study, dataset, context, devices[0]))
+
+
+def sharing_plan(study: StudyConfig, sizes: Sizes, folder: Path) -> Plan:
+    """Which activations are kept: within `cache_gb`, or what memory and disk leave."""
+    folder.mkdir(parents=True, exist_ok=True)
+    budget = default_budget(folder) if study.cache_gb is None else int(study.cache_gb * 1e9)
+    return make_plan(study, sizes, folder, budget)
 
 
 def first_split(dataset: Dataset, study: StudyConfig) -> NDArray[np.str_]:

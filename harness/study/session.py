@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from harness.errors import ConfigError
 from harness.results.events import Event, EventLog
 from harness.results.records import EpochRecord, TrialRecord
+from harness.study import room
 from harness.study.executors import make_executor
 from harness.study.executors.base import Executor, Handler, Message, Task, TrainTask
 from harness.study.history import MAX_ATTEMPTS, History
@@ -82,11 +83,17 @@ class Session:
     @contextmanager
     def executing(self) -> Iterator[None]:
         """Workers live inside the block; they are gone, in mid-trial too, when it is left."""
-        self._executor = make_executor(self.study.executor, self.prepared.context, self.devices)
-        try:
-            yield
-        finally:
-            self._executor.close()
+        context = self.prepared.context
+        sources = [path.stem for path in context.images.values()]
+        folder = context.plan.folder
+        assert folder is not None  # prepare made a plan
+        with room.pinned(folder, self.prepared.name, sources):
+            room.make_room(folder, sources, context.plan.bytes, context.plan.budget)
+            self._executor = make_executor(self.study.executor, context, self.devices)
+            try:
+                yield
+            finally:
+                self._executor.close()
 
     @property
     def places(self) -> int:

@@ -11,9 +11,10 @@ from harness.results.records import TrialRecord
 from harness.study.budget import Budget
 from harness.study.executors.base import Died, EpochDone, Message, Trained
 from harness.study.history import MAX_REDRAWS, Slot
-from harness.study.prepare import SEARCH_SPLIT, write_text
+from harness.study.prepare import write_text
 from harness.study.search import StrategySearch, open_storage, params_of
 from harness.study.session import Session
+from harness.study.splits import SEARCH_SPLIT
 from harness.training.seeds import derive
 from harness.training.trial import TrialJob
 

@@ -155,9 +155,11 @@ def trial_metrics(record: TrialRecord, finished_at: str) -> list[Point]:
     Their times follow from the record alone, so that a batch sent twice is the same batch.
     """
     clock = milliseconds(record.started_at)
+    spent = record.seconds_alone if record.seconds_spent is None else record.seconds_spent
+    pace = 1000 * spent / record.seconds_alone if record.seconds_alone > 0 else 1000  # work was shared: it went faster
     curve: list[Point] = []
     for epoch in record.epochs:
-        clock += round(epoch.seconds * 1000)
+        clock += round(epoch.seconds * pace)
         values = {
             "train_loss": epoch.train_loss,
             **{f"validation_{name}": value for name, value in epoch.validation.items()},
@@ -172,6 +174,7 @@ def trial_metrics(record: TrialRecord, finished_at: str) -> list[Point]:
         "best_epoch": record.best_epoch,
         "duration_seconds": max(end - milliseconds(record.started_at), 0) / 1000,
         "seconds_alone": record.seconds_alone,
+        "seconds_spent": record.seconds_spent,
         "trainable_parameters": record.trainable_parameters,
         "trainable_share": record.trainable_share,
         "device_memory_bytes": record.device_memory_bytes,
@@ -185,6 +188,7 @@ def outcome_tags(record: TrialRecord) -> dict[str, str]:
         "state": record.state,
         "reason": record.reason,
         "device": record.device,
+        "cache_reason": record.cache_reason,
         "warnings": "\n".join(record.warnings) or None,
     }
     return texts(values, TAG_LIMIT)

@@ -9,7 +9,7 @@ normalised as the weights expect, and the model that is handed out is the one th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import zip_longest
 
 import numpy as np
@@ -46,6 +46,8 @@ class Phase:
     Args:
         training: names of the parameters that train now.
         movable: names of the buffers that may move now.
+        known: by name, copies of what tensors must still be when the phase begins and, if they stay, when it ends:
+            those the model started from. What is not in it is copied.
     """
 
     def __init__(
@@ -54,13 +56,17 @@ class Phase:
         optimizer: torch.optim.Optimizer,
         training: frozenset[str],
         movable: frozenset[str],
+        known: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
         self._model = model
         self._training = training
+        known = known or {}
         parameters = dict(model.named_parameters())
         self._before = {name: parameters[name].detach().clone() for name in training}
         self._frozen = {
-            name: tensor.detach().clone() for name, tensor in _tensors(model) if name not in training | movable
+            name: known[name] if name in known else tensor.detach().clone()
+            for name, tensor in _tensors(model)
+            if name not in training and name not in movable
         }
         self._stepped: set[int] = set()  # ids of the parameters the optimizer went over with a gradient
         self._hook = optimizer.register_step_post_hook(self._note_step)

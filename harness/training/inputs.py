@@ -29,6 +29,7 @@ class TrialData:
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
     classes: tuple[str, ...]
+    source: str = ""  # names the content of `images`; without it nothing is shared between trials
 
     @property
     def num_classes(self) -> int:

@@ -13,23 +13,11 @@ from numpy.typing import NDArray
 from harness.config.trial import TrialConfig
 from harness.errors import DivergedError
 from harness.model.transfer import TransferModel
-from harness.training.inputs import TrialData, balanced_order, draw_views, epoch_order, padded
+from harness.training.feed import Feed, Normalise
+from harness.training.inputs import TrialData, balanced_order, epoch_order, padded
 from harness.training.loss import Loss
-from harness.training.mixing import mix
 from harness.training.schedule import factor
 from harness.training.seeds import derive
-
-
-class Normalise:
-    """Subtract the mean and divide by the standard deviation of the weights, channel by channel."""
-
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> None:
-        self._mean = torch.tensor(mean, device=device)[:, None, None]
-        self._std = torch.tensor(std, device=device)[:, None, None]
-
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) in [0, 1] -> the same shape, normalised."""
-        return (images - self._mean) / self._std
 
 
 @dataclass(frozen=True)
@@ -39,7 +27,6 @@ class Course:
     data: TrialData
     config: TrialConfig
     seed: int
-    normalise: Normalise
     loss: Loss
     device: torch.device
 
@@ -48,12 +35,13 @@ def train_epoch(
     model: TransferModel,
     optimizer: torch.optim.Optimizer,
     course: Course,
+    feed: Feed,
     epoch: int,
     *,
     after_first_backward: Callable[[], None] = lambda: None,
     after_step: Callable[[], None] = lambda: None,
 ) -> float:
-    """One epoch of optimizer steps; returns the mean training loss in nats.
+    """One epoch of optimizer steps, for which `feed.begin` was called; returns the mean training loss in nats.
 
     Every group's rate is its `peak_lr` times the schedule's factor for the step of the whole trial.
 
@@ -61,7 +49,7 @@ def train_epoch(
         DivergedError: a loss is not finite.
     """
     data, config, device = course.data, course.config, course.device
-    order, occurrence = _order(course, epoch)
+    order, occurrence = rows_of(course, epoch)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     losses: list[torch.Tensor] = []
     model.train()
@@ -69,14 +57,12 @@ def train_epoch(
         rate = factor((epoch - 1) * len(order) + index, len(order) * config.epochs, config.warmup_fraction)
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * rate
-        views_seed = derive(course.seed, "views")
-        images = draw_views(data, config.augmentation, views_seed, epoch, rows, device, occurrence[index])
-        mixed = mix(images, config, course.seed, epoch, index)
         labels = torch.from_numpy(data.labels[rows]).to(device)
         # Dropout and stochastic depth draw from here: the same for every trial at the same step.
         torch.manual_seed(derive(course.seed, "suffix", epoch, index))
         optimizer.zero_grad(set_to_none=True)
-        loss = course.loss(model(course.normalise(images if mixed is None else mixed.images)), labels, mixed)
+        logits, mixed = feed.train(model, epoch, index, rows, occurrence[index])
+        loss = course.loss(logits, labels, mixed)
         loss.backward()  # type: ignore[no-untyped-call]
         if index == 0:
             after_first_backward()
@@ -97,7 +83,7 @@ def train_epoch(
     return float(values.double().mean())
 
 
-def _order(course: Course, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def rows_of(course: Course, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The rows of an epoch and how often each came before in it, both (steps, batch_size)."""
     data, config, seed = course.data, course.config, derive(course.seed, "order")
     if config.imbalance == "balanced_sampling":
@@ -106,26 +92,29 @@ def _order(course: Course, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.in
     return order, np.zeros_like(order)
 
 
+def predict_images(
+    model: TransferModel, data: TrialData, rows: NDArray[np.int64], batch_size: int, device: torch.device
+) -> NDArray[np.float32]:
+    """As `predict`, through the whole model."""
+    normalise = Normalise(model.mean, model.std, device)
+    return predict(model, lambda batch: model(normalise(data.batch(batch, device))), rows, batch_size)
+
+
 @torch.inference_mode()
 def predict(
-    model: TransferModel,
-    data: TrialData,
-    rows: NDArray[np.int64],
-    batch_size: int,
-    *,
-    normalise: Normalise,
-    device: torch.device,
+    model: TransferModel, logits: Callable[[NDArray[np.int64]], torch.Tensor], rows: NDArray[np.int64], batch_size: int
 ) -> NDArray[np.float32]:
     """Class probabilities of un-augmented images, (len(rows), C); leaves the mode of the model as it was.
+
+    Args:
+        logits: `batch_size` rows -> their logits (batch_size, C); called with the model in eval mode.
 
     Raises:
         DivergedError: an output is not finite (its score would still look valid: the share of class 0).
     """
     was_training = model.training
     model.eval()
-    outputs = [
-        model(normalise(data.batch(batch, device))).float().softmax(dim=1).cpu() for batch in padded(rows, batch_size)
-    ]
+    outputs = [logits(batch).float().softmax(dim=1).cpu() for batch in padded(rows, batch_size)]
     model.train(was_training)
     probabilities = torch.cat(outputs)[: len(rows)].numpy()
     if not np.isfinite(probabilities).all():

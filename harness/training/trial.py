@@ -20,15 +20,18 @@ from harness.errors import ContractError, DivergedError, ResourceError
 from harness.model import batchnorm, freezing
 from harness.model.freezing import names_any_epoch
 from harness.model.param_groups import param_groups
-from harness.model.transfer import TransferModel, build
+from harness.model.transfer import TransferModel
 from harness.results import metrics
 from harness.results.records import EpochRecord, Kind, State, TrialRecord
 from harness.training import checkpoint as checkpoint_files
 from harness.training import contract, loop
 from harness.training.average import Average
+from harness.training.feed import Feed, ImageFeed, Normalise
 from harness.training.inputs import TrialData
 from harness.training.loss import Loss
-from harness.training.seeds import derive
+from harness.training.prefix import Account
+from harness.training.sharing import Sharing
+from harness.training.starting import Starting, build_for
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ def run_trial(
     checkpoint: Path | None = None,
     resume: Path | None = None,
     resume_every: float = RESUME_EVERY,
+    sharing: Sharing | None = None,
 ) -> TrialRecord:
     """Train one configuration and say what happened; a failure is a state of the record, never a score.
 
@@ -72,14 +76,18 @@ def run_trial(
             None keeps nothing.
         resume: where the trial notes how far it is, and goes on from if it was killed; removed when it ends.
         resume_every: seconds between two such notes; each is made when an epoch ends.
+        sharing: what this process shares between trials; no bit of a record depends on it but times and
+            `cache_reason`. None shares nothing.
     """
-    run = _Run(job, data, on_epoch, objective, weights_name, device, checkpoint, resume, resume_every)
+    sharing = sharing or Sharing()
+    run = _Run(job, data, on_epoch, objective, weights_name, device, checkpoint, resume, resume_every, sharing)
     try:
         record = run.to_record(*run.train())
     except DivergedError as error:
         record = run.to_record("diverged", str(error))
     except ContractError as error:
         record = run.to_record("failed", f"training contract: {error}")
+        sharing.models.forget()  # what was lent may have been changed
     except (torch.OutOfMemoryError, MemoryError) as error:
         record = run.to_record("out_of_memory", str(error).splitlines()[0] if str(error) else "host memory")
     if resume is not None:
@@ -101,7 +109,11 @@ class _Run:
         checkpoint: Path | None,
         resume: Path | None,
         resume_every: float,
+        sharing: Sharing,
     ) -> None:
+        self.sharing, self.account, self.shared_work = sharing, Account(), 0.0
+        self.set_up = 0.0  # seconds that making the starting model took an earlier trial
+        self.cache_reasons: dict[str, None] = {}
         self.job, self.data, self.on_epoch = job, data, on_epoch
         self.objective, self.device, self.checkpoint = objective, device, checkpoint
         self.resume, self.resume_every = resume, resume_every
@@ -122,32 +134,34 @@ class _Run:
 
     def train(self) -> tuple[State, str | None]:
         job, config, data = self.job, self.job.config, self.data
-        model = prepare(job, data, self.weights_name, self.device)
+        model, starting = self._start()
         optimizer = make_optimizer(model, config)
         average = Average(model, checkpoint_files.moved_names(model, config), config.ema) if config.ema else None
-        normalise = loop.Normalise(model.mean, model.std, self.device)
+        normalise = Normalise(model.mean, model.std, self.device)
         loss = Loss(config, data.labels[data.train], data.num_classes, self.device)
-        course = loop.Course(data, config, job.seed, normalise, loss, self.device)
+        course = loop.Course(data, config, job.seed, loss, self.device)
+        feed: Feed = ImageFeed(data, config, job.seed, normalise, self.device)
         self._count(model, normalise)
         phase: contract.Phase | None = None
         stages: tuple[str, ...] | None = None
         for epoch in range(self._go_on(model, optimizer, average) + 1, config.epochs + 1):
-            started = time.monotonic()
+            started, charged, shared = time.monotonic(), self.account.seconds, self.shared_work
             if freezing.unfrozen_stages(config, epoch) != stages:
                 self._close(phase)
                 stages = freezing.unfrozen_stages(config, epoch)
-                phase = self._enter(model, optimizer, epoch)
+                phase = self._enter(model, optimizer, starting, epoch)
+                feed = self._feed(starting, normalise, epoch)
             assert phase is not None  # the first epoch always opens a phase
+            feed = self._begin(feed, course, normalise, epoch)
             train_loss = loop.train_epoch(
-                model, optimizer, course, epoch,
+                model, optimizer, course, feed, epoch,
                 after_first_backward=partial(self._check_gradients, phase, epoch),
                 after_step=average.update if average else lambda: None,
             )  # fmt: skip
             with average.swapped_in() if average else nullcontext():
-                probabilities = loop.predict(
-                    model, data, data.validation, config.batch_size, normalise=normalise, device=self.device
-                )
-                record = self._epoch(epoch, train_loss, probabilities, optimizer, time.monotonic() - started)
+                probabilities = loop.predict(model, partial(feed.evaluate, model), data.validation, config.batch_size)
+                alone = time.monotonic() - started - (self.shared_work - shared) + (self.account.seconds - charged)
+                record = self._epoch(epoch, train_loss, probabilities, optimizer, alone)
                 if record is self.best:
                     self.best_tensors = checkpoint_files.copied(model, checkpoint_files.moved_names(model, config))
             if not self._ask(record) and epoch < config.epochs:
@@ -161,7 +175,41 @@ class _Run:
             checkpoint_files.save_best(self.checkpoint, self.best_tensors, data.classes)
         return "complete", None
 
-    def _count(self, model: TransferModel, normalise: loop.Normalise) -> None:
+    def _start(self) -> tuple[TransferModel, Starting]:
+        """The model before its first step."""
+        model, starting, at_hand = self.sharing.models.take(
+            self.job.config, self.job.seed, self.data, self.weights_name, self.device
+        )
+        self.set_up = starting.seconds if at_hand else 0.0
+        return model, starting
+
+    def _feed(self, starting: Starting, normalise: Normalise, epoch: int) -> Feed:
+        """Where logits come from in the phase that this epoch opens."""
+        job, began = self.job, time.monotonic()
+        feed, reason = self.sharing.feed(
+            job.config, epoch, job.seed, job.split, self.data, starting, self.account, self._add_shared, self.device
+        )
+        self._add_shared(time.monotonic() - began)
+        if reason is not None:
+            self.cache_reasons[reason] = None
+        return feed or self._images(normalise)
+
+    def _images(self, normalise: Normalise) -> ImageFeed:
+        return ImageFeed(self.data, self.job.config, self.job.seed, normalise, self.device)
+
+    def _begin(self, feed: Feed, course: loop.Course, normalise: Normalise, epoch: int) -> Feed:
+        """Have what the epoch needs at hand; where the disk is full, from images after all."""
+        try:
+            feed.begin(epoch, *loop.rows_of(course, epoch))
+        except ResourceError as error:
+            self.cache_reasons[self.sharing.disk_is_full(error)] = None
+            return self._images(normalise)
+        return feed
+
+    def _add_shared(self, seconds: float) -> None:
+        self.shared_work += seconds
+
+    def _count(self, model: TransferModel, normalise: Normalise) -> None:
         names = names_any_epoch(model, self.job.config)
         self.total = sum(p.numel() for p in model.parameters())
         self.trainable = sum(p.numel() for name, p in model.named_parameters() if name in names)
@@ -179,10 +227,12 @@ class _Run:
         finally:
             self.checking += time.monotonic() - started
 
-    def _enter(self, model: TransferModel, optimizer: torch.optim.Optimizer, epoch: int) -> contract.Phase:
+    def _enter(
+        self, model: TransferModel, optimizer: torch.optim.Optimizer, starting: Starting, epoch: int
+    ) -> contract.Phase:
         names, movable = enter_phase(model, self.job.config, epoch)
         with self._checked():
-            return contract.Phase(model, optimizer, names, movable)
+            return contract.Phase(model, optimizer, names, movable, starting.known)
 
     def _check_gradients(self, phase: contract.Phase, epoch: int) -> None:
         with self._checked():
@@ -273,8 +323,12 @@ class _Run:
             self._ask(self.epochs[-1])
         return len(self.epochs)
 
-    def _seconds(self) -> float:
+    def _spent(self) -> float:
         return self.earlier + time.monotonic() - self.clock - self.waited
+
+    def _seconds(self) -> float:
+        """What the trial would have taken alone."""
+        return self._spent() - self.shared_work + self.account.seconds + self.set_up
 
     def to_record(self, state: State, reason: str | None) -> TrialRecord:
         job = self.job
@@ -284,27 +338,14 @@ class _Run:
             seed=job.seed, state=state, reason=reason, epochs=tuple(self.epochs),
             best_epoch=self.best.epoch if scored and self.best else None,
             score=self.best.validation[self.objective] if scored and self.best else None,
-            seconds_alone=self._seconds(), contract_seconds=self.checking,
+            seconds_alone=self._seconds(), seconds_spent=self._spent(),
+            cache_reason="; ".join(self.cache_reasons) or None, contract_seconds=self.checking,
             trainable_parameters=self.trainable, total_parameters=self.total,
             device=device_name(self.device), started_at=self.started_at, attempt=job.attempt,
             device_memory_bytes=torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None,
             batchnorm_layers=self.batchnorm_layers, warnings=tuple(self.warnings),
             checkpoint=self.checkpoint.name if self.checkpoint and state == "complete" else None,
         )  # fmt: skip
-
-
-def prepare(job: TrialJob, data: TrialData, weights_name: str, device: torch.device) -> TransferModel:
-    """The model of a trial before its first step: weights, a new head, statistics re-estimated where asked."""
-    config = job.config
-    model = _built(job, data, weights_name).to(device)
-    if config.batchnorm == "recalibrated":
-        normalise = loop.Normalise(model.mean, model.std, device)
-        batches = [
-            normalise(data.batch(data.train[i : i + config.batch_size], device))
-            for i in range(0, len(data.train), config.batch_size)
-        ]
-        batchnorm.recalibrate(model, batches)
-    return model
 
 
 def make_optimizer(model: TransferModel, config: TrialConfig) -> torch.optim.Optimizer:
@@ -341,23 +382,13 @@ def restore(job: TrialJob, data: TrialData, weights_name: str, device: torch.dev
         ResourceError: the checkpoint is gone, or belongs to another configuration.
         ContractError: it was trained on other classes, or in another order.
     """
-    model = _built(job, data, weights_of(job.strategy, weights_name))
+    model = build_for(job.config, job.seed, data, weights_of(job.strategy, weights_name))
     tensors, classes = checkpoint_files.load_best(checkpoint)
     contract.check_classes(classes, data.classes)
     unexpected = model.load_state_dict(tensors, strict=False).unexpected_keys
     if unexpected:
         raise ResourceError(f"{checkpoint.name} belongs to another configuration: it holds {unexpected[0]}")
     return model.to(device).eval()
-
-
-def _built(job: TrialJob, data: TrialData, weights_name: str) -> TransferModel:
-    """The model with its weights and a new head."""
-    config = job.config
-    return build(
-        config.backbone, data.num_classes, weights_name,
-        image_size=data.images.shape[1], seed=derive(job.seed, "initialisation"), head=config.head,
-        head_hidden=config.head_hidden, head_dropout=config.head_dropout, head_init=config.head_init,
-    )  # fmt: skip
 
 
 def weights_of(strategy: str, weights_name: str) -> str:

@@ -31,6 +31,7 @@ from harness.study.executors.base import (
     WorkerContext,
 )
 from harness.study.executors.processes import ProcessExecutor
+from harness.training.sharing import Plan
 from harness.training.trial import TrialJob
 
 CONFIG = TrialConfig(
@@ -46,7 +47,7 @@ def context(tmp_path: Path) -> WorkerContext:
     return WorkerContext(
         images={32: tmp_path / "images.npy"}, image_size=32, labels=(rows % 2).astype(np.int64),
         keys=rows.astype(np.uint64), splits={"search": (rows[:24], rows[24:32])}, classes=("dark", "light"),
-        objective="accuracy", weights="none", threads=1, checkpoints=tmp_path / "checkpoints",
+        objective="accuracy", weights="none", threads=1, checkpoints=tmp_path / "checkpoints", plan=Plan(),
     )  # fmt: skip
 
 

@@ -60,6 +60,22 @@ def test_a_resumed_study_has_the_numbers_of_an_uninterrupted_one(
     assert {r.trial_id: (r.config, r.score, [e.train_loss for e in r.epochs]) for r in records(at_home)} == whole
 
 
+@pytest.mark.parametrize("executor", ["inline", "processes"])
+def test_a_study_that_shares_frozen_work_has_the_numbers_of_one_that_does_not(world: World, executor: str) -> None:
+    world.write("shared", executor=executor, epochs=3)
+    world.write("alone", executor=executor, epochs=3, cache_gb=0)
+    world.run("shared")
+    world.run("alone")
+    shared, alone = (
+        {r.trial_id: (r.config, r.score, [e.train_loss for e in r.epochs]) for r in records(world, name)}
+        for name in ("shared", "alone")
+    )
+    assert shared == alone
+    reasons = {r.trial_id: r.cache_reason for r in records(world, "shared")}
+    assert reasons["feature_extraction/0"] is None
+    assert all("cache_gb" in (r.cache_reason or "") for r in records(world, "alone"))
+
+
 def test_more_trials_continue_a_finished_study_and_the_first_verdict_stays(world: World) -> None:
     world.write(trials=1)
     world.run()

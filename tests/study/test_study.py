@@ -127,7 +127,8 @@ def test_the_logged_model_gives_the_validation_score_again(at_home: World, monke
     import torch
 
     from harness.results.metrics import score
-    from harness.study.prepare import confirmation_split, prepare
+    from harness.study.prepare import prepare
+    from harness.study.splits import confirmation_split
 
     [event] = at_home.events("tiny", "model_logged")
     trial = next(r for r in records(at_home) if r.trial_id == event.data["trial_id"])

@@ -16,6 +16,7 @@ from harness.model import batchnorm, freezing
 from harness.results.records import TrialRecord
 from harness.training import contract, loop, trial
 from harness.training.inputs import TrialData
+from harness.training.starting import StartingModels
 from harness.training.trial import TrialJob, restore, run_trial
 
 CPU = torch.device("cpu")
@@ -166,14 +167,14 @@ def test_a_frozen_weight_that_decays_fails_the_trial(
 def test_a_head_for_another_number_of_classes_fails_the_trial(
     data: TrialData, config: TrialConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = trial.prepare
+    real = StartingModels.take
 
     def wide(*args: Any) -> Any:
-        model = real(*args)
+        model, *rest = real(*args)
         model.head = torch.nn.Linear(model.head.in_features, 4)
-        return model
+        return model, *rest
 
-    monkeypatch.setattr(trial, "prepare", wide)
+    monkeypatch.setattr(StartingModels, "take", wide)
     record = run(config, data)
     assert record.state == "failed"
     assert "must give 3 numbers an image, but gives (8, 4)" in (record.reason or "")
@@ -183,15 +184,15 @@ def test_a_head_for_another_number_of_classes_fails_the_trial(
 def test_a_normalisation_that_does_not_belong_to_the_weights_fails_the_trial(
     data: TrialData, config: TrialConfig, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any]
 ) -> None:
-    real = trial.prepare
+    real = StartingModels.take
 
     def off(*args: Any) -> Any:
-        model = real(*args)
+        model, *rest = real(*args)
         for name, value in wrong.items():
             setattr(model, name, value)
-        return model
+        return model, *rest
 
-    monkeypatch.setattr(trial, "prepare", off)
+    monkeypatch.setattr(StartingModels, "take", off)
     record = run(config, data)
     assert record.state == "failed"
     assert "normalisation must be that of none for mobilenet_v3_small" in (record.reason or "")
@@ -201,14 +202,14 @@ def test_a_normalisation_that_does_not_belong_to_the_weights_fails_the_trial(
 def test_a_gradient_that_is_not_finite_ends_the_trial_with_the_tensor_s_name(
     data: TrialData, config: TrialConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = trial.prepare
+    real = StartingModels.take
 
     def spoiled(*args: Any) -> Any:
-        model = real(*args)
+        model, *rest = real(*args)
         model.head.weight.register_hook(lambda gradient: gradient * float("nan"))
-        return model
+        return model, *rest
 
-    monkeypatch.setattr(trial, "prepare", spoiled)
+    monkeypatch.setattr(StartingModels, "take", spoiled)
     record = run(config, data)
     assert record.state == "diverged"
     assert "the gradient of head.weight became nan" in (record.reason or "")

@@ -17,7 +17,7 @@ from torch import nn
 from harness.config.load import load_study
 from harness.config.space import space
 from harness.config.study import KNOBS
-from harness.training import average, loop, trial
+from harness.training import average, feed, trial
 from harness.training.inputs import TrialData
 from harness.training.trial import TrialJob, run_trial
 
@@ -48,8 +48,8 @@ def trained(search: str, data: TrialData, tmp_path: Path, monkeypatch: pytest.Mo
     study = load_study("one", studies=tmp_path).study
     config = space(study, "fine_tuning").default()
     seen = Seen()
-    real_optimizer, real_entropy, real_views = trial.make_optimizer, F.cross_entropy, loop.draw_views
-    real_mix, real_average = loop.mix, average.Average
+    real_optimizer, real_entropy, real_views = trial.make_optimizer, F.cross_entropy, feed.draw_views
+    real_mix, real_average = feed.mix, average.Average
 
     def optimizer(model: Any, config: Any) -> Any:
         seen.model, seen.optimizer = model, real_optimizer(model, config)
@@ -82,8 +82,8 @@ def trained(search: str, data: TrialData, tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(trial, "make_optimizer", optimizer)
     monkeypatch.setattr(F, "cross_entropy", entropy)
-    monkeypatch.setattr(loop, "draw_views", views)
-    monkeypatch.setattr(loop, "mix", mix)
+    monkeypatch.setattr(feed, "draw_views", views)
+    monkeypatch.setattr(feed, "mix", mix)
     monkeypatch.setattr(trial, "Average", averaged)
     record = run_trial(
         TrialJob("x/0", "search", config.strategy, 0, config, 0, "search"), data, lambda epoch: True,

@@ -80,9 +80,9 @@ def test_only_what_was_not_done_is_trained_again(
     trained: list[int] = []
     real = trial.loop.train_epoch
 
-    def noted(model: Any, optimizer: Any, course: Any, epoch: int, **options: Any) -> float:
+    def noted(model: Any, optimizer: Any, course: Any, feed: Any, epoch: int, **options: Any) -> float:
         trained.append(epoch)
-        return real(model, optimizer, course, epoch, **options)
+        return real(model, optimizer, course, feed, epoch, **options)
 
     monkeypatch.setattr(trial.loop, "train_epoch", noted)
     record = run(config, data, tmp_path)

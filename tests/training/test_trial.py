@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 
 from harness.config.trial import TrialConfig
 from harness.results.records import TrialRecord
-from harness.training import loop, trial
+from harness.training import loop
 from harness.training.inputs import TrialData, epoch_order, padded
 from harness.training.schedule import factor
+from harness.training.starting import StartingModels
 from harness.training.trial import TrialJob, restore, run_trial
 
 CPU = torch.device("cpu")
@@ -78,14 +79,14 @@ def test_a_rate_that_destroys_the_weights_ends_as_diverged_without_a_score(
 
 
 def test_outputs_that_are_not_finite_are_no_score(data: TrialData, config: TrialConfig, monkeypatch: Any) -> None:
-    real = trial.prepare
+    real = StartingModels.take
 
     def broken(*args: Any) -> Any:
-        model = real(*args)
+        model, *rest = real(*args)
         model.head.register_forward_hook(lambda m, i, o: o if m.training else o * float("nan"))
-        return model
+        return model, *rest
 
-    monkeypatch.setattr(trial, "prepare", broken)
+    monkeypatch.setattr(StartingModels, "take", broken)
     record = run(config, data)
     assert (record.state, record.score, record.epochs) == ("diverged", None, ())
 
@@ -106,8 +107,7 @@ def test_a_checkpoint_gives_the_best_epochs_predictions_again(
     path = tmp_path / "best.safetensors"
     record = run(dataclasses.replace(config, epochs=3), data, checkpoint=path)
     model = restore(job_of(record.config), data, "none", CPU, path)
-    normalise = loop.Normalise(model.mean, model.std, CPU)
-    probabilities = loop.predict(model, data, data.validation, 8, normalise=normalise, device=CPU)
+    probabilities = loop.predict_images(model, data, data.validation, 8, CPU)
     from harness.results.metrics import all_metrics
 
     scores = all_metrics(probabilities, data.labels[data.validation])
@@ -120,10 +120,9 @@ def test_a_checkpoint_gives_the_best_epochs_predictions_again(
 
 
 def test_evaluation_does_not_depend_on_how_the_rows_fall_into_batches(data: TrialData, config: TrialConfig) -> None:
-    model = trial.prepare(job_of(config), data, "none", CPU)
-    normalise = loop.Normalise(model.mean, model.std, CPU)
-    whole = loop.predict(model, data, data.validation, 8, normalise=normalise, device=CPU)
-    turned = loop.predict(model, data, data.validation[::-1].copy(), 8, normalise=normalise, device=CPU)
+    model, _, _ = StartingModels().take(config, 0, data, "none", CPU)
+    whole = loop.predict_images(model, data, data.validation, 8, CPU)
+    turned = loop.predict_images(model, data, data.validation[::-1].copy(), 8, CPU)
     assert len(whole) == 17
     assert np.array_equal(whole, turned[::-1])
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from harness.config.sheets import sheet
 from harness.results.records import EpochRecord, TrialRecord
 from harness.training.inputs import TrialData
-from harness.training.loop import Normalise, predict
+from harness.training.loop import predict_images
+from harness.training.sharing import Plan, Sharing
 from harness.training.trial import OnEpoch, TrialJob, restore, run_trial
 
 
@@ -40,12 +41,14 @@ class WorkerContext:
     weights: str
     threads: int
     checkpoints: Path
+    plan: Plan  # of what trials share
 
     def data(self, backbone: str, split: str) -> TrialData:
         """The images at this backbone's size, cut by this split."""
         size = self.image_size or sheet(backbone).native_size
         train, validation = self.splits[split]
-        return TrialData(self._arrays(size), self.labels, self.keys, train, validation, self.classes)
+        source = self.images[size].stem  # the array's name holds all that decides its content
+        return TrialData(self._arrays(size), self.labels, self.keys, train, validation, self.classes, source)
 
     def _arrays(self, size: int) -> NDArray[np.uint8]:
         if size not in self._open:
@@ -144,20 +147,20 @@ class Executor(Protocol):
         """Stop at once, also in mid-trial; nothing of ours runs when this returns."""
 
 
-def do(task: Task, context: WorkerContext, device: torch.device, on_epoch: OnEpoch) -> Trained | Scored:
-    """Carry out one task in this process."""
+def do(
+    task: Task, context: WorkerContext, device: torch.device, on_epoch: OnEpoch, sharing: Sharing
+) -> Trained | Scored:
+    """Carry out one task in this process, with what its earlier tasks left to share."""
     job = task.job
     data = context.data(job.config.backbone, job.split)
     if isinstance(task, TrainTask):
         record = run_trial(
             job, data, on_epoch, objective=context.objective, weights_name=context.weights, device=device,
-            checkpoint=context.checkpoint(job), resume=context.resume(job),
+            checkpoint=context.checkpoint(job), resume=context.resume(job), sharing=sharing,
         )  # fmt: skip
         return Trained(task.task_id, record)
     model = restore(job, data, context.weights, device, context.checkpoint(job))
-    normalise = Normalise(model.mean, model.std, device)
-    rows = predict(model, data, task.rows, job.config.batch_size, normalise=normalise, device=device)
-    return Scored(task.task_id, rows)
+    return Scored(task.task_id, predict_images(model, data, task.rows, job.config.batch_size, device))
 
 
 def settle(context: WorkerContext) -> None:

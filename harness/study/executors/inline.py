@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from harness.study.executors.base import EpochDone, Handler, Task, WorkerContext, do, settle
+from harness.training.sharing import Sharing
 
 
 class InlineExecutor:
@@ -16,6 +17,7 @@ class InlineExecutor:
         self._context = context
         self._device = torch.device(device)
         self._task: Task | None = None
+        self._sharing = Sharing(context.plan)
 
     def submit(self, task: Task) -> None:
         settle(self._context)
@@ -25,7 +27,9 @@ class InlineExecutor:
         if self._task is None:
             return
         task, self._task = self._task, None
-        handle(do(task, self._context, self._device, lambda epoch: handle(EpochDone(task.task_id, epoch))))
+        handle(do(
+            task, self._context, self._device, lambda epoch: handle(EpochDone(task.task_id, epoch)), self._sharing
+        ))  # fmt: skip
 
     def close(self) -> None:
         self._task = None

@@ -19,6 +19,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from harness.study.executors.base import Died, EpochDone, Handler, Message, Task, WorkerContext, do, settle
+from harness.training.sharing import Sharing
 
 _SPAWN = multiprocessing.get_context("spawn")  # fork would copy threads and CUDA state
 
@@ -124,6 +125,7 @@ def _main(pipe: Connection, context: WorkerContext, device_name: str) -> None:
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(pipe, inbox), daemon=True).start()
     settle(context)
+    sharing = Sharing(context.plan)
     device = torch.device(device_name)
     while True:
         task: Task = inbox.get()
@@ -133,7 +135,7 @@ def _main(pipe: Connection, context: WorkerContext, device_name: str) -> None:
             return bool(inbox.get())
 
         try:
-            pipe.send(do(task, context, device, on_epoch))
+            pipe.send(do(task, context, device, on_epoch, sharing))
         except Exception as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{os.path.basename(last.filename)}:{last.lineno}"  # noqa: PTH119 - text, not a path

@@ -1,0 +1,186 @@
+"""Which activations a study keeps: the most computing saved for the bytes, within a budget.
+
+What is kept changes no number, only the time (`harness.training.prefix`), so the plan may differ from machine to
+machine and from session to session.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import shutil
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+
+from harness.config.costs import cost
+from harness.config.sheets import sheet
+from harness.config.space import SearchSpace, space
+from harness.config.study import IntRange, StudyConfig
+from harness.config.trial import DEPTH_MAX, TrialConfig
+from harness.errors import ConfigError
+from harness.model import freezing
+from harness.model.shapes import build_shapes
+from harness.study.splits import SEARCH_SPLIT, confirmation_split
+from harness.training.prefix import reason_against
+from harness.training.sharing import Facts, Kept, Plan, needs
+
+LARGEST = 3  # times the bytes of the stored image: beyond it reading costs what computing does
+MAKING = 1.5  # forward passes: what making and storing an activation is reckoned to cost
+MEMORY_SHARE = 0.25  # of the free memory: what is read stays in the system's file cache
+DISK_SHARE = 0.25  # of the free disk
+MOST_CONFIGURATIONS = 1024  # that are gone through; of a larger space so many are drawn
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Numbers of images that a plan reckons with."""
+
+    images: int  # in the array, test part included
+    train: int
+    validation: int
+
+
+def default_budget(folder: Path) -> int:
+    """Bytes for activations where the study names no `cache_gb`."""
+    return int(min(MEMORY_SHARE * psutil.virtual_memory().available, DISK_SHARE * shutil.disk_usage(folder).free))
+
+
+def make_plan(study: StudyConfig, sizes: Sizes, folder: Path, budget: int) -> Plan:
+    """The cuts whose activations are kept, chosen one by one: most forward passes saved for a byte first.
+
+    Args:
+        folder: where activations lie.
+        budget: bytes.
+    """
+    uses = _expected_uses(study)
+    chosen: dict[Facts, tuple[int, ...]] = {}
+    spent = 0
+    reasons: dict[tuple[Facts, int], str] = {}
+    candidates: dict[tuple[Facts, int], int] = {}
+    for facts, by_cut in uses.items():
+        side = _side(study, facts[0])
+        limit = LARGEST * side * side * 3
+        for cut, size in enumerate(cut_bytes(facts[0], side), start=1):
+            if size > limit:
+                reasons[facts, cut] = f"an image's activations take {size / (side * side * 3):.1f} times its own bytes"
+            elif any(by_cut.get(c) for c in range(cut, DEPTH_MAX + 1)):
+                candidates[facts, cut] = int(size * (_views(study, facts) * sizes.train + sizes.validation))
+    while candidates:
+        gains = {
+            (facts, cut): _gain(study, facts, uses[facts], (*chosen.get(facts, ()), cut), sizes)
+            - (_gain(study, facts, uses[facts], chosen[facts], sizes) if facts in chosen else 0.0)
+            for facts, cut in candidates
+        }
+        best = max(candidates, key=lambda key: (gains[key] / candidates[key], -key[1]))
+        size = candidates.pop(best)
+        if gains[best] <= 0:
+            reasons[best] = "too few trials would read these activations"
+        elif spent + size > budget:
+            reasons[best] = "its activations do not fit into cache_gb"
+        else:
+            spent += size
+            chosen[best[0]] = tuple(sorted((*chosen.get(best[0], ()), best[1])))
+    kept = tuple(Kept(*facts, cuts=cuts) for facts, cuts in chosen.items())
+    return Plan(folder, kept, budget, bytes=spent, left_out=tuple((*key, reason) for key, reason in reasons.items()))
+
+
+@cache
+def cut_bytes(backbone: str, side: int) -> tuple[int, ...]:
+    """Bytes of one image's activations behind each stage, stem first, in float32."""
+    model = build_shapes(backbone, 2, image_size=side).eval()
+    x = torch.empty(2, 3, side, side, device="meta")
+    sizes = []
+    for stage in range(DEPTH_MAX):
+        x = model.behind(x, stage, stage + 1)
+        sizes.append(x[0].numel() * 4)
+    return tuple(sizes)
+
+
+def _side(study: StudyConfig, backbone: str) -> int:
+    size = study.data.image_size
+    return sheet(backbone).native_size if size == "native" else int(size)
+
+
+def _views(study: StudyConfig, facts: Facts) -> float:
+    """Expected number of distinct views of a training image."""
+    if facts[2] != "flips":
+        return study.epochs
+    recipes = {r for s in study.strategies for r in _values(space(study, s).entries["augmentation"])}
+    return 8 * (1 - (7 / 8) ** study.epochs) if "flips" in recipes else 1
+
+
+def _gain(study: StudyConfig, facts: Facts, by_cut: dict[int, float], cuts: Iterable[int], sizes: Sizes) -> float:
+    """Forward FLOPs that keeping these cuts saves over the study, less those that making them costs."""
+    stages = cost(facts[0]).forward
+    up_to = [sum(stages[:cut]) for cut in range(DEPTH_MAX + 1)]
+    kept = sorted(cuts)
+    saved = sum(
+        passes * (sizes.train + sizes.validation) * max((up_to[k] for k in kept if k <= cut), default=0)
+        for cut, passes in by_cut.items()
+    )
+    return saved - MAKING * up_to[kept[-1]] * (_views(study, facts) * sizes.train + sizes.validation)
+
+
+def _expected_uses(study: StudyConfig) -> dict[Facts, dict[int, float]]:
+    """Expected epochs of all trials together at each cut, were every configuration as likely as any other."""
+    uses: dict[Facts, dict[int, float]] = defaultdict(lambda: defaultdict(float))
+    confirmed = study.confirmation.top + 1
+    splits = {
+        SEARCH_SPLIT: study.trials,
+        **{confirmation_split(index): confirmed for index in range(study.confirmation.seeds)},
+    }
+    for strategy in study.strategies:
+        here = space(study, strategy)
+        random_weights = strategy == "from_scratch" or study.weights == "none"
+        configs = list(_configurations(here))
+        for config in configs:
+            for epoch in range(1, config.epochs + 1):
+                cut = freezing.frozen_prefix(config, epoch)
+                if reason_against(config, epoch, cut) is not None:
+                    continue
+                for split, trials in splits.items():
+                    facts = needs(config, split, random_weights=random_weights)
+                    uses[facts][cut] += trials / len(configs)
+    return {facts: dict(by_cut) for facts, by_cut in uses.items()}
+
+
+_MATTERING = (
+    "backbone", "batch_size", "augmentation", "batchnorm", "unfreeze_depth", "unfreeze_from", "unfreeze_schedule",
+    "mixup", "cutmix", "imbalance",
+)  # fmt: skip
+
+
+def _configurations(here: SearchSpace) -> Iterable[TrialConfig]:
+    """One configuration for each combination of what decides sharing; ranges of real numbers by their ends."""
+    values = [_values(here.entries[name]) for name in _MATTERING]
+    if math.prod(len(v) for v in values) <= MOST_CONFIGURATIONS:
+        combinations: Iterable[tuple[Any, ...]] = itertools.product(*values)
+    else:
+        rng = np.random.default_rng(0)
+        combinations = (tuple(v[rng.integers(len(v))] for v in values) for _ in range(MOST_CONFIGURATIONS))
+    for combination in combinations:
+        config = here.config(dict(zip(_MATTERING, combination, strict=True)))
+        try:
+            freezing.check_schedule(config)
+        except ConfigError:  # depth and epochs that leave a phase without an epoch
+            continue
+        yield config
+
+
+def _values(entry: Any) -> tuple[Any, ...]:
+    if isinstance(entry, tuple):
+        return entry
+    if isinstance(entry, IntRange):
+        span = range(entry.low, entry.high + 1)
+        return tuple(span) if len(span) <= 8 else tuple(span[:: len(span) // 4])
+    if hasattr(entry, "low"):
+        return (entry.low, entry.high) if entry.low != entry.high else (entry.low,)
+    return (entry,)

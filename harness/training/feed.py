@@ -1,0 +1,72 @@
+"""Where the logits of a batch come from: views of images through the whole model, or shared activations through its
+last part (`harness.training.prefix`)."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from harness.config.trial import TrialConfig
+from harness.model.transfer import TransferModel
+from harness.training.inputs import TrialData, draw_views
+from harness.training.mixing import Mixed, mix
+from harness.training.seeds import derive
+
+Rows = NDArray[np.int64]
+
+
+class Normalise:
+    """Subtract the mean and divide by the standard deviation of the weights, channel by channel."""
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> None:
+        self._mean = torch.tensor(mean, device=device)[:, None, None]
+        self._std = torch.tensor(std, device=device)[:, None, None]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> the same shape, normalised."""
+        return (images - self._mean) / self._std
+
+
+class Feed(Protocol):
+    """Where the logits of a batch come from."""
+
+    def begin(self, epoch: int, rows: Rows, occurrence: Rows) -> None:
+        """Told the rows of an epoch before its first step, and how often each came before, both (steps, B)."""
+
+    def train(
+        self, model: TransferModel, epoch: int, step: int, rows: Rows, occurrence: Rows
+    ) -> tuple[Tensor, Mixed | None]:
+        """Logits (B, C) of the views of these rows in this epoch, and how images were mixed."""
+
+    def evaluate(self, model: TransferModel, rows: Rows) -> Tensor:
+        """Logits (B, C) of these rows, un-augmented."""
+
+
+class ImageFeed:
+    """Renders every view anew and runs the whole model."""
+
+    def __init__(
+        self, data: TrialData, config: TrialConfig, seed: int, normalise: Normalise, device: torch.device
+    ) -> None:
+        self._data, self._config, self._seed = data, config, seed
+        self._normalise, self._device = normalise, device
+        self._views_seed = derive(seed, "views")
+
+    def begin(self, epoch: int, rows: Rows, occurrence: Rows) -> None:
+        """Nothing to prepare."""
+
+    def train(
+        self, model: TransferModel, epoch: int, step: int, rows: Rows, occurrence: Rows
+    ) -> tuple[Tensor, Mixed | None]:
+        recipe = self._config.augmentation
+        images = draw_views(self._data, recipe, self._views_seed, epoch, rows, self._device, occurrence)
+        mixed = mix(images, self._config, self._seed, epoch, step)
+        return model(self._normalise(images if mixed is None else mixed.images)), mixed
+
+    def evaluate(self, model: TransferModel, rows: Rows) -> Tensor:
+        logits: Tensor = model(self._normalise(self._data.batch(rows, self._device)))
+        return logits

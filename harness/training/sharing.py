@@ -1,0 +1,126 @@
+"""What trials of one process share: starting models, and activations of frozen stages where a plan keeps some."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from harness.config.trial import STAGES, TrialConfig
+from harness.errors import ResourceError
+from harness.model import freezing
+from harness.training.feed import Feed
+from harness.training.inputs import TrialData
+from harness.training.prefix import Account, Prefix, PrefixFeed, ViewFamily, reason_against
+from harness.training.seeds import derive
+from harness.training.starting import Starting, StartingModels
+
+OPEN_ENTRIES = 4  # whose files one process holds open
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Activations that a study keeps, and at which cuts (stages before them, 1..5)."""
+
+    backbone: str
+    batch_size: int
+    views: str  # `flips` (with `none`), or a recipe whose views belong to one split
+    split: str | None  # where values or views belong to one split's seed; None: they are the same in every split
+    recalibrated: bool
+    cuts: tuple[int, ...]
+
+    @property
+    def facts(self) -> Facts:
+        return self.backbone, self.batch_size, self.views, self.split, self.recalibrated
+
+
+Facts = tuple[str, int, str, str | None, bool]  # the fields of Kept but for the cuts
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is kept where. Made by `harness.study.plan` within a budget; empty, nothing is shared."""
+
+    folder: Path | None = None
+    kept: tuple[Kept, ...] = ()
+    budget: int = 0  # bytes
+    bytes: int = 0  # of everything that is kept, once all of it is there
+    left_out: tuple[tuple[Facts, int, str], ...] = ()  # cuts that are not kept, and why
+
+    def cuts(self, facts: Facts) -> tuple[int, ...]:
+        """The cuts that are kept of these activations."""
+        return next((k.cuts for k in self.kept if k.facts == facts), ())
+
+    def reason(self, facts: Facts, cut: int) -> str:
+        """Why a cut is not kept."""
+        found = (why for other, at, why in self.left_out if (other, at) == (facts, cut))
+        return next(found, "the plan keeps no such activations")
+
+
+def needs(config: TrialConfig, split: str, *, random_weights: bool) -> Facts:
+    """What decides a trial's activations within a study."""
+    right_angles = config.augmentation in ("none", "flips")
+    recalibrated = config.batchnorm == "recalibrated"
+    own = not right_angles or recalibrated or random_weights
+    return (
+        config.backbone, config.batch_size, "flips" if right_angles else config.augmentation,
+        split if own else None, recalibrated,
+    )  # fmt: skip
+
+
+class Sharing:
+    """Lives as long as its process."""
+
+    def __init__(self, plan: Plan | None = None) -> None:
+        self.plan = plan or Plan()
+        self.models = StartingModels()
+        self._open: dict[tuple[object, ...], Prefix] = {}
+        self._full: str | None = None  # what the disk said; nothing is kept from then on
+
+    def feed(
+        self, config: TrialConfig, epoch: int, seed: int, split: str, data: TrialData, starting: Starting,
+        account: Account, waited: Callable[[float], None], device: torch.device,
+    ) -> tuple[Feed | None, str | None]:  # fmt: skip
+        """The feed of shared activations for the phase that this epoch opens, or why there is none.
+
+        A trial whose own cut is not kept reads from the deepest one before it, and that is said too.
+        """
+        own = freezing.frozen_prefix(config, epoch)
+        facts = needs(config, split, random_weights=starting.model.weights_name == "none")
+        against = self._full or reason_against(config, epoch, own)
+        if against is not None:
+            return None, against
+        kept = self.plan.cuts(facts) if self.plan.folder is not None and data.source else ()
+        cuts = [cut for cut in kept if cut <= own]
+        if not cuts:
+            return None, self.plan.reason(facts, own)
+        family = ViewFamily(config.augmentation, derive(seed, "views"))
+        prefix = self._prefix(family, starting, data, config.batch_size, kept, device)
+        faults = {cut: prefix.faulty(cut) for cut in cuts}
+        sound = [cut for cut in cuts if faults[cut] is None]
+        if not sound:
+            return None, faults[max(cuts)]
+        cut, reason = max(sound), None
+        if cut < own:
+            why = faults.get(own) or self.plan.reason(facts, own)
+            reason = f"reads from behind {STAGES[cut - 1]}, not {STAGES[own - 1]}: {why}"
+        return PrefixFeed(prefix, family, cut, data, account, waited), reason
+
+    def disk_is_full(self, error: ResourceError) -> str:
+        """Keep nothing more in this process; the reason, as records give it."""
+        self._full = f"activations are kept no longer: {error}"
+        return self._full
+
+    def _prefix(
+        self, family: ViewFamily, starting: Starting, data: TrialData, batch_size: int, cuts: tuple[int, ...],
+        device: torch.device,
+    ) -> Prefix:  # fmt: skip
+        assert self.plan.folder is not None
+        key = (starting.identity, data.source, family.name, batch_size, cuts, device)
+        if key not in self._open:
+            while len(self._open) >= OPEN_ENTRIES:
+                del self._open[next(iter(self._open))]
+            self._open[key] = Prefix(self.plan.folder, starting, data, family, batch_size, cuts, device)
+        return self._open[key]
