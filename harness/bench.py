@@ -22,7 +22,7 @@ from harness.config.trial import Strategy, TrialConfig
 from harness.data import rendered
 from harness.results.events import EventLog
 from harness.results.records import TrialRecord
-from harness.study.search import StrategySearch, open_storage
+from harness.study.search import StrategySearch
 from harness.training.inputs import TrialData, draw_views, epoch_order, padded
 from harness.training.schedule import factor
 from harness.training.seeds import derive
@@ -128,9 +128,7 @@ def _bookkeeping(strategy: Strategy, trials: int = 30) -> float:
     """Seconds a trial costs the coordinator beside its training: ask, log, tell."""
     study = parse({"search": {"head_lr": {"low": 1e-4, "high": 1e-1, "log": True}, "weight_decay": [0, 1e-4]}}, "bench")
     with TemporaryDirectory() as folder:
-        search = StrategySearch(
-            open_storage(Path(folder) / "optuna.db"), "bench", space(study, strategy), "accuracy", 0, 10
-        )
+        search = StrategySearch(space(study, strategy), "accuracy", 0, 10)
         log = EventLog(Path(folder) / "events.jsonl")
         started = time.perf_counter()
         for slot in range(trials):

@@ -46,7 +46,7 @@ def conclude(events: Sequence[Event], folder: StudyFolder, study: StudyConfig) -
             "seeds": len(_shared(a, b)),
             "test_looks": looks(events),
             "needed": asdict(primary.needed) if primary.needed else None,
-            "sentence": sentence(primary, a, b, study) + _better_still(pairs, primary, scored, study.objective),
+            "sentence": sentence(primary, a, b, study, scratch=_scratch_gain(pairs, primary)),
         }
     return {
         "verdict": verdict,
@@ -66,8 +66,12 @@ def conclude(events: Sequence[Event], folder: StudyFolder, study: StudyConfig) -
     }
 
 
-def sentence(pair: Comparison, a: Side, b: Side, study: StudyConfig) -> str:
-    """The verdict in one to three sentences: who, by how much, how sure, at what cost, and what to use."""
+def sentence(pair: Comparison, a: Side, b: Side, study: StudyConfig, scratch: float | None = None) -> str:
+    """The verdict in one to three sentences: who, by how much, how sure, at what cost, and what to use.
+
+    Args:
+        scratch: by how much training from scratch is better than both sides, where it is: then it is what to use.
+    """
     objective, zone = study.objective, study.confirmation.equivalence
     names = {"a": wording.STRATEGY[a.strategy], "b": wording.STRATEGY[b.strategy]}
     size, unit = wording.difference(abs(pair.difference), objective), wording.unit(objective)
@@ -78,23 +82,27 @@ def sentence(pair: Comparison, a: Side, b: Side, study: StudyConfig) -> str:
 
     ahead, behind = (b, a) if pair.difference >= 0 else (a, b)
     ahead_name = wording.STRATEGY[ahead.strategy]
+    still = (
+        f"Training from scratch was better than both, by {wording.difference(scratch, objective)} {unit}: use that."
+        if scratch is not None
+        else None
+    )
     if pair.outcome in ("better", "worse"):
         return (
             f"{wording.capital(ahead_name)} is better by {size} {unit} ({evidence}); "
-            f"{_cost(ahead, behind)}. Use {ahead_name}."
+            f"{_cost(ahead, behind)}. {still or f'Use {ahead_name}.'}"
         )
     use = _cheaper(a, b)
     other = b if use is a else a
-    advice = f"Use {wording.STRATEGY[use.strategy]}, the cheaper one: {_cost(other, use, full=True)}."
+    advice = still or f"Use {wording.STRATEGY[use.strategy]}, the cheaper one: {_cost(other, use, full=True)}."
     if pair.outcome == "equal":
         return (
             f"{wording.capital(names['a'])} and {names['b']} are practically equal: they differ by {size} {unit} "
             f"({evidence}), within the ± {wording.difference(zone, objective)} that count as equal. {advice}"
         )
-    return (
-        f"Undecided: {ahead_name} scored {size} {unit} better, but that may be chance ({evidence}). "
-        f"{_needed_text(pair)}{advice}"
-    )
+    alike = wording.difference(pair.difference, objective) == wording.difference(0.0, objective)
+    who = f"{names['a']} and {names['b']} scored alike" if alike else f"{ahead_name} scored {size} {unit} better"
+    return f"Undecided: {who}, but that may be chance ({evidence}). {_needed_text(pair)}{advice}"
 
 
 def _compare(scored: dict[str, Side], study: StudyConfig) -> dict[tuple[str, str], Comparison]:
@@ -147,17 +155,17 @@ def _needed_text(pair: Comparison) -> str:
     return f"About {wording.listed(ways, 'or')} would probably decide. "
 
 
-def _better_still(
-    pairs: dict[tuple[str, str], Comparison], primary: Comparison, scored: dict[str, Side], objective: str
-) -> str:
-    """A word on training from scratch where it beats both pretrained sides: the primary sentence would hide it."""
+def _scratch_gain(pairs: dict[tuple[str, str], Comparison], primary: Comparison | None) -> float | None:
+    """By how much training from scratch beats the better pretrained side, where it beats both at the corrected levels.
+
+    The primary pair alone would hide it.
+    """
     against = [pairs.get((name, "from_scratch")) for name in PRIMARY]
-    if not all(pair is not None and pair.outcome == "better" for pair in against):
-        return ""
+    if primary is None or not all(pair is not None and pair.outcome == "better" for pair in against):
+        return None
     best = against[1] if primary.difference >= 0 else against[0]
     assert best is not None
-    gain = f"{wording.difference(best.difference, objective)} {wording.unit(objective)}"
-    return f" Training from scratch was better than both, by {gain}: look at that comparison first."
+    return best.difference
 
 
 def _why_not(scored: dict[str, Side], found: Sequence[TrialRecord], study: StudyConfig) -> str:
@@ -183,7 +191,10 @@ def _why_not(scored: dict[str, Side], found: Sequence[TrialRecord], study: Study
 def _recommend(
     events: Sequence[Event], scored: dict[str, Side], pairs: dict[tuple[str, str], Comparison], study: StudyConfig
 ) -> dict[str, Any] | None:
-    """The better strategy; the cheaper one where equal or undecided; the only one where nothing else was scored."""
+    """The better strategy; the cheaper one where equal or undecided; the only one where nothing else was scored.
+
+    Training from scratch where it beats both others.
+    """
     names = [name for name in PRIMARY if name in scored] or list(scored)
     if not names:
         return None
@@ -195,6 +206,8 @@ def _recommend(
         outcome = pair.outcome if pair else "undecided"
         a, b = scored[names[0]], scored[names[1]]
         use = {"better": b, "worse": a}.get(outcome) or _cheaper(a, b)
+        if _scratch_gain(pairs, pairs.get(PRIMARY)) is not None:
+            use = scored["from_scratch"]
     run = use.median_run
     uris = [
         event.data["uri"]

@@ -93,9 +93,9 @@ def _run(session: Session) -> None:
     except Interrupted:
         state = "interrupted"
         session.requeue()
-        search.catch_up()
         raise
     finally:
+        search.finish()
         search.write_importances()
         session.append("session_ended", {"state": state, "seconds": time.monotonic() - session.started})
         write_report(session.folder)

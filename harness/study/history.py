@@ -10,6 +10,7 @@ from harness.config.trial import TrialConfig
 from harness.results.events import Event
 from harness.results.metrics import direction
 from harness.results.records import TrialRecord
+from harness.study.search import Ended
 
 MAX_ATTEMPTS = 3  # a slot whose worker died so often is failed
 MAX_REDRAWS = 10  # duplicates in a row after which a strategy is exhausted
@@ -36,6 +37,7 @@ class History:
     slots: dict[str, dict[int, Slot]] = field(default_factory=lambda: defaultdict(dict))
     params: dict[str, dict[str, Any]] = field(default_factory=dict)  # "trial_id#attempt" -> Optuna's parameters
     finished: list[tuple[str, TrialRecord]] = field(default_factory=list)  # search, in the order they ended
+    ended: list[tuple[str, Ended]] = field(default_factory=list)  # strategy, and what Optuna is told of
     confirmed: dict[str, TrialRecord] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=lambda: defaultdict(lambda: 1))  # of confirmation trials
     exhausted: set[str] = field(default_factory=set)
@@ -72,6 +74,7 @@ class History:
             case "trial_finished":
                 self._finished(TrialRecord.from_json(data))
             case "duplicate":
+                self.ended.append((data["strategy"], self._duplicate(data)))
                 slot = self.slots[data["strategy"]].setdefault(data["slot"], Slot())
                 slot.redraw, slot.params = data["redraw"] + 1, None
             case "strategy_exhausted":
@@ -93,8 +96,16 @@ class History:
         if record.kind == "confirmation":
             self.confirmed[record.trial_id] = record
             return
-        self.finished.append((f"{record.trial_id}#{record.attempt}", record))
+        key = f"{record.trial_id}#{record.attempt}"
+        self.finished.append((key, record))
+        self.ended.append((record.strategy, Ended.of(key, self.params.get(key, {}), record)))
         self.slots[record.strategy].setdefault(record.slot, Slot()).record = record
+
+    def _duplicate(self, data: dict[str, Any]) -> Ended:
+        strategy, _, number = data["of"].partition("/")
+        twin = self.slots[strategy].get(int(number)) if number else None
+        score = twin.record.score if twin and twin.record and twin.record.state == "complete" else None
+        return Ended(f"{data['strategy']}/{data['slot']}~{data['redraw']}", data["params"], "duplicate", score)
 
     def records(self, strategy: str) -> list[TrialRecord]:
         """Finished search trials of a strategy, in the order they ended."""

@@ -13,7 +13,7 @@ from harness.results.events import read_events
 from harness.results.home import StudyFolder, home
 from harness.study.coordinator import held
 from harness.study.history import History
-from harness.study.search import open_storage
+from harness.study.optuna_store import open_storage
 from harness.tracking.mlflow_store import delete_experiment
 from harness.tracking.store import tracking_address
 

@@ -11,8 +11,9 @@ from harness.results.records import TrialRecord
 from harness.study.budget import Budget
 from harness.study.executors.base import Died, EpochDone, Message, Trained
 from harness.study.history import MAX_REDRAWS, Slot
+from harness.study.optuna_store import OptunaMirror
 from harness.study.prepare import write_text
-from harness.study.search import StrategySearch, open_storage, params_of
+from harness.study.search import StrategySearch, params_of
 from harness.study.session import Session
 from harness.study.splits import SEARCH_SPLIT
 from harness.training.seeds import derive
@@ -24,22 +25,23 @@ class SlotSearch:
 
     def __init__(self, session: Session) -> None:
         self._session, self._study, self._history = session, session.study, session.history
-        storage = open_storage(home() / "optuna.db")
         self._searches = {
             strategy: StrategySearch(
-                storage, session.prepared.name, space(self._study, strategy), self._study.objective,
-                self._study.seed, self._study.epochs,
+                space(self._study, strategy), self._study.objective, self._study.seed, self._study.epochs
             )
             for strategy in self._study.strategies
-        }  # fmt: skip
-        self.catch_up()
-
-    def catch_up(self) -> None:
-        """Bring every Optuna study to what the event log says."""
+        }
         for strategy, search in self._searches.items():
-            search.catch_up(
-                [(key, self._history.params[key], r) for key, r in self._history.finished if r.strategy == strategy]
-            )
+            search.replay(one for name, one in self._history.ended if name == strategy)
+        self._mirror = OptunaMirror(
+            home() / "optuna.db", session.prepared.name, [search.space for search in self._searches.values()],
+            self._study.objective, session.observer.message,
+        )  # fmt: skip
+        self._mirror.start(self._history.ended)
+
+    def finish(self) -> None:
+        """Bring `optuna.db` to what the event log says."""
+        self._mirror.finish()
 
     def run(self) -> None:
         """Fill the slots until the budget, the time or the space is used up; returns with nothing in flight."""
@@ -106,6 +108,7 @@ class SlotSearch:
                 "strategy": strategy, "slot": k, "redraw": redraw, "config": asked.config.to_json(),
                 "params": asked.params, "of": twin.trial_id if twin else in_flight.trial_id if in_flight else "",
             })  # fmt: skip
+            self._mirror.add(*self._history.ended[-1])
             redraw, params = redraw + 1, None
         self._session.append("strategy_exhausted", {"strategy": strategy, "slots": k})
         self._session.observer.message(
@@ -128,6 +131,7 @@ class SlotSearch:
             case Trained(_, trial):
                 self._session.finish(job, trial)
                 search.tell(_key(job), trial)
+                self._mirror.add(*self._history.ended[-1])
                 self._keep_best_checkpoint(trial)
             case Died(_, reason):
                 self._session.died(job, reason)

@@ -116,7 +116,11 @@ def test_training_from_scratch_is_named_where_it_beats_both(make_study: MakeStud
         images=900,
         seeds=5,
     )
-    assert "Training from scratch was better than both" in conclusion(folder)["verdict"]["sentence"]
+    found = conclusion(folder)
+    assert "Training from scratch was better than both" in found["verdict"]["sentence"]
+    assert found["verdict"]["sentence"].endswith("use that.")
+    assert found["verdict"]["outcome"] != "from_scratch"  # it speaks of the pair that was named in advance
+    assert found["recommendation"]["strategy"] == "from_scratch"
 
 
 def test_the_sign_is_turned_for_log_loss_and_the_unit_is_nats(make_study: MakeStudy) -> None:

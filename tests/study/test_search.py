@@ -6,12 +6,13 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.trial import FixedTrial, TrialState
+from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from harness.config.load import parse
 from harness.config.space import SearchSpace, space
 from harness.results.records import TrialRecord
-from harness.study.search import Asked, StrategySearch, open_storage, params_of, suggest
+from harness.study.optuna_store import OptunaMirror, open_storage
+from harness.study.search import Asked, Ended, StrategySearch, params_of, suggest
 
 SEARCH: dict[str, Any] = {
     "backbone": ["resnet18", "mobilenet_v3_small", "vgg11"],
@@ -39,13 +40,8 @@ def record(asked: Asked, slot: int, score: float | None, state: str = "complete"
     )  # fmt: skip
 
 
-@pytest.fixture
-def storage(tmp_path: Path) -> optuna.storages.BaseStorage:
-    return open_storage(tmp_path / "optuna.db")
-
-
-def make(storage: Any, name: str = "s", seed: int = 0) -> StrategySearch:
-    return StrategySearch(storage, name, space_of("fine_tuning"), "balanced_accuracy", seed, 10)
+def make(seed: int = 0) -> StrategySearch:
+    return StrategySearch(space_of("fine_tuning"), "balanced_accuracy", seed, 10)
 
 
 def run(search: StrategySearch, slots: range, finished: list[Any]) -> list[Any]:
@@ -57,7 +53,7 @@ def run(search: StrategySearch, slots: range, finished: list[Any]) -> list[Any]:
         search.accept(asked, key)
         done = record(asked, slot, asked.config.head_lr)
         search.tell(key, done)
-        finished.append((key, asked.params, done))
+        finished.append(Ended.of(key, asked.params, done))
         asked_configs.append(asked.config)
     return asked_configs
 
@@ -110,55 +106,114 @@ def test_a_canonical_policy_that_is_not_in_the_list_is_asked_for_by_one_that_mea
     assert suggest(FixedTrial(params_of(config, here)), here) == config
 
 
-def test_a_resumed_search_asks_for_what_an_uninterrupted_one_does(storage: Any) -> None:
-    whole = run(make(storage, "whole"), range(12), [])
-    finished: list[Any] = []
-    first = run(make(storage, "cut"), range(7), finished)
-    resumed = make(storage, "cut")
-    resumed.catch_up(finished)
+def test_a_resumed_search_asks_for_what_an_uninterrupted_one_does() -> None:
+    whole = run(make(), range(12), [])
+    finished: list[Ended] = []
+    first = run(make(), range(7), finished)
+    resumed = make()
+    resumed.replay(finished)
     assert first + run(resumed, range(7, 12), finished) == whole
     assert len(set(whole)) == 12
 
 
-def test_a_lost_database_is_made_again_from_the_log(storage: Any, tmp_path: Path) -> None:
-    finished: list[Any] = []
-    run(make(storage), range(7), finished)
-    again = make(open_storage(tmp_path / "other.db"))
-    again.catch_up(finished)
-    expected = run(make(storage), range(7, 10), list(finished))
-    assert run(again, range(7, 10), finished) == expected
+def test_a_known_duplicate_is_remembered_across_a_restart() -> None:
+    """Its second telling moves the sampler, so a resumed search must hear of it too."""
+    finished: list[Ended] = []
+    search = make()
+    run(search, range(7), finished)
+    again = search.ask(7, 0)
+    search.tell_duplicate(again, 0.9)
+    finished.append(Ended("fine_tuning/7~0", again.params, "duplicate", 0.9))
+    resumed = make()
+    resumed.replay(finished)
+    assert resumed.ask(7, 1).config == search.ask(7, 1).config
 
 
-def test_a_trial_that_was_cut_off_is_failed_and_asked_again_with_its_parameters(storage: Any) -> None:
-    search = make(storage)
-    asked = search.ask(0, 0)
-    search.accept(asked, "fine_tuning/0#1")
-    search = make(storage)
-    search.catch_up([])
-    study = optuna.load_study(study_name="s/fine_tuning", storage=storage)
-    assert [t.state for t in study.trials] == [TrialState.FAIL]
-    assert search.ask(0, 0, asked.params).config == asked.config
+def mirror(path: Path) -> OptunaMirror:
+    return OptunaMirror(path, "s", [space_of("fine_tuning")], "balanced_accuracy", pytest.fail)
 
 
-def test_a_diverged_trial_teaches_the_sampler_and_a_failed_one_does_not(storage: Any) -> None:
-    search = make(storage)
-    for slot, state in enumerate(("diverged", "out_of_memory", "failed")):
-        asked = search.ask(slot, 0)
-        search.accept(asked, str(slot))
-        search.tell(str(slot), record(asked, slot, None, state))
-    study = optuna.load_study(study_name="s/fine_tuning", storage=storage)
-    assert [t.state for t in study.trials] == [TrialState.PRUNED, TrialState.PRUNED, TrialState.FAIL]
+def stored(path: Path) -> list[FrozenTrial]:
+    return list(optuna.load_study(study_name="s/fine_tuning", storage=open_storage(path)).trials)
 
 
-def test_a_redraw_is_another_draw(storage: Any) -> None:
-    search = make(storage)
+def test_the_database_is_brought_to_what_the_log_says_each_trial_once(tmp_path: Path) -> None:
+    finished: list[Ended] = []
+    run(make(), range(5), finished)
+    path = tmp_path / "optuna.db"
+    first = mirror(path)
+    first.start([])
+    for ended in finished[:3]:
+        first.add("fine_tuning", ended)
+    first.finish()
+    assert [trial.user_attrs["harness.key"] for trial in stored(path)] == [one.key for one in finished[:3]]
+    second = mirror(path)
+    second.start([("fine_tuning", one) for one in finished])
+    second.finish()
+    trials = stored(path)
+    assert [trial.user_attrs["harness.key"] for trial in trials] == [one.key for one in finished]
+    assert [trial.value for trial in trials] == [one.score for one in finished]
+    assert [trial.params for trial in trials] == [one.params for one in finished]
+
+
+def test_a_trial_that_an_earlier_version_left_running_is_failed(tmp_path: Path) -> None:
+    path = tmp_path / "optuna.db"
+    optuna.create_study(storage=open_storage(path), study_name="s/fine_tuning", direction="maximize").ask()
+    again = mirror(path)
+    again.start([])
+    again.finish()
+    assert [trial.state for trial in stored(path)] == [TrialState.FAIL]
+
+
+def test_a_database_that_cannot_be_written_is_said_and_ends_nothing(tmp_path: Path) -> None:
+    (tmp_path / "optuna.db").write_text("this is no database")
+    said: list[str] = []
+    broken = OptunaMirror(tmp_path / "optuna.db", "s", [space_of("fine_tuning")], "balanced_accuracy", said.append)
+    broken.start([])
+    broken.finish()
+    assert "optuna.db did not take everything" in said[0]
+
+
+def test_a_diverged_trial_teaches_the_sampler_and_a_failed_one_does_not(tmp_path: Path) -> None:
+    asked = make().ask(0, 0)
+    ended = [
+        Ended.of(str(slot), asked.params, record(asked, slot, None, state))
+        for slot, state in enumerate(("diverged", "out_of_memory", "failed"))
+    ]
+    there = mirror(tmp_path / "optuna.db")
+    there.start([("fine_tuning", one) for one in ended])
+    there.finish()
+    assert [trial.state for trial in stored(tmp_path / "optuna.db")] == [
+        TrialState.PRUNED, TrialState.PRUNED, TrialState.FAIL,
+    ]  # fmt: skip
+
+
+def test_a_trial_that_was_cut_off_is_asked_again_with_its_parameters() -> None:
+    asked = make().ask(0, 0)
+    assert make().ask(0, 0, asked.params).config == asked.config
+
+
+def test_the_sampler_looks_at_the_newest_trials_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness.study import search as module
+
+    monkeypatch.setattr(module, "HISTORY", 8)
+    finished: list[Ended] = []
+    long = make()
+    run(long, range(20), finished)
+    short = make()
+    short.replay(finished[-8:])
+    assert long.ask(20, 0).config == short.ask(20, 0).config
+
+
+def test_a_redraw_is_another_draw() -> None:
+    search = make()
     one = search.ask(6, 0)
     search.tell_duplicate(one, 0.5)
     assert search.ask(6, 1).config != one.config
 
 
-def test_a_trial_below_the_median_is_pruned_within_its_strategy_only(storage: Any) -> None:
-    search = make(storage)
+def test_a_trial_below_the_median_is_pruned_within_its_strategy_only() -> None:
+    search = make()
     for slot in range(9):
         asked = search.ask(slot, 0)
         search.accept(asked, str(slot))
@@ -167,13 +222,13 @@ def test_a_trial_below_the_median_is_pruned_within_its_strategy_only(storage: An
         search.tell(str(slot), dataclasses.replace(record(asked, slot, 0.5)))
     search.accept(search.ask(9, 0), "bad")
     assert [search.should_prune("bad", epoch, 0.1) for epoch in (1, 2, 3)][-1]
-    other = make(storage, "other")
+    other = make()
     other.accept(other.ask(0, 0), "alone")
     assert not any(other.should_prune("alone", epoch, 0.1) for epoch in range(1, 11))
 
 
-def test_importances_want_twenty_trials(storage: Any) -> None:
-    search = make(storage)
+def test_importances_want_twenty_trials() -> None:
+    search = make()
     finished: list[Any] = []
     run(search, range(8), finished)
     assert search.importances() is None
