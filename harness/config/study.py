@@ -311,6 +311,11 @@ class StudyConfig(_Model):
     threads: int | None = Field(
         None, ge=1, description="CPU threads of each worker; all cores shared evenly where it is missing"
     )
+    precision: Literal["exact", "auto"] | None = Field(
+        None,
+        description="exact: float32, bit for bit what a plain loop computes; auto: bfloat16 and channels_last where a "
+        "probe finds them faster; exact on a CPU and auto elsewhere where it is missing",
+    )
     cache_gb: float | None = Field(
         None,
         ge=0,

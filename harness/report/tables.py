@@ -18,7 +18,16 @@ TRIAL_COLUMNS = [
     *("trial_id", "strategy", "slot", "state", "score", "best_epoch", "epochs_done", "seconds_alone"),
     *CONFIG_COLUMNS,
     *("trainable_parameters", "total_parameters", "trainable_share", "seed", "attempt", "device"),
-    *("device_memory_bytes", "seconds_spent", "cache_reason", "contract_seconds", "started_at", "warnings", "reason"),
+    *(
+        "device_memory_bytes",
+        "precision",
+        "seconds_spent",
+        "cache_reason",
+        "contract_seconds",
+        "started_at",
+        "warnings",
+        "reason",
+    ),
 ]
 EPOCH_COLUMNS = [
     *("trial_id", "kind", "strategy", "slot", "epoch", "train_loss", "head_lr", "backbone_lr", "seconds"),

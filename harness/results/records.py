@@ -60,6 +60,7 @@ class TrialRecord:
     device_memory_bytes: int | None = None  # peak on the device; None on a CPU
     seconds_spent: float | None = None  # None in records from before it was measured
     cache_reason: str | None = None  # why frozen work was not shared, or not all of it; None: it was, in every epoch
+    precision: str = "float32"  # arithmetic of training and forward passes
     contract_seconds: float = 0.0  # of seconds_alone, what checking the freezing took
     batchnorm_layers: int = 0
     warnings: tuple[str, ...] = ()

@@ -27,6 +27,7 @@ from harness.results.home import StudyFolder, home
 from harness.study.executors.base import WorkerContext
 from harness.study.plan import Sizes, default_budget, make_plan
 from harness.study.splits import SEARCH_SPLIT, confirmation_split
+from harness.training.precision import resolved
 from harness.training.seeds import derive
 from harness.training.sharing import Plan
 from harness.training.trial import weights_of
@@ -108,6 +109,8 @@ def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prep
         threads=threads_for(study, len(devices)),
         checkpoints=folder.checkpoints,
         plan=sharing_plan(study, sizes_of_parts, cache / "prefix"),
+        precision=resolved(study.precision, devices[0]),
+        precision_notes=cache / "precision.json",
     )
     return Prepared(name, study, folder, dataset, parts, context, fingerprint(study, dataset, context, devices[0]))
 
@@ -193,6 +196,7 @@ def fingerprint(study: StudyConfig, dataset: Dataset, context: WorkerContext, de
     values["data"].pop("name")
     values["confirmation"].pop("seeds")
     values.pop("threads")
+    values["precision"] = context.precision
     values.pop("weights")
     return values | {
         "data digest": dataset.digest,

@@ -189,6 +189,7 @@ def outcome_tags(record: TrialRecord) -> dict[str, str]:
         "reason": record.reason,
         "device": record.device,
         "cache_reason": record.cache_reason,
+        "precision": record.precision,
         "warnings": "\n".join(record.warnings) or None,
     }
     return texts(values, TAG_LIMIT)

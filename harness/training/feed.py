@@ -14,6 +14,7 @@ from harness.config.trial import TrialConfig
 from harness.model.transfer import TransferModel
 from harness.training.inputs import TrialData, draw_views
 from harness.training.mixing import Mixed, mix
+from harness.training.precision import EXACT, Choice
 from harness.training.seeds import derive
 
 Rows = NDArray[np.int64]
@@ -50,10 +51,11 @@ class ImageFeed:
     """Renders every view anew and runs the whole model."""
 
     def __init__(
-        self, data: TrialData, config: TrialConfig, seed: int, normalise: Normalise, device: torch.device
-    ) -> None:
+        self, data: TrialData, config: TrialConfig, seed: int, normalise: Normalise, device: torch.device,
+        choice: Choice = EXACT,
+    ) -> None:  # fmt: skip
         self._data, self._config, self._seed = data, config, seed
-        self._normalise, self._device = normalise, device
+        self._normalise, self._device, self._choice = normalise, device, choice
         self._views_seed = derive(seed, "views")
 
     def begin(self, epoch: int, rows: Rows, occurrence: Rows) -> None:
@@ -65,8 +67,12 @@ class ImageFeed:
         recipe = self._config.augmentation
         images = draw_views(self._data, recipe, self._views_seed, epoch, rows, self._device, occurrence)
         mixed = mix(images, self._config, self._seed, epoch, step)
-        return model(self._normalise(images if mixed is None else mixed.images)), mixed
+        inputs = self._normalise(images if mixed is None else mixed.images)
+        with self._choice.training.autocast(self._device):
+            return model(self._choice.training.arrange(inputs)), mixed
 
     def evaluate(self, model: TransferModel, rows: Rows) -> Tensor:
-        logits: Tensor = model(self._normalise(self._data.batch(rows, self._device)))
+        inputs = self._normalise(self._data.batch(rows, self._device))
+        with self._choice.forward.autocast(self._device):
+            logits: Tensor = model(self._choice.forward.arrange(inputs))
         return logits

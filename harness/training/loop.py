@@ -62,7 +62,7 @@ def train_epoch(
         torch.manual_seed(derive(course.seed, "suffix", epoch, index))
         optimizer.zero_grad(set_to_none=True)
         logits, mixed = feed.train(model, epoch, index, rows, occurrence[index])
-        loss = course.loss(logits, labels, mixed)
+        loss = course.loss(logits.float(), labels, mixed)
         loss.backward()  # type: ignore[no-untyped-call]
         if index == 0:
             after_first_backward()

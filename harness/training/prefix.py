@@ -37,8 +37,10 @@ from harness.training.activations import Activations, Boundary, describe
 from harness.training.feed import Normalise, Rows
 from harness.training.inputs import TrialData
 from harness.training.mixing import Mixed
+from harness.training.precision import EXACT, FLOAT32, Arithmetic, Choice
 from harness.training.starting import Starting
 
+CPU = torch.device("cpu")
 VERSION = 1  # of what is stored: raise it when the same inputs would give other values
 PLAIN = 0  # the view that is not augmented
 
@@ -99,14 +101,16 @@ def reason_against(config: TrialConfig, epoch: int, cut: int) -> str | None:
 
 
 def identity(
-    starting: Starting, data: TrialData, family: ViewFamily, batch_size: int, device: torch.device
-) -> dict[str, Any]:
+    starting: Starting, data: TrialData, family: ViewFamily, batch_size: int, arithmetic: Arithmetic,
+    device: torch.device,
+) -> dict[str, Any]:  # fmt: skip
     """Everything that decides the bits of the activations."""
     model = starting.model
     return {
         "version": VERSION, "images": data.source, "side": data.images.shape[1], "backbone": model.backbone_name,
         "weights": starting.identity, "mean": model.mean, "std": model.std, "views": family.name,
-        "batch size": batch_size, "threads": torch.get_num_threads(), "torch": torch.__version__,
+        "arithmetic": str(arithmetic), "batch size": batch_size,
+        "threads": torch.get_num_threads(), "torch": torch.__version__,
         "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,  # type: ignore[no-untyped-call]
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "instructions": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
@@ -124,13 +128,14 @@ class Prefix:
 
     def __init__(
         self, folder: Path, starting: Starting, data: TrialData, family: ViewFamily, batch_size: int,
-        cuts: tuple[int, ...], device: torch.device,
+        cuts: tuple[int, ...], device: torch.device, arithmetic: Arithmetic = FLOAT32,
     ) -> None:  # fmt: skip
-        facts = identity(starting, data, family, batch_size, device)
+        facts = identity(starting, data, family, batch_size, arithmetic, device)
         name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
         self.cuts = tuple(sorted(cuts))
         self.family = family
         self._model, self._data, self._batch_size, self._device = starting.model, data, batch_size, device
+        self._arithmetic = arithmetic
         self._normalise = Normalise(starting.model.mean, starting.model.std, device)
         self._store = Activations(folder / name, len(data.images))
         self._store.note(lambda meta: meta.setdefault("identity", facts))
@@ -157,7 +162,7 @@ class Prefix:
         model.eval()
         inputs = self._inputs(rows, numbers)
         straight, again = self._taps(inputs, grad=True), self._taps(self._inputs(rows[other], numbers[other]))
-        with torch.enable_grad():
+        with torch.enable_grad(), self._arithmetic.autocast(self._device):
             logits = model(inputs)
         boundaries, faults = {}, {}
         for cut in self.cuts:
@@ -170,7 +175,7 @@ class Prefix:
             elif stored.stride() != x.stride() or not torch.equal(stored, x):
                 fault = "an image's activations depend on the images beside it in the batch"
             else:
-                with torch.enable_grad():
+                with torch.enable_grad(), self._arithmetic.autocast(self._device):
                     if not torch.equal(model(stored, cut), logits):
                         fault = "the rest of the model does not give the same bits for stored activations"
             faults[cut] = fault
@@ -178,12 +183,12 @@ class Prefix:
 
     def _inputs(self, rows: Rows, numbers: Rows) -> Tensor:
         images = self._data.batch(rows, self._device)
-        return self._normalise(self.family.render(images, self._data.keys[rows], numbers))
+        return self._arithmetic.arrange(self._normalise(self.family.render(images, self._data.keys[rows], numbers)))
 
     def _taps(self, x: Tensor, *, grad: bool = False, seconds: list[float] | None = None) -> dict[int, Tensor]:
         """What lies at each cut, from one pass; adds the seconds of each stage."""
         taps: dict[int, Tensor] = {}
-        with torch.set_grad_enabled(grad):
+        with torch.set_grad_enabled(grad), self._arithmetic.autocast(self._device):
             for stage in range(max(self.cuts)):
                 started = self._now()
                 x = self._model.behind(x, stage, stage + 1)
@@ -283,9 +288,10 @@ class PrefixFeed:
 
     def __init__(
         self, prefix: Prefix, family: ViewFamily, cut: int, data: TrialData, account: Account,
-        waited: Callable[[float], None],
+        waited: Callable[[float], None], choice: Choice = EXACT, device: torch.device = CPU,
     ) -> None:  # fmt: skip
         self._prefix, self._family, self._cut, self._data = prefix, family, cut, data
+        self._choice, self._device = choice, device
         self._account, self._waited = account, waited
         self._numbers: Mapping[int, Rows] = {}
 
@@ -309,8 +315,14 @@ class PrefixFeed:
     def train(
         self, model: TransferModel, epoch: int, step: int, rows: Rows, occurrence: Rows
     ) -> tuple[Tensor, Mixed | None]:
-        return model(self._prefix.read(self._cut, rows, self._numbers[step]), self._cut), None
+        x = self._prefix.read(self._cut, rows, self._numbers[step])
+        return self._rest(model, x, self._choice.training), None
 
     def evaluate(self, model: TransferModel, rows: Rows) -> Tensor:
-        logits: Tensor = model(self._prefix.read(self._cut, rows, np.full(len(rows), PLAIN)), self._cut)
+        x = self._prefix.read(self._cut, rows, np.full(len(rows), PLAIN))
+        return self._rest(model, x, self._choice.forward)
+
+    def _rest(self, model: TransferModel, x: Tensor, arithmetic: Arithmetic) -> Tensor:
+        with arithmetic.autocast(self._device):
+            logits: Tensor = model(x if arithmetic.bfloat16 else x.float(), self._cut)
         return logits

@@ -13,6 +13,7 @@ from harness.errors import ResourceError
 from harness.model import freezing
 from harness.training.feed import Feed
 from harness.training.inputs import TrialData
+from harness.training.precision import EXACT, Choice, Chooser
 from harness.training.prefix import Account, Prefix, PrefixFeed, ViewFamily, reason_against
 from harness.training.seeds import derive
 from harness.training.starting import Starting, StartingModels
@@ -73,15 +74,16 @@ def needs(config: TrialConfig, split: str, *, random_weights: bool) -> Facts:
 class Sharing:
     """Lives as long as its process."""
 
-    def __init__(self, plan: Plan | None = None) -> None:
+    def __init__(self, plan: Plan | None = None, chooser: Chooser | None = None) -> None:
         self.plan = plan or Plan()
+        self.chooser = chooser or Chooser()
         self.models = StartingModels()
         self._open: dict[tuple[object, ...], Prefix] = {}
         self._full: str | None = None  # what the disk said; nothing is kept from then on
 
     def feed(
         self, config: TrialConfig, epoch: int, seed: int, split: str, data: TrialData, starting: Starting,
-        account: Account, waited: Callable[[float], None], device: torch.device,
+        account: Account, waited: Callable[[float], None], device: torch.device, choice: Choice = EXACT,
     ) -> tuple[Feed | None, str | None]:  # fmt: skip
         """The feed of shared activations for the phase that this epoch opens, or why there is none.
 
@@ -97,7 +99,7 @@ class Sharing:
         if not cuts:
             return None, self.plan.reason(facts, own)
         family = ViewFamily(config.augmentation, derive(seed, "views"))
-        prefix = self._prefix(family, starting, data, config.batch_size, kept, device)
+        prefix = self._prefix(family, starting, data, config.batch_size, kept, device, choice)
         faults = {cut: prefix.faulty(cut) for cut in cuts}
         sound = [cut for cut in cuts if faults[cut] is None]
         if not sound:
@@ -106,7 +108,7 @@ class Sharing:
         if cut < own:
             why = faults.get(own) or self.plan.reason(facts, own)
             reason = f"reads from behind {STAGES[cut - 1]}, not {STAGES[own - 1]}: {why}"
-        return PrefixFeed(prefix, family, cut, data, account, waited), reason
+        return PrefixFeed(prefix, family, cut, data, account, waited, choice, device), reason
 
     def disk_is_full(self, error: ResourceError) -> str:
         """Keep nothing more in this process; the reason, as records give it."""
@@ -115,12 +117,12 @@ class Sharing:
 
     def _prefix(
         self, family: ViewFamily, starting: Starting, data: TrialData, batch_size: int, cuts: tuple[int, ...],
-        device: torch.device,
+        device: torch.device, choice: Choice,
     ) -> Prefix:  # fmt: skip
         assert self.plan.folder is not None
-        key = (starting.identity, data.source, family.name, batch_size, cuts, device)
+        key = (starting.identity, data.source, family.name, batch_size, cuts, device, choice)
         if key not in self._open:
             while len(self._open) >= OPEN_ENTRIES:
                 del self._open[next(iter(self._open))]
-            self._open[key] = Prefix(self.plan.folder, starting, data, family, batch_size, cuts, device)
+            self._open[key] = Prefix(self.plan.folder, starting, data, family, batch_size, cuts, device, choice.forward)
         return self._open[key]

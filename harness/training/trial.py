@@ -29,6 +29,7 @@ from harness.training.average import Average
 from harness.training.feed import Feed, ImageFeed, Normalise
 from harness.training.inputs import TrialData
 from harness.training.loss import Loss
+from harness.training.precision import EXACT
 from harness.training.prefix import Account
 from harness.training.sharing import Sharing
 from harness.training.starting import Starting, build_for
@@ -112,6 +113,7 @@ class _Run:
         sharing: Sharing,
     ) -> None:
         self.sharing, self.account, self.shared_work = sharing, Account(), 0.0
+        self.choice = EXACT
         self.set_up = 0.0  # seconds that making the starting model took an earlier trial
         self.cache_reasons: dict[str, None] = {}
         self.job, self.data, self.on_epoch = job, data, on_epoch
@@ -140,7 +142,7 @@ class _Run:
         normalise = Normalise(model.mean, model.std, self.device)
         loss = Loss(config, data.labels[data.train], data.num_classes, self.device)
         course = loop.Course(data, config, job.seed, loss, self.device)
-        feed: Feed = ImageFeed(data, config, job.seed, normalise, self.device)
+        feed: Feed = self._images(normalise)
         self._count(model, normalise)
         phase: contract.Phase | None = None
         stages: tuple[str, ...] | None = None
@@ -181,21 +183,28 @@ class _Run:
             self.job.config, self.job.seed, self.data, self.weights_name, self.device
         )
         self.set_up = starting.seconds if at_hand else 0.0
+        began = time.monotonic()
+        side = self.data.images.shape[1]
+        self.choice = self.sharing.chooser.choose(starting.model, side, self.job.config.batch_size, self.device)
+        self._add_shared(time.monotonic() - began)
+        if self.choice.forward.channels_last or self.choice.training.channels_last:
+            model.to(memory_format=torch.channels_last)
         return model, starting
 
     def _feed(self, starting: Starting, normalise: Normalise, epoch: int) -> Feed:
         """Where logits come from in the phase that this epoch opens."""
         job, began = self.job, time.monotonic()
         feed, reason = self.sharing.feed(
-            job.config, epoch, job.seed, job.split, self.data, starting, self.account, self._add_shared, self.device
-        )
+            job.config, epoch, job.seed, job.split, self.data, starting, self.account, self._add_shared, self.device,
+            self.choice,
+        )  # fmt: skip
         self._add_shared(time.monotonic() - began)
         if reason is not None:
             self.cache_reasons[reason] = None
         return feed or self._images(normalise)
 
     def _images(self, normalise: Normalise) -> ImageFeed:
-        return ImageFeed(self.data, self.job.config, self.job.seed, normalise, self.device)
+        return ImageFeed(self.data, self.job.config, self.job.seed, normalise, self.device, self.choice)
 
     def _begin(self, feed: Feed, course: loop.Course, normalise: Normalise, epoch: int) -> Feed:
         """Have what the epoch needs at hand; where the disk is full, from images after all."""
@@ -339,7 +348,8 @@ class _Run:
             best_epoch=self.best.epoch if scored and self.best else None,
             score=self.best.validation[self.objective] if scored and self.best else None,
             seconds_alone=self._seconds(), seconds_spent=self._spent(),
-            cache_reason="; ".join(self.cache_reasons) or None, contract_seconds=self.checking,
+            cache_reason="; ".join(self.cache_reasons) or None, precision=str(self.choice),
+            contract_seconds=self.checking,
             trainable_parameters=self.trainable, total_parameters=self.total,
             device=device_name(self.device), started_at=self.started_at, attempt=job.attempt,
             device_memory_bytes=torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None,

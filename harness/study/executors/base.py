@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from harness.config.sheets import sheet
 from harness.results.records import EpochRecord, TrialRecord
+from harness.training import precision
 from harness.training.inputs import TrialData
 from harness.training.loop import predict_images
+from harness.training.precision import Chooser, Precision
 from harness.training.sharing import Plan, Sharing
 from harness.training.trial import OnEpoch, TrialJob, restore, run_trial
 
@@ -42,6 +44,12 @@ class WorkerContext:
     threads: int
     checkpoints: Path
     plan: Plan  # of what trials share
+    precision: Precision = "exact"
+    precision_notes: Path | None = None  # what probes chose, for all studies
+
+    def sharing(self) -> Sharing:
+        """What trials of this process will share."""
+        return Sharing(self.plan, Chooser(self.precision, self.precision_notes))
 
     def data(self, backbone: str, split: str) -> TrialData:
         """The images at this backbone's size, cut by this split."""
@@ -166,3 +174,4 @@ def do(
 def settle(context: WorkerContext) -> None:
     """Set what this process trains with: threads are fixed, because sums depend on their number."""
     torch.set_num_threads(context.threads)
+    precision.settle(context.precision)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 
 from harness.study.executors.base import EpochDone, Handler, Task, WorkerContext, do, settle
-from harness.training.sharing import Sharing
 
 
 class InlineExecutor:
@@ -17,7 +16,7 @@ class InlineExecutor:
         self._context = context
         self._device = torch.device(device)
         self._task: Task | None = None
-        self._sharing = Sharing(context.plan)
+        self._sharing = context.sharing()
 
     def submit(self, task: Task) -> None:
         settle(self._context)

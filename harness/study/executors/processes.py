@@ -19,7 +19,6 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from harness.study.executors.base import Died, EpochDone, Handler, Message, Task, WorkerContext, do, settle
-from harness.training.sharing import Sharing
 
 _SPAWN = multiprocessing.get_context("spawn")  # fork would copy threads and CUDA state
 
@@ -125,7 +124,7 @@ def _main(pipe: Connection, context: WorkerContext, device_name: str) -> None:
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(pipe, inbox), daemon=True).start()
     settle(context)
-    sharing = Sharing(context.plan)
+    sharing = context.sharing()
     device = torch.device(device_name)
     while True:
         task: Task = inbox.get()
