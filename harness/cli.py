@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from harness.config.trial import DEPTH_MAX, NAME_RULE
+from harness.config.trial import DEPTH_MAX, NAME_RULE, STAGES
 from harness.errors import ConfigError, HarnessError
 from harness.results.home import StudyFolder, home
 
@@ -207,6 +207,54 @@ def inspect(
     out.print(table, markup=False)
     total, training = sum(p.parameters for p in parts), sum(p.training for p in parts)
     _say(f"{training:,} of {total:,} parameters train ({training / total:.2%}).")
+
+
+@app.command()
+def plan(
+    name: Annotated[str, typer.Argument(envvar="HARNESS_NAME", help="A study file: studies/NAME.yaml.")],
+    data: Annotated[str | None, typer.Option("--data", envvar="HARNESS_DATA", help="Folder or CSV of images.")] = None,
+) -> None:
+    """Print what a study will need: memory, disk and time, by strategy and depth; reads its images, trains nothing."""
+    from harness.config.load import Overrides, load_study
+    from harness.study.environment import resolve_devices
+    from harness.study.forecast import forecast
+    from harness.study.prepare import prepare
+
+    loaded = load_study(name, Overrides(data=data))
+    devices = resolve_devices(loaded.study.device, loaded.study.workers)
+    prepared = prepare(loaded, devices, lambda what, done, of: None)
+    found = forecast(prepared, devices)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("Strategy", "Backbone", "Depth", "A trial alone", "With shared activations"):
+        table.add_column(heading, justify="left" if heading in ("Strategy", "Backbone") else "right")
+    for row in found.depths:
+        table.add_row(
+            row.strategy, row.backbone, str(row.depth), f"{row.seconds_alone:.1f} s", f"{row.seconds_shared:.1f} s"
+        )
+    out.print(table, markup=False)
+    for kept in prepared.context.plan.kept:
+        where = ", ".join(STAGES[cut - 1] for cut in kept.cuts)
+        own = f", of {kept.split}" if kept.split else ""
+        again = ", recalibrated" if kept.recalibrated else ""
+        _say(f"Kept: {kept.backbone}, batches of {kept.batch_size}, views {kept.views}{again}{own}: behind {where}")
+    lacking = [(f[0], cut, why) for f, cut, why in prepared.context.plan.left_out if f[3] is None]
+    for reason in dict.fromkeys(f"{backbone} behind {STAGES[cut - 1]}: {why}" for backbone, cut, why in lacking):
+        _say(f"Not kept: {reason}")
+    gb = 1e9
+    _say(
+        f"Disk: activations {found.activations / gb:.2f} GB of the {found.budget / gb:.2f} GB they may take, "
+        f"images {found.images / gb:.2f} GB."
+    )
+    _say(
+        f"Memory: about {found.resident / gb:.2f} GB in {found.workers} worker(s), beside torch itself; "
+        f"{found.free / gb:.1f} GB are free."
+    )
+    if found.resident > found.free:
+        _say("That is more than is free: lower batch_size, image_size or workers.")
+    _say(
+        f"Time, unpruned: search {found.search_seconds / 60:.1f} min, "
+        f"confirmation {found.confirmation_seconds / 60:.1f} min on {prepared.context.threads} thread(s) a worker."
+    )
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -59,6 +59,7 @@ class TrialRecord:
     attempt: int = 1  # 1 unless a worker died before
     device_memory_bytes: int | None = None  # peak on the device; None on a CPU
     seconds_spent: float | None = None  # None in records from before it was measured
+    shared_seconds: float = 0.0  # of seconds_spent, what went into work that others share
     cache_reason: str | None = None  # why frozen work was not shared, or not all of it; None: it was, in every epoch
     precision: str = "float32"  # arithmetic of training and forward passes
     contract_seconds: float = 0.0  # of seconds_alone, what checking the freezing took

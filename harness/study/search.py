@@ -129,6 +129,10 @@ class StrategySearch:
         value = record.score if state == TrialState.COMPLETE else None
         self._study.tell(self._accepted.pop(key), value, state=None if value is not None else state)
 
+    def tell_score(self, key: str, score: float) -> None:
+        """Tell the score of a complete trial."""
+        self._study.tell(self._accepted.pop(key), score)
+
     def drop(self, key: str) -> None:
         """Take back a trial that was asked and will not be finished in this attempt."""
         self._study.tell(self._accepted.pop(key), state=TrialState.FAIL)

@@ -1,0 +1,174 @@
+"""What a study will need, before it runs: memory, disk, and time by strategy and depth, from a short measurement."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import psutil
+import torch
+import torch.nn.functional as F
+
+from harness.config.costs import cost
+from harness.config.space import space
+from harness.config.study import StudyConfig
+from harness.config.trial import DEPTH_MAX
+from harness.model.transfer import build
+from harness.study.prepare import Prepared, backbones
+from harness.study.splits import SEARCH_SPLIT
+from harness.training.inputs import TrialData
+from harness.training.precision import settle
+
+SAMPLE = 3  # passes that are timed, after one that warms up
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Seconds an image, of one backbone at the study's size and batch."""
+
+    forward: float
+    backward: float  # through everything
+
+
+@dataclass(frozen=True)
+class DepthForecast:
+    """One depth of one backbone."""
+
+    backbone: str
+    strategy: str
+    depth: int
+    seconds_alone: float  # of a trial that shares nothing but its own passes
+    seconds_shared: float  # of one that finds its activations at hand
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a study will need; bytes are of all workers together where they say so."""
+
+    images: int  # bytes of the decoded images, mapped by every worker
+    activations: int  # bytes on disk, read through the system's file cache
+    budget: int  # bytes that activations may take
+    worker: int  # bytes of one worker's models, gradients and optimizer, at the largest backbone
+    step: int  # bytes of the activations of one training step at full depth, measured
+    workers: int
+    free: int  # bytes of memory that are free now
+    depths: tuple[DepthForecast, ...]
+    search_seconds: float
+    confirmation_seconds: float
+
+    @property
+    def resident(self) -> int:
+        """Bytes that will be in memory at once."""
+        return self.images + self.workers * (self.worker + self.step)
+
+
+def forecast(prepared: Prepared, devices: list[str]) -> Forecast:
+    """Measure a few passes of each backbone and reckon the rest from the backbones' work by stage.
+
+    Every configuration counts as likely as any other, nothing is pruned, and no trial stops early: an upper end.
+    """
+    study, context, workers = prepared.study, prepared.context, len(devices)
+    torch.set_num_threads(context.threads)
+    settle(context.precision)
+    depths: list[DepthForecast] = []
+    rates: dict[str, Rate] = {}
+    worker = step = 0
+    for backbone in backbones(study):
+        data = context.data(backbone, SEARCH_SPLIT)
+        rates[backbone], memory, parameters = _measure(study, backbone, data, torch.device(devices[0]))
+        worker, step = max(worker, parameters * 4 * 6), max(step, memory)  # two copies, model, gradient, two moments
+        for strategy in study.strategies:
+            entry = space(study, strategy).entries["unfreeze_depth"]
+            depths += [_of(strategy, backbone, d, rates[backbone], data, prepared) for d in _depths(entry)]
+    by_strategy = {s: [d for d in depths if d.strategy == s] for s in study.strategies}
+    shared = {s: sum(d.seconds_shared for d in found) / len(found) for s, found in by_strategy.items()}
+    making = sum(
+        rates[kept.backbone].forward * kept_rows(prepared, kept.views) for kept in context.plan.kept
+        if kept.split in (None, SEARCH_SPLIT)
+    )  # fmt: skip
+    runs = (study.confirmation.top + 1) * study.confirmation.seeds
+    return Forecast(
+        images=sum(path.stat().st_size for path in context.images.values()),
+        activations=context.plan.bytes, budget=context.plan.budget, worker=worker, step=step, workers=workers,
+        free=psutil.virtual_memory().available, depths=tuple(depths),
+        search_seconds=(making + study.trials * sum(shared.values())) / workers,
+        confirmation_seconds=runs * sum(shared.values()) / workers,
+    )  # fmt: skip
+
+
+def kept_rows(prepared: Prepared, views: str) -> float:
+    """Rows that are computed once for a study: views times training images, and the validation images."""
+    train, validation = prepared.context.splits[SEARCH_SPLIT]
+    study = prepared.study
+    recipes = {r for s in study.strategies for r in _as_tuple(space(study, s).entries["augmentation"])}
+    distinct = study.epochs if views != "flips" else 8 * (1 - (7 / 8) ** study.epochs) if "flips" in recipes else 1
+    return float(distinct * len(train) + len(validation))
+
+
+def _measure(study: StudyConfig, backbone: str, data: TrialData, device: torch.device) -> tuple[Rate, int, int]:
+    """Rates, bytes that a training step holds between its passes, parameters."""
+    size = max(int(v) for s in study.strategies for v in _ends(space(study, s).entries["batch_size"]))
+    model = build(backbone, data.num_classes, image_size=data.images.shape[1]).to(device).eval()
+    images = torch.rand(size, 3, *data.images.shape[1:3], device=device)
+    labels = torch.zeros(size, dtype=torch.long, device=device)
+    held = [0]
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        held[0] += tensor.numel() * tensor.element_size()
+        return tensor
+
+    forward: list[float] = []
+    both: list[float] = []
+    for turn in range(SAMPLE + 1):
+        started = _now(device)
+        with torch.no_grad():
+            model(images)
+        forward.append(_now(device) - started)
+        started, held[0] = _now(device), 0
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = F.cross_entropy(model(images), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        both.append(_now(device) - started)
+        model.zero_grad(set_to_none=True)
+        if turn == 0:
+            forward.clear()  # it warmed up
+            both.clear()
+    rate = Rate(min(forward) / size, max(min(both) - min(forward), 0.0) / size)
+    return rate, held[0], sum(p.numel() for p in model.parameters())
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _of(strategy: str, backbone: str, depth: int, rate: Rate, data: TrialData, prepared: Prepared) -> DepthForecast:
+    known, study = cost(backbone), prepared.study
+    train, validation = len(data.train), len(data.validation)
+    cut = DEPTH_MAX - depth
+    kept = max((c for k in prepared.context.plan.kept if k.backbone == backbone for c in k.cuts if c <= cut), default=0)
+    total = sum(known.forward)
+
+    def seconds(first: int) -> float:
+        rest = sum(known.forward[first:]) / total * rate.forward
+        back = known.backward_share(depth) * rate.backward
+        return study.epochs * (train * (rest + back) + validation * rest)
+
+    prefix = sum(known.forward[:kept]) / total * rate.forward * kept_rows(prepared, "flips") if kept else 0.0
+    return DepthForecast(backbone, strategy, depth, prefix + seconds(kept), seconds(kept))
+
+
+def _depths(entry: object) -> list[int]:
+    low, high = min(_ends(entry)), max(_ends(entry))
+    return [int(v) for v in entry] if isinstance(entry, tuple) else list(range(int(low), int(high) + 1))
+
+
+def _ends(entry: object) -> tuple[float, ...]:
+    if isinstance(entry, tuple):
+        return entry
+    return (entry.low, entry.high) if hasattr(entry, "low") else (entry,)  # type: ignore[attr-defined, return-value]
+
+
+def _as_tuple(entry: object) -> tuple[object, ...]:
+    return entry if isinstance(entry, tuple) else (entry,)
