@@ -26,6 +26,7 @@ from harness.results.records import EpochRecord, TrialRecord
 from harness.training.seeds import derive
 
 STARTUP_TRIALS = 5  # drawn at random before TPE's model: few, since budgets are small
+FANOVA_CHOICES = 10  # of one list; fANOVA's time doubles with each: a list of 60 ran for 12 minutes without an end
 IMPORTANCE_TRIALS = 20  # fewer say nothing
 HISTORY = 200  # newest trials that sampler and pruner look at
 KEY = "harness.key"  # user attribute of a trial
@@ -145,19 +146,25 @@ class StrategySearch:
     def importances(self) -> dict[str, dict[str, float]] | None:
         """Parameter importances of two kinds, which answer different questions; None with too few trials.
 
-        `ped_anova`: what separates the best tenth. `fanova`: what explains the variance over all trials.
+        `ped_anova`: what separates the best tenth. `fanova`: what explains the variance over all trials,
+        left out where a list of more than FANOVA_CHOICES values is searched.
         """
         complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if len(complete) < IMPORTANCE_TRIALS or len({t.value for t in complete}) < 2:
             return None
         from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
 
+        found: dict[str, dict[str, float]] = {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return {
-                "ped_anova": get_param_importances(self._study, evaluator=PedAnovaImportanceEvaluator()),
-                "fanova": get_param_importances(self._study, evaluator=FanovaImportanceEvaluator(seed=0)),
-            }
+            found["ped_anova"] = get_param_importances(self._study, evaluator=PedAnovaImportanceEvaluator())
+            if self._widest_choice() <= FANOVA_CHOICES:
+                found["fanova"] = get_param_importances(self._study, evaluator=FanovaImportanceEvaluator(seed=0))
+        return found
+
+    def _widest_choice(self) -> int:
+        """Values of the searched list that has most of them."""
+        return max((len(entry) for entry in self.space.searched().values() if isinstance(entry, tuple)), default=0)
 
 
 def frozen(space: SearchSpace, ended: Ended, objective: str) -> FrozenTrial:

@@ -237,3 +237,18 @@ def test_importances_want_twenty_trials() -> None:
     assert found is not None
     assert set(found) == {"ped_anova", "fanova"}
     assert max(found["ped_anova"], key=lambda name: found["ped_anova"][name]) == "head_lr"
+
+
+def test_a_long_list_is_left_to_the_importance_that_can_take_it() -> None:
+    """fANOVA takes time that doubles with each value: a list of 60 never ended."""
+    rates = [round(1e-3 * 1.05**index, 9) for index in range(60)]
+    search = StrategySearch(
+        space_of("feature_extraction", head_lr=rates, backbone="resnet18", batch_size=32), "accuracy", 0, 10
+    )
+    for slot in range(24):
+        asked = search.ask(slot, 0)
+        search.accept(asked, str(slot))
+        search.tell_score(str(slot), asked.config.head_lr)
+    found = search.importances()
+    assert found is not None
+    assert set(found) == {"ped_anova"}
