@@ -67,7 +67,7 @@ def _losses(
 def _flip_a_byte(rows: Path, images: int, row: int) -> None:
     """In one image's activations, with a checksum that fits: otherwise the row would only be computed again."""
     values = np.memmap(rows, np.uint8, "r+", shape=(images, rows.stat().st_size // images))
-    values[row, 2] ^= 0x40  # the second highest byte of the first number
+    values[row, 3] ^= 0x40  # the highest byte of the first number: also a 0, as a ReLU leaves many, becomes another
     checks = np.memmap(rows.with_suffix(".crc"), np.uint64, "r+", shape=(images,))
     checks[row] = _check(np.ascontiguousarray(values[row]))
     values.flush()
