@@ -112,9 +112,7 @@ class Phase:
         Raises:
             ContractError: names the frozen tensor that moved, or the training one that was never stepped.
         """
-        for name, tensor in _tensors(self._model):
-            if name in self._frozen and not _same(tensor, self._frozen[name]):
-                raise ContractError(f"{name} is frozen but changed")
+        check_unchanged(self._model, self._frozen)
         self._hook.remove()
         warnings = []
         parameters = dict(self._model.named_parameters())
@@ -124,6 +122,13 @@ class Phase:
             if _same(parameters[name].detach(), self._before[name]):
                 warnings.append(f"{name} was stepped but did not move: its rate is below the resolution of its values")
         return tuple(warnings)
+
+
+def check_unchanged(model: nn.Module, known: Mapping[str, torch.Tensor]) -> None:
+    """Every tensor with a copy in `known` is bit-identical to it; raises ContractError with the first that is not."""
+    for name, tensor in _tensors(model):
+        if name in known and not _same(tensor, known[name]):
+            raise ContractError(f"{name} is frozen but changed")
 
 
 def watch_head(model: TransferModel, num_classes: int) -> None:

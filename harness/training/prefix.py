@@ -33,6 +33,7 @@ from torch import Tensor
 from harness.config.trial import DEPTH_MAX, Augmentation, TrialConfig
 from harness.data import views
 from harness.model.transfer import TransferModel
+from harness.training import contract
 from harness.training.activations import Activations, Boundary, describe
 from harness.training.feed import Normalise, Rows
 from harness.training.inputs import TrialData
@@ -135,7 +136,7 @@ class Prefix:
         self.cuts = tuple(sorted(cuts))
         self.family = family
         self._model, self._data, self._batch_size, self._device = starting.model, data, batch_size, device
-        self._arithmetic = arithmetic
+        self._arithmetic, self._known = arithmetic, starting.known
         self._normalise = Normalise(starting.model.mean, starting.model.std, device)
         self._store = Activations(folder / name, len(data.images))
         self._store.note(lambda meta: meta.setdefault("identity", facts))
@@ -207,6 +208,7 @@ class Prefix:
         """Compute what is missing of these (image, view) pairs, at every cut; waits for whoever is at it already.
 
         Raises:
+            ContractError: a trial changed the stages that were lent to it; nothing is computed with them.
             ResourceError: the disk is full.
         """
         rows, numbers = self._missing(rows, numbers)
@@ -215,6 +217,7 @@ class Prefix:
         with self._store.lock:
             rows, numbers = self._missing(rows, numbers)  # another worker may just have computed them
             seconds = [0.0] * (DEPTH_MAX + 1)  # of rendering, then of each stage
+            contract.check_unchanged(self._model, self._known)  # its stages are lent to trials
             self._model.eval()
             for start in range(0, len(rows), self._batch_size):
                 real = slice(start, start + self._batch_size)

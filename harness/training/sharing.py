@@ -110,6 +110,11 @@ class Sharing:
             reason = f"reads from behind {STAGES[cut - 1]}, not {STAGES[own - 1]}: {why}"
         return PrefixFeed(prefix, family, cut, data, account, waited, choice, device), reason
 
+    def forget(self) -> None:
+        """Build and open everything anew from here on: what was lent may have been changed."""
+        self.models = StartingModels()
+        self._open.clear()
+
     def disk_is_full(self, error: ResourceError) -> str:
         """Keep nothing more in this process; the reason, as records give it."""
         self._full = f"activations are kept no longer: {error}"

@@ -87,10 +87,6 @@ class StartingModels:
         start = self._made[key]
         return _lent(start.model, config, seed, data.num_classes).to(device), start, at_hand
 
-    def forget(self) -> None:
-        """Build everything anew from here on: a model that was lent may have been changed."""
-        self._made.clear()
-
     def _make_room(self) -> None:
         while len(self._made) > 1 and sum(start.bytes for start in self._made.values()) > self._kept_bytes:
             self._made.popitem(last=False)

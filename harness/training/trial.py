@@ -88,7 +88,7 @@ def run_trial(
         record = run.to_record("diverged", str(error))
     except ContractError as error:
         record = run.to_record("failed", f"training contract: {error}")
-        sharing.models.forget()  # what was lent may have been changed
+        sharing.forget()
     except (torch.OutOfMemoryError, MemoryError) as error:
         record = run.to_record("out_of_memory", str(error).splitlines()[0] if str(error) else "host memory")
     if resume is not None:
