@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import psutil
@@ -14,10 +13,11 @@ from harness.config.space import space
 from harness.config.study import StudyConfig
 from harness.config.trial import DEPTH_MAX
 from harness.model.transfer import build
+from harness.study.plan import distinct_views, values_of
 from harness.study.prepare import Prepared, backbones
 from harness.study.splits import SEARCH_SPLIT
 from harness.training.inputs import TrialData
-from harness.training.precision import settle
+from harness.training.precision import now, settle
 
 SAMPLE = 3  # passes that are timed, after one that warms up
 
@@ -79,7 +79,7 @@ def forecast(prepared: Prepared, devices: list[str]) -> Forecast:
         worker, step = max(worker, parameters * 4 * 6), max(step, memory)  # two copies, model, gradient, two moments
         for strategy in study.strategies:
             entry = space(study, strategy).entries["unfreeze_depth"]
-            depths += [_of(strategy, backbone, d, rates[backbone], data, prepared) for d in _depths(entry)]
+            depths += [_of(strategy, backbone, d, rates[backbone], data, prepared) for d in values_of(entry)]
     by_strategy = {s: [d for d in depths if d.strategy == s] for s in study.strategies}
     shared = {s: sum(d.seconds_shared for d in found) / len(found) for s, found in by_strategy.items()}
     making = sum(
@@ -100,8 +100,7 @@ def kept_rows(prepared: Prepared, views: str) -> float:
     """Rows that are computed once for a study: views times training images, and the validation images."""
     train, validation = prepared.context.splits[SEARCH_SPLIT]
     study = prepared.study
-    recipes = {r for s in study.strategies for r in _as_tuple(space(study, s).entries["augmentation"])}
-    distinct = study.epochs if views != "flips" else 8 * (1 - (7 / 8) ** study.epochs) if "flips" in recipes else 1
+    distinct = distinct_views(study, views)
     return float(distinct * len(train) + len(validation))
 
 
@@ -120,27 +119,21 @@ def _measure(study: StudyConfig, backbone: str, data: TrialData, device: torch.d
     forward: list[float] = []
     both: list[float] = []
     for turn in range(SAMPLE + 1):
-        started = _now(device)
+        started = now(device)
         with torch.no_grad():
             model(images)
-        forward.append(_now(device) - started)
-        started, held[0] = _now(device), 0
+        forward.append(now(device) - started)
+        started, held[0] = now(device), 0
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             loss = F.cross_entropy(model(images), labels)
         loss.backward()  # type: ignore[no-untyped-call]
-        both.append(_now(device) - started)
+        both.append(now(device) - started)
         model.zero_grad(set_to_none=True)
         if turn == 0:
             forward.clear()  # it warmed up
             both.clear()
     rate = Rate(min(forward) / size, max(min(both) - min(forward), 0.0) / size)
     return rate, held[0], sum(p.numel() for p in model.parameters())
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def _of(strategy: str, backbone: str, depth: int, rate: Rate, data: TrialData, prepared: Prepared) -> DepthForecast:
@@ -159,16 +152,7 @@ def _of(strategy: str, backbone: str, depth: int, rate: Rate, data: TrialData, p
     return DepthForecast(backbone, strategy, depth, prefix + seconds(kept), seconds(kept))
 
 
-def _depths(entry: object) -> list[int]:
-    low, high = min(_ends(entry)), max(_ends(entry))
-    return [int(v) for v in entry] if isinstance(entry, tuple) else list(range(int(low), int(high) + 1))
-
-
 def _ends(entry: object) -> tuple[float, ...]:
     if isinstance(entry, tuple):
         return entry
     return (entry.low, entry.high) if hasattr(entry, "low") else (entry,)  # type: ignore[attr-defined, return-value]
-
-
-def _as_tuple(entry: object) -> tuple[object, ...]:
-    return entry if isinstance(entry, tuple) else (entry,)

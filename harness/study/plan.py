@@ -43,7 +43,6 @@ MOST_CONFIGURATIONS = 1024  # that are gone through; of a larger space so many a
 class Sizes:
     """Numbers of images that a plan reckons with."""
 
-    images: int  # in the array, test part included
     train: int
     validation: int
 
@@ -72,7 +71,7 @@ def make_plan(study: StudyConfig, sizes: Sizes, folder: Path, budget: int) -> Pl
             if size > limit:
                 reasons[facts, cut] = f"an image's activations take {size / (side * side * 3):.1f} times its own bytes"
             elif any(by_cut.get(c) for c in range(cut, DEPTH_MAX + 1)):
-                candidates[facts, cut] = int(size * (_views(study, facts) * sizes.train + sizes.validation))
+                candidates[facts, cut] = int(size * (distinct_views(study, facts[2]) * sizes.train + sizes.validation))
     while candidates:
         gains = {
             (facts, cut): _gain(study, facts, uses[facts], (*chosen.get(facts, ()), cut), sizes)
@@ -109,11 +108,11 @@ def _side(study: StudyConfig, backbone: str) -> int:
     return sheet(backbone).native_size if size == "native" else int(size)
 
 
-def _views(study: StudyConfig, facts: Facts) -> float:
-    """Expected number of distinct views of a training image."""
-    if facts[2] != "flips":
+def distinct_views(study: StudyConfig, views: str) -> float:
+    """Expected number of distinct views of a training image in a trial; `views` as in `Kept`."""
+    if views != "flips":
         return study.epochs
-    recipes = {r for s in study.strategies for r in _values(space(study, s).entries["augmentation"])}
+    recipes = {r for s in study.strategies for r in values_of(space(study, s).entries["augmentation"])}
     return 8 * (1 - (7 / 8) ** study.epochs) if "flips" in recipes else 1
 
 
@@ -126,7 +125,7 @@ def _gain(study: StudyConfig, facts: Facts, by_cut: dict[int, float], cuts: Iter
         passes * (sizes.train + sizes.validation) * max((up_to[k] for k in kept if k <= cut), default=0)
         for cut, passes in by_cut.items()
     )
-    return saved - MAKING * up_to[kept[-1]] * (_views(study, facts) * sizes.train + sizes.validation)
+    return saved - MAKING * up_to[kept[-1]] * (distinct_views(study, facts[2]) * sizes.train + sizes.validation)
 
 
 def _expected_uses(study: StudyConfig) -> dict[Facts, dict[int, float]]:
@@ -160,7 +159,7 @@ _MATTERING = (
 
 def _configurations(here: SearchSpace) -> Iterable[TrialConfig]:
     """One configuration for each combination of what decides sharing; ranges of real numbers by their ends."""
-    values = [_values(here.entries[name]) for name in _MATTERING]
+    values = [values_of(here.entries[name]) for name in _MATTERING]
     if math.prod(len(v) for v in values) <= MOST_CONFIGURATIONS:
         combinations: Iterable[tuple[Any, ...]] = itertools.product(*values)
     else:
@@ -175,7 +174,8 @@ def _configurations(here: SearchSpace) -> Iterable[TrialConfig]:
         yield config
 
 
-def _values(entry: Any) -> tuple[Any, ...]:
+def values_of(entry: Any) -> tuple[Any, ...]:
+    """The values a knob may take; of a range some that stand for all."""
     if isinstance(entry, tuple):
         return entry
     if isinstance(entry, IntRange):

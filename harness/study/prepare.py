@@ -96,7 +96,7 @@ def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prep
     }
     labels = dataset.table["label"].to_numpy(np.int64).copy()
     labels[parts == "test"] = -1
-    sizes_of_parts = Sizes(len(parts), int((parts == "train").sum()), int((parts == "validation").sum()))
+    sizes_of_parts = Sizes(int((parts == "train").sum()), int((parts == "validation").sum()))
     context = WorkerContext(
         images=files,
         image_size=None if study.data.image_size == "native" else int(study.data.image_size),

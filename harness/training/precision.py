@@ -146,10 +146,10 @@ def probe(model: TransferModel, side: int, batch_size: int, device: torch.device
         turn = 0
         while turn < 2 or time.perf_counter() < ends:
             for candidate, network in copies.items():
-                started = _now(device)
+                started = now(device)
                 _pass(network, candidate, images, labels, training)
                 if turn > 0:  # the first one warms up
-                    best[candidate] = min(best[candidate], _now(device) - started)
+                    best[candidate] = min(best[candidate], now(device) - started)
             turn += 1
         fastest = min(best, key=lambda candidate: best[candidate])
         chosen.append(fastest if best[FLOAT32] / best[fastest] >= GAIN else FLOAT32)
@@ -171,7 +171,8 @@ def _pass(network: nn.Module, arithmetic: Arithmetic, images: Tensor, labels: Te
         network.zero_grad(set_to_none=True)
 
 
-def _now(device: torch.device) -> float:
+def now(device: torch.device) -> float:
+    """Seconds on a clock, with everything done that the device was asked for."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

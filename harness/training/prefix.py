@@ -38,7 +38,7 @@ from harness.training.activations import Activations, Boundary, describe
 from harness.training.feed import Normalise, Rows
 from harness.training.inputs import TrialData
 from harness.training.mixing import Mixed
-from harness.training.precision import EXACT, FLOAT32, Arithmetic, Choice
+from harness.training.precision import EXACT, FLOAT32, Arithmetic, Choice, now
 from harness.training.starting import Starting
 
 CPU = torch.device("cpu")
@@ -191,18 +191,13 @@ class Prefix:
         taps: dict[int, Tensor] = {}
         with torch.set_grad_enabled(grad), self._arithmetic.autocast(self._device):
             for stage in range(max(self.cuts)):
-                started = self._now()
+                started = now(self._device)
                 x = self._model.behind(x, stage, stage + 1)
                 if seconds is not None:
-                    seconds[stage + 1] += self._now() - started
+                    seconds[stage + 1] += now(self._device) - started
                 if stage + 1 in self.cuts:
                     taps[stage + 1] = x
         return taps
-
-    def _now(self) -> float:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        return time.perf_counter()
 
     def ensure(self, rows: Rows, numbers: Rows) -> None:
         """Compute what is missing of these (image, view) pairs, at every cut; waits for whoever is at it already.
@@ -223,9 +218,9 @@ class Prefix:
                 real = slice(start, start + self._batch_size)
                 # Padded to the one batch shape: with another, several backbones give other bits.
                 batch, batch_numbers = (np.resize(part[real], self._batch_size) for part in (rows, numbers))
-                started = self._now()
+                started = now(self._device)
                 inputs = self._inputs(batch, batch_numbers)
-                seconds[0] += self._now() - started
+                seconds[0] += now(self._device) - started
                 for cut, x in self._taps(inputs, seconds=seconds).items():
                     count = len(rows[real])
                     self._store.write(cut, numbers[real], rows[real], x[:count])

@@ -14,7 +14,7 @@ from harness.study.plan import Sizes, cut_bytes, default_budget, make_plan
 from harness.study.room import make_room, pinned
 from harness.training.sharing import Plan
 
-SIZES = Sizes(images=1200, train=800, validation=200)
+SIZES = Sizes(train=800, validation=200)
 GB = 10**9
 
 

@@ -56,7 +56,7 @@ def test_the_fastest_candidate_is_chosen_for_each_pass(monkeypatch: pytest.Monke
         clock[0] += 1.0 if arithmetic == wanted else 1.5
 
     monkeypatch.setattr(precision, "_pass", timed)
-    monkeypatch.setattr(precision, "_now", lambda device: clock[0])
+    monkeypatch.setattr(precision, "now", lambda device: clock[0])
     monkeypatch.setattr(precision, "PROBE_SECONDS", 0.0)
     found = probe(build("squeezenet1_1", 3), 32, 4, CPU)
     assert found == Choice(forward=Arithmetic(channels_last=True), training=fastest)
@@ -69,7 +69,7 @@ def test_a_small_gain_is_not_worth_the_rounding(monkeypatch: pytest.MonkeyPatch)
         clock[0] += 1.05 if arithmetic == FLOAT32 else 1.0
 
     monkeypatch.setattr(precision, "_pass", timed)
-    monkeypatch.setattr(precision, "_now", lambda device: clock[0])
+    monkeypatch.setattr(precision, "now", lambda device: clock[0])
     monkeypatch.setattr(precision, "PROBE_SECONDS", 0.0)
     assert probe(build("squeezenet1_1", 3), 32, 4, CPU) == EXACT
 
