@@ -53,7 +53,11 @@ def study(
     )  # fmt: skip
     loaded = load_study(name, overrides, save_as=_given(save_as))
 
-    from harness.progress import Watcher  # torch takes seconds: after the file is known to be right
+    from harness.study.forking import warm_up
+
+    if loaded.study.executor == "processes":
+        warm_up()  # beside the imports that follow, which take seconds: after the file is known to be right
+    from harness.progress import Watcher
     from harness.study.coordinator import run_study
 
     with Watcher(out, loaded.study.objective, loaded.study.epochs) as watcher:
@@ -130,8 +134,8 @@ def remove(
 
 @app.command()
 def bench(device: Annotated[str, typer.Option(envvar="HARNESS_DEVICE")] = "cpu") -> None:
-    """Time a trial against a plain loop, interleaved, with equal losses."""
-    from harness.bench import run
+    """Time whole sweeps against a plain loop, taking turns, with equal losses; writes reports/benchmarks."""
+    from harness.bench.suite import run
 
     run(_say, device or "cpu")
 

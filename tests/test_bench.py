@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,24 @@ import pytest
 import torch
 from PIL import Image
 
+from harness.bench import throughput
+from harness.bench.bound import bounds, single_trial
 from harness.bench.controls import all_caught
+from harness.bench.costs import bookkeeping, worker_seconds
 from harness.bench.plain import Files, PlainLoop
-from harness.bench.sweep import MIXES, TRIALS, Stratum, _config, _ratio, bookkeeping
+from harness.bench.report_size import report_of
+from harness.bench.sweep import MIXES, Stratum, ratio
+from harness.bench.task import DEPTHS, TRIALS, config_of, homes
 from harness.data import rendered
+from harness.study.executors.base import WorkerContext
+from harness.study.splits import SEARCH_SPLIT
 from harness.training.inputs import TrialData
+from harness.training.sharing import Kept, Plan, needs
 from harness.training.trial import TrialJob, run_trial
 
 CPU = torch.device("cpu")
+# MLflow's first import in a process warns of what SQLAlchemy will drop; here it is the hand-written loop's own import.
+pytestmark = pytest.mark.filterwarnings("ignore:.*noload.*:DeprecationWarning")
 
 
 @pytest.fixture
@@ -40,11 +51,16 @@ def data(files: Files) -> TrialData:
     )
 
 
+def fewer(data: TrialData) -> TrialData:
+    """One batch to train on, and half of one to score."""
+    return dataclasses.replace(data, train=data.train[:32], validation=data.validation[:16])
+
+
 @pytest.mark.parametrize(("recipe", "depth", "workers"), [("flips", 0, 0), ("flips", 2, 2), ("none", 5, 0)])
 def test_the_plain_loop_has_the_harness_s_losses(
     files: Files, data: TrialData, tmp_path: Path, recipe: str, depth: int, workers: int
 ) -> None:
-    config = _config(recipe, depth)
+    config = config_of(recipe, depth)
     seconds, losses = PlainLoop(files, f"sqlite:///{tmp_path / 'plain.db'}", workers).train(config, seed=3)
     job = TrialJob("x/0", "search", config.strategy, 0, config, 3, "search")
     record = run_trial(
@@ -55,15 +71,15 @@ def test_the_plain_loop_has_the_harness_s_losses(
 
 
 def test_every_negative_control_is_caught(data: TrialData, tmp_path: Path) -> None:
-    assert all_caught(data, _config("none", 0), tmp_path, CPU) == {
+    assert all_caught(data, config_of("none", 0), tmp_path, CPU) == {
         "flipped_byte": True, "prefix_train_mode": True, "other_seed": True,
     }  # fmt: skip
 
 
 def test_a_mix_counts_shared_work_once() -> None:
-    strata = [Stratum("none", "exact", depth, [10.0], 1.0, 5.0 if depth == 0 else 0.0, True, None) for depth in TRIALS]
-    assert _ratio(strata, "none", "exact", {0: 60}) == pytest.approx(600 / 65)
-    assert _ratio(strata, "none", "exact", MIXES["uniform"]) == pytest.approx(600 / 65)
+    strata = {d: Stratum("none", "exact", d, [10.0], 1.0, 5.0 if d == 0 else 0.0, True, None) for d in TRIALS}
+    assert ratio(strata, {0: 60}) == pytest.approx(600 / 65)
+    assert ratio(strata, MIXES["uniform"]) == pytest.approx(600 / 65)
 
 
 def test_mixes_hold_sixty_trials() -> None:
@@ -72,3 +88,55 @@ def test_mixes_hold_sixty_trials() -> None:
 
 def test_bookkeeping_is_measured_with_a_sampler_that_has_something_to_learn() -> None:
     assert 0 < bookkeeping(trials=8) < 10
+
+
+def test_mixed_arithmetic_of_the_plain_loop_is_near_its_float32(files: Files, tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path / 'plain.db'}"
+    config = dataclasses.replace(config_of("none", 0), epochs=1)  # without AVX512 or AMX bfloat16 crawls
+    _, exact = PlainLoop(files, store, 0).train(config, seed=3)
+    _, mixed = PlainLoop(files, store, 0, mixed=True).train(config, seed=3)
+    assert mixed != exact
+    assert mixed == pytest.approx(exact, rel=0.05)
+
+
+def test_a_raw_loop_and_a_trial_are_timed_in_turn(data: TrialData) -> None:
+    raw, ours = single_trial(fewer(data), CPU, times=1)
+    assert len(raw) == len(ours) == 1
+    assert min(raw + ours) > 0
+
+
+def test_bounds_shrink_with_what_trains(data: TrialData) -> None:
+    found = bounds("none", fewer(data), dict.fromkeys(DEPTHS, 10.0), {"heads": {0: 60}, "everything": {5: 60}}, CPU)
+    assert found["heads"] > found["everything"] > 0
+
+
+def test_throughput_counts_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(throughput, "BACKBONES", ("mobilenet_v3_small",))
+    monkeypatch.setattr(throughput, "BATCHES", (4,))
+    monkeypatch.setattr(throughput, "STEPS", 1)
+    monkeypatch.setattr(throughput.images_a_second, "__kwdefaults__", {"side": 32, "steps": 1})
+    rows = throughput.table(CPU, told.append)
+    assert [(row["batch"], row["arithmetic"]) for row in rows] == [(4, "float32"), (4, "bfloat16 channels_last")]
+    assert all(row["images_s"] > 0 for row in rows)
+    assert len(told) == 2
+
+
+def test_a_worker_s_first_epoch_and_its_next_are_timed(files: Files, data: TrialData, tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", data.images)
+    facts = needs(config_of("none", 0), SEARCH_SPLIT, random_weights=False)
+    context = WorkerContext(
+        {64: tmp_path / "images.npy"}, 64, files.labels, files.keys, {SEARCH_SPLIT: (files.train, files.validation)},
+        data.classes, "accuracy", "bundled", 1, tmp_path, Plan(tmp_path / "prefix", (Kept(*facts, cuts=(5,)),)),
+    )  # fmt: skip
+    first, following = worker_seconds(context, "cpu", trials=3)
+    assert first > following > 0
+
+
+def test_a_large_report_is_made_in_a_process_of_its_own(tmp_path: Path) -> None:
+    with homes(tmp_path):
+        found = report_of(trials=40, epochs=3)
+        assert (tmp_path / "reports" / "ten-thousand" / "index.html").exists()
+    assert found["seconds"] > 0
+    assert 0 < found["megabytes"] < 5
+    assert found["memory_mb"] > 50

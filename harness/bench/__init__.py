@@ -1,11 +1,5 @@
-"""`make bench`: whole sweeps of the harness against the loop that a careful user writes by hand, with equal numbers.
+"""`make bench` and `make bench-search`: what the harness claims about time, measured.
 
-A ratio in one run counts; an absolute time does not. What is timed, and what is not, stands in
-`reports/benchmarks/README.md`.
+A ratio in one run counts; an absolute time does not. Both sides train the same configurations with equal numbers.
+What is timed, and what is not, stands in `reports/benchmarks/README.md`.
 """
-
-from __future__ import annotations
-
-from harness.bench.sweep import run
-
-__all__ = ["run"]

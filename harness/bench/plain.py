@@ -28,6 +28,8 @@ from harness.training.inputs import epoch_order, padded
 from harness.training.schedule import factor
 from harness.training.seeds import derive
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class Files:
@@ -75,25 +77,39 @@ class PlainLoop:
     """Trains configurations one after the other, each from its own start.
 
     Args:
+        store: of MLflow.
         workers: of the DataLoader; see `tuned_workers`.
+        mixed: bfloat16 autocast and channels_last, as careful users train on a GPU.
     """
 
-    def __init__(self, files: Files, store: str, workers: int) -> None:
-        self._files, self._workers = files, workers
+    def __init__(
+        self, files: Files, store: str, workers: int, device: torch.device = CPU, *, mixed: bool = False
+    ) -> None:
+        self._files, self._workers, self._device, self._mixed = files, workers, device, mixed
         mlflow.set_tracking_uri(store)
         mlflow.set_experiment("plain loop")
 
     def train(self, config: TrialConfig, seed: int, weights: str = "bundled") -> tuple[float, list[float]]:
         """Seconds of one trial from its first line to its last, and its training loss by epoch."""
-        files, started = self._files, time.perf_counter()
+        files, device, started = self._files, self._device, time.perf_counter()
         model = build(config.backbone, files.num_classes, weights, image_size=64, seed=derive(seed, "initialisation"))
+        model.to(device, memory_format=torch.channels_last if self._mixed else torch.preserve_format)  # type: ignore[call-overload]
         optimizer = optimizer_of(model, config)
-        mean, std = (torch.tensor(values)[:, None, None] for values in (model.mean, model.std))
+        mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (model.mean, model.std))
+
+        def logits(images: torch.Tensor) -> torch.Tensor:
+            images = images.to(device, non_blocking=True)
+            if self._mixed:
+                images = images.contiguous(memory_format=torch.channels_last)
+            with torch.autocast(device.type, torch.bfloat16, enabled=self._mixed):
+                out: torch.Tensor = model((images - mean) / std)
+            return out.float()
+
         order = _Order()
         loader = DataLoader(
             _Images(files, config.augmentation, derive(seed, "views")),
             batch_sampler=order,  # type: ignore[arg-type]
-            num_workers=self._workers, persistent_workers=self._workers > 0,
+            num_workers=self._workers, persistent_workers=self._workers > 0, pin_memory=device.type == "cuda",
         )  # fmt: skip
         evaluation = [[(int(row), 0) for row in batch] for batch in padded(files.validation, config.batch_size)]
         losses = []
@@ -109,14 +125,14 @@ class PlainLoop:
                     for group in optimizer.param_groups:
                         group["lr"] = group["peak"] * rate
                     optimizer.zero_grad(set_to_none=True)
-                    loss = F.cross_entropy(model((images - mean) / std), labels)
+                    loss = F.cross_entropy(logits(images), labels.to(device, non_blocking=True))
                     loss.backward()  # type: ignore[no-untyped-call]
                     optimizer.step()
                     steps.append(loss.detach())
                 losses.append(float(torch.stack(steps).double().mean()))
                 order.batches = evaluation
                 with torch.inference_mode():
-                    outputs = [model((images - mean) / std).softmax(dim=1) for images, _ in loader]
+                    outputs = [logits(images).softmax(dim=1).cpu() for images, _ in loader]
                 probabilities = torch.cat(outputs)[: len(files.validation)].numpy()
                 scores = metrics.all_metrics(probabilities, files.labels[files.validation])
                 mlflow.log_metrics({"train_loss": losses[-1], **scores}, step=epoch)

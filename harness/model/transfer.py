@@ -72,17 +72,17 @@ class TransferModel(nn.Module):
 
         Frozen stages stay in eval mode, so that dropout and stochastic depth are off there.
         """
-        super().train(mode)
         if not mode or self.batchnorm_policy is None:
-            return self
+            return super().train(mode)
+        self.training = self.stages.training = True
+        self.head.train()
         for name, stage in self.stages.items():
-            by_batch = self.batchnorm_policy == "train_mode" or (
-                self.batchnorm_policy == "updated_stats" and name in self.unfrozen
-            )
-            stage.train(name in self.unfrozen)
-            for layer in stage.modules():
-                if isinstance(layer, BATCHNORM):
-                    layer.train(by_batch)
+            trains = name in self.unfrozen
+            by_batch = self.batchnorm_policy == "train_mode" or (self.batchnorm_policy == "updated_stats" and trains)
+            for layer in stage.modules():  # in one walk: at every epoch of every trial three of them would be felt
+                wanted = by_batch if isinstance(layer, BATCHNORM) else trains
+                if layer.training != wanted:
+                    layer.training = wanted
         return self
 
 

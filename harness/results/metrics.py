@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
 Direction = Literal["maximize", "minimize"]
 Floats = NDArray[np.floating[Any]]
@@ -146,11 +145,18 @@ def _auroc(probabilities: Floats, labels: Ints) -> float:
     usable = (positives > 0) & (positives < n)
     if not usable.any():
         return 0.5
-    ranks = rankdata(probabilities, axis=0)
+    ranks = np.stack([_ranks(column) for column in probabilities.T], axis=1)
     of_positives = np.bincount(labels, weights=ranks[np.arange(n), labels], minlength=c)
     pairs = positives * (n - positives)
     wins = of_positives - positives * (positives + 1) / 2
     return float((wins[usable] / pairs[usable]).mean())
+
+
+def _ranks(values: Floats) -> NDArray[np.float64]:
+    """From 1; equal values share the mean of theirs. (scipy.stats would be 0.9 s of every worker's start.)"""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2)[inverse]
 
 
 def loss_of_each(probabilities: NDArray[Any], labels: Ints) -> NDArray[np.float64]:

@@ -21,7 +21,7 @@ def environment(device: str, threads: int, workers: int) -> dict[str, Any]:
     facts |= {name: _version(name) for name in _PACKAGES}
     return facts | {
         "platform": f"{platform.system()} {platform.machine()}",
-        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{device} ({_processor()})",
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{device} ({processor()})",
         "threads": threads,
         "workers": workers,
         "commit": commit(),
@@ -35,7 +35,7 @@ def _version(package: str) -> str:
         return "unknown"
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's product name where the system tells it."""
     info = Path("/proc/cpuinfo")
     if info.exists():

@@ -38,6 +38,11 @@ class SlotSearch:
             self._study.objective, session.observer.message,
         )  # fmt: skip
         self._mirror.start(self._history.ended)
+        self._always: dict[str, list[TrialConfig]] = {}
+        self._kept: dict[str, TrialRecord] = {}  # each strategy's best trial so far
+        for strategy in self._study.strategies:  # a kill may have left what an earlier session was about to remove
+            for record in self._history.records(strategy):
+                self._keep_best_checkpoint(record)
 
     def finish(self) -> None:
         """Bring `optuna.db` to what the event log says."""
@@ -117,8 +122,10 @@ class SlotSearch:
 
     def _own(self, strategy: str) -> list[TrialConfig]:
         """The configurations that are always evaluated: the default, then the user's `try` list."""
-        here = self._searches[strategy].space  # type: ignore[index]
-        return list(dict.fromkeys([here.default(), *tried(self._study, here.strategy)]))
+        if strategy not in self._always:
+            here = self._searches[strategy].space  # type: ignore[index]
+            self._always[strategy] = list(dict.fromkeys([here.default(), *tried(self._study, here.strategy)]))
+        return self._always[strategy]
 
     def _handle(self, message: Message) -> bool:
         job = self._session.jobs[message.task_id]
@@ -139,11 +146,13 @@ class SlotSearch:
         return True
 
     def _keep_best_checkpoint(self, trial: TrialRecord) -> None:
-        """Only each strategy's best trial keeps its tensors."""
-        best = self._history.ranked(trial.strategy)[:1]
-        for other in self._history.records(trial.strategy):
-            if other.checkpoint and other not in best:
+        """Only each strategy's best trial keeps its tensors: of the one before and this one, one goes."""
+        best = next(iter(self._history.ranked(trial.strategy)), None)
+        for other in (trial, self._kept.get(trial.strategy)):
+            if other is not None and other.checkpoint and (best is None or other.trial_id != best.trial_id):
                 (self._session.folder.checkpoints / other.checkpoint).unlink(missing_ok=True)
+        if best is not None:
+            self._kept[trial.strategy] = best
 
     def _tell_progress(self) -> None:
         filled = sum(slot.record is not None for slots in self._history.slots.values() for slot in slots.values())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class Average:
@@ -19,10 +19,9 @@ class Average:
     of TensorFlow's `ExponentialMovingAverage`.
     """
 
-    def __init__(self, model: nn.Module, names: Collection[str], decay: float) -> None:
-        """`names`: parameters and buffers of `model`; those that hold no real numbers are left out."""
-        tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-        self._live = {name: tensors[name] for name in sorted(names) if tensors[name].is_floating_point()}
+    def __init__(self, tensors: Mapping[str, Tensor], decay: float) -> None:
+        """`tensors`: parameters and buffers of a model; those that hold no real numbers are left out."""
+        self._live = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
         self._kept = {name: tensor.detach().clone() for name, tensor in self._live.items()}
         self._decay = decay
         self._steps = 0

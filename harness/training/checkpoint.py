@@ -16,23 +16,21 @@ from torch import Tensor
 
 from harness.config.trial import TrialConfig
 from harness.errors import ResourceError
-from harness.model.freezing import names_any_epoch
 from harness.model.transfer import TransferModel
 
 
-def moved_names(model: TransferModel, config: TrialConfig) -> frozenset[str]:
-    """Names of all tensors that may differ from the weights: what trains in any epoch, and every buffer where the
-    policy touches some."""
-    names = set(names_any_epoch(model, config))
+def moving(model: TransferModel, config: TrialConfig, training: frozenset[str]) -> dict[str, Tensor]:
+    """The tensors that may come to differ from the weights: what trains in any epoch (`training`), and every buffer
+    where the policy touches some. By name, sorted; they are the model's own, not copies."""
+    tensors = {name: parameter.detach() for name, parameter in model.named_parameters() if name in training}
     if config.batchnorm not in ("frozen", "fixed_stats"):
-        names |= {name for name, _ in model.named_buffers()}
-    return frozenset(names)
+        tensors |= dict(model.named_buffers())
+    return dict(sorted(tensors.items()))
 
 
-def copied(model: TransferModel, names: frozenset[str]) -> dict[str, Tensor]:
-    """Copies of these parameters and buffers, on the CPU."""
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    return {name: tensors[name].detach().cpu().clone() for name in sorted(names)}
+def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
 
 
 def save_best(path: Path, tensors: Mapping[str, Tensor], classes: tuple[str, ...]) -> None:

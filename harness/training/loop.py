@@ -17,7 +17,7 @@ from harness.training.feed import Feed, Normalise
 from harness.training.inputs import TrialData, balanced_order, epoch_order, padded
 from harness.training.loss import Loss
 from harness.training.schedule import factor
-from harness.training.seeds import derive
+from harness.training.seeds import derive, reseed
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def train_epoch(
             group["lr"] = group["peak_lr"] * rate
         labels = torch.from_numpy(data.labels[rows]).to(device)
         # Dropout and stochastic depth draw from here: the same for every trial at the same step.
-        torch.manual_seed(derive(course.seed, "suffix", epoch, index))
+        reseed(derive(course.seed, "suffix", epoch, index), device)
         optimizer.zero_grad(set_to_none=True)
         logits, mixed = feed.train(model, epoch, index, rows, occurrence[index])
         loss = course.loss(logits.float(), labels, mixed)

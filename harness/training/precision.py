@@ -51,9 +51,8 @@ class Arithmetic:
 
 
 FLOAT32 = Arithmetic()
-CANDIDATES = (
-    FLOAT32, Arithmetic(channels_last=True), Arithmetic(bfloat16=True), Arithmetic(bfloat16=True, channels_last=True),
-)  # fmt: skip
+BFLOAT16_CHANNELS_LAST = Arithmetic(bfloat16=True, channels_last=True)
+CANDIDATES = (FLOAT32, Arithmetic(channels_last=True), Arithmetic(bfloat16=True), BFLOAT16_CHANNELS_LAST)
 
 
 @dataclass(frozen=True)

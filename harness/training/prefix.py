@@ -19,9 +19,8 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from harness.data import views
 from harness.model.transfer import TransferModel
 from harness.training import contract
 from harness.training.activations import Activations, Boundary, describe
+from harness.training.clock import Clock
 from harness.training.feed import Normalise, Rows
 from harness.training.inputs import TrialData
 from harness.training.mixing import Mixed
@@ -67,9 +67,10 @@ class ViewFamily:
 
     def numbers(self, epoch: int, keys: NDArray[np.uint64], occurrence: Rows) -> Rows:
         """Of the views that images with these keys show in an epoch."""
-        if self._right_angles:
-            drawn = views.draw(self.recipe, self.seed, epoch, keys, occurrence)
-            return drawn[:, 0].astype(np.int64) if self.recipe == "flips" else np.zeros(len(keys), np.int64)
+        if self.recipe == "none":
+            return np.full(len(keys), PLAIN, np.int64)
+        if self.recipe == "flips":
+            return views.draw("flips", self.seed, epoch, keys, occurrence)[:, 0].astype(np.int64)
         return np.full(len(keys), epoch, np.int64)
 
     def render(self, images: Tensor, keys: NDArray[np.uint64], numbers: Rows) -> Tensor:
@@ -254,43 +255,20 @@ class Prefix:
         return self._store.read(cut, numbers, rows, self._device)
 
 
-@dataclass
-class Account:
-    """What a trial used of the shared work, so that it can be charged as if it had been alone."""
-
-    used: dict[str, dict[int, NDArray[np.int8]]] = field(default_factory=dict)  # entry -> view -> deepest cut by image
-    seconds: float = 0.0
-
-    def charge(self, prefix: Prefix, cut: int, rows: Rows, numbers: Rows) -> None:
-        """Add what these pairs would have cost, those that were not used before."""
-        views_used = self.used.setdefault(prefix.family.name, {})
-        for view in np.unique(numbers).tolist():
-            here = np.unique(rows[numbers == view])
-            depth = views_used.setdefault(view, np.zeros(0, np.int8))
-            if len(depth) <= here.max():
-                depth = views_used[view] = np.pad(depth, (0, int(here.max()) + 1 - len(depth)))
-            for known in np.unique(depth[here]).tolist():
-                if known < cut:
-                    count = int((depth[here] == known).sum())
-                    before = prefix.seconds_an_image(known) if known else 0.0
-                    self.seconds += count * (prefix.seconds_an_image(cut) - before)
-            depth[here] = np.maximum(depth[here], cut)
-
-
 class PrefixFeed:
     """Feeds the last part of the model with shared activations.
 
     Args:
-        waited: told the seconds that went into shared work, which are not the trial's own.
+        clock: told what went into shared work, and what the trial used of it.
     """
 
     def __init__(
-        self, prefix: Prefix, family: ViewFamily, cut: int, data: TrialData, account: Account,
-        waited: Callable[[float], None], choice: Choice = EXACT, device: torch.device = CPU,
+        self, prefix: Prefix, family: ViewFamily, cut: int, data: TrialData, clock: Clock,
+        choice: Choice = EXACT, device: torch.device = CPU,
     ) -> None:  # fmt: skip
         self._prefix, self._family, self._cut, self._data = prefix, family, cut, data
         self._choice, self._device = choice, device
-        self._account, self._waited = account, waited
+        self._clock = clock
         self._numbers: Mapping[int, Rows] = {}
 
     def begin(self, epoch: int, rows: Rows, occurrence: Rows) -> None:
@@ -304,10 +282,13 @@ class PrefixFeed:
         validation = self._data.validation
         every = np.concatenate([rows.ravel(), validation])
         every_number = np.concatenate([numbers.ravel(), np.full(len(validation), PLAIN)])
-        started = time.monotonic()
-        self._prefix.ensure(every, every_number)
-        self._waited(time.monotonic() - started)
-        self._account.charge(self._prefix, self._cut, every, every_number)
+        with self._clock.sharing():
+            if numbers.any():
+                self._prefix.ensure(every, every_number)
+            else:  # one view: the images this epoch left out at its end are wanted by the next
+                whole = np.concatenate([self._data.train, validation])
+                self._prefix.ensure(whole, np.full(len(whole), PLAIN))
+        self._clock.account.charge(self._family.name, self._prefix.seconds_an_image, self._cut, every, every_number)
         self._numbers = dict(enumerate(numbers))
 
     def train(

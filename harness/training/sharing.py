@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +10,11 @@ import torch
 from harness.config.trial import STAGES, TrialConfig
 from harness.errors import ResourceError
 from harness.model import freezing
+from harness.training.clock import Clock
 from harness.training.feed import Feed
 from harness.training.inputs import TrialData
 from harness.training.precision import EXACT, Choice, Chooser
-from harness.training.prefix import Account, Prefix, PrefixFeed, ViewFamily, reason_against
+from harness.training.prefix import Prefix, PrefixFeed, ViewFamily, reason_against
 from harness.training.seeds import derive
 from harness.training.starting import Starting, StartingModels
 
@@ -83,7 +83,7 @@ class Sharing:
 
     def feed(
         self, config: TrialConfig, epoch: int, seed: int, split: str, data: TrialData, starting: Starting,
-        account: Account, waited: Callable[[float], None], device: torch.device, choice: Choice = EXACT,
+        clock: Clock, device: torch.device, choice: Choice = EXACT,
     ) -> tuple[Feed | None, str | None]:  # fmt: skip
         """The feed of shared activations for the phase that this epoch opens, or why there is none.
 
@@ -108,7 +108,7 @@ class Sharing:
         if cut < own:
             why = faults.get(own) or self.plan.reason(facts, own)
             reason = f"reads from behind {STAGES[cut - 1]}, not {STAGES[own - 1]}: {why}"
-        return PrefixFeed(prefix, family, cut, data, account, waited, choice, device), reason
+        return PrefixFeed(prefix, family, cut, data, clock, choice, device), reason
 
     def forget(self) -> None:
         """Build and open everything anew from here on: what was lent may have been changed."""

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from harness.config.trial import TrialConfig
 from harness.model import batchnorm
-from harness.model.freezing import names_any_epoch, stage_of
+from harness.model.freezing import stage_of, unfrozen_stages
 from harness.model.transfer import TransferModel, build, new_head
 from harness.training.feed import Normalise
 from harness.training.inputs import TrialData
@@ -85,7 +85,7 @@ class StartingModels:
             self._make_room()
         self._made.move_to_end(key)
         start = self._made[key]
-        return _lent(start.model, config, seed, data.num_classes).to(device), start, at_hand
+        return _lent(start.model, config, seed, data.num_classes, device), start, at_hand
 
     def _make_room(self) -> None:
         while len(self._made) > 1 and sum(start.bytes for start in self._made.values()) > self._kept_bytes:
@@ -101,16 +101,20 @@ def build_for(config: TrialConfig, seed: int, data: TrialData, weights_name: str
     )  # fmt: skip
 
 
-def _lent(start: TransferModel, config: TrialConfig, seed: int, num_classes: int) -> TransferModel:
+def _lent(
+    start: TransferModel, config: TrialConfig, seed: int, num_classes: int, device: torch.device
+) -> TransferModel:
     """A model with copies of the stages that may change in this trial, the stages themselves else, and a new head."""
-    names = names_any_epoch(start, config)
     everything = config.batchnorm == "train_mode"  # moves statistics in frozen stages too
-    changing = {stage_of(name) for name in names}
+    changing = unfrozen_stages(config, config.epochs)
+    head = new_head(
+        start.head, num_classes, derive(seed, "initialisation"), head=config.head, head_hidden=config.head_hidden,
+        head_dropout=config.head_dropout, head_init=config.head_init,
+    )  # fmt: skip
     return TransferModel(
         [(name, copy.deepcopy(stage) if everything or name in changing else stage)
          for name, stage in start.stages.items()],
-        new_head(start.head, num_classes, derive(seed, "initialisation"), head=config.head,
-                 head_hidden=config.head_hidden, head_dropout=config.head_dropout, head_init=config.head_init),
+        head.to(device),
         backbone_name=start.backbone_name, num_classes=num_classes, image_size=start.image_size,
         mean=start.mean, std=start.std, weights_name=start.weights_name,
     )  # fmt: skip

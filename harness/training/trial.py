@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -26,11 +26,11 @@ from harness.results.records import EpochRecord, Kind, State, TrialRecord
 from harness.training import checkpoint as checkpoint_files
 from harness.training import contract, loop
 from harness.training.average import Average
+from harness.training.clock import Clock
 from harness.training.feed import Feed, ImageFeed, Normalise
 from harness.training.inputs import TrialData
 from harness.training.loss import Loss
 from harness.training.precision import EXACT
-from harness.training.prefix import Account
 from harness.training.sharing import Sharing
 from harness.training.starting import Starting, build_for
 
@@ -112,9 +112,8 @@ class _Run:
         resume_every: float,
         sharing: Sharing,
     ) -> None:
-        self.sharing, self.account, self.shared_work = sharing, Account(), 0.0
+        self.sharing, self.clock = sharing, Clock()
         self.choice = EXACT
-        self.set_up = 0.0  # seconds that making the starting model took an earlier trial
         self.cache_reasons: dict[str, None] = {}
         self.job, self.data, self.on_epoch = job, data, on_epoch
         self.objective, self.device, self.checkpoint = objective, device, checkpoint
@@ -126,28 +125,26 @@ class _Run:
         self.warnings: dict[str, None] = {}
         self.trainable = self.total = self.batchnorm_layers = 0
         self.started_at = datetime.now(UTC).isoformat(timespec="seconds")
-        self.clock = time.monotonic()
-        self.noted_at = self.clock
-        self.waited = 0.0
-        self.earlier = 0.0  # seconds before a kill
-        self.checking = 0.0  # seconds the contract took
+        self.noted_at = time.monotonic()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
 
     def train(self) -> tuple[State, str | None]:
         job, config, data = self.job, self.job.config, self.data
         model, starting = self._start()
-        optimizer = make_optimizer(model, config)
-        average = Average(model, checkpoint_files.moved_names(model, config), config.ema) if config.ema else None
+        names = names_any_epoch(model, config)
+        optimizer = make_optimizer(model, config, names)
+        moving = checkpoint_files.moving(model, config, names)
+        average = Average(moving, config.ema) if config.ema else None
         normalise = Normalise(model.mean, model.std, self.device)
         loss = Loss(config, data.labels[data.train], data.num_classes, self.device)
         course = loop.Course(data, config, job.seed, loss, self.device)
         feed: Feed = self._images(normalise)
-        self._count(model, normalise)
+        self._count(model, names, normalise)
         phase: contract.Phase | None = None
         stages: tuple[str, ...] | None = None
         for epoch in range(self._go_on(model, optimizer, average) + 1, config.epochs + 1):
-            started, charged, shared = time.monotonic(), self.account.seconds, self.shared_work
+            before = self.clock.used()
             if freezing.unfrozen_stages(config, epoch) != stages:
                 self._close(phase)
                 stages = freezing.unfrozen_stages(config, epoch)
@@ -162,16 +159,15 @@ class _Run:
             )  # fmt: skip
             with average.swapped_in() if average else nullcontext():
                 probabilities = loop.predict(model, partial(feed.evaluate, model), data.validation, config.batch_size)
-                alone = time.monotonic() - started - (self.shared_work - shared) + (self.account.seconds - charged)
-                record = self._epoch(epoch, train_loss, probabilities, optimizer, alone)
+                record = self._epoch(epoch, train_loss, probabilities, optimizer, self.clock.used() - before)
                 if record is self.best:
-                    self.best_tensors = checkpoint_files.copied(model, checkpoint_files.moved_names(model, config))
+                    self.best_tensors = checkpoint_files.copied(moving)
             if not self._ask(record) and epoch < config.epochs:
                 self._close(phase)
                 return "pruned", f"stopped after epoch {epoch}: below the median of its strategy"
             if self._patience_ended(epoch):
                 break
-            self._note(model, optimizer, average)
+            self._note(moving, optimizer, average)
         self._close(phase)
         if self.checkpoint is not None:
             checkpoint_files.save_best(self.checkpoint, self.best_tensors, data.classes)
@@ -182,23 +178,21 @@ class _Run:
         model, starting, at_hand = self.sharing.models.take(
             self.job.config, self.job.seed, self.data, self.weights_name, self.device
         )
-        self.set_up = starting.seconds if at_hand else 0.0
-        began = time.monotonic()
-        side = self.data.images.shape[1]
-        self.choice = self.sharing.chooser.choose(starting.model, side, self.job.config.batch_size, self.device)
-        self._add_shared(time.monotonic() - began)
+        self.clock.set_up = starting.seconds if at_hand else 0.0
+        with self.clock.sharing():
+            side = self.data.images.shape[1]
+            self.choice = self.sharing.chooser.choose(starting.model, side, self.job.config.batch_size, self.device)
         if self.choice.forward.channels_last or self.choice.training.channels_last:
             model.to(memory_format=torch.channels_last)
         return model, starting
 
     def _feed(self, starting: Starting, normalise: Normalise, epoch: int) -> Feed:
         """Where logits come from in the phase that this epoch opens."""
-        job, began = self.job, time.monotonic()
-        feed, reason = self.sharing.feed(
-            job.config, epoch, job.seed, job.split, self.data, starting, self.account, self._add_shared, self.device,
-            self.choice,
-        )  # fmt: skip
-        self._add_shared(time.monotonic() - began)
+        job = self.job
+        with self.clock.sharing():
+            feed, reason = self.sharing.feed(
+                job.config, epoch, job.seed, job.split, self.data, starting, self.clock, self.device, self.choice
+            )
         if reason is not None:
             self.cache_reasons[reason] = None
         return feed or self._images(normalise)
@@ -215,42 +209,29 @@ class _Run:
             return self._images(normalise)
         return feed
 
-    def _add_shared(self, seconds: float) -> None:
-        self.shared_work += seconds
-
-    def _count(self, model: TransferModel, normalise: Normalise) -> None:
-        names = names_any_epoch(model, self.job.config)
+    def _count(self, model: TransferModel, names: frozenset[str], normalise: Normalise) -> None:
         self.total = sum(p.numel() for p in model.parameters())
         self.trainable = sum(p.numel() for name, p in model.named_parameters() if name in names)
         self.batchnorm_layers = batchnorm.count(model)
-        with self._checked():
+        with self.clock.checking():
             contract.watch_head(model, self.data.num_classes)
             contract.check_normalisation(normalise, self.weights_name, self.job.config.backbone, self.device)
-
-    @contextmanager
-    def _checked(self) -> Iterator[None]:
-        """Count the seconds inside the block as the contract's."""
-        started = time.monotonic()
-        try:
-            yield
-        finally:
-            self.checking += time.monotonic() - started
 
     def _enter(
         self, model: TransferModel, optimizer: torch.optim.Optimizer, starting: Starting, epoch: int
     ) -> contract.Phase:
         names, movable = enter_phase(model, self.job.config, epoch)
-        with self._checked():
+        with self.clock.checking():
             return contract.Phase(model, optimizer, names, movable, starting.known)
 
     def _check_gradients(self, phase: contract.Phase, epoch: int) -> None:
-        with self._checked():
+        with self.clock.checking():
             for name in phase.check_gradients():
                 self.warnings[f"{name} had a zero gradient at the first step of epoch {epoch}"] = None
 
     def _close(self, phase: contract.Phase | None) -> None:
         if phase is not None:
-            with self._checked():
+            with self.clock.checking():
                 self.warnings.update(dict.fromkeys(phase.check_end()))
 
     def _epoch(
@@ -276,10 +257,8 @@ class _Run:
             self.best = record
 
     def _ask(self, record: EpochRecord) -> bool:
-        asked = time.monotonic()
-        go_on = self.on_epoch(record)
-        self.waited += time.monotonic() - asked
-        return go_on
+        with self.clock.waiting():
+            return self.on_epoch(record)
 
     def _patience_ended(self, epoch: int) -> bool:
         """Whether so many epochs brought nothing better; counted from the first in which all of it trains."""
@@ -304,14 +283,14 @@ class _Run:
             *rows,
         )
 
-    def _note(self, model: TransferModel, optimizer: torch.optim.Optimizer, average: Average | None) -> None:
+    def _note(self, moving: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer, average: Average | None) -> None:
         """Note where the trial stands, if the last note is long enough ago."""
         if self.resume is None or time.monotonic() - self.noted_at < self.resume_every:
             return
         checkpoint_files.Standing(
             identity=self._identity(), epochs=[asdict(record) for record in self.epochs],
-            best_tensors=self.best_tensors, warnings=list(self.warnings), seconds=self._seconds(),
-            tensors=checkpoint_files.copied(model, checkpoint_files.moved_names(model, self.job.config)),
+            best_tensors=self.best_tensors, warnings=list(self.warnings), seconds=self.clock.used(),
+            tensors=checkpoint_files.copied(moving),
             optimizer=optimizer.state_dict(), average=average.state_dict() if average else None,
         ).save(self.resume)  # fmt: skip
         self.noted_at = time.monotonic()
@@ -325,19 +304,12 @@ class _Run:
         optimizer.load_state_dict(standing.optimizer)
         if average is not None and standing.average is not None:
             average.load_state_dict(standing.average)
-        self.best_tensors, self.earlier = standing.best_tensors, standing.seconds
+        self.best_tensors, self.clock.earlier = standing.best_tensors, standing.seconds
         self.warnings = dict.fromkeys(standing.warnings)
         for values in standing.epochs:
             self._take(EpochRecord.from_json(values))
             self._ask(self.epochs[-1])
         return len(self.epochs)
-
-    def _spent(self) -> float:
-        return self.earlier + time.monotonic() - self.clock - self.waited
-
-    def _seconds(self) -> float:
-        """What the trial would have taken alone."""
-        return self._spent() - self.shared_work + self.account.seconds + self.set_up
 
     def to_record(self, state: State, reason: str | None) -> TrialRecord:
         job = self.job
@@ -347,9 +319,9 @@ class _Run:
             seed=job.seed, state=state, reason=reason, epochs=tuple(self.epochs),
             best_epoch=self.best.epoch if scored and self.best else None,
             score=self.best.validation[self.objective] if scored and self.best else None,
-            seconds_alone=self._seconds(), seconds_spent=self._spent(),
-            shared_seconds=self.shared_work, cache_reason="; ".join(self.cache_reasons) or None,
-            precision=str(self.choice), contract_seconds=self.checking,
+            seconds_alone=self.clock.alone(), seconds_spent=self.clock.spent(),
+            shared_seconds=self.clock.shared, cache_reason="; ".join(self.cache_reasons) or None,
+            precision=str(self.choice), contract_seconds=self.clock.checked,
             trainable_parameters=self.trainable, total_parameters=self.total,
             device=device_name(self.device), started_at=self.started_at, attempt=job.attempt,
             device_memory_bytes=torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None,
@@ -358,11 +330,18 @@ class _Run:
         )  # fmt: skip
 
 
-def make_optimizer(model: TransferModel, config: TrialConfig) -> torch.optim.Optimizer:
-    """AdamW, or SGD with Nesterov momentum, over groups that are fixed for all epochs."""
+def make_optimizer(
+    model: TransferModel, config: TrialConfig, names: frozenset[str] | None = None
+) -> torch.optim.Optimizer:
+    """AdamW, or SGD with Nesterov momentum, over groups that are fixed for all epochs.
+
+    Args:
+        names: `freezing.names_any_epoch`, where it is at hand: walks over a model's parameters are what a short trial's
+            time goes to.
+    """
     groups = param_groups(
         model, head_lr=config.head_lr, backbone_lr=config.backbone_lr, layer_decay=config.layer_decay,
-        weight_decay=config.weight_decay, names=names_any_epoch(model, config),
+        weight_decay=config.weight_decay, names=names_any_epoch(model, config) if names is None else names,
     )  # fmt: skip
     for group in groups:
         group["peak_lr"] = group["lr"]

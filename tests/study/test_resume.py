@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -200,6 +201,11 @@ def test_what_mlflow_missed_is_sent_when_the_finished_study_is_called_again(
 
 
 def workers() -> list[psutil.Process]:
-    """Worker processes of this one that live."""
-    children = psutil.Process().children(recursive=True)
-    return [p for p in children if "spawn_main" in " ".join(p.cmdline())]
+    """Worker processes of this one that live: the children of its fork server, or spawned ones."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            line = " ".join(process.cmdline())
+            if "spawn_main" in line or ("forkserver" in line and process.ppid() != os.getpid()):
+                found.append(process)
+    return found

@@ -30,7 +30,7 @@ def run(config: TrialConfig, data: TrialData, **options: Any) -> TrialRecord:
 def test_the_decay_rises_to_its_full_value() -> None:
     layer = nn.Linear(1, 1)
     nn.init.zeros_(layer.weight)
-    average, wanted = Average(layer, ["weight"], 0.5), 0.0
+    average, wanted = Average({"weight": layer.weight}, 0.5), 0.0
     for step in range(1, 20):
         nn.init.constant_(layer.weight, float(step))
         average.update()
@@ -45,7 +45,7 @@ def test_what_does_not_move_stays_bit_identical() -> None:
     layer = nn.BatchNorm1d(64)
     nn.init.normal_(layer.weight)
     before = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
-    average = Average(layer, list(before), 0.999)
+    average = Average(layer.state_dict(), 0.999)
     for _ in range(50):
         average.update()
     with average.swapped_in():

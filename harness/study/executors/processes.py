@@ -1,26 +1,16 @@
-"""One lasting worker process for each place: imports, weights and data are paid for once.
-
-A worker has one pipe to its parent and nothing else. When the pipe closes, because the parent ended in
-whatever way, a thread of the worker ends it at once; no platform call is needed for that.
-"""
+"""One lasting worker process for each place: imports, weights and data are paid for once."""
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import os
-import queue
 import signal
-import threading
-import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
 
-from harness.study.executors.base import Died, EpochDone, Handler, Message, Task, WorkerContext, do, settle
-
-_SPAWN = multiprocessing.get_context("spawn")  # fork would copy threads and CUDA state
+from harness.study import forking
+from harness.study.executors import worker as life
+from harness.study.executors.base import Died, EpochDone, Handler, Message, Task, WorkerContext
 
 
 @dataclass
@@ -35,7 +25,7 @@ class ProcessExecutor:
     """Workers that last; one that dies is replaced, and its task is reported as `Died`."""
 
     def __init__(self, context: WorkerContext, devices: list[str]) -> None:
-        self._context = context
+        self._context, self._forking = context, forking.context()
         self._workers = [self._start(device) for device in devices]
 
     @property
@@ -98,11 +88,8 @@ class ProcessExecutor:
         return self._start(worker.device)
 
     def _start(self, device: str) -> _Worker:
-        # Threads that wait by spinning stall one another as soon as anything else wants a core: on two busy
-        # cores ResNet-18 trained 14 to 24 images a second spinning and 31 to 42 sleeping.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        ours, theirs = _SPAWN.Pipe()
-        process = _SPAWN.Process(target=_main, args=(theirs, self._context, device), daemon=True)
+        ours, theirs = self._forking.Pipe()
+        process = self._forking.Process(target=life.main, args=(theirs, self._context, device), daemon=True)  # type: ignore[attr-defined]
         process.start()
         theirs.close()
         return _Worker(process, ours, device)
@@ -112,38 +99,3 @@ def _ending(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
         return f"signal {signal.Signals(-exitcode).name}"
     return f"exit code {exitcode}"
-
-
-def _main(pipe: Connection, context: WorkerContext, device_name: str) -> None:
-    """The life of a worker: take a task, do it, say so; end when the pipe does."""
-    for name in ("SIGINT", "SIGHUP"):  # meant for the coordinator, which tells us what to do
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    import torch
-
-    inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(pipe, inbox), daemon=True).start()
-    settle(context)
-    sharing = context.sharing()
-    device = torch.device(device_name)
-    while True:
-        task: Task = inbox.get()
-
-        def on_epoch(record: Any, task_id: str = task.task_id) -> bool:
-            pipe.send(EpochDone(task_id, record))
-            return bool(inbox.get())
-
-        try:
-            pipe.send(do(task, context, device, on_epoch, sharing))
-        except Exception as error:
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"{os.path.basename(last.filename)}:{last.lineno}"  # noqa: PTH119 - text, not a path
-            pipe.send(Died(task.task_id, f"{type(error).__name__}: {error} ({where})"))
-
-
-def _listen(pipe: Connection, inbox: queue.SimpleQueue[Any]) -> None:
-    while True:
-        try:
-            inbox.put(pipe.recv())
-        except (EOFError, OSError):
-            os._exit(0)

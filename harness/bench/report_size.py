@@ -1,0 +1,110 @@
+"""The report of a study of 10,000 trials, made up: its seconds, its memory and its bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import resource
+import subprocess
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from harness.config.study import StudyConfig
+from harness.config.trial import DEFAULTS, STRATEGIES, TrialConfig
+from harness.report.page import write_report
+from harness.results.events import EventLog
+from harness.results.home import StudyFolder
+from harness.results.metrics import METRICS
+from harness.results.records import EpochRecord, TrialRecord
+
+NAME = "ten-thousand"
+BACKBONES = ("resnet18", "resnet50", "efficientnet_b0", "mobilenet_v3_small")
+POLICIES = ("frozen", "fixed_stats", "updated_stats", "recalibrated")
+
+
+def report_of(trials: int = 10_000, epochs: int = 10) -> dict[str, float]:
+    """Write such a study under HARNESS_HOME and make its report in a process of its own.
+
+    Returns:
+        `seconds` of `write_report`, `megabytes` of the page, `memory_mb` at the most, imports included.
+    """
+    folder = make_up(trials, epochs)
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.bench.report_size", folder.name], capture_output=True, text=True, check=True
+    )
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def make_up(trials: int, epochs: int) -> StudyFolder:
+    """A study folder of which half the trials are of either strategy, none confirmed."""
+    rng = np.random.default_rng(0)
+    search = {"backbone": list(BACKBONES), "unfreeze_depth": {"low": 1, "high": 5}, "batchnorm": list(POLICIES)}
+    config = StudyConfig.model_validate({"search": search, "trials": trials // 2, "epochs": epochs})
+    folder = StudyFolder(NAME)
+    folder.events.parent.mkdir(parents=True, exist_ok=True)
+    study = config.model_dump(mode="json", by_alias=True)
+    folder.study_json.write_text(json.dumps({"study": study, "name": NAME, "fingerprint": {}}), encoding="utf-8")
+    folder.data_card.write_text(json.dumps(CARD), encoding="utf-8")
+    log = EventLog(folder.events)
+    log.append("study_created", {"study": study, "fingerprint": {}}, sync=False)
+    log.append("session_started", {"environment": {}, "resumed": False}, sync=False)
+    for number in range(trials):
+        record = _record(rng, STRATEGIES[number % 2], number // 2, epochs)
+        log.append("trial_finished", record.to_json(), sync=False)
+    log.append("session_ended", {"state": "finished", "seconds": 1.0})
+    log.close()
+    return folder
+
+
+def _record(rng: np.random.Generator, strategy: Any, slot: int, epochs: int) -> TrialRecord:
+    depth = int(rng.integers(1, 6)) if strategy == "fine_tuning" else 0
+    config = TrialConfig(strategy=strategy, backbone="resnet18", epochs=epochs, **DEFAULTS[strategy])
+    config = dataclasses.replace(
+        config, backbone=str(rng.choice(BACKBONES)), unfreeze_depth=depth,
+        head_lr=float(10 ** rng.uniform(-4, -1)), backbone_lr=float(10 ** rng.uniform(-6, -2)) if depth else None,
+        batchnorm=str(rng.choice(POLICIES)) if depth else "frozen",  # type: ignore[arg-type]
+    )  # fmt: skip
+    reached = rng.beta(8, 4) * (1 - 0.6 * np.exp(-np.arange(1, epochs + 1) / 2))
+    state: Any = rng.choice(["complete", "pruned", "diverged"], p=[0.6, 0.39, 0.01])
+    told = tuple(
+        EpochRecord(
+            epoch + 1, float(1.8 * np.exp(-epoch / 5)), {"loss": float(1.5 - score), **dict.fromkeys(METRICS, score)},
+            config.head_lr, config.backbone_lr, 1.0,
+        )
+        for epoch, score in enumerate(reached.tolist()[: epochs if state == "complete" else 3])
+    )  # fmt: skip
+    scored = state != "diverged"
+    return TrialRecord(
+        trial_id=f"{strategy}/{slot}", kind="search", strategy=strategy, slot=slot, config=config, seed=0, state=state,
+        reason=None if state == "complete" else f"{state} after epoch 3", epochs=told,
+        best_epoch=len(told) if scored else None, score=told[-1].validation["accuracy"] if scored else None,
+        seconds_alone=2.0 + 2 * depth + float(rng.random()), trainable_parameters=3000 * 10**depth,
+        total_parameters=11_000_000, device="cpu", started_at="2026-01-01T00:00:00+00:00", batchnorm_layers=20,
+    )  # fmt: skip
+
+
+CARD = {
+    "name": "made up", "source": "rendered_cells", "rendered": True, "images": 1000,
+    "classes": [{"name": name, "count": 500, "train": 300, "validation": 100, "test": 100} for name in "ab"],
+    "groups": None, "group_rule": None, "digest": "0" * 12, "sizes": [{"width": 64, "height": 64, "count": 1000}],
+    "kinds": {"PNG, 8-bit RGB": 1000}, "ignored": {}, "skipped": [], "converted": {}, "duplicates": 0,
+    "image_size": 64, "resize": "stretch", "bit_depth": "dtype",
+    "split": {"train": 600, "validation": 200, "test": 200, "unused": 0}, "split_groups": {}, "notes": [],
+}  # fmt: skip
+
+
+def _main(name: str) -> None:
+    """Make the report of a study and print what it took."""
+    started = time.perf_counter()
+    page = write_report(StudyFolder(name))
+    seconds = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    sys.stdout.write(json.dumps({"seconds": seconds, "megabytes": page.stat().st_size / 1e6, "memory_mb": peak}))
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])

@@ -1,0 +1,117 @@
+"""`make bench` from its first line to `sweep.json`."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from harness.bench import controls, throughput
+from harness.bench.bound import bounds, single_trial
+from harness.bench.costs import bookkeeping, second_sweep, worker_seconds
+from harness.bench.plain import PlainLoop
+from harness.bench.report_size import report_of
+from harness.bench.sweep import MIXES, measure
+from harness.bench.task import (
+    BATCH,
+    EPOCHS,
+    NAIVE,
+    RECIPES,
+    TRIALS,
+    Say,
+    config_of,
+    draw,
+    files_of,
+    homes,
+    machine,
+    study_of,
+)
+from harness.study.prepare import prepare
+from harness.study.splits import SEARCH_SPLIT
+from harness.training.precision import settle
+
+TABLES = Path("reports/benchmarks")
+
+
+def run(say: Say, device: str = "cpu", out: Path | None = None) -> None:
+    """Time everything, print it, write `out` (`sweep.json`, or `sweep-cuda.json` for a GPU)."""
+    began, where = time.perf_counter(), torch.device(device)
+    out = out or TABLES / ("sweep.json" if where.type == "cpu" else f"sweep-{where.type}.json")
+    with TemporaryDirectory() as name, homes(Path(name)):
+        folder = Path(name)
+        draw(folder / "images")
+        prepared = prepare(study_of(folder, "none", "exact", (0,), device), [device], lambda *a: None)
+        files, data = files_of(prepared, folder / "images"), prepared.context.data("resnet18", SEARCH_SPLIT)
+        torch.set_num_threads(prepared.context.threads)
+        say(f"{machine()}; resnet18 at 64 px, {len(files.train)} training and {len(files.validation)} validation")
+        say(f"images, batches of {BATCH}, {EPOCHS} epochs; the plain loop is timed on {NAIVE} trials of each depth")
+        workers = PlainLoop.tuned_workers(files, config_of("flips", 0))
+        say(f"the plain loop's DataLoader reads fastest with {workers} worker(s)")
+        store = f"sqlite:///{folder / 'plain.db'}"
+        plain = PlainLoop(files, store, workers, where)
+        mixed = PlainLoop(files, store, workers, where, mixed=True) if where.type == "cuda" else None
+        sweeps = measure(folder, plain, mixed, device, say)
+        again = second_sweep(folder, "flips", "auto", device, sweeps.heads)
+        settle("exact")
+        naive = {recipe: {d: s.plain for d, s in sweeps.of(recipe, "exact").items()} for recipe in RECIPES}
+        bound = {recipe: bounds(recipe, data, naive[recipe], MIXES, where) for recipe in RECIPES}
+        say("bounds timed; now single trials, a worker's start, the controls, the report")
+        raw, ours = single_trial(data, where)
+        first, following = worker_seconds(prepared.context, device)
+        caught = controls.all_caught(data, config_of("none", 0, 0), folder / "controls", where)
+        report = report_of()
+    result: dict[str, Any] = {
+        "machine": machine(), "trials": sum(TRIALS.values()), "epochs": EPOCHS,
+        "images": {"train": len(files.train), "validation": len(files.validation)}, "batch_size": BATCH,
+        "strata": [stratum.row() for stratum in sweeps.strata], "mixes": sweeps.mixes(), "bound": bound,
+        "sweep_wall_s": sweeps.walls, "negative_controls_caught": caught,
+        "overhead_ms_per_trial": bookkeeping() * 1000, "second_sweep_share": again,
+        "single_full_trial": {
+            "raw_s": raw, "harness_s": ours, "ratio": statistics.median(raw) / statistics.median(ours),
+        },
+        "worker": {"first_epoch_s": first, "next_trial_s": following},
+        "report_10k_s": report["seconds"], "report_10k": report,
+    }  # fmt: skip
+    if where.type == "cuda":
+        result["throughput"] = throughput.table(where, say)
+    result["seconds"] = time.perf_counter() - began
+    _print(result, say)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    say(f"written to {out}; {result['seconds'] / 60:.1f} min")
+    if where.type == "cpu":
+        exact = [stratum for stratum in sweeps.strata if stratum.precision == "exact"]
+        assert all(stratum.curves_equal for stratum in exact), "losses differ from the plain loop's"
+    assert all(caught.values()), "a negative control was not caught"
+
+
+def _print(result: dict[str, Any], say: Say) -> None:
+    say("recipe  precision  depth  trials  plain s  harness s  ratio  losses equal")
+    for row in result["strata"]:
+        say(
+            f"{row['recipe']:<7} {row['precision']:<10} {row['depth']:>5}  {row['trials']:>6}  {row['naive_s']:>7.1f}  "
+            f"{row['harness_s']:>9.1f}  {row['ratio']:>5.1f}  {row['curves_equal']}"
+        )
+    for precision, recipes in result["mixes"].items():
+        for recipe, mixes in recipes.items():
+            for mix, ratio in mixes.items():
+                bound = result["bound"][recipe][mix]
+                share = f", {ratio / bound:.0%} of the bound ({bound:.1f})" if precision == "exact" else ""
+                say(f"{precision}, {recipe}, {mix}: {ratio:.2f} times{share}")
+    single, worker, report = result["single_full_trial"], result["worker"], result["report_10k"]
+    say(f"one full fine-tuning trial against a raw loop: {single['ratio']:.3f} of its speed")
+    say(f"a second sweep needs {result['second_sweep_share']:.1%} of the first one's shared work again")
+    say(
+        f"a worker's first epoch after {worker['first_epoch_s']:.1f} s, the next trials' {worker['next_trial_s']:.3f} s"
+    )
+    say(f"bookkeeping: {result['overhead_ms_per_trial']:.1f} ms a trial")
+    say(
+        f"report of 10,000 trials: {report['seconds']:.1f} s, {report['megabytes']:.2f} MB; "
+        f"{report['memory_mb']:.0f} MB of memory"
+    )
+    say(f"negative controls caught: {result['negative_controls_caught']}")

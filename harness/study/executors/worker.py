@@ -1,0 +1,53 @@
+"""The life of a worker process: take a task, do it, say so; end when the parent does.
+
+A worker has one pipe to its parent and nothing else. When the pipe closes, because the parent ended in
+whatever way, a thread of the worker ends it at once; no platform call is needed for that.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import threading
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.study.executors.base import Died, EpochDone, Task, WorkerContext, do, settle
+
+
+def main(pipe: Connection, context: WorkerContext, device_name: str) -> None:
+    """Where a worker process begins, and where it stays."""
+    for name in ("SIGINT", "SIGHUP"):  # meant for the coordinator, which tells us what to do
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(pipe, inbox), daemon=True).start()
+    settle(context)
+    sharing = context.sharing()
+    device = torch.device(device_name)
+    while True:
+        task: Task = inbox.get()
+
+        def on_epoch(record: Any, task_id: str = task.task_id) -> bool:
+            pipe.send(EpochDone(task_id, record))
+            return bool(inbox.get())
+
+        try:
+            pipe.send(do(task, context, device, on_epoch, sharing))
+        except Exception as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(last.filename).name}:{last.lineno}"
+            pipe.send(Died(task.task_id, f"{type(error).__name__}: {error} ({where})"))
+
+
+def _listen(pipe: Connection, inbox: queue.SimpleQueue[Any]) -> None:
+    while True:
+        try:
+            inbox.put(pipe.recv())
+        except (EOFError, OSError):
+            os._exit(0)

@@ -1,0 +1,92 @@
+"""Where a trial's seconds went: what it spent, what of it was shared work, and what it would have taken alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+
+@dataclass
+class Account:
+    """What a trial used of the shared work, so that it can be charged as if it had been alone."""
+
+    used: dict[str, dict[int, NDArray[np.int8]]] = field(default_factory=dict)  # entry -> view -> deepest cut by image
+    seconds: float = 0.0
+
+    def charge(self, entry: str, seconds_an_image: Callable[[int], float], cut: int, rows: Ints, numbers: Ints) -> None:
+        """Add what these (image, view) pairs would have cost, those that were not used before.
+
+        Args:
+            seconds_an_image: what an image costs up to a cut.
+        """
+        views_used = self.used.setdefault(entry, {})
+        for view in np.unique(numbers).tolist():
+            here = np.unique(rows[numbers == view])
+            depth = views_used.setdefault(view, np.zeros(0, np.int8))
+            if len(depth) <= here.max():
+                depth = views_used[view] = np.pad(depth, (0, int(here.max()) + 1 - len(depth)))
+            for known in np.unique(depth[here]).tolist():
+                if known < cut:
+                    count = int((depth[here] == known).sum())
+                    before = seconds_an_image(known) if known else 0.0
+                    self.seconds += count * (seconds_an_image(cut) - before)
+            depth[here] = np.maximum(depth[here], cut)
+
+
+class Clock:
+    """Starts with the trial. All times in seconds."""
+
+    def __init__(self) -> None:
+        self.account = Account()  # of the shared work that the trial used
+        self.shared = 0.0  # spent on work that other trials share
+        self.checked = 0.0  # the contract's
+        self.set_up = 0.0  # what making the starting model took an earlier trial
+        self.earlier = 0.0  # used before a kill
+        self._waited = 0.0  # for answers of the coordinator
+        self._start = time.monotonic()
+
+    @contextmanager
+    def checking(self) -> Iterator[None]:
+        """Count the seconds inside the block as the contract's."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.checked += time.monotonic() - started
+
+    @contextmanager
+    def sharing(self) -> Iterator[None]:
+        """Count the seconds inside the block as shared work."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.shared += time.monotonic() - started
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Do not count the seconds inside the block."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._waited += time.monotonic() - started
+
+    def spent(self) -> float:
+        """What the trial really took, waiting left out."""
+        return self.earlier + time.monotonic() - self._start - self._waited
+
+    def used(self) -> float:
+        """As `spent`, with what it used of shared work in the place of what it spent on it."""
+        return self.spent() - self.shared + self.account.seconds
+
+    def alone(self) -> float:
+        """What the trial would have taken by itself."""
+        return self.used() + self.set_up
