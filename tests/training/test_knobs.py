@@ -76,9 +76,9 @@ def trained(search: str, data: TrialData, tmp_path: Path, monkeypatch: pytest.Mo
         seen.mixed.append((args[0], real_mix(*args)))
         return seen.mixed[-1][1]
 
-    def averaged(model: Any, names: Any, decay: float) -> Any:
+    def averaged(tensors: Any, decay: float) -> Any:
         seen.decays.add(decay)
-        return real_average(model, names, decay)
+        return real_average(tensors, decay)
 
     monkeypatch.setattr(trial, "make_optimizer", optimizer)
     monkeypatch.setattr(F, "cross_entropy", entropy)
