@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from harness.bench.plain import optimizer_of
-from harness.bench.task import BATCH, DEPTHS, EPOCHS, SEED, config_of
+from harness.bench.task import BATCH, EPOCHS, SEED, config_of
 from harness.config.trial import STAGES, TrialConfig
 from harness.model.transfer import build
 from harness.training.feed import Normalise
@@ -29,7 +29,7 @@ from harness.training.trial import TrialJob, run_trial
 
 def bounds(
     recipe: str, data: TrialData, naive: Mapping[int, float], mixes: Mapping[str, Mapping[int, int]],
-    device: torch.device,
+    device: torch.device, epochs: int = EPOCHS,
 ) -> dict[str, float]:  # fmt: skip
     """The bound of each mix.
 
@@ -37,8 +37,8 @@ def bounds(
         naive: seconds of one trial of the plain loop, by depth.
         mixes: trials of each depth.
     """
-    prefix = prefix_seconds(data, config_of(recipe, 0), device)
-    bare = {depth: bare_trial(data, config_of(recipe, depth), device) for depth in DEPTHS}
+    prefix = prefix_seconds(data, config_of(recipe, 0, epochs=epochs), device)
+    bare = {depth: bare_trial(data, config_of(recipe, depth, epochs=epochs), device) for depth in naive}
     found = {}
     for name, counts in mixes.items():
         plain = sum(n * naive[d] for d, n in counts.items())
@@ -50,7 +50,7 @@ def prefix_seconds(data: TrialData, config: TrialConfig, device: torch.device) -
     """One bare forward pass through the backbone for each distinct (view, image)."""
     family = ViewFamily(config.augmentation, derive(derive(SEED, "search"), "views"))
     pairs = {(0, int(row)) for row in data.validation}
-    for epoch in range(1, EPOCHS + 1):
+    for epoch in range(1, config.epochs + 1):
         rows = epoch_order(data.train, derive(derive(SEED, "search"), "order"), epoch, BATCH).ravel()
         numbers = family.numbers(epoch, data.keys[rows], np.zeros_like(rows))
         pairs |= set(zip(numbers.tolist(), rows.tolist(), strict=True))
@@ -89,7 +89,9 @@ def bare_trial(data: TrialData, config: TrialConfig, device: torch.device) -> fl
         for epoch in range(1, number + 1):
             for step, rows in enumerate(epoch_order(data.train, SEED, epoch, BATCH)):
                 for group in optimizer.param_groups:
-                    group["lr"] = group["peak"] * factor((epoch - 1) * steps + step, steps * EPOCHS, 0.1)
+                    group["lr"] = group["peak"] * factor(
+                        (epoch - 1) * steps + step, steps * config.epochs, config.warmup_fraction
+                    )
                 labels = torch.from_numpy(data.labels[rows]).to(device)
                 optimizer.zero_grad(set_to_none=True)
                 loss = F.cross_entropy(model(inputs(rows), cut), labels)
@@ -101,7 +103,7 @@ def bare_trial(data: TrialData, config: TrialConfig, device: torch.device) -> fl
                 for rows in padded(data.validation, BATCH):
                     model(inputs(rows), cut).softmax(dim=1).cpu()
 
-    return _warm(epochs, EPOCHS, device)
+    return _warm(epochs, config.epochs, device)
 
 
 def _warm(work: Callable[[int], None], number: int, device: torch.device) -> float:

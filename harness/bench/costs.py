@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from harness.bench.task import BATCH, SEED, config_of, rate_of, searched, study_of
+from harness.bench.task import BATCH, HEAD_EPOCHS, HEADS, SEED, config_of, rate_of, searched, study_of
 from harness.config.load import parse
 from harness.config.space import space
 from harness.results.events import EventLog
@@ -88,5 +88,5 @@ def _until_epoch(executor: ProcessExecutor, started: float) -> float:
 
 def second_sweep(folder: Path, recipe: str, precision: str, device: str, first: list[TrialRecord]) -> float:
     """Share of the first sweep's seconds of shared work that the same heads need again under another study's name."""
-    again, _ = searched(study_of(folder, recipe, precision, (0,), device, name="again"))
+    again, _ = searched(study_of(folder, recipe, precision, HEADS, device, epochs=HEAD_EPOCHS, name="again"))
     return sum(r.shared_seconds for r in again) / sum(r.shared_seconds for r in first)

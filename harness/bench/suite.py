@@ -20,6 +20,8 @@ from harness.bench.sweep import MIXES, measure
 from harness.bench.task import (
     BATCH,
     EPOCHS,
+    HEAD_EPOCHS,
+    HEADS,
     NAIVE,
     RECIPES,
     TRIALS,
@@ -33,7 +35,6 @@ from harness.bench.task import (
 )
 from harness.study.prepare import prepare
 from harness.study.splits import SEARCH_SPLIT
-from harness.training.precision import settle
 
 TABLES = Path("reports/benchmarks")
 
@@ -45,7 +46,7 @@ def run(say: Say, device: str = "cpu", out: Path | None = None) -> None:
     with TemporaryDirectory() as name, homes(Path(name)):
         folder = Path(name)
         draw(folder / "images")
-        prepared = prepare(study_of(folder, "none", "exact", (0,), device), [device], lambda *a: None)
+        prepared = prepare(study_of(folder, "none", "exact", HEADS, device), [device], lambda *a: None)
         files, data = files_of(prepared, folder / "images"), prepared.context.data("resnet18", SEARCH_SPLIT)
         torch.set_num_threads(prepared.context.threads)
         say(f"{machine()}; resnet18 at 64 px, {len(files.train)} training and {len(files.validation)} validation")
@@ -55,14 +56,16 @@ def run(say: Say, device: str = "cpu", out: Path | None = None) -> None:
         store = f"sqlite:///{folder / 'plain.db'}"
         plain = PlainLoop(files, store, workers, where)
         mixed = PlainLoop(files, store, workers, where, mixed=True) if where.type == "cuda" else None
+        # Imports are in this, and on neither side of what follows: workers are forked from now on.
+        first, following = worker_seconds(prepared.context, device)
         sweeps = measure(folder, plain, mixed, device, say)
-        again = second_sweep(folder, "flips", "auto", device, sweeps.heads)
-        settle("exact")
+        again = second_sweep(folder, "flips", "exact", device, sweeps.last_heads)
         naive = {recipe: {d: s.plain for d, s in sweeps.of(recipe, "exact").items()} for recipe in RECIPES}
         bound = {recipe: bounds(recipe, data, naive[recipe], MIXES, where) for recipe in RECIPES}
-        say("bounds timed; now single trials, a worker's start, the controls, the report")
+        for recipe, heads in sweeps.heads.items():
+            bound[recipe] |= bounds(recipe, data, {0: heads.plain}, {"head_only_60": HEADS}, where, HEAD_EPOCHS)
+        say("bounds timed; now single trials, the controls, the report")
         raw, ours = single_trial(data, where)
-        first, following = worker_seconds(prepared.context, device)
         caught = controls.all_caught(data, config_of("none", 0, 0), folder / "controls", where)
         report = report_of()
     result: dict[str, Any] = {
@@ -85,8 +88,8 @@ def run(say: Say, device: str = "cpu", out: Path | None = None) -> None:
     out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     say(f"written to {out}; {result['seconds'] / 60:.1f} min")
     if where.type == "cpu":
-        exact = [stratum for stratum in sweeps.strata if stratum.precision == "exact"]
-        assert all(stratum.curves_equal for stratum in exact), "losses differ from the plain loop's"
+        exact = [s for s in (*sweeps.strata, *sweeps.heads.values()) if s.precision == "exact"]
+        assert all(s.curves_equal for s in exact), "losses differ from the plain loop's"
     assert all(caught.values()), "a negative control was not caught"
 
 
@@ -103,6 +106,8 @@ def _print(result: dict[str, Any], say: Say) -> None:
                 bound = result["bound"][recipe][mix]
                 share = f", {ratio / bound:.0%} of the bound ({bound:.1f})" if precision == "exact" else ""
                 say(f"{precision}, {recipe}, {mix}: {ratio:.2f} times{share}")
+    for recipe, row in result["head_only_60"].items():
+        say(f"60 heads, {recipe}, {row['epochs']} epochs: {row['ratio']:.0f} times, {row['of_bound']:.0%} of the bound")
     single, worker, report = result["single_full_trial"], result["worker"], result["report_10k"]
     say(f"one full fine-tuning trial against a raw loop: {single['ratio']:.3f} of its speed")
     say(f"a second sweep needs {result['second_sweep_share']:.1%} of the first one's shared work again")

@@ -9,14 +9,26 @@ from pathlib import Path
 from typing import Any
 
 from harness.bench.plain import PlainLoop
-from harness.bench.task import DEPTHS, EPOCHS, NAIVE, RECIPES, SEED, TRIALS, config_of, searched, study_of
+from harness.bench.task import (
+    DEPTHS,
+    EPOCHS,
+    HEAD_EPOCHS,
+    HEADS,
+    NAIVE,
+    RECIPES,
+    SEED,
+    TRIALS,
+    config_of,
+    searched,
+    study_of,
+)
+from harness.config.load import LoadedStudy
 from harness.results.records import TrialRecord
 from harness.training.seeds import derive
 
 MIXES = {
     "uniform": dict.fromkeys(DEPTHS, 12),
     "probe_heavy": {0: 36, 1: 12, 2: 6, 3: 3, 5: 3},
-    "head_only": {0: 60},
 }  # trials of each depth out of 60
 PRECISIONS = ("exact", "auto")
 Naive = dict[int, list[tuple[float, list[float]]]]  # depth -> seconds and losses of each timed trial
@@ -35,6 +47,7 @@ class Stratum:
     curves_equal: bool
     reason: str | None  # why frozen work was not shared
     loss_gap: float = 0.0  # largest difference of the last training loss from the plain loop's, relative
+    trials: int = 0  # that the harness ran
 
     @property
     def plain(self) -> float:
@@ -43,7 +56,7 @@ class Stratum:
 
     def row(self) -> dict[str, Any]:
         """As sweep.json shows it."""
-        trials = TRIALS[self.depth]
+        trials = self.trials
         harness = self.harness * trials + self.shared
         return {
             "recipe": self.recipe, "precision": self.precision, "depth": self.depth, "trials": trials,
@@ -58,9 +71,10 @@ class Stratum:
 class Sweeps:
     """What was measured."""
 
-    strata: list[Stratum]
+    strata: list[Stratum]  # of the mixed sweeps
+    heads: dict[str, Stratum]  # by recipe: 60 heads over more epochs, in `exact`
     walls: dict[str, float]  # seconds of each sweep's studies
-    heads: list[TrialRecord]  # of the last sweep's head-only study, for a second one to compare with
+    last_heads: list[TrialRecord]  # of the last sweep of heads, for a second one to compare with
 
     def of(self, recipe: str, precision: str) -> dict[int, Stratum]:
         """The strata of one sweep by depth."""
@@ -83,13 +97,14 @@ def measure(folder: Path, plain: PlainLoop, mixed: PlainLoop | None, device: str
     Args:
         mixed: the plain loop that `auto` is compared with; None: the same as `exact`, in float32.
     """
-    sweeps = Sweeps([], {}, [])
+    sweeps = Sweeps([], {}, {}, [])
+    seed = derive(SEED, "search")
     for recipe in RECIPES:
         naive: dict[bool, Naive] = {side: {depth: [] for depth in DEPTHS} for side in (False, True)}
         found: dict[str, dict[int, list[TrialRecord]]] = {}
         for index in range(NAIVE):  # A, then B, then A …
             for depth in DEPTHS:
-                config, seed = config_of(recipe, depth, index), derive(SEED, "search")
+                config = config_of(recipe, depth, index)
                 naive[False][depth].append(plain.train(config, seed))
                 naive[True][depth].append(mixed.train(config, seed) if mixed else naive[False][depth][-1])
             told = ", ".join(f"{depth}: {naive[False][depth][-1][0]:.1f}" for depth in DEPTHS)
@@ -98,12 +113,25 @@ def measure(folder: Path, plain: PlainLoop, mixed: PlainLoop | None, device: str
                 precision = PRECISIONS[index]
                 found[precision], wall = _sweep(folder, recipe, precision, device)
                 sweeps.walls[f"{recipe} {precision}"] = wall
-                sweeps.heads = found[precision][0]
                 say(f"{recipe}: harness, {precision}, {sum(TRIALS.values())} trials in {wall:.1f} s")
         for precision, records in found.items():
             plain_side = naive[precision == "auto"]
             sweeps.strata += [_stratum(recipe, precision, d, plain_side[d], records[d]) for d in DEPTHS]
+        _heads(folder, recipe, plain, device, seed, sweeps, say)
     return sweeps
+
+
+def _heads(
+    folder: Path, recipe: str, plain: PlainLoop, device: str, seed: int, sweeps: Sweeps, say: Callable[[str], None]
+) -> None:
+    """Sixty heads, between two trials of the plain loop and a third."""
+    turns = [plain.train(config_of(recipe, 0, index, epochs=HEAD_EPOCHS), seed) for index in range(NAIVE - 1)]
+    records, wall = _records(study_of(folder, recipe, "exact", HEADS, device, epochs=HEAD_EPOCHS, name="heads"))
+    turns.append(plain.train(config_of(recipe, 0, NAIVE - 1, epochs=HEAD_EPOCHS), seed))
+    sweeps.heads[recipe], sweeps.last_heads = _stratum(recipe, "exact", 0, turns, records), records
+    sweeps.walls[f"{recipe} heads"] = wall
+    told = ", ".join(f"{seconds:.1f}" for seconds, _ in turns)
+    say(f"{recipe}: {len(records)} heads in {wall:.1f} s; plain loop {told} s a trial")
 
 
 def _sweep(folder: Path, recipe: str, precision: str, device: str) -> tuple[dict[int, list[TrialRecord]], float]:
@@ -111,14 +139,22 @@ def _sweep(folder: Path, recipe: str, precision: str, device: str) -> tuple[dict
     by_depth: dict[int, list[TrialRecord]] = {depth: [] for depth in DEPTHS}
     wall = 0.0
     for depths in ((0,), DEPTHS[1:]):
-        records, seconds = searched(study_of(folder, recipe, precision, depths, device))
+        trials = {depth: TRIALS[depth] for depth in depths}
+        records, seconds = _records(study_of(folder, recipe, precision, trials, device))
         wall += seconds
-        # What no trial's own seconds hold (scan, decoding, plan, Optuna, log, MLflow) is divided evenly.
-        between = (seconds - sum(r.seconds_spent or 0.0 for r in records)) / len(records)
         for record in records:
-            record.extra["between"] = between
             by_depth[record.config.unfreeze_depth].append(record)
     return by_depth, wall
+
+
+def _records(loaded: LoadedStudy) -> tuple[list[TrialRecord], float]:
+    """A study's records, each with its share of what no trial's own seconds hold (scan, decoding, plan, Optuna, log,
+    MLflow, a worker's start): it is divided evenly."""
+    records, seconds = searched(loaded)
+    between = (seconds - sum(record.seconds_spent or 0.0 for record in records)) / len(records)
+    for record in records:
+        record.extra["between"] = between
+    return records, seconds
 
 
 def _stratum(
@@ -126,7 +162,7 @@ def _stratum(
 ) -> Stratum:
     own = {record.config: record for record in records}
     pairs = [
-        (losses, [epoch.train_loss for epoch in own[config_of(recipe, depth, index)].epochs])
+        (losses, [epoch.train_loss for epoch in own[config_of(recipe, depth, index, epochs=len(losses))].epochs])
         for index, (_, losses) in enumerate(naive)
     ]
     spent = [(record.seconds_spent or 0.0) + record.extra["between"] for record in records]
@@ -136,7 +172,7 @@ def _stratum(
         (sum(spent) - shared) / len(records), shared,
         curves_equal=all(one == other for one, other in pairs),
         reason=next((r.cache_reason for r in records if r.cache_reason), None),
-        loss_gap=max(abs(one[-1] - other[-1]) / abs(one[-1]) for one, other in pairs),
+        loss_gap=max(abs(one[-1] - other[-1]) / abs(one[-1]) for one, other in pairs), trials=len(records),
     )  # fmt: skip
 
 

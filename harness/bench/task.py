@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,10 +32,13 @@ from harness.study.splits import SEARCH_SPLIT
 from harness.training.trial import TrialJob
 
 Say = Callable[[str], None]
-SLIDES, EPOCHS, BATCH = 32, 4, 32
+SLIDES, BATCH = 32, 32
+EPOCHS = 4  # of the strata of a mixed sweep
+HEAD_EPOCHS = 10  # of the sweep of heads alone, as many as a study has unless it says otherwise
 DEPTHS = (0, 1, 2, 3, 5)
-TRIALS = {0: 60, 1: 3, 2: 3, 3: 3, 5: 3}  # what the harness runs of each depth
-NAIVE = 3  # trials of each depth the plain loop is timed on
+TRIALS = {0: 36, 1: 3, 2: 3, 3: 3, 5: 3}  # what the harness runs of each depth; the plain loop is timed on NAIVE
+HEADS = {0: 60}
+NAIVE = 3
 RECIPES = ("none", "flips")
 SEED = 0
 
@@ -99,12 +102,12 @@ def draw(folder: Path) -> None:
         Image.fromarray(image).save(path)
 
 
-def config_of(recipe: str, depth: int, index: int = 0) -> TrialConfig:
+def config_of(recipe: str, depth: int, index: int = 0, epochs: int = EPOCHS) -> TrialConfig:
     """Trial number `index` of a stratum: the head's rate is what differs."""
     return TrialConfig(
         "fine_tuning" if depth else "feature_extraction", "resnet18", depth, rate_of(index),
         1e-4 if depth else None, batchnorm="fixed_stats" if depth else "frozen", augmentation=recipe,  # type: ignore[arg-type]
-        batch_size=BATCH, epochs=EPOCHS,
+        batch_size=BATCH, epochs=epochs,
     )  # fmt: skip
 
 
@@ -114,23 +117,25 @@ def rate_of(index: int) -> float:
 
 
 def study_of(
-    folder: Path, recipe: str, precision: str, depths: tuple[int, ...], device: str, name: str | None = None
-) -> LoadedStudy:
-    """A study whose search is the strata of these depths, and nothing else."""
+    folder: Path, recipe: str, precision: str, trials: Mapping[int, int], device: str, *, epochs: int = EPOCHS,
+    name: str = "sweep",
+) -> LoadedStudy:  # fmt: skip
+    """A study whose search is so many trials of each depth, and nothing else; all depths 0, or none of them."""
+    depths = tuple(trials)
     strategy = "fine_tuning" if depths[0] else "feature_extraction"
     rates = {"low": 1e-3, "high": 1e-1, "log": True}
     tried = [
         {"strategy": strategy, "head_lr": rate_of(index)} | ({"unfreeze_depth": depth} if depth else {})
-        for depth in depths for index in range(TRIALS[depth])
+        for depth in depths for index in range(trials[depth])
     ]  # fmt: skip
     document: dict[str, Any] = {
         "data": {"source": {"folder": str(folder / "images")}, "split": {"group": r"slide(\d+)"}},
-        "strategies": [strategy], "augmentation": recipe, "batch_size": BATCH, "epochs": EPOCHS, "pruning": False,
+        "strategies": [strategy], "augmentation": recipe, "batch_size": BATCH, "epochs": epochs, "pruning": False,
         "search": {"head_lr": rates} | ({"unfreeze_depth": list(depths), "backbone_lr": 1e-4} if depths[0] else {}),
-        "try": tried, "trials": len(tried), "confirmation": {"seeds": 2}, "executor": "inline", "device": device,
+        "try": tried, "trials": len(tried), "confirmation": {"seeds": 2}, "device": device,
         "precision": precision, "seed": SEED,
     }  # fmt: skip
-    name = name or f"{recipe}-{precision}-{strategy.replace('_', '-')}"
+    name = f"{name}-{recipe}-{precision}-{strategy.replace('_', '-')}"
     return LoadedStudy(name, parse(document, name), data_replaced=False, path=folder / f"{name}.yaml")
 
 

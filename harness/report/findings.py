@@ -98,10 +98,10 @@ def rates(trials: pd.DataFrame) -> str:
     """Where the best quarter of the trials lies."""
     told = []
     for strategy in wording.STRATEGY:
-        part = trials[trials["strategy"] == strategy]
+        part = trials[trials["strategy"] == strategy].dropna(subset=["score"])
         if len(part) < FEWEST:
             continue
-        top = part[_goodness(part).rank(ascending=False) <= max(2, len(part) // 4)]
+        top = part[_goodness(part).rank(ascending=False, method="min") <= max(2, len(part) // 4)]
         head = float(np.exp(np.log(top["head_lr"]).mean()))
         text = f"{wording.STRATEGY[strategy]} near {_rough(head)}"
         if top["backbone_lr"].notna().all():

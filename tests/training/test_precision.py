@@ -74,6 +74,21 @@ def test_a_small_gain_is_not_worth_the_rounding(monkeypatch: pytest.MonkeyPatch)
     assert probe(build("squeezenet1_1", 3), 32, 4, CPU) == EXACT
 
 
+def test_what_loses_at_once_is_not_tried_on_whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, whole = [0.0], set()
+
+    def timed(network: Any, arithmetic: Arithmetic, images: Any, *rest: Any) -> None:
+        clock[0] += len(images) * (20.0 if arithmetic.bfloat16 else 1.0)  # a CPU that emulates it
+        if len(images) == 16:
+            whole.add(arithmetic)
+
+    monkeypatch.setattr(precision, "_pass", timed)
+    monkeypatch.setattr(precision, "now", lambda device: clock[0])
+    monkeypatch.setattr(precision, "PROBE_SECONDS", 0.0)
+    assert probe(build("squeezenet1_1", 3), 32, 16, CPU) == EXACT
+    assert whole == {FLOAT32, Arithmetic(channels_last=True)}
+
+
 def test_a_real_probe_changes_no_value_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "PROBE_SECONDS", 0.0)
     model = build("squeezenet1_1", 3)
