@@ -1,7 +1,7 @@
 # `make` prints what there is. Needs python3 and make alone; works from a path with a space in it.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help env study report ui list test test-all check bench pin clean
+.PHONY: help env study report ui list test test-all check bench bench-search pin clean
 
 # Variables reach the commands through the environment, never through the text of a shell line:
 # whatever stands in NAME='…' is a value, and no command.
@@ -26,6 +26,7 @@ help:
 	@echo "make list    show the studies with state, size and age"
 	@echo "make test    run the tests         make test-all  the slow ones too"
 	@echo "make check   ruff and mypy         make bench     time this against a plain loop"
+	@echo "make bench-search NAME=study DATA=images   pruning against one epoch each and the exhaustive run"
 	@echo "make clean   remove caches of tools; studies, runs and reports stay"
 	@echo
 	@echo "NAME=study of studies/   AS=other name      DATA=your folder or CSV  WEIGHTS=bundled|imagenet|none|file"
@@ -72,6 +73,9 @@ check: env
 
 bench: env
 	@$(PY) -m harness bench
+
+bench-search: env
+	@$(PY) -m harness bench-search
 
 # Pins every package anew, for all supported Pythons and systems.
 pin: env

@@ -140,6 +140,17 @@ def bench(device: Annotated[str, typer.Option(envvar="HARNESS_DEVICE")] = "cpu")
     run(_say, device or "cpu")
 
 
+@app.command("bench-search")
+def bench_search(
+    name: Name,
+    data: Annotated[str | None, typer.Option(envvar="HARNESS_DATA", help="Folder or CSV of images.")] = None,
+) -> None:
+    """Compare pruning with one epoch each and with the exhaustive run, on a study's images; takes its time."""
+    from harness.bench.pruning import run
+
+    run(_say, name, _given(data))
+
+
 @app.command()
 def backbones(
     as_json: Annotated[bool, typer.Option("--json", help="Everything that is known, for machines.")] = False,
@@ -247,14 +258,16 @@ def plan(
     gb = 1e9
     _say(
         f"Disk: activations {found.activations / gb:.2f} GB of the {found.budget / gb:.2f} GB they may take, "
-        f"images {found.images / gb:.2f} GB."
+        f"images {found.memory.images / gb:.2f} GB."
     )
+    memory = found.memory
     _say(
-        f"Memory: about {found.resident / gb:.2f} GB in {found.workers} worker(s), beside torch itself; "
-        f"{found.free / gb:.1f} GB are free."
+        f"Memory: {memory.resident / gb:.2f} GB at the most: images {memory.images / gb:.2f}, and in {memory.workers} "
+        f"worker(s) {memory.models / gb:.2f} for models, {memory.step / gb:.2f} for a step of {memory.step_of}, "
+        f"beside torch itself; {memory.free / gb:.1f} GB are free."
     )
-    if found.resident > found.free:
-        _say("That is more than is free: lower batch_size, image_size or workers.")
+    if memory.workers * memory.worker > memory.free:
+        _say("That is more than is free: lower batch_size, image_size, unfreeze_depth or workers.")
     _say(
         f"Time, unpruned: search {found.search_seconds / 60:.1f} min, "
         f"confirmation {found.confirmation_seconds / 60:.1f} min on {prepared.context.threads} thread(s) a worker."

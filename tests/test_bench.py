@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from harness.bench import throughput
-from harness.bench.bound import bounds, single_trial
+from harness.bench.bound import Bare, distinct, single_trial
 from harness.bench.controls import all_caught
 from harness.bench.costs import bookkeeping, worker_seconds
 from harness.bench.plain import Files, PlainLoop
@@ -105,9 +105,18 @@ def test_a_raw_loop_and_a_trial_are_timed_in_turn(data: TrialData) -> None:
     assert min(raw + ours) > 0
 
 
-def test_bounds_shrink_with_what_trains(data: TrialData) -> None:
-    found = bounds("none", fewer(data), dict.fromkeys(DEPTHS, 10.0), {"heads": {0: 60}, "everything": {5: 60}}, CPU)
-    assert found["heads"] > found["everything"] > 0
+def test_the_bound_shrinks_with_what_trains_and_with_views(data: TrialData) -> None:
+    bare = Bare(fewer(data), CPU)
+    bare.turn()
+    naive = dict.fromkeys(DEPTHS, 10.0)
+    assert bare.bound("none", naive, {0: 60}, 2) > bare.bound("none", naive, {5: 60}, 2) > 0
+    assert bare.bound("none", naive, {0: 60}, 4) > bare.bound("flips", naive, {0: 60}, 4)
+
+
+def test_distinct_views_are_those_that_trials_show(data: TrialData) -> None:
+    plain = distinct(data, config_of("none", 0, epochs=3))
+    assert plain == len(data.train) + len(data.validation)
+    assert plain < distinct(data, config_of("flips", 0, epochs=3)) < 3 * len(data.train) + len(data.validation)
 
 
 def test_throughput_counts_images(monkeypatch: pytest.MonkeyPatch) -> None:

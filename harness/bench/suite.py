@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from harness.bench import controls, throughput
-from harness.bench.bound import bounds, single_trial
+from harness.bench.bound import Bare, single_trial
 from harness.bench.costs import bookkeeping, second_sweep, worker_seconds
 from harness.bench.plain import PlainLoop
 from harness.bench.report_size import report_of
-from harness.bench.sweep import MIXES, measure
+from harness.bench.sweep import MIXES, Stratum, measure
 from harness.bench.task import (
     BATCH,
     EPOCHS,
@@ -58,13 +58,16 @@ def run(say: Say, device: str = "cpu", out: Path | None = None) -> None:
         mixed = PlainLoop(files, store, workers, where, mixed=True) if where.type == "cuda" else None
         # Imports are in this, and on neither side of what follows: workers are forked from now on.
         first, following = worker_seconds(prepared.context, device)
-        sweeps = measure(folder, plain, mixed, device, say)
+        bare = Bare(data, where)
+        sweeps = measure(folder, plain, mixed, bare, device, say)
         again = second_sweep(folder, "flips", "exact", device, sweeps.last_heads)
-        naive = {recipe: {d: s.plain for d, s in sweeps.of(recipe, "exact").items()} for recipe in RECIPES}
-        bound = {recipe: bounds(recipe, data, naive[recipe], MIXES, where) for recipe in RECIPES}
-        for recipe, heads in sweeps.heads.items():
-            bound[recipe] |= bounds(recipe, data, {0: heads.plain}, {"head_only_60": HEADS}, where, HEAD_EPOCHS)
-        say("bounds timed; now single trials, the controls, the report")
+        bound = {}
+        for recipe in RECIPES:
+            naive = {depth: stratum.plain for depth, stratum in sweeps.of(recipe, "exact").items()}
+            bound[recipe] = {mix: bare.bound(recipe, naive, counts, EPOCHS) for mix, counts in MIXES.items()}
+            heads = {0: sweeps.heads[recipe].plain}
+            bound[recipe]["head_only_60"] = bare.bound(recipe, heads, HEADS, HEAD_EPOCHS)
+        say("sweeps timed; now single trials, the controls, the report")
         raw, ours = single_trial(data, where)
         caught = controls.all_caught(data, config_of("none", 0, 0), folder / "controls", where)
         report = report_of()
@@ -72,6 +75,7 @@ def run(say: Say, device: str = "cpu", out: Path | None = None) -> None:
         "machine": machine(), "trials": sum(TRIALS.values()), "epochs": EPOCHS,
         "images": {"train": len(files.train), "validation": len(files.validation)}, "batch_size": BATCH,
         "strata": [stratum.row() for stratum in sweeps.strata], "mixes": sweeps.mixes(), "bound": bound,
+        "head_only_60": {recipe: _heads(row, bound[recipe]["head_only_60"]) for recipe, row in sweeps.heads.items()},
         "sweep_wall_s": sweeps.walls, "negative_controls_caught": caught,
         "overhead_ms_per_trial": bookkeeping() * 1000, "second_sweep_share": again,
         "single_full_trial": {
@@ -83,14 +87,19 @@ def run(say: Say, device: str = "cpu", out: Path | None = None) -> None:
     if where.type == "cuda":
         result["throughput"] = throughput.table(where, say)
     result["seconds"] = time.perf_counter() - began
-    _print(result, say)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    _print(result, say)
     say(f"written to {out}; {result['seconds'] / 60:.1f} min")
     if where.type == "cpu":
         exact = [s for s in (*sweeps.strata, *sweeps.heads.values()) if s.precision == "exact"]
         assert all(s.curves_equal for s in exact), "losses differ from the plain loop's"
     assert all(caught.values()), "a negative control was not caught"
+
+
+def _heads(stratum: Stratum, bound: float) -> dict[str, Any]:
+    row = stratum.row()
+    return row | {"epochs": HEAD_EPOCHS, "of_bound": row["ratio"] / bound}
 
 
 def _print(result: dict[str, Any], say: Say) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.bench.bound import Bare
 from harness.bench.plain import PlainLoop
 from harness.bench.task import (
     DEPTHS,
@@ -91,8 +92,10 @@ class Sweeps:
         }
 
 
-def measure(folder: Path, plain: PlainLoop, mixed: PlainLoop | None, device: str, say: Callable[[str], None]) -> Sweeps:
-    """Time every stratum of every sweep.
+def measure(
+    folder: Path, plain: PlainLoop, mixed: PlainLoop | None, bare: Bare, device: str, say: Callable[[str], None]
+) -> Sweeps:
+    """Time every stratum of every sweep, and bare passes beside them.
 
     Args:
         mixed: the plain loop that `auto` is compared with; None: the same as `exact`, in float32.
@@ -107,6 +110,7 @@ def measure(folder: Path, plain: PlainLoop, mixed: PlainLoop | None, device: str
                 config = config_of(recipe, depth, index)
                 naive[False][depth].append(plain.train(config, seed))
                 naive[True][depth].append(mixed.train(config, seed) if mixed else naive[False][depth][-1])
+            bare.turn()
             told = ", ".join(f"{depth}: {naive[False][depth][-1][0]:.1f}" for depth in DEPTHS)
             say(f"{recipe}: plain loop, seconds of trial {index + 1} by depth: {told}")
             if index < len(PRECISIONS):

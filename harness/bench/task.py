@@ -33,7 +33,7 @@ from harness.training.trial import TrialJob
 
 Say = Callable[[str], None]
 SLIDES, BATCH = 32, 32
-EPOCHS = 4  # of the strata of a mixed sweep
+EPOCHS = 3  # of the strata of a mixed sweep
 HEAD_EPOCHS = 10  # of the sweep of heads alone, as many as a study has unless it says otherwise
 DEPTHS = (0, 1, 2, 3, 5)
 TRIALS = {0: 36, 1: 3, 2: 3, 3: 3, 5: 3}  # what the harness runs of each depth; the plain loop is timed on NAIVE

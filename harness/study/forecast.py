@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import psutil
 import torch
 import torch.nn.functional as F
 
@@ -13,6 +12,7 @@ from harness.config.space import space
 from harness.config.study import StudyConfig
 from harness.config.trial import DEPTH_MAX
 from harness.model.transfer import build
+from harness.study.memory import Memory, reckon
 from harness.study.plan import distinct_views, values_of
 from harness.study.prepare import Prepared, backbones
 from harness.study.splits import SEARCH_SPLIT
@@ -43,23 +43,14 @@ class DepthForecast:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a study will need; bytes are of all workers together where they say so."""
+    """What a study will need."""
 
-    images: int  # bytes of the decoded images, mapped by every worker
+    memory: Memory
     activations: int  # bytes on disk, read through the system's file cache
     budget: int  # bytes that activations may take
-    worker: int  # bytes of one worker's models, gradients and optimizer, at the largest backbone
-    step: int  # bytes of the activations of one training step at full depth, measured
-    workers: int
-    free: int  # bytes of memory that are free now
     depths: tuple[DepthForecast, ...]
     search_seconds: float
     confirmation_seconds: float
-
-    @property
-    def resident(self) -> int:
-        """Bytes that will be in memory at once."""
-        return self.images + self.workers * (self.worker + self.step)
 
 
 def forecast(prepared: Prepared, devices: list[str]) -> Forecast:
@@ -72,11 +63,9 @@ def forecast(prepared: Prepared, devices: list[str]) -> Forecast:
     settle(context.precision)
     depths: list[DepthForecast] = []
     rates: dict[str, Rate] = {}
-    worker = step = 0
     for backbone in backbones(study):
         data = context.data(backbone, SEARCH_SPLIT)
-        rates[backbone], memory, parameters = _measure(study, backbone, data, torch.device(devices[0]))
-        worker, step = max(worker, parameters * 4 * 6), max(step, memory)  # two copies, model, gradient, two moments
+        rates[backbone] = _measure(study, backbone, data, torch.device(devices[0]))
         for strategy in study.strategies:
             entry = space(study, strategy).entries["unfreeze_depth"]
             depths += [_of(strategy, backbone, d, rates[backbone], data, prepared) for d in values_of(entry)]
@@ -88,9 +77,8 @@ def forecast(prepared: Prepared, devices: list[str]) -> Forecast:
     )  # fmt: skip
     runs = (study.confirmation.top + 1) * study.confirmation.seeds
     return Forecast(
-        images=sum(path.stat().st_size for path in context.images.values()),
-        activations=context.plan.bytes, budget=context.plan.budget, worker=worker, step=step, workers=workers,
-        free=psutil.virtual_memory().available, depths=tuple(depths),
+        memory=reckon(prepared, devices), activations=context.plan.bytes, budget=context.plan.budget,
+        depths=tuple(depths),
         search_seconds=(making + study.trials * sum(shared.values())) / workers,
         confirmation_seconds=runs * sum(shared.values()) / workers,
     )  # fmt: skip
@@ -104,18 +92,11 @@ def kept_rows(prepared: Prepared, views: str) -> float:
     return float(distinct * len(train) + len(validation))
 
 
-def _measure(study: StudyConfig, backbone: str, data: TrialData, device: torch.device) -> tuple[Rate, int, int]:
-    """Rates, bytes that a training step holds between its passes, parameters."""
-    size = max(int(v) for s in study.strategies for v in _ends(space(study, s).entries["batch_size"]))
+def _measure(study: StudyConfig, backbone: str, data: TrialData, device: torch.device) -> Rate:
+    size = max(int(v) for s in study.strategies for v in values_of(space(study, s).entries["batch_size"]))
     model = build(backbone, data.num_classes, image_size=data.images.shape[1]).to(device).eval()
     images = torch.rand(size, 3, *data.images.shape[1:3], device=device)
     labels = torch.zeros(size, dtype=torch.long, device=device)
-    held = [0]
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        held[0] += tensor.numel() * tensor.element_size()
-        return tensor
-
     forward: list[float] = []
     both: list[float] = []
     for turn in range(SAMPLE + 1):
@@ -123,17 +104,14 @@ def _measure(study: StudyConfig, backbone: str, data: TrialData, device: torch.d
         with torch.no_grad():
             model(images)
         forward.append(now(device) - started)
-        started, held[0] = now(device), 0
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            loss = F.cross_entropy(model(images), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
+        started = now(device)
+        F.cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]
         both.append(now(device) - started)
         model.zero_grad(set_to_none=True)
         if turn == 0:
             forward.clear()  # it warmed up
             both.clear()
-    rate = Rate(min(forward) / size, max(min(both) - min(forward), 0.0) / size)
-    return rate, held[0], sum(p.numel() for p in model.parameters())
+    return Rate(min(forward) / size, max(min(both) - min(forward), 0.0) / size)
 
 
 def _of(strategy: str, backbone: str, depth: int, rate: Rate, data: TrialData, prepared: Prepared) -> DepthForecast:
@@ -150,9 +128,3 @@ def _of(strategy: str, backbone: str, depth: int, rate: Rate, data: TrialData, p
 
     prefix = sum(known.forward[:kept]) / total * rate.forward * kept_rows(prepared, "flips") if kept else 0.0
     return DepthForecast(backbone, strategy, depth, prefix + seconds(kept), seconds(kept))
-
-
-def _ends(entry: object) -> tuple[float, ...]:
-    if isinstance(entry, tuple):
-        return entry
-    return (entry.low, entry.high) if hasattr(entry, "low") else (entry,)  # type: ignore[attr-defined, return-value]

@@ -65,7 +65,7 @@ def make_plan(study: StudyConfig, sizes: Sizes, folder: Path, budget: int) -> Pl
     reasons: dict[tuple[Facts, int], str] = {}
     candidates: dict[tuple[Facts, int], int] = {}
     for facts, by_cut in uses.items():
-        side = _side(study, facts[0])
+        side = side_of(study, facts[0])
         limit = LARGEST * side * side * 3
         for cut, size in enumerate(cut_bytes(facts[0], side), start=1):
             if size > limit:
@@ -103,7 +103,8 @@ def cut_bytes(backbone: str, side: int) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-def _side(study: StudyConfig, backbone: str) -> int:
+def side_of(study: StudyConfig, backbone: str) -> int:
+    """Pixels a side of the images that a backbone gets."""
     size = study.data.image_size
     return sheet(backbone).native_size if size == "native" else int(size)
 

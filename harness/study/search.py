@@ -87,9 +87,7 @@ class StrategySearch:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._study = optuna.create_study(
             storage=_Newest(), study_name=space.strategy, direction=direction(objective),
-            pruner=optuna.pruners.MedianPruner(
-                n_startup_trials=8, n_warmup_steps=max(epochs // 4, 1), n_min_trials=4
-            ),
+            pruner=pruner(epochs),
         )  # fmt: skip
         self._accepted: dict[str, optuna.Trial] = {}
 
@@ -165,6 +163,11 @@ class StrategySearch:
     def _widest_choice(self) -> int:
         """Values of the searched list that has most of them."""
         return max((len(entry) for entry in self.space.searched().values() if isinstance(entry, tuple)), default=0)
+
+
+def pruner(epochs: int) -> optuna.pruners.BasePruner:
+    """Stops a trial whose best score so far lies below the median of its strategy at the same epoch."""
+    return optuna.pruners.MedianPruner(n_startup_trials=8, n_warmup_steps=max(epochs // 4, 1), n_min_trials=4)
 
 
 def frozen(space: SearchSpace, ended: Ended, objective: str) -> FrozenTrial:

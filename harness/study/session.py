@@ -118,11 +118,11 @@ class Session:
         self.stop.check()
 
     def start(self, job: TrialJob, redraw: int, params: dict[str, Any]) -> None:
-        """Note a trial as started and hand it to a free place."""
+        """Note a trial as started and hand it to a free place; not synced: cut off, it would be asked for again."""
         self.append("trial_started", {
             "trial_id": job.trial_id, "kind": job.kind, "strategy": job.strategy, "slot": job.slot, "redraw": redraw,
             "attempt": job.attempt, "config": job.config.to_json(), "seed": job.seed, "params": params,
-        })  # fmt: skip
+        }, sync=False)  # fmt: skip
         self.jobs[job.trial_id] = job
         self.submit(TrainTask(job))
         self.observer.trial_started(job)

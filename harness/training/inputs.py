@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from harness.config.trial import Augmentation
 from harness.data import views
 from harness.errors import DataError
+
+RESIDENT = 0.25  # of a device's free memory: the rest is for models and steps
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class TrialData:
     validation: NDArray[np.int64]
     classes: tuple[str, ...]
     source: str = ""  # names the content of `images`; without it nothing is shared between trials
+    resident: torch.Tensor | None = None  # the images again, on the device that trains; see `on_device`
 
     @property
     def num_classes(self) -> int:
@@ -42,12 +46,29 @@ class TrialData:
 
     def batch(self, rows: NDArray[np.int64], device: torch.device) -> torch.Tensor:
         """The images of these rows, (B, 3, S, S), float32 in [0, 1]."""
+        if self.resident is not None:
+            chosen = self.resident[torch.from_numpy(rows).to(self.resident.device)].to(device).float()
+            return chosen.permute(0, 3, 1, 2).contiguous().div_(self.scale)
         stored = np.ascontiguousarray(self.images[rows])
         if stored.dtype == np.uint16:
             tensor = torch.from_numpy(stored.astype(np.float32)).to(device)
         else:
             tensor = torch.from_numpy(stored).to(device).float()
         return tensor.permute(0, 3, 1, 2).contiguous().div_(self.scale)
+
+
+def on_device(images: NDArray[Any], device: torch.device, free: int) -> torch.Tensor | None:
+    """All images on the device, or None where they do not belong there: then batches travel one by one.
+
+    Args:
+        images: (N, S, S, 3), uint8 or uint16; the latter become float32, which holds each of their values.
+        free: bytes that are free on the device; images may take RESIDENT of them.
+    """
+    numbers = 4 if images.dtype == np.uint16 else 1
+    if images.size * numbers > RESIDENT * free:
+        return None
+    whole = np.asarray(images, np.float32 if images.dtype == np.uint16 else np.uint8)
+    return torch.from_numpy(np.ascontiguousarray(whole)).to(device)
 
 
 def epoch_order(train: NDArray[np.int64], seed: int, epoch: int, batch_size: int) -> NDArray[np.int64]:

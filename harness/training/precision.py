@@ -93,7 +93,7 @@ class Chooser:
     """
 
     def __init__(self, precision: Precision = "exact", notes: Path | None = None) -> None:
-        self._precision, self._notes = precision, notes
+        self.precision, self._notes = precision, notes
         self._known: dict[str, Choice] = {}
 
     def choose(self, model: TransferModel, side: int, batch_size: int, device: torch.device) -> Choice:
@@ -102,7 +102,7 @@ class Chooser:
         Args:
             model: is not changed.
         """
-        if self._precision == "exact":
+        if self.precision == "exact":
             return EXACT
         key = _key(model.backbone_name, side, batch_size, device)
         if key not in self._known:

@@ -19,7 +19,6 @@ from harness.config.trial import BatchNormPolicy, TrialConfig
 from harness.errors import ContractError, DivergedError, ResourceError
 from harness.model import batchnorm, freezing
 from harness.model.freezing import names_any_epoch
-from harness.model.param_groups import param_groups
 from harness.model.transfer import TransferModel
 from harness.results import metrics
 from harness.results.records import EpochRecord, Kind, State, TrialRecord
@@ -27,11 +26,13 @@ from harness.training import checkpoint as checkpoint_files
 from harness.training import contract, loop
 from harness.training.average import Average
 from harness.training.clock import Clock
-from harness.training.feed import Feed, ImageFeed, Normalise
+from harness.training.feed import Normalise
 from harness.training.inputs import TrialData
 from harness.training.loss import Loss
+from harness.training.optimizers import make_optimizer
 from harness.training.precision import EXACT
 from harness.training.sharing import Sharing
+from harness.training.source import Source
 from harness.training.starting import Starting, build_for
 
 
@@ -114,7 +115,7 @@ class _Run:
     ) -> None:
         self.sharing, self.clock = sharing, Clock()
         self.choice = EXACT
-        self.cache_reasons: dict[str, None] = {}
+        self.source: Source | None = None
         self.job, self.data, self.on_epoch = job, data, on_epoch
         self.objective, self.device, self.checkpoint = objective, device, checkpoint
         self.resume, self.resume_every = resume, resume_every
@@ -133,13 +134,15 @@ class _Run:
         job, config, data = self.job, self.job.config, self.data
         model, starting = self._start()
         names = names_any_epoch(model, config)
-        optimizer = make_optimizer(model, config, names)
+        optimizer = make_optimizer(model, config, names, fused=self.sharing.chooser.precision == "auto")
         moving = checkpoint_files.moving(model, config, names)
         average = Average(moving, config.ema) if config.ema else None
         normalise = Normalise(model.mean, model.std, self.device)
         loss = Loss(config, data.labels[data.train], data.num_classes, self.device)
         course = loop.Course(data, config, job.seed, loss, self.device)
-        feed: Feed = self._images(normalise)
+        self.source = source = Source(
+            self.sharing, course, job.split, starting, normalise, self.choice, self.device, self.clock
+        )
         self._count(model, names, normalise)
         phase: contract.Phase | None = None
         stages: tuple[str, ...] | None = None
@@ -149,9 +152,9 @@ class _Run:
                 self._close(phase)
                 stages = freezing.unfrozen_stages(config, epoch)
                 phase = self._enter(model, optimizer, starting, epoch)
-                feed = self._feed(starting, normalise, epoch)
+                source.enter(epoch)
             assert phase is not None  # the first epoch always opens a phase
-            feed = self._begin(feed, course, normalise, epoch)
+            feed = source.begin(epoch)
             train_loss = loop.train_epoch(
                 model, optimizer, course, feed, epoch,
                 after_first_backward=partial(self._check_gradients, phase, epoch),
@@ -185,29 +188,6 @@ class _Run:
         if self.choice.forward.channels_last or self.choice.training.channels_last:
             model.to(memory_format=torch.channels_last)
         return model, starting
-
-    def _feed(self, starting: Starting, normalise: Normalise, epoch: int) -> Feed:
-        """Where logits come from in the phase that this epoch opens."""
-        job = self.job
-        with self.clock.sharing():
-            feed, reason = self.sharing.feed(
-                job.config, epoch, job.seed, job.split, self.data, starting, self.clock, self.device, self.choice
-            )
-        if reason is not None:
-            self.cache_reasons[reason] = None
-        return feed or self._images(normalise)
-
-    def _images(self, normalise: Normalise) -> ImageFeed:
-        return ImageFeed(self.data, self.job.config, self.job.seed, normalise, self.device, self.choice)
-
-    def _begin(self, feed: Feed, course: loop.Course, normalise: Normalise, epoch: int) -> Feed:
-        """Have what the epoch needs at hand; where the disk is full, from images after all."""
-        try:
-            feed.begin(epoch, *loop.rows_of(course, epoch))
-        except ResourceError as error:
-            self.cache_reasons[self.sharing.disk_is_full(error)] = None
-            return self._images(normalise)
-        return feed
 
     def _count(self, model: TransferModel, names: frozenset[str], normalise: Normalise) -> None:
         self.total = sum(p.numel() for p in model.parameters())
@@ -314,13 +294,14 @@ class _Run:
     def to_record(self, state: State, reason: str | None) -> TrialRecord:
         job = self.job
         scored = self.best is not None and state in ("complete", "pruned")
+        reasons = "; ".join(self.source.reasons) if self.source else ""
         return TrialRecord(
             trial_id=job.trial_id, kind=job.kind, strategy=job.strategy, slot=job.slot, config=job.config,
             seed=job.seed, state=state, reason=reason, epochs=tuple(self.epochs),
             best_epoch=self.best.epoch if scored and self.best else None,
             score=self.best.validation[self.objective] if scored and self.best else None,
             seconds_alone=self.clock.alone(), seconds_spent=self.clock.spent(),
-            shared_seconds=self.clock.shared, cache_reason="; ".join(self.cache_reasons) or None,
+            shared_seconds=self.clock.shared, cache_reason=reasons or None,
             precision=str(self.choice), contract_seconds=self.clock.checked,
             trainable_parameters=self.trainable, total_parameters=self.total,
             device=device_name(self.device), started_at=self.started_at, attempt=job.attempt,
@@ -328,26 +309,6 @@ class _Run:
             batchnorm_layers=self.batchnorm_layers, warnings=tuple(self.warnings),
             checkpoint=self.checkpoint.name if self.checkpoint and state == "complete" else None,
         )  # fmt: skip
-
-
-def make_optimizer(
-    model: TransferModel, config: TrialConfig, names: frozenset[str] | None = None
-) -> torch.optim.Optimizer:
-    """AdamW, or SGD with Nesterov momentum, over groups that are fixed for all epochs.
-
-    Args:
-        names: `freezing.names_any_epoch`, where it is at hand: walks over a model's parameters are what a short trial's
-            time goes to.
-    """
-    groups = param_groups(
-        model, head_lr=config.head_lr, backbone_lr=config.backbone_lr, layer_decay=config.layer_decay,
-        weight_decay=config.weight_decay, names=names_any_epoch(model, config) if names is None else names,
-    )  # fmt: skip
-    for group in groups:
-        group["peak_lr"] = group["lr"]
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=0.9, nesterov=True)
-    return torch.optim.AdamW(groups)
 
 
 def enter_phase(model: TransferModel, config: TrialConfig, epoch: int) -> tuple[frozenset[str], frozenset[str]]:

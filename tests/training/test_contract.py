@@ -67,7 +67,7 @@ def test_a_tensor_the_optimizer_does_not_know_fails_the_trial(
 ) -> None:
     real = trial.make_optimizer
 
-    def forgetful(model: Any, config: TrialConfig, *_: Any) -> torch.optim.Optimizer:
+    def forgetful(model: Any, config: TrialConfig, *_: Any, **__: Any) -> torch.optim.Optimizer:
         optimizer = real(model, config)
         optimizer.param_groups[0]["params"] = optimizer.param_groups[0]["params"][1:]
         return optimizer
@@ -127,7 +127,7 @@ def test_an_optimizer_that_was_not_rebuilt_fails_the_trial(
     """The stages unfreeze, but the optimizer is still that of the head alone."""
     real = trial.make_optimizer
     frozen = dataclasses.replace(config, unfreeze_depth=0)
-    monkeypatch.setattr(trial, "make_optimizer", lambda model, config, *_: real(model, frozen))
+    monkeypatch.setattr(trial, "make_optimizer", lambda model, config, *_, **__: real(model, frozen))
     record = run(dataclasses.replace(config, unfreeze_schedule="head_first", head_fraction=0.5), data)
     assert record.state == "failed"
     assert "never stepped" in (record.reason or "")
@@ -141,7 +141,7 @@ def test_a_frozen_weight_that_decays_fails_the_trial(
     """A gradient of zeros is enough for an optimizer to let a frozen tensor decay."""
     real = trial.make_optimizer
 
-    def eager(model: Any, config: TrialConfig, *_: Any) -> torch.optim.Optimizer:
+    def eager(model: Any, config: TrialConfig, *_: Any, **__: Any) -> torch.optim.Optimizer:
         optimizer = real(model, config)
         stem = next(model.stages["stem"].parameters())
         optimizer.add_param_group(

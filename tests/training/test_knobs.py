@@ -51,7 +51,7 @@ def trained(search: str, data: TrialData, tmp_path: Path, monkeypatch: pytest.Mo
     real_optimizer, real_entropy, real_views = trial.make_optimizer, F.cross_entropy, feed.draw_views
     real_mix, real_average = feed.mix, average.Average
 
-    def optimizer(model: Any, config: Any, *_: Any) -> Any:
+    def optimizer(model: Any, config: Any, *_: Any, **__: Any) -> Any:
         seen.model, seen.optimizer = model, real_optimizer(model, config)
         model.register_forward_pre_hook(lambda m, args: seen.inputs.append(args[0].clone()) if m.training else None)
         seen.optimizer.register_step_pre_hook(lambda o, *_: note(o))

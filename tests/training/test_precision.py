@@ -13,7 +13,7 @@ import torch
 from harness.config.trial import TrialConfig
 from harness.model.transfer import build
 from harness.results.records import TrialRecord
-from harness.training import precision
+from harness.training import precision, trial
 from harness.training.inputs import TrialData
 from harness.training.precision import CANDIDATES, EXACT, FLOAT32, Arithmetic, Choice, Chooser, probe, resolved
 from harness.training.sharing import Kept, Plan, Sharing, needs
@@ -146,3 +146,26 @@ def test_activations_are_shared_in_the_arithmetic_they_were_computed_in(
     (half, whole) = sorted(file.stat().st_size for file in (tmp_path / "prefix").glob("*/cut3-view0.rows"))
     assert whole == 2 * half
     assert np.isclose(exact.epochs[0].train_loss, shared.epochs[0].train_loss, rtol=0.05)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize(("precision_of_study", "fused"), [("exact", False), ("auto", True)])
+def test_optimizers_are_fused_in_auto_alone(
+    data: TrialData, config: TrialConfig, monkeypatch: pytest.MonkeyPatch, optimizer: Any, precision_of_study: Any,
+    fused: bool,
+) -> None:  # fmt: skip
+    made, real = [], trial.make_optimizer
+
+    def spy(*args: Any, **options: Any) -> torch.optim.Optimizer:
+        made.append(real(*args, **options))
+        return made[-1]
+
+    monkeypatch.setattr(trial, "make_optimizer", spy)
+    monkeypatch.setattr(Chooser, "choose", lambda *a: EXACT)
+    job = TrialJob("x/0", "search", config.strategy, 0, dataclasses.replace(config, optimizer=optimizer), 0, "search")
+    record = trial.run_trial(
+        job, data, lambda epoch: True, objective="accuracy", weights_name="none", device=CPU,
+        sharing=Sharing(chooser=Chooser(precision_of_study)),
+    )  # fmt: skip
+    assert (record.state, record.warnings) == ("complete", ())
+    assert bool(made[0].defaults["fused"]) is fused

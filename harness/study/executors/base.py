@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from harness.config.sheets import sheet
 from harness.results.records import EpochRecord, TrialRecord
 from harness.training import precision
-from harness.training.inputs import TrialData
+from harness.training.inputs import TrialData, on_device
 from harness.training.loop import predict_images
 from harness.training.precision import Chooser, Precision
 from harness.training.sharing import Plan, Sharing
@@ -51,12 +51,23 @@ class WorkerContext:
         """What trials of this process will share."""
         return Sharing(self.plan, Chooser(self.precision, self.precision_notes))
 
-    def data(self, backbone: str, split: str) -> TrialData:
-        """The images at this backbone's size, cut by this split."""
+    def data(self, backbone: str, split: str, device: torch.device | None = None) -> TrialData:
+        """The images at this backbone's size, cut by this split; kept in a GPU's memory where it has the room."""
         size = self.image_size or sheet(backbone).native_size
         train, validation = self.splits[split]
         source = self.images[size].stem  # the array's name holds all that decides its content
-        return TrialData(self._arrays(size), self.labels, self.keys, train, validation, self.classes, source)
+        resident = self._resident(size, device) if device is not None and device.type == "cuda" else None
+        return TrialData(self._arrays(size), self.labels, self.keys, train, validation, self.classes, source, resident)
+
+    def _resident(self, size: int, device: torch.device) -> torch.Tensor | None:
+        if (size, device) not in self._moved:
+            free, _ = torch.cuda.mem_get_info(device)
+            self._moved[size, device] = on_device(self._arrays(size), device, free)
+        return self._moved[size, device]
+
+    @cached_property
+    def _moved(self) -> dict[tuple[int, torch.device], torch.Tensor | None]:
+        return {}
 
     def _arrays(self, size: int) -> NDArray[np.uint8]:
         if size not in self._open:
@@ -160,7 +171,7 @@ def do(
 ) -> Trained | Scored:
     """Carry out one task in this process, with what its earlier tasks left to share."""
     job = task.job
-    data = context.data(job.config.backbone, job.split)
+    data = context.data(job.config.backbone, job.split, device)
     if isinstance(task, TrainTask):
         record = run_trial(
             job, data, on_epoch, objective=context.objective, weights_name=context.weights, device=device,
