@@ -141,6 +141,7 @@ class Prefix:
         self._normalise = Normalise(starting.model.mean, starting.model.std, device)
         self._store = Activations(folder / name, len(data.images))
         self._store.note(lambda meta: meta.setdefault("identity", facts))
+        self._ensured: set[bytes] = set()  # digests of the pairs that were asked for together
 
     def faulty(self, cut: int) -> str | None:
         """Why this machine cannot share at a cut without changing a bit; None: it can. Tried out once an entry."""
@@ -207,6 +208,13 @@ class Prefix:
             ContractError: a trial changed the stages that were lent to it; nothing is computed with them.
             ResourceError: the disk is full.
         """
+        asked = hashlib.sha256(rows.tobytes() + numbers.tobytes()).digest()
+        if asked in self._ensured:  # by an earlier trial of this process, at the same epoch
+            return
+        self._compute(rows, numbers)
+        self._ensured.add(asked)
+
+    def _compute(self, rows: Rows, numbers: Rows) -> None:
         rows, numbers = self._missing(rows, numbers)
         if not len(rows):
             return
