@@ -21,7 +21,9 @@ from harness.study.prepare import prepare
 def test_shapes_tell_what_values_take(backbone: str, depth: int) -> None:
     model = build(backbone, 3, "none", image_size=64).eval()
     unfreeze_last(model, depth)
-    assert memory.step_bytes(backbone, 3, 64, 4, depth) == memory.kept_bytes(model, torch.rand(4, 3, 64, 64))
+    reckoned = memory.step_bytes(backbone, 3, 64, 16, depth)
+    held = memory.kept_bytes(model, torch.rand(16, 3, 64, 64))
+    assert held <= reckoned <= 1.02 * held  # shapes keep BatchNorm's batch statistics too, which eval mode leaves empty
 
 
 def test_a_step_keeps_more_the_more_it_unfreezes_and_in_proportion_to_the_batch() -> None:
