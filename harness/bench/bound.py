@@ -24,6 +24,7 @@ from harness.training.precision import now
 from harness.training.prefix import ViewFamily
 from harness.training.schedule import factor
 from harness.training.seeds import derive
+from harness.training.sharing import Sharing
 from harness.training.trial import TrialJob, run_trial
 
 PASSES = 4  # batches of a turn's frozen passes
@@ -83,11 +84,14 @@ def _frozen(data: TrialData, device: torch.device) -> float:
     return now(device) - started
 
 
-def epochs_behind(data: TrialData, config: TrialConfig, device: torch.device, epochs: int) -> float:
-    """Seconds of some epochs' steps and evaluations behind a trial's cut, and of nothing else, warm.
+def epochs_behind(
+    data: TrialData, config: TrialConfig, device: torch.device, epochs: int, *, warm: bool = True
+) -> float:
+    """Seconds of some epochs' steps and evaluations behind a trial's cut, and of nothing else.
 
     Behind a cut the activations lie in memory; at depth 5 each batch is taken from the images and normalised, as in any
-    loop over images in memory.
+    loop over images in memory. `warm` takes a step before the clock starts: the one in which gradients and moments get
+    their memory.
     """
     model = build(config.backbone, data.num_classes, "bundled", seed=0).to(device).eval()
     optimizer = optimizer_of(model, config)
@@ -112,7 +116,8 @@ def epochs_behind(data: TrialData, config: TrialConfig, device: torch.device, ep
         if device.type == "cpu":
             loss.item()  # every loop looks at its loss
 
-    step(0, orders[0][0])
+    if warm:
+        step(0, orders[0][0])
     started, number = now(device), 0
     for order in orders:
         for rows in order:
@@ -128,19 +133,20 @@ def single_trial(data: TrialData, device: torch.device, times: int = 3) -> tuple
     """Seconds of full fine-tuning, taking turns: a raw loop over images in memory, and `run_trial`.
 
     Same dtype, layout, batch, steps and evaluations, each with the building of its model; the harness's side holds its
-    contract and its scores as well.
+    contract and its scores as well. The first turn of both is left out: it makes what a process makes once.
     """
-    config = config_of("none", 5, epochs=EPOCHS)
+    config, sharing = config_of("none", 5, epochs=EPOCHS), Sharing()
     raw, ours = [], []
-    for turn in range(times):
+    for turn in range(times + 1):
         started = now(device)
         build(config.backbone, data.num_classes, "bundled", seed=0).to(device)
-        raw.append(now(device) - started + epochs_behind(data, config, device, config.epochs))
+        raw.append(now(device) - started + epochs_behind(data, config, device, config.epochs, warm=False))
         job = TrialJob(f"single/{turn}", "search", config.strategy, turn, config, turn, "search")
         started = time.perf_counter()
         record = run_trial(
-            job, data, lambda epoch: True, objective="accuracy", weights_name="bundled", device=device
+            job, data, lambda epoch: True, objective="accuracy", weights_name="bundled", device=device,
+            sharing=sharing,
         )  # fmt: skip
         ours.append(time.perf_counter() - started)
         assert record.state == "complete", record.reason
-    return raw, ours
+    return raw[1:], ours[1:]
