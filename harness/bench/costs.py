@@ -23,7 +23,7 @@ from harness.training.trial import TrialJob
 POLL = 60.0  # seconds that a worker may keep silent
 
 
-def bookkeeping(trials: int = 300) -> float:
+def bookkeeping(trials: int = 1000) -> float:
     """Seconds a trial waits for Optuna (ask, ten looks of the pruner, tell) and for the event log."""
     search = {
         "head_lr": {"low": 1e-4, "high": 1e-1, "log": True}, "backbone_lr": {"low": 1e-6, "high": 1e-2, "log": True},
@@ -37,7 +37,7 @@ def bookkeeping(trials: int = 300) -> float:
         for slot in range(trials):
             asked = made.ask(slot, 0)
             made.accept(asked, str(slot))
-            log.append("trial_started", {"config": asked.config.to_json(), "params": asked.params})
+            log.append("trial_started", {"config": asked.config.to_json(), "params": asked.params}, sync=False)
             for epoch in range(1, 11):
                 log.append("epoch", {"epoch": epoch, "validation": dict.fromkeys("abcdefgh", 0.5)}, sync=False)
                 made.should_prune(str(slot), epoch, float(rng.random()))
