@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -52,32 +52,25 @@ class Clock:
         self._waited = 0.0  # for answers of the coordinator
         self._start = time.monotonic()
 
-    @contextmanager
-    def checking(self) -> Iterator[None]:
+    def checking(self) -> AbstractContextManager[None]:
         """Count the seconds inside the block as the contract's."""
-        started = time.monotonic()
-        try:
-            yield
-        finally:
-            self.checked += time.monotonic() - started
+        return self._adding_to("checked")
 
-    @contextmanager
-    def sharing(self) -> Iterator[None]:
+    def sharing(self) -> AbstractContextManager[None]:
         """Count the seconds inside the block as shared work."""
-        started = time.monotonic()
-        try:
-            yield
-        finally:
-            self.shared += time.monotonic() - started
+        return self._adding_to("shared")
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """Do not count the seconds inside the block."""
+        return self._adding_to("_waited")
 
     @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Do not count the seconds inside the block."""
+    def _adding_to(self, name: str) -> Iterator[None]:
         started = time.monotonic()
         try:
             yield
         finally:
-            self._waited += time.monotonic() - started
+            setattr(self, name, getattr(self, name) + time.monotonic() - started)
 
     def spent(self) -> float:
         """What the trial really took, waiting left out."""
