@@ -161,7 +161,7 @@ def _on_test(side: Side | None, study: StudyConfig) -> dict[str, Any]:
     means = {name: float(np.mean([values[name] for values in each])) for name in METRICS}
     ci95 = None
     if len(side.seeds) > 1:
-        low, high = estimate(side.probabilities, side.labels, side.groups, study.objective, rng=study.seed).interval()
+        low, high = estimate(side.probabilities, side.labels, side.groups, study.objective).interval()
         floor, ceiling = {"mcc": (-1.0, 1.0), "log_loss": (0.0, np.inf)}.get(study.objective, (0.0, 1.0))
         ci95 = [max(low, floor), min(high, ceiling)]
     return {"mean": means[study.objective], "ci95": ci95, "metrics": means}

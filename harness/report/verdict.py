@@ -112,7 +112,7 @@ def _compare(scored: dict[str, Side], study: StudyConfig) -> dict[tuple[str, str
         seeds = _shared(a, b)
         if len(seeds) < 2 or a.rows.shape != b.rows.shape or (a.rows != b.rows).any():
             continue
-        estimate = difference(a.at(seeds), b.at(seeds), a.labels, a.groups, study.objective, rng=study.seed)
+        estimate = difference(a.at(seeds), b.at(seeds), a.labels, a.groups, study.objective)
         found[a.strategy, b.strategy] = estimate
     levels = {PRIMARY: 0.95}
     others = [pair for pair in found if pair != PRIMARY]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from harness.report.resampling import group_index, replicates
+from harness.report.jackknife import group_index, variance, without_each
 from harness.report.statistics import compare_strategies, difference, estimate, holm_levels
 from harness.results.metrics import METRICS, score
 
@@ -60,30 +60,40 @@ def test_the_difference_is_the_mean_of_paired_scores() -> None:
     assert found.difference == pytest.approx(np.mean(scores[1]) - np.mean(scores[0]))
 
 
+@pytest.mark.parametrize("grouped", [True, False])
 @pytest.mark.parametrize("objective", [name for name in METRICS if name != "auroc"])
-def test_a_replicate_is_the_metric_of_the_redrawn_images(objective: str) -> None:
+def test_leaving_a_group_out_gives_the_metric_of_the_other_images(objective: str, grouped: bool) -> None:
     rng = np.random.default_rng(3)
-    labels = np.arange(40) % 3
-    prediction = probabilities(rng, labels, 1, 1.0)[0]
-    groups = np.arange(40) // 8
-    drawn = replicates(objective, [prediction], labels, groups, 3, rng=0, count=300)[:, 0]
-    possible = set()
-    for weights in np.ndindex(6, 6, 6, 6, 6):
-        if sum(weights) == 5:
-            rows = np.concatenate([np.repeat(np.arange(g * 8, g * 8 + 8), w) for g, w in enumerate(weights)])
-            possible.add(round(score(objective, prediction[rows], labels[rows]), 9))
-    assert {round(float(value), 9) for value in drawn} <= possible
+    labels = rng.integers(0, 3, 40)
+    predictions = [probabilities(rng, labels, 1, gain)[0] for gain in (1.0, 2.0)]
+    index = rng.permutation(40) % 5 if grouped else rng.permutation(40)
+    found = without_each(objective, predictions, labels, index, 3)
+    slow = [
+        [score(objective, p[index != g], labels[index != g]) for p in predictions] for g in range(int(index.max()) + 1)
+    ]
+    assert found == pytest.approx(np.array(slow))
 
 
-def test_the_bootstrap_of_auroc_agrees_with_scoring_redrawn_images() -> None:
+def test_the_jackknife_of_auroc_agrees_with_scoring_redrawn_images() -> None:
     rng = np.random.default_rng(4)
     labels = rng.integers(0, 3, 300)
     prediction = probabilities(rng, labels, 1, 1.0)[0]
-    fast = replicates("auroc", [prediction], labels, group_index(None, 300), 3, rng=0)[:, 0]
+    fast = variance(without_each("auroc", [prediction], labels, group_index(None, 300), 3))[0]
     rows = rng.integers(0, 300, (300, 300))
     slow = np.array([score("auroc", prediction[r], labels[r]) for r in rows])
-    assert fast.mean() == pytest.approx(score("auroc", prediction, labels), abs=0.002)
-    assert fast.std() == pytest.approx(slow.std(), rel=0.2)
+    assert fast**0.5 == pytest.approx(slow.std(), rel=0.2)
+
+
+def test_the_variance_of_a_small_class_is_not_too_small() -> None:
+    rng = np.random.default_rng(15)
+    labels = np.repeat([0, 1], [200, 3])
+    found = []
+    for _ in range(400):
+        right = rng.random(203) < 0.5
+        left_out = without_each("balanced_accuracy", [np.where(right, labels, 1 - labels)], labels, np.arange(203), 2)
+        found.append(float(variance(left_out)[0]))
+    truth = 0.25 * (0.25 / 200 + 0.25 / 3)
+    assert 1.0 < np.mean(found) / truth < 1.6  # 3 / 2 where three images are a class
 
 
 def test_more_spread_between_seeds_widens_the_interval() -> None:
@@ -157,21 +167,25 @@ def test_undecided_says_what_would_probably_decide() -> None:
     assert found.needed.seeds or found.needed.test_images
 
 
-def test_the_same_seed_gives_the_same_interval() -> None:
+def test_no_chance_enters_the_interval() -> None:
     rng = np.random.default_rng(10)
     labels = np.arange(100) % 4
     a, b = answers(rng, labels, 2, 0.6), answers(rng, labels, 2, 0.7)
-    assert compare_strategies(a, b, labels, rng=3) == compare_strategies(a, b, labels, rng=3)
-    assert compare_strategies(a, b, labels, rng=3).ci95 != compare_strategies(a, b, labels, rng=4).ci95
+    assert compare_strategies(a, b, labels, rng=3) == compare_strategies(a, b, labels, rng=4)
 
 
-def test_a_class_of_one_image_and_one_group_alone_give_finite_numbers() -> None:
+def test_a_class_of_one_image_gives_finite_numbers() -> None:
     labels = np.array([0] * 30 + [1])
     rng = np.random.default_rng(11)
     a, b = answers(rng, labels, 2, 0.6, 2), answers(rng, labels, 2, 0.8, 2)
-    for groups in (None, np.array(["one"] * 31)):
-        found = compare_strategies(a, b, labels, groups)
-        assert np.isfinite([found.difference, *found.ci95, found.probability_b_better]).all()
+    found = compare_strategies(a, b, labels)
+    assert np.isfinite([found.difference, *found.ci95, found.probability_b_better]).all()
+
+
+def test_a_single_group_is_refused() -> None:
+    labels = np.arange(10) % 2
+    with pytest.raises(ValueError, match="two groups or more"):
+        compare_strategies(labels[None].repeat(2, 0), labels[None].repeat(2, 0), labels, np.array(["one"] * 10))
 
 
 def test_the_p_value_is_where_the_interval_reaches_zero() -> None:
