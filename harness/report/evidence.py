@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -14,9 +13,9 @@ from harness.config.study import KNOBS
 from harness.config.trial import DEPTH_MAX
 from harness.report import confirmed, figures, findings, knobs, wording
 from harness.report.confirmed import Confirmed, Group
-from harness.report.ink import Picture
 from harness.report.labels import LABELS, config_text
 from harness.report.scored import Side
+from harness.report.section import Section
 from harness.report.story import Story
 from harness.results.metrics import METRICS, confusion
 
@@ -26,18 +25,6 @@ _SEARCH_NOTE = (
     "Each mark is one complete trial, each bar a median. The trials differ in other values too: this shows where good "
     "scores were found, not what caused them."
 )
-
-
-@dataclass(frozen=True)
-class Section:
-    """One piece of evidence: a heading that says what was found, pictures, a note."""
-
-    key: str
-    heading: str
-    pictures: list[Picture]
-    note: str = ""
-    legend: list[str] = field(default_factory=list)  # strategies drawn
-    result: bool = True  # shows results, so it says where the data are rendered
 
 
 def evidence(story: Story) -> list[Section]:
