@@ -112,4 +112,4 @@ class Watcher:
 
 
 def _title(kind: str, strategy: str, slot: int) -> str:
-    return f"{strategy} {slot}" if kind == "search" else f"confirmation of {strategy}, seed {slot}"
+    return f"{strategy} {slot}" if kind == "search" else f"{kind.replace('_', ' ')} of {strategy}, seed {slot}"

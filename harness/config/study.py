@@ -16,6 +16,7 @@ from harness.config.trial import (
     HeadInit,
     Imbalance,
     Optimizer,
+    Shift,
     Strategy,
     UnfreezeFrom,
     UnfreezeSchedule,
@@ -262,6 +263,15 @@ class ConfirmationConfig(_Model):
     equivalence: float = Field(0.01, ge=0, lt=1, description="differences within ± this count as practically equal")
 
 
+class ControlledConfig(_Model):
+    """One choice at a time, around each strategy's winner: what would another one have cost?"""
+
+    changes: int = Field(
+        0, ge=0, le=100, description="changed configurations around each strategy's winner, trained after the verdict"
+    )
+    seeds: int = Field(3, ge=2, le=100, description="of the confirmation's seeds; no more than it has")
+
+
 class ReportConfig(_Model):
     """What the page may hold."""
 
@@ -306,6 +316,15 @@ class StudyConfig(_Model):
     epochs: int = Field(10, ge=1, le=10_000, description="of every trial")
     pruning: bool = Field(True, description="stop trials below the median of their strategy")
     confirmation: ConfirmationConfig = Field(default_factory=ConfirmationConfig)
+    controlled: ControlledConfig = Field(default_factory=ControlledConfig)
+    data_sizes: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        (), description="fractions of the training images on which both winners are trained again, after the verdict"
+    )
+    shifts: tuple[Shift, ...] = Field(
+        (),
+        description="shifted copies of the test images for the winners to answer, after the verdict: "
+        + ", ".join(get_args(Shift)),
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:0, mps")
     workers: int = Field(1, ge=1, le=64, description="trials side by side on a CPU; one for each GPU otherwise")
     threads: int | None = Field(
@@ -353,11 +372,11 @@ class StudyConfig(_Model):
     def _check_knob(cls, value: object, info: Any) -> object:
         return None if value is None else _entry(info.field_name, value)
 
-    @field_validator("strategies")
+    @field_validator("strategies", "shifts", "data_sizes")
     @classmethod
-    def _once(cls, value: tuple[Strategy, ...]) -> tuple[Strategy, ...]:
+    def _once(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
         if len(set(value)) != len(value):
-            raise ValueError(f"names a strategy twice: {list(value)}")
+            raise ValueError(f"names a value twice: {list(value)}")
         return value
 
     def entries(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ Augmentation = Literal["none", "flips", "microscopy", "natural"]
 Head = Literal["linear", "mlp"]
 HeadInit = Literal["default", "zero"]
 Imbalance = Literal["none", "weighted_loss", "balanced_sampling"]
+Shift = Literal["blur", "noise", "brightness", "stain", "jpeg"]
 
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 NAME_RULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # of a study

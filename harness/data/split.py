@@ -117,6 +117,19 @@ def limit(table: pd.DataFrame, parts: Parts, n: int, *, seed: int, classes: Sequ
 # --- what is fixed, and what must stay together -------------------------------------------------------------
 
 
+def nested(labels: NDArray[np.int64], fraction: float, *, seed: int) -> NDArray[np.int64]:
+    """Places, ascending, of a fraction of these images, of every class the same and one at least.
+
+    With the same seed a smaller fraction is a part of a larger one.
+    """
+    random = np.random.default_rng(seed)
+    kept = []
+    for label in np.unique(labels):
+        own = random.permutation(np.flatnonzero(labels == label))
+        kept.append(own[: max(1, round(fraction * len(own)))])
+    return np.sort(np.concatenate(kept)).astype(np.int64)
+
+
 def _fixed(table: pd.DataFrame) -> Codes:
     """The part that the user fixed for each row, or -1."""
     codes = table["fixed_split"].map({"": -1, "train": _TRAIN, "validation": _VALIDATION, "test": _TEST})

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from harness.config.trial import TrialConfig
 
 State = Literal["complete", "pruned", "diverged", "out_of_memory", "failed"]
-Kind = Literal["search", "confirmation"]
+Kind = Literal["search", "confirmation", "controlled", "data_size"]
 STATES: tuple[State, ...] = ("complete", "pruned", "diverged", "out_of_memory", "failed")
 
 
@@ -32,7 +32,7 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One finished trial, search or confirmation.
+    """One finished trial, of the search or of what comes after it.
 
     `score` is the objective on validation at `best_epoch`, the epoch chosen on validation; both are None
     where no epoch was completed or the trial diverged. `seconds_alone` is what the trial costs by itself
@@ -40,10 +40,10 @@ class TrialRecord:
     with other trials counts as if this one had done what it used of it. `seconds_spent` is what it really took.
     """
 
-    trial_id: str  # "<strategy>/<slot>" or "confirmation/<strategy>/<config key>/<seed index>"
+    trial_id: str  # "<strategy>/<slot>", or "<kind>/<strategy>/<config key>/<seed index>"; data_size: "...@<fraction>"
     kind: Kind
     strategy: str
-    slot: int  # slot of the search; for a confirmation the index of its seed
+    slot: int  # of the search; after it the index of the confirmation's seed
     config: TrialConfig
     seed: int
     state: State

@@ -7,7 +7,6 @@ are scored on the test split, whose labels nothing opens but this file.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +16,14 @@ from numpy.typing import NDArray
 
 from harness.config.space import space
 from harness.config.trial import TrialConfig
-from harness.errors import HarnessError
 from harness.report.verdict import conclude
 from harness.results import metrics
 from harness.results.records import TrialRecord
 from harness.study import export
-from harness.study.executors.base import Died, EpochDone, Message, Scored, ScoreTask, Trained
+from harness.study.executors.base import ScoreTask
 from harness.study.session import Session
 from harness.study.splits import confirmation_split
+from harness.study.work import score_all, train_all
 from harness.training.seeds import derive
 from harness.training.trial import TrialJob
 
@@ -73,7 +72,9 @@ def run(session: Session) -> None:
     earlier = session.log.of("confirmation_selected")
     if not earlier or earlier[-1].data != selection:
         session.append("confirmation_selected", selection)
-    _train(session, [candidate for group in chosen.values() for candidate in group])
+    seeds = range(study.confirmation.seeds)
+    waiting = [candidate for group in chosen.values() for candidate in group]
+    train_all(session, [c.job(index, study.seed, 1) for index in seeds for c in waiting], "Confirmation")
     _score(session, chosen, look)
     conclusion = conclude(list(session.log), session.folder, study)
     session.append("verdict", {"look": look, **conclusion})
@@ -96,40 +97,10 @@ def candidates(session: Session, strategy: Any) -> list[Candidate]:
     return made
 
 
-def _train(session: Session, chosen: list[Candidate]) -> None:
-    """Every candidate with every seed, seed by seed, so that an early end leaves whole seeds behind."""
-    seeds = range(session.study.confirmation.seeds)
-    waiting = [(candidate, index) for index in seeds for candidate in chosen]
-    total = len(waiting)
-    history = session.history
-
-    def handle(message: Message) -> bool:
-        job = session.jobs[message.task_id]
-        match message:
-            case EpochDone(_, record):
-                session.note_epoch(job, record)
-            case Trained(_, trial):
-                session.finish(job, trial)
-            case Died(_, reason):
-                session.died(job, reason)
-        return True
-
-    while True:
-        open_jobs = [
-            job
-            for candidate, index in waiting
-            if (job := candidate.job(index, session.study.seed, 1)).trial_id not in history.confirmed
-        ]
-        session.observer.phase("Confirmation", total - len(open_jobs), total)
-        if not open_jobs:
-            return
-        for job in open_jobs:
-            if len(session.jobs) >= session.places:
-                break
-            if job.trial_id not in session.jobs:
-                attempt = history.attempts[job.trial_id]
-                session.start(dataclasses.replace(job, attempt=attempt), 0, {})
-        session.poll(handle)
+def winners(session: Session) -> dict[str, Candidate]:
+    """The winner of each strategy that has one, among the candidates of the last confirmation."""
+    found = {strategy: winner(session, candidates(session, strategy)) for strategy in session.study.strategies}
+    return {strategy: best for strategy, best in found.items() if best is not None}
 
 
 def winner(session: Session, group: list[Candidate]) -> Candidate | None:
@@ -146,7 +117,7 @@ def winner(session: Session, group: list[Candidate]) -> Candidate | None:
 def _records(session: Session, candidate: Candidate) -> list[TrialRecord]:
     seed = session.study.seed
     return [
-        session.history.confirmed[candidate.job(index, seed, 1).trial_id]
+        session.history.later[candidate.job(index, seed, 1).trial_id]
         for index in range(session.study.confirmation.seeds)
     ]
 
@@ -172,53 +143,33 @@ def _score(session: Session, chosen: dict[Any, list[Candidate]], look: int) -> N
         (event.data["strategy"], event.data["role"], event.data["config_key"], event.data["seed_index"])
         for event in session.log.of("test_scored") if event.data["look"] == look
     }  # fmt: skip
-    waiting = [
-        task_id
-        for task_id, (_, c, role, index) in plan.items()
-        if (c.strategy, role, c.config.key(), index) not in done
-    ]
+    waiting = [task for task, c, role, index in plan.values() if (c.strategy, role, c.config.key(), index) not in done]
     labels = read_test_labels(session)
-    running: set[str] = set()
-    failures: list[str] = []
 
-    def handle(message: Message) -> bool:
-        running.discard(message.task_id)
-        if isinstance(message, Scored):
-            _, candidate, role, index = plan[message.task_id]
-            _keep(session, candidate, role, index, look, message.probabilities, labels)
-        elif isinstance(message, Died):
-            failures.append(message.reason)
-            waiting.append(message.task_id)
-        return True
+    def keep(task_id: str, probabilities: NDArray[np.float32]) -> None:
+        _, c, role, index = plan[task_id]
+        stored = store_predictions(session, f"{c.strategy}-{c.config.key()}-{index}", probabilities, labels)
+        session.append("test_scored", {
+            "look": look, "strategy": c.strategy, "role": role, "config_key": c.config.key(), "seed_index": index,
+            **stored,
+        })  # fmt: skip
 
-    while waiting or running:
-        if len(failures) >= 3:
-            raise HarnessError(f"scoring on the test split failed three times: {failures[-1]}")
-        while waiting and len(running) < session.places:
-            task_id = waiting.pop(0)
-            running.add(task_id)
-            session.submit(plan[task_id][0])
-        session.observer.phase("Scoring the test split", len(plan) - len(waiting) - len(running), len(plan))
-        session.poll(handle)
+    score_all(session, waiting, "Scoring the test split", keep, len(plan) - len(waiting))
 
 
-def _keep(
-    session: Session, candidate: Candidate, role: str, index: int, look: int,
-    probabilities: NDArray[np.float32], labels: NDArray[np.int64],
-) -> None:  # fmt: skip
-    """Write one seed's test predictions, then the event that says so."""
+def store_predictions(
+    session: Session, name: str, probabilities: NDArray[np.float32], labels: NDArray[np.int64]
+) -> dict[str, Any]:
+    """Write one model's test predictions; what the event that tells of them says: `metrics` and `predictions`."""
     folder = session.folder.predictions
     folder.mkdir(parents=True, exist_ok=True)
     rows = session.prepared.test_rows
-    path = folder / f"{candidate.strategy}-{candidate.config.key()}-{index}.npz"
-    temporary = path.with_name(f".{path.stem}.partial.npz")
+    path = folder / f"{name}.npz"
+    temporary = path.with_name(f".{name}.partial.npz")
     groups = session.prepared.dataset.table["group"].to_numpy()[rows].astype(str)
     np.savez_compressed(temporary, probabilities=probabilities, labels=labels, groups=groups, rows=rows)
     temporary.replace(path)
-    session.append("test_scored", {
-        "look": look, "strategy": candidate.strategy, "role": role, "config_key": candidate.config.key(),
-        "seed_index": index, "metrics": metrics.all_metrics(probabilities, labels), "predictions": path.name,
-    })  # fmt: skip
+    return {"metrics": metrics.all_metrics(probabilities, labels), "predictions": path.name}
 
 
 def read_test_labels(session: Session) -> NDArray[np.int64]:

@@ -17,7 +17,7 @@ from harness.config.load import LoadedStudy
 from harness.errors import HarnessError, Interrupted, StudyHeldError
 from harness.report.page import write_report
 from harness.results.home import StudyFolder
-from harness.study import confirm, export, memory
+from harness.study import confirm, explore, export, memory
 from harness.study.environment import environment, resolve_devices
 from harness.study.prepare import prepare, update_shown, write_folder, write_study
 from harness.study.session import Observer, Session
@@ -105,6 +105,7 @@ def _run(session: Session) -> None:
         with session.executing():
             search.run()
             confirm.run(session)
+            explore.run(session)
         state = "finished"
     except Interrupted:
         state = "interrupted"
@@ -138,7 +139,9 @@ def _open(session: Session) -> SlotSearch:
 
 def _more_wanted(session: Session) -> bool:
     """Whether the file or the flags ask for more than the finished study has."""
-    return (session.history.search_finished or 0) < session.study.trials or confirm.wants_more(session)
+    if (session.history.search_finished or 0) < session.study.trials:
+        return True
+    return confirm.wants_more(session) or explore.wants_more(session)
 
 
 def _send_missing(session: Session) -> None:

@@ -41,7 +41,7 @@ def log_recommended(session: Session, conclusion: dict[str, Any]) -> None:
     One that does not answer as the trained model did, or for other classes, is not logged, and the observer is told.
     """
     recommendation = conclusion.get("recommendation") or {}
-    record = session.history.confirmed.get(recommendation.get("trial_id", ""))
+    record = session.history.later.get(recommendation.get("trial_id", ""))
     if record is None:
         return
     job = TrialJob(

@@ -51,6 +51,7 @@ class Forecast:
     depths: tuple[DepthForecast, ...]
     search_seconds: float
     confirmation_seconds: float
+    exploration_seconds: float  # trainings after the verdict; shifted copies are passes, and come on top
 
 
 def forecast(prepared: Prepared, devices: list[str]) -> Forecast:
@@ -76,11 +77,14 @@ def forecast(prepared: Prepared, devices: list[str]) -> Forecast:
         if kept.split in (None, SEARCH_SPLIT)
     )  # fmt: skip
     runs = (study.confirmation.top + 1) * study.confirmation.seeds
+    controlled = study.controlled.changes * min(study.controlled.seeds, study.confirmation.seeds)
+    smaller = sum(fraction for fraction in study.data_sizes if fraction < 1) * study.confirmation.seeds
     return Forecast(
         memory=reckon(prepared, devices), activations=context.plan.bytes, budget=context.plan.budget,
         depths=tuple(depths),
         search_seconds=(making + study.trials * sum(shared.values())) / workers,
         confirmation_seconds=runs * sum(shared.values()) / workers,
+        exploration_seconds=(controlled + smaller) * sum(shared.values()) / workers,
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.config.trial import TrialConfig
+from harness.config.trial import STRATEGIES, TrialConfig
 from harness.results.events import Event
 from harness.results.metrics import direction
 from harness.results.records import TrialRecord
@@ -30,7 +30,7 @@ class Slot:
 class History:
     """The state of a study.
 
-    `slots[strategy][k]` fills up in order; `confirmed` holds the finished confirmation trials by id.
+    `slots[strategy][k]` fills up in order; `later` holds the finished trials after the search, by id.
     """
 
     objective: str
@@ -38,8 +38,8 @@ class History:
     params: dict[str, dict[str, Any]] = field(default_factory=dict)  # "trial_id#attempt" -> Optuna's parameters
     finished: list[tuple[str, TrialRecord]] = field(default_factory=list)  # search, in the order they ended
     ended: list[tuple[str, Ended]] = field(default_factory=list)  # strategy, and what Optuna is told of
-    confirmed: dict[str, TrialRecord] = field(default_factory=dict)
-    attempts: dict[str, int] = field(default_factory=lambda: defaultdict(lambda: 1))  # of confirmation trials
+    later: dict[str, TrialRecord] = field(default_factory=dict)
+    attempts: dict[str, int] = field(default_factory=lambda: defaultdict(lambda: 1))  # of those
     exhausted: set[str] = field(default_factory=set)
     search_finished: int | None = None  # budget of slots at which the search ended
     looks: int = 0
@@ -86,15 +86,15 @@ class History:
 
     def _interrupted(self, data: dict[str, Any]) -> None:
         died = data["reason"].startswith("worker died")
-        if data["trial_id"].startswith("confirmation/"):
+        strategy, _, number = data["trial_id"].partition("/")
+        if strategy not in STRATEGIES:
             self.attempts[data["trial_id"]] += died
             return
-        strategy, _, number = data["trial_id"].partition("/")
         self.slots[strategy][int(number)].attempt = data["attempt"] + died
 
     def _finished(self, record: TrialRecord) -> None:
-        if record.kind == "confirmation":
-            self.confirmed[record.trial_id] = record
+        if record.kind != "search":
+            self.later[record.trial_id] = record
             return
         key = f"{record.trial_id}#{record.attempt}"
         self.finished.append((key, record))

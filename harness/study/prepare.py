@@ -26,14 +26,17 @@ from harness.model import weights
 from harness.results.home import StudyFolder, home
 from harness.study.executors.base import WorkerContext
 from harness.study.plan import Sizes, default_budget, make_plan
-from harness.study.splits import SEARCH_SPLIT, confirmation_split
+from harness.study.splits import SEARCH_SPLIT, confirmation_split, fraction_split
 from harness.training.precision import resolved
 from harness.training.seeds import derive
 from harness.training.sharing import Plan
 from harness.training.trial import weights_of
 
 # What may change on an existing study: none of it can change a number that was written.
-FREE_TO_CHANGE = ("description", "report", "tracking_uri", "trials", "time", "workers", "executor", "cache_gb")
+FREE_TO_CHANGE = (
+    "description", "report", "tracking_uri", "trials", "time", "workers", "executor", "cache_gb",
+    "controlled", "data_sizes", "shifts",
+)  # fmt: skip
 Progress = Callable[[str, int, int], None]  # what, done, of
 
 
@@ -147,7 +150,13 @@ def _splits(
     for index in range(study.confirmation.seeds):
         seed = derive(study.seed, "confirmation", index, "split")
         again = splitting.redraw(dataset.table, whole, study.data.split, seed=seed, classes=dataset.classes)
-        made[confirmation_split(index)] = _rows(_limited(dataset, study, again, derive(seed, "limit")))
+        train, validation = _rows(_limited(dataset, study, again, derive(seed, "limit")))
+        made[confirmation_split(index)] = train, validation
+        labels = dataset.table["label"].to_numpy(np.int64)[train]
+        for fraction in study.data_sizes:
+            if fraction < 1:
+                kept = train[splitting.nested(labels, fraction, seed=derive(seed, "data_sizes"))]
+                made[fraction_split(index, fraction)] = kept, validation
     return made
 
 
@@ -179,12 +188,19 @@ def _check_source(loaded: LoadedStudy) -> None:
 
 
 def _check_batch_sizes(study: StudyConfig, train: int) -> None:
+    """The largest batch fits into the training part, and into the smallest fraction of it that is asked for."""
     entries = [space(study, strategy).entries["batch_size"] for strategy in study.strategies]
     largest = max(max(e) if isinstance(e, tuple) else getattr(e, "high", e) for e in entries)
     if largest > train:
         raise DataError(
             f"batch_size must not exceed the training part, but got {largest} for {train} training images; "
             "take a smaller batch_size, or more images."
+        )
+    least = min(study.data_sizes, default=1.0)
+    if largest > least * train:
+        raise DataError(
+            f"every fraction of data_sizes must hold a batch, but {least:g} of {train} training images is less than "
+            f"batch_size {largest}; leave that fraction out, or take a smaller batch_size."
         )
 
 

@@ -40,7 +40,7 @@ def _entry(folder: StudyFolder) -> Entry:
     try:
         history = History.of(read_events(folder.events), "accuracy")
         state = "running" if _is_held(folder) else "finished" if history.done else "unfinished"
-        trials = len(history.finished) + len(history.confirmed)
+        trials = len(history.finished) + len(history.later)
     except HarnessError:
         state, trials = "damaged", 0
     return Entry(folder.name, state, trials, _bytes(size), _ago(changed))

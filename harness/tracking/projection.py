@@ -107,6 +107,9 @@ def points(values: Mapping[str, float | None], time: int, step: int = 0) -> list
 def run_name(data: Mapping[str, Any], role: str | None) -> str:
     """What the runs table shows: `fine_tuning 03 · resnet18 · depth 3`, `confirmation · fine_tuning best · seed 2`.
 
+    Trials after the verdict: `controlled · fine_tuning resnet18 depth 3 fixed_stats · seed 2`,
+    `data size 0.25 · fine_tuning · seed 2`.
+
     Args:
         data: a `trial_started` event's, or a TrialRecord as JSON.
         role: best or default, for a confirmation.
@@ -117,6 +120,12 @@ def run_name(data: Mapping[str, Any], role: str | None) -> str:
         side = f"{data['strategy']} {role}" if role else f"{data['strategy']} {config['backbone']}"
         return f"confirmation · {side} · seed {data['slot']}{again}"
     depth = config["unfreeze_depth"]
+    if data["kind"] == "data_size":
+        fraction = data["trial_id"].rpartition("@")[2]
+        return f"data size {fraction} · {data['strategy']} · seed {data['slot']}{again}"
+    if data["kind"] == "controlled":
+        changed = f"{config['backbone']} depth {depth} {config['batchnorm']}"
+        return f"controlled · {data['strategy']} {changed} · seed {data['slot']}{again}"
     return f"{data['strategy']} {data['slot']:02d} · {config['backbone']} · depth {depth}{again}"
 
 

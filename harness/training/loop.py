@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.config.trial import TrialConfig
+from harness.config.trial import Shift, TrialConfig
+from harness.data.shifts import shifted
 from harness.errors import DivergedError
 from harness.model.transfer import TransferModel
 from harness.training.feed import Feed, Normalise
@@ -93,11 +94,19 @@ def rows_of(course: Course, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.i
 
 
 def predict_images(
-    model: TransferModel, data: TrialData, rows: NDArray[np.int64], batch_size: int, device: torch.device
-) -> NDArray[np.float32]:
-    """As `predict`, through the whole model."""
+    model: TransferModel, data: TrialData, rows: NDArray[np.int64], batch_size: int, device: torch.device,
+    shift: Shift | None = None,
+) -> NDArray[np.float32]:  # fmt: skip
+    """As `predict`, through the whole model, of the images or of shifted copies."""
     normalise = Normalise(model.mean, model.std, device)
-    return predict(model, lambda batch: model(normalise(data.batch(batch, device))), rows, batch_size)
+
+    def logits(batch: NDArray[np.int64]) -> torch.Tensor:
+        images = data.batch(batch, device)
+        changed = images if shift is None else shifted(shift, images, data.keys[batch])
+        out: torch.Tensor = model(normalise(changed))
+        return out
+
+    return predict(model, logits, rows, batch_size)
 
 
 @torch.inference_mode()

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from harness.config.sheets import sheet
+from harness.config.trial import Shift
 from harness.results.records import EpochRecord, TrialRecord
 from harness.training import precision
 from harness.training.inputs import TrialData, on_device
@@ -89,14 +90,15 @@ class WorkerContext:
 
 @dataclass(frozen=True)
 class ScoreTask:
-    """Class probabilities of a finished trial's model for these rows (the test part, in confirmation)."""
+    """Class probabilities of a finished trial's model for these rows (the test part), as they are or shifted."""
 
     job: TrialJob
     rows: NDArray[np.int64]
+    shift: Shift | None = None
 
     @property
     def task_id(self) -> str:
-        return f"score {self.job.trial_id}"
+        return f"score {self.job.trial_id}" + (f" {self.shift}" if self.shift else "")
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ def do(
         )  # fmt: skip
         return Trained(task.task_id, record)
     model = restore(job, data, context.weights, device, context.checkpoint(job))
-    return Scored(task.task_id, predict_images(model, data, task.rows, job.config.batch_size, device))
+    return Scored(task.task_id, predict_images(model, data, task.rows, job.config.batch_size, device, task.shift))
 
 
 def settle(context: WorkerContext) -> None:

@@ -1,0 +1,164 @@
+"""After the verdict: what another choice would have cost, how the sides fare with less data and on shifted images.
+
+Nothing here is chosen by, and nothing changes the verdict. Every model is one of a confirmation seed: its split, order,
+views and initialisation, so that differences are paired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.config.space import space
+from harness.config.trial import TrialConfig
+from harness.study import confirm
+from harness.study.confirm import Candidate
+from harness.study.controlled import changes
+from harness.study.executors.base import ScoreTask
+from harness.study.session import Session
+from harness.study.splits import confirmation_split, fraction_split
+from harness.study.work import score_all, train_all
+from harness.training.seeds import derive
+from harness.training.trial import TrialJob
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A model to answer the test images, and what its answer is for."""
+
+    task: ScoreTask
+    candidate: Candidate
+    index: int  # of the confirmation's seed
+    about: dict[str, Any]  # what, and fraction with train_images, or shift
+
+    @property
+    def done_as(self) -> tuple[Any, ...]:
+        """How the log names it."""
+        about = self.about
+        return (
+            about["what"], self.candidate.strategy, self.candidate.config.key(), self.index,
+            about.get("fraction"), about.get("shift"),
+        )  # fmt: skip
+
+
+def wants_more(session: Session) -> bool:
+    """Whether something is asked for that the log does not hold."""
+    if not session.log.of("verdict"):
+        return True
+    winners = confirm.winners(session)
+    jobs = [*_controlled_jobs(session, winners, _planned(session, winners)), *_size_jobs(session, winners)]
+    return any(job.trial_id not in session.history.later for job in jobs) or bool(_unanswered(session, winners)[0])
+
+
+def run(session: Session) -> None:
+    """Train and score what the study asks for, from where an earlier session stopped."""
+    if not session.log.of("verdict"):
+        return
+    winners = confirm.winners(session)
+    if planned := _planned(session, winners):
+        selection = {"seeds": _controlled_seeds(session), "configs": planned}
+        earlier = session.log.of("controlled_selected")
+        if not earlier or earlier[-1].data != selection:
+            session.append("controlled_selected", selection)
+        train_all(session, list(_controlled_jobs(session, winners, planned)), "One choice at a time")
+    if sizes := list(_size_jobs(session, winners)):
+        train_all(session, sizes, "Data sizes")
+    asked, done = _unanswered(session, winners)
+    if asked:
+        keep = partial(_keep, session, {one.task.task_id: one for one in asked}, confirm.read_test_labels(session))
+        score_all(session, [one.task for one in asked], "Exploring the test split", keep, done)
+
+
+def _planned(session: Session, winners: dict[str, Candidate]) -> dict[str, list[dict[str, Any]]]:
+    most = session.study.controlled.changes
+    return {
+        strategy: [{"knob": c.knob, "value": c.value, "config": c.config.to_json()} for c in found]
+        for strategy, winner in winners.items()
+        if (found := changes(space(session.study, winner.config.strategy), winner.config, most))
+    }
+
+
+def _controlled_seeds(session: Session) -> int:
+    return min(session.study.controlled.seeds, session.study.confirmation.seeds)
+
+
+def _controlled_jobs(
+    session: Session, winners: dict[str, Candidate], planned: dict[str, list[dict[str, Any]]]
+) -> Iterator[TrialJob]:
+    """Seed by seed; all changes of all strategies at one seed first."""
+    for index in range(_controlled_seeds(session)):
+        for strategy, entries in planned.items():
+            for entry in entries:
+                config = TrialConfig.from_json(entry["config"])
+                yield TrialJob(
+                    f"controlled/{strategy}/{config.key()}/{index}", "controlled", winners[strategy].config.strategy,
+                    index, config, derive(session.study.seed, "confirmation", index), confirmation_split(index),
+                )  # fmt: skip
+
+
+def _size_job(session: Session, winner: Candidate, fraction: float, index: int) -> TrialJob:
+    name = f"data_size/{winner.strategy}/{winner.config.key()}/{index}@{fraction:g}"
+    return TrialJob(
+        name, "data_size", winner.config.strategy, index, winner.config,
+        derive(session.study.seed, "confirmation", index), fraction_split(index, fraction),
+    )  # fmt: skip
+
+
+def _size_jobs(session: Session, winners: dict[str, Candidate]) -> Iterator[TrialJob]:
+    """All images is what the confirmation trained on: no job."""
+    for index in range(session.study.confirmation.seeds):
+        for fraction in session.study.data_sizes:
+            for winner in winners.values():
+                if fraction < 1:
+                    yield _size_job(session, winner, fraction, index)
+
+
+def _unanswered(session: Session, winners: dict[str, Candidate]) -> tuple[list[Asked], int]:
+    """What is still to be scored, and how much was."""
+    rows, study = session.prepared.test_rows, session.study
+    asked: list[Asked] = []
+    for index in range(study.confirmation.seeds):
+        for winner in winners.values():
+            confirmed = winner.job(index, study.seed, 1)
+            asked += [
+                Asked(ScoreTask(confirmed, rows, shift), winner, index, {"what": "shift", "shift": shift})
+                for shift in study.shifts
+            ]
+            for fraction in study.data_sizes:
+                if fraction == 1:
+                    continue
+                job = _size_job(session, winner, fraction, index)
+                record = session.history.later.get(job.trial_id)
+                if record is not None and record.state != "complete":
+                    continue  # no model: the state stands in the log
+                train = len(session.prepared.context.splits[job.split][0])
+                about = {"what": "data_size", "fraction": fraction, "train_images": train}
+                asked.append(Asked(ScoreTask(job, rows), winner, index, about))
+    done = {
+        (
+            event.data["what"], event.data["strategy"], event.data["config_key"], event.data["seed_index"],
+            event.data.get("fraction"), event.data.get("shift"),
+        )
+        for event in session.log.of("explored")
+    }  # fmt: skip
+    left = [one for one in asked if one.done_as not in done]
+    return left, len(asked) - len(left)
+
+
+def _keep(
+    session: Session, plan: dict[str, Asked], labels: NDArray[np.int64], task_id: str,
+    probabilities: NDArray[np.float32],
+) -> None:  # fmt: skip
+    one = plan[task_id]
+    suffix = one.about.get("shift") or f"size{one.about['fraction']:g}"
+    name = f"{one.candidate.strategy}-{one.candidate.config.key()}-{one.index}-{suffix}"
+    stored = confirm.store_predictions(session, name, probabilities, labels)
+    session.append("explored", {
+        **one.about, "strategy": one.candidate.strategy, "config_key": one.candidate.config.key(),
+        "seed_index": one.index, **stored,
+    })  # fmt: skip

@@ -1,0 +1,159 @@
+"""What comes after the verdict: added to a finished study, paired with its seeds, and changing nothing it said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from small_study import Watching, World, draw_images, records, runs
+
+from harness.data.split import nested
+from harness.errors import DataError, Interrupted
+from harness.results.records import TrialRecord
+
+ASKED = {
+    "controlled": {"changes": 2, "seeds": 2},
+    "data_sizes": [0.5, 1.0],
+    "shifts": ["brightness", "noise"],
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, str, Watching]]:
+    """A study that finished, and was then asked for more: the world, its verdict before, what was seen after."""
+    root = tmp_path_factory.mktemp("explored")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HARNESS_HOME", str(root / "home"))
+        patch.setenv("HARNESS_REPORTS", str(root / "reports"))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        world = World(root, draw_images(root / "cells"))
+        world.write(trials=2)
+        world.run()
+        before = json.dumps([event.data for event in world.events("tiny", "verdict", "test_scored")])
+        world.write(trials=2, **ASKED)
+        watching = Watching()
+        world.run(watching=watching)
+        yield world, before, watching
+
+
+@pytest.fixture
+def explored(made: tuple[World, str, Watching], monkeypatch: pytest.MonkeyPatch) -> tuple[World, str, Watching]:
+    """That study, with its home in place."""
+    root = made[0].root
+    monkeypatch.setenv("HARNESS_HOME", str(root / "home"))
+    monkeypatch.setenv("HARNESS_REPORTS", str(root / "reports"))
+    return made
+
+
+def of_kind(world: World, kind: str) -> list[TrialRecord]:
+    return [record for record in records(world) if record.kind == kind]
+
+
+def test_it_changes_no_verdict_and_no_earlier_score(explored: tuple[World, str, Watching]) -> None:
+    world, before, watching = explored
+    assert json.dumps([event.data for event in world.events("tiny", "verdict", "test_scored")]) == before
+    assert {job.kind for job in watching.jobs} == {"controlled", "data_size"}
+
+
+def test_a_changed_choice_shares_the_winners_seeds(explored: tuple[World, str, Watching]) -> None:
+    world, _, watching = explored
+    selected = world.events("tiny", "controlled_selected")[-1].data
+    trained = of_kind(world, "controlled")
+    assert len(trained) == sum(len(entries) for entries in selected["configs"].values()) * 2
+    confirmed = {(r.slot, r.strategy): r.seed for r in of_kind(world, "confirmation")}
+    splits = {job.slot: job.split for job in watching.jobs if job.kind == "controlled"}
+    assert splits == {0: "confirmation/0", 1: "confirmation/1"}
+    for record in trained:
+        assert record.state == "complete"
+        assert record.seed == confirmed[record.slot, record.strategy]
+        assert record.config.to_json() in [entry["config"] for entry in selected["configs"][record.strategy]]
+
+
+def test_a_part_of_the_data_is_trained_on_and_scored_on_the_same_test_images(
+    explored: tuple[World, str, Watching],
+) -> None:
+    world, _, watching = explored
+    trained = of_kind(world, "data_size")
+    assert len(trained) == 2 * 2, "two strategies, two seeds; all of the data is what the confirmation trained on"
+    answers = [e.data for e in world.events("tiny", "explored") if e.data["what"] == "data_size"]
+    assert len(answers) == len(trained)
+    scored = {event.data["predictions"] for event in world.events("tiny", "test_scored")}
+    for answer in answers:
+        path = world.folder().predictions / answer["predictions"]
+        whole = world.folder().predictions / f"{answer['strategy']}-{answer['config_key']}-{answer['seed_index']}.npz"
+        assert whole.name in scored
+        with np.load(path) as part, np.load(whole) as full:
+            assert np.array_equal(part["rows"], full["rows"])
+            assert not np.array_equal(part["probabilities"], full["probabilities"])
+        assert 0 < answer["train_images"] < 60
+    assert {job.split for job in watching.jobs if job.kind == "data_size"} == {
+        "confirmation/0@0.5",
+        "confirmation/1@0.5",
+    }
+
+
+def test_shifted_copies_are_answered_by_the_confirmed_models(explored: tuple[World, str, Watching]) -> None:
+    world, _, _ = explored
+    answers = [e.data for e in world.events("tiny", "explored") if e.data["what"] == "shift"]
+    assert len(answers) == 2 * 2 * 2
+    for answer in answers:
+        whole = f"{answer['strategy']}-{answer['config_key']}-{answer['seed_index']}"
+        with (
+            np.load(world.folder().predictions / answer["predictions"]) as part,
+            np.load(world.folder().predictions / f"{whole}.npz") as full,
+        ):
+            assert np.array_equal(part["labels"], full["labels"])
+            assert part["probabilities"].shape == full["probabilities"].shape
+    assert {answer["shift"] for answer in answers} == {"brightness", "noise"}
+
+
+def test_mlflow_names_what_was_explored(explored: tuple[World, str, Watching]) -> None:
+    world, _, _ = explored
+    names = {run.info.run_name for run in runs("tiny", "data_size")}
+    assert "data size 0.5 · fine_tuning · seed 1" in names
+    assert all(run.info.run_name.startswith("controlled · ") for run in runs("tiny", "controlled"))
+    assert len(runs("tiny", "controlled")) == len(of_kind(world, "controlled"))
+
+
+def test_asked_again_it_trains_nothing(explored: tuple[World, str, Watching]) -> None:
+    world, _, _ = explored
+    watching = Watching()
+    assert world.run(watching=watching).already_finished
+    assert watching.jobs == []
+
+
+def test_stopped_in_the_middle_it_goes_on_where_it_was(world: World) -> None:
+    world.write(trials=1, data_sizes=[0.5])
+
+    def stop_at_second(job: object, record: object) -> None:
+        if sum(j.kind == "data_size" for j in watching.jobs) == 2:
+            raise Interrupted("stopped by the test", 2)
+
+    watching = Watching(on_epoch=stop_at_second)
+    with pytest.raises(Interrupted):
+        world.run(watching=watching)
+    assert len(of_kind(world, "data_size")) == 1
+    again = Watching()
+    world.run(watching=again)
+    assert len(of_kind(world, "data_size")) == 4
+    assert {job.kind for job in again.jobs} == {"data_size"}
+    assert len(again.jobs) == 3
+    assert len(world.events("tiny", "explored")) == 4
+
+
+def test_a_fraction_without_room_for_a_batch_is_refused(world: World) -> None:
+    world.write(data_sizes=[0.1, 1.0])
+    with pytest.raises(DataError, match=r"0\.1 of 63 training images is less than batch_size 16"):
+        world.run()
+
+
+def test_a_smaller_fraction_is_a_part_of_a_larger_one() -> None:
+    labels = np.repeat([0, 1, 2], [60, 30, 3])
+    parts = {f: nested(labels, f, seed=5) for f in (0.1, 0.25, 0.5, 1.0)}
+    for small, large in ((0.1, 0.25), (0.25, 0.5), (0.5, 1.0)):
+        assert set(parts[small]) < set(parts[large])
+    assert np.bincount(labels[parts[0.1]]).tolist() == [6, 3, 1]
+    assert np.array_equal(parts[1.0], np.arange(93))
+    assert not np.array_equal(nested(labels, 0.25, seed=6), parts[0.25])
