@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -26,9 +26,10 @@ def score_axis(axis: Any, objective: str) -> None:
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * 100:g} %"))
 
 
-def difference_axis(axes: Axes, objective: str) -> None:
+def difference_axis(axes: Axes, objective: str, which: Literal["x", "y"] = "x") -> None:
     factor = 100 if METRICS[objective].in_percent else 1
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10], symmetric=True))
-    axes.xaxis.set_major_formatter(
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10], symmetric=True))
+    axis.set_major_formatter(
         FuncFormatter(lambda value, _: f"{value * factor:+.4g}".replace("-", wording.MINUS) if value else "0")
     )

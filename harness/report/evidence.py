@@ -13,6 +13,7 @@ from harness.config.study import KNOBS
 from harness.config.trial import DEPTH_MAX
 from harness.report import confirmed, figures, findings, knobs, wording
 from harness.report.confirmed import Confirmed, Group
+from harness.report.explored_sections import explored_sections
 from harness.report.labels import LABELS, config_text
 from harness.report.scored import Side
 from harness.report.section import Section
@@ -47,7 +48,7 @@ def evidence(story: Story) -> list[Section]:
         if complete["head_lr"].nunique() > 1:
             made.append(_rates(complete, objective, drawn))
         made += _others(complete, objective, drawn)
-    made += [_importance(story), _confusion(story)]
+    made += [_importance(story), _confusion(story), *explored_sections(story)]
     return [section for section in made if section is not None]
 
 

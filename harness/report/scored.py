@@ -89,15 +89,16 @@ def sides(events: Sequence[Event], folder: StudyFolder, found: Sequence[TrialRec
         last = max(data["look"] for data in chosen)
         key = next(data["config_key"] for data in reversed(chosen) if data["look"] == last)
         files = {data["seed_index"]: data["predictions"] for data in own if data["config_key"] == key}
-        side = _read(strategy, key, files, folder, found)
+        side = read_side(strategy, key, files, folder, found)
         if side is not None:
             result[strategy] = side
     return result
 
 
-def _read(
+def read_side(
     strategy: str, key: str, files: dict[int, str], folder: StudyFolder, found: Sequence[TrialRecord]
 ) -> Side | None:
+    """A configuration's answers from its files, one a seed; None where none of them is there."""
     seeds, probabilities = [], []
     labels = groups = rows = None
     for seed, name in sorted(files.items()):
