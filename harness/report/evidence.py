@@ -16,6 +16,7 @@ from harness.report.confirmed import Confirmed, Group
 from harness.report.explored_sections import explored_sections
 from harness.report.labels import LABELS, config_text
 from harness.report.scored import Side
+from harness.report.search_sections import search_sections
 from harness.report.section import Section
 from harness.report.story import Story
 from harness.results.metrics import METRICS, confusion
@@ -48,7 +49,7 @@ def evidence(story: Story) -> list[Section]:
         if complete["head_lr"].nunique() > 1:
             made.append(_rates(complete, objective, drawn))
         made += _others(complete, objective, drawn)
-    made += [_importance(story), _confusion(story), *explored_sections(story)]
+    made += [_importance(story), *search_sections(story), _confusion(story), *explored_sections(story)]
     return [section for section in made if section is not None]
 
 

@@ -1,0 +1,123 @@
+"""The figures of what the search came to: the best validation score so far, against trials and against seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator, NullLocator
+
+from harness.report import ink, wording
+from harness.report.anytime import Course
+from harness.report.axes import lower, scale, score_axis
+from harness.report.ink import Picture, drawing, picture
+
+WIDE = 60  # trials; beyond it their axis is drawn in the logarithm
+APART = 0.17  # of the axis' height, between two labels of two lines
+# Seconds that read well; no scale of powers of ten says what an hour is.
+TIMES = (0.01, 0.1, 1, 10, 60, 600, 3600, 36_000, 360_000, 3_600_000)
+FINER = (0.02, 0.05, 0.2, 0.5, 2, 5, 20, 30, 120, 300, 1200, 1800, 7200, 18_000, 72_000, 180_000)
+TICKS_AT_MOST = 6
+
+
+def anytime(courses: Sequence[Course], against: Literal["trials", "seconds"], objective: str) -> Picture:
+    """The expected best score so far of each strategy with its band, and thin what happened, against what it cost."""
+    low, high = limits(courses, objective)
+    with drawing(400, 280) as (figure, axes):
+        for course in courses:
+            colour, marker = ink.STRATEGY[course.strategy], ink.MARKER[course.strategy]
+            axes.fill_between(course.cost, course.low, course.high, color=colour, alpha=0.16, lw=0)
+            axes.step(course.cost, course.happened, where="post", color=colour, lw=1, alpha=0.6)
+            axes.plot(course.cost, course.mean, color=colour, lw=2.4)
+            end = (course.cost[-1], course.mean[-1])
+            axes.scatter(*end, s=46, color=colour, marker=marker, edgecolor=ink.SURFACE, lw=1, zorder=4)
+        axes.set(ylim=(low, high), ylabel="")
+        _names(axes, courses)
+        most = max(float(course.cost[-1]) for course in courses)
+        if against == "seconds":
+            least = min(float(course.cost[0]) for course in courses)
+            times = time_ticks(least, most)
+            axes.set(xscale="log", xlabel="device time, each trial alone")
+            axes.set_xticks(times, [_time(at) for at in times])
+            axes.xaxis.set_minor_locator(NullLocator())
+        else:
+            axes.set(xlabel="trials")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
+            if most > WIDE:
+                axes.set(xscale="log")
+                shown = [at for at in (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000) if at <= most]
+                axes.set_xticks(shown, [f"{at:,}" for at in shown])
+                axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_title(f"best validation {scale(objective)}")
+        score_axis(axes.yaxis, objective)
+        said = "; ".join(_told(course, against, objective) for course in courses)
+        return picture(figure, f"anytime-{against}", f"Expected best validation score so far: {said}.")
+
+
+def limits(courses: Sequence[Course], objective: str) -> tuple[float, float]:
+    """Of the score axis: every mean, what happened at the end, and the better side of the bands.
+
+    The worse side is cut where it leaves that: one diverging log-loss would flatten all else.
+    """
+    seen = np.concatenate(
+        [part for c in courses for part in (c.mean, c.happened[-1:], c.low if lower(objective) else c.high)]
+    )
+    reach = 0.06 * float(np.ptp(seen)) + 1e-6
+    return float(seen.min()) - reach, float(seen.max()) + reach
+
+
+def heights(wanted: Sequence[float], gap: float) -> list[float]:
+    """Where labels stand that want these heights: in their order, `gap` apart, moved as little as can be seen."""
+    placed: dict[int, float] = {}
+    floor = -np.inf
+    for index in np.argsort(wanted, kind="stable"):
+        placed[int(index)] = floor = max(float(wanted[index]), floor + gap)
+    moved = max((placed[i] - wanted[i] for i in placed), default=0.0) / 2
+    return [placed[i] - moved for i in range(len(wanted))]
+
+
+def time_ticks(least: float, most: float) -> list[float]:
+    """Seconds to mark between these two: the finer ones too where there is room."""
+    fine, coarse = (
+        [at for at in sorted(times) if least * 0.9 <= at <= most * 1.1] for times in ((*TIMES, *FINER), TIMES)
+    )
+    return fine if len(fine) <= TICKS_AT_MOST else coarse
+
+
+def _time(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:g} s"
+    return f"{seconds / 60:g} min" if seconds < 3600 else f"{seconds / 3600:,.0f} h"
+
+
+def _names(axes: Axes, courses: Sequence[Course]) -> None:
+    """The strategies' names at the right, at the height where their lines end."""
+    low, high = axes.get_ylim()
+    shares = [(float(course.mean[-1]) - low) / (high - low) for course in courses]
+    for course, y in zip(courses, heights(shares, APART), strict=True):
+        name = wording.STRATEGY[course.strategy].replace(" ", "\n", 1)
+        axes.text(
+            1.03,
+            y,
+            name,
+            transform=axes.transAxes,
+            va="center",
+            color=ink.STRATEGY[course.strategy],
+            weight="bold",
+            linespacing=1.05,
+        )
+
+
+def _told(course: Course, against: str, objective: str) -> str:
+    """`fine-tuning 61.0 % after 1 trial, 74.2 % after 5 trials, 77.0 % after 10 trials`."""
+    # In seconds the first point is an average over searches of which some have finished nothing yet.
+    first = {0} if against == "trials" else set()
+    at = sorted({*first, int(np.searchsorted(course.cost, course.cost[-1] / 2)), len(course.cost) - 1})
+    parts = []
+    for index in at:
+        cost, mean = float(course.cost[index]), wording.level(float(course.mean[index]), objective)
+        amount = wording.duration(cost) if against == "seconds" else wording.count(round(cost), "trial")
+        parts.append(f"{mean} after {amount}")
+    return f"{wording.STRATEGY[course.strategy]} {', '.join(parts)}"
