@@ -1,11 +1,11 @@
 # `make` prints what there is. Needs python3 and make alone; works from a path with a space in it.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help env study report ui list test test-all check bench bench-search pin clean
+.PHONY: help env study report compare ui list test test-all check bench bench-search calibrate pin clean
 
 # Variables reach the commands through the environment, never through the text of a shell line:
 # whatever stands in NAME='…' is a value, and no command.
-VARIABLES := NAME AS DATA WEIGHTS TRIALS EPOCHS WORKERS DEVICE PORT
+VARIABLES := NAME NAMES AS DATA WEIGHTS TRIALS EPOCHS WORKERS DEVICE PORT
 GIVEN_NAME := $(if $(filter command,$(origin NAME)),$(value NAME))
 HARNESS_NAME := $(if $(GIVEN_NAME),$(value GIVEN_NAME),microscopy)
 # Only what the user gave: make itself has an AS (the assembler).
@@ -22,10 +22,12 @@ PYTEST := $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
 help:
 	@echo "make study   run the study NAME (microscopy), or continue it"
 	@echo "make report  make its report again, without training"
+	@echo "make compare NAMES=\"one other\"   put studies side by side in one page"
 	@echo "make ui      serve the MLflow UI on 127.0.0.1, opened on its runs"
 	@echo "make list    show the studies with state, size and age"
 	@echo "make test    run the tests         make test-all  the slow ones too"
 	@echo "make check   ruff and mypy         make bench     time this against a plain loop"
+	@echo "make calibrate   count false verdicts where the truth is known"
 	@echo "make bench-search NAME=study DATA=images   pruning against one epoch each and the exhaustive run"
 	@echo "make clean   remove caches of tools; studies, runs and reports stay"
 	@echo
@@ -53,6 +55,9 @@ study: env
 report: env
 	@$(PY) -m harness report
 
+compare: env
+	@$(PY) -m harness compare
+
 ui: HARNESS_NAME := $(value GIVEN_NAME)
 ui: env
 	@$(PY) -m harness ui
@@ -73,6 +78,9 @@ check: env
 
 bench: env
 	@$(PY) -m harness bench
+
+calibrate: env
+	@$(PY) -m harness calibrate
 
 bench-search: env
 	@$(PY) -m harness bench-search

@@ -86,6 +86,18 @@ def report(name: Name) -> None:
 
 
 @app.command()
+def compare(
+    names: Annotated[
+        list[str] | None, typer.Argument(envvar="HARNESS_NAMES", help="Two studies or more of `harness list`.")
+    ] = None,
+) -> None:
+    """Put studies side by side in one page: what each found, on which data, at what cost."""
+    from harness.report.compare_page import write_comparison
+
+    _say(f"Page     {_shown(write_comparison(names or []))}")
+
+
+@app.command()
 def ui(
     name: Annotated[str | None, typer.Argument(envvar="HARNESS_NAME", help="Open on this study's runs.")] = None,
     port: Annotated[int, typer.Option(envvar="HARNESS_PORT", min=1, max=65535)] = 5000,
@@ -149,6 +161,17 @@ def bench_search(
     from harness.bench.pruning import run
 
     run(_say, name, _given(data))
+
+
+@app.command()
+def calibrate() -> None:
+    """Count how often verdicts are wrong where the truth is known; writes reports/calibration, takes its time."""
+    from harness.bench import calibration, calibration_page, same
+    from harness.bench.task import machine
+
+    counted = calibration.run(_say)
+    told = calibration_page.write(calibration.FOLDER, counted, same.run(_say, calibration.FOLDER), machine())
+    _say(told)
 
 
 @app.command()
@@ -270,7 +293,8 @@ def plan(
         _say("That is more than is free: lower batch_size, image_size, unfreeze_depth or workers.")
     _say(
         f"Time, unpruned: search {found.search_seconds / 60:.1f} min, "
-        f"confirmation {found.confirmation_seconds / 60:.1f} min on {prepared.context.threads} thread(s) a worker."
+        f"confirmation {found.confirmation_seconds / 60:.1f} min, "
+        f"exploration {found.exploration_seconds / 60:.1f} min on {prepared.context.threads} thread(s) a worker."
     )
 
 

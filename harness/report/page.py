@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from markupsafe import Markup
 
-from harness.report import figures, findings, sections, wording
+from harness.report import figures, findings, sections, shell, wording
 from harness.report.evidence import evidence
 from harness.report.files import csv_text, write_whole
 from harness.report.images import samples
 from harness.report.story import Story
 from harness.results.home import StudyFolder
-from harness.results.metrics import METRICS
 
 
 def write_report(folder: StudyFolder) -> Path:
@@ -39,21 +33,14 @@ def write_report(folder: StudyFolder) -> Path:
 
 
 def render(story: Story) -> str:
-    """The page as HTML. It loads nothing, and runs only the script whose hash its own policy names."""
-    css, script = _asset("report.css"), _asset("report.js")
-    policy = (
-        f"default-src 'none'; img-src data:; style-src 'sha256-{_digest(css)}'; script-src 'sha256-{_digest(script)}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
+    """The page as HTML: see `shell.fill`."""
     study, rows = story.study, sections.strategy_rows(story)
-    return _template().render(
+    return shell.fill(
+        "report.html",
         story=story,
         study=study,
         summary=story.summary,
         card=story.card,
-        policy=policy,
-        css=Markup(css),  # noqa: S704 - a file of this package
-        script=Markup(script),  # noqa: S704 - a file of this package
         title=wording.clean(study.report.title or story.folder.name),
         made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         progress=_progress(story),
@@ -72,10 +59,6 @@ def render(story: Story) -> str:
         images=samples(story.folder.thumbnails, len(story.card.get("classes", []))) if study.report.images else {},
         table=sections.trial_table(story),
         study_yaml=sections.study_yaml(story),
-        metrics=METRICS,
-        labels=wording.STRATEGY,
-        count=wording.count,
-        states=wording.STATE,
     )
 
 
@@ -95,31 +78,3 @@ def _clean(table: pd.DataFrame) -> pd.DataFrame:
             for name in ("reason", "warnings")
         }
     )
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("harness.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "level": wording.level,
-        "duration": wording.duration,
-        "times": wording.times,
-        "capital": wording.capital,
-        "svg": lambda picture: Markup(picture.svg),  # noqa: S704 - written and escaped by ElementTree
-    }
-    return environment.get_template("report.html")
-
-
-@cache
-def _asset(name: str) -> str:
-    return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
-
-
-def _digest(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,42 +1,46 @@
 "use strict";
 (() => {
-  const table = document.getElementById("trial-table");
-  if (!table) return;
-  const body = table.tBodies[0];
-  const rows = Array.from(body.rows);
-
   // Sorting: a click on a heading, again for the other direction. Cells without a value go last.
-  const heads = Array.from(table.tHead.rows[0].cells);
   const valueOf = (row, column) => {
-    const text = row.cells[column].textContent.trim().replace(/ %$/, "").replace("\u2212", "-");
+    const cell = row.cells[column];
+    const text = (cell.dataset.value ?? cell.textContent).trim().replace(/ %$/, "").replace("\u2212", "-");
     return text === "\u2013" ? "" : text;
   };
   const compare = (a, b) => {
     const x = Number(a), y = Number(b);
     return Number.isNaN(x) || Number.isNaN(y) ? a.localeCompare(b) : x - y;
   };
-  heads.forEach((head, column) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = head.textContent;
-    head.replaceChildren(button);
-    button.addEventListener("click", () => {
-      const first = head.classList.contains("n") && column > 0 ? "descending" : "ascending";
-      const last = first === "ascending" ? "descending" : "ascending";
-      const order = head.getAttribute("aria-sort") === first ? last : first;
-      heads.forEach((other) => other.removeAttribute("aria-sort"));
-      head.setAttribute("aria-sort", order);
-      const sign = order === "ascending" ? 1 : -1;
-      rows.sort((a, b) => {
-        const x = valueOf(a, column), y = valueOf(b, column);
-        if (x === "" || y === "") return (x === "") - (y === "");
-        return sign * compare(x, y);
+  const sortable = (table) => {
+    const body = table.tBodies[0];
+    const rows = Array.from(body.rows);
+    const heads = Array.from(table.tHead.rows[0].cells);
+    heads.forEach((head, column) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = head.textContent;
+      head.replaceChildren(button);
+      button.addEventListener("click", () => {
+        const first = head.classList.contains("n") && column > 0 ? "descending" : "ascending";
+        const last = first === "ascending" ? "descending" : "ascending";
+        const order = head.getAttribute("aria-sort") === first ? last : first;
+        heads.forEach((other) => other.removeAttribute("aria-sort"));
+        head.setAttribute("aria-sort", order);
+        const sign = order === "ascending" ? 1 : -1;
+        rows.sort((a, b) => {
+          const x = valueOf(a, column), y = valueOf(b, column);
+          if (x === "" || y === "") return (x === "") - (y === "");
+          return sign * compare(x, y);
+        });
+        body.append(...rows);
       });
-      body.append(...rows);
     });
-  });
+  };
+  document.querySelectorAll("table.sortable").forEach(sortable);
 
-  // Filtering: every word must stand somewhere in the row.
+  // Filtering the trials: every word must stand somewhere in the row.
+  const table = document.getElementById("trial-table");
+  if (!table) return;
+  const rows = Array.from(table.tBodies[0].rows);
   const field = document.getElementById("filter");
   const shown = document.getElementById("shown");
   const texts = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
