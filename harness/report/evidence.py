@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -12,9 +10,12 @@ from harness.config.costs import cost
 from harness.config.study import KNOBS
 from harness.config.trial import DEPTH_MAX
 from harness.report import confirmed, figures, findings, knobs, wording
-from harness.report.confirmed import Confirmed, Group
+from harness.report.classes import class_section
+from harness.report.configurations import configuration_section
+from harness.report.costs import cost_section
 from harness.report.explored_sections import explored_sections
-from harness.report.labels import LABELS, config_text
+from harness.report.labels import LABELS
+from harness.report.mistakes import mistakes_section
 from harness.report.scored import Side
 from harness.report.search_sections import search_sections
 from harness.report.section import Section
@@ -33,7 +34,12 @@ def evidence(story: Story) -> list[Section]:
     """The sections between the answer and the data card; those without anything to show are left out."""
     complete, objective = story.complete, story.study.objective
     made = [
-        *(_configurations(group, objective) for group in confirmed.groups(story.records, objective)),
+        *(configuration_section(group, objective) for group in confirmed.groups(story.records, objective)),
+        *explored_sections(story),
+        class_section(story),
+        _confusion(story),
+        mistakes_section(story),
+        cost_section(story),
         _curves(story),
     ]
     if len(complete):
@@ -49,43 +55,8 @@ def evidence(story: Story) -> list[Section]:
         if complete["head_lr"].nunique() > 1:
             made.append(_rates(complete, objective, drawn))
         made += _others(complete, objective, drawn)
-    made += [_importance(story), *search_sections(story), _confusion(story), *explored_sections(story)]
+    made += [_importance(story), *search_sections(story)]
     return [section for section in made if section is not None]
-
-
-def _configurations(group: Group, objective: str) -> Section:
-    """The confirmed configurations of a strategy, side by side by one knob where they are a full table of two."""
-    panel = group.panels
-    rest = [name for name in group.knobs if name != panel]
-    scores = [score for member in group.members for score in member.scores]
-    reach = 0.06 * (max(scores) - min(scores)) + 1e-6
-    limits = (min(scores) - reach, max(scores) + reach)
-    pictures = []
-    values = sorted({member.values[panel] for member in group.members}) if panel else [None]
-    for value in values:
-        rows = [(_told(m, rest), m.scores) for m in group.members if panel is None or m.values[panel] == value]
-        title = f"{LABELS[panel]} {config_text(panel, value)}" if panel else ""
-        key = f"confirmed-{group.strategy}-{value}"
-        pictures.append(figures.configurations(rows, group.strategy, key, title, objective, limits))
-    seeds = wording.count(len(group.members[0].scores), "seed")
-    note = (
-        f"Each configuration was trained over the same {seeds}; a seed draws its own training and validation images. "
-        "Circles: seeds. Filled: their mean. Clearly worse than the best one: by paired t-tests over the seeds with "
-        "Holm's correction at 5 %."
-    )
-    heading = findings.configurations(group, _told(group.members[0], group.knobs))
-    return Section(f"confirmed-{group.strategy}", heading, pictures, note)
-
-
-def _told(member: Confirmed, names: Sequence[str]) -> str:
-    """These knobs of a configuration, `recalibrated, batch size 64`."""
-    return ", ".join(
-        config_text(name, member.values[name])
-        if KNOBS[name].kind == "choice"
-        else f"{LABELS[name]} {config_text(name, member.values[name])}"
-        for name in names
-        if member.values[name] is not None
-    )
 
 
 def _depth(complete: pd.DataFrame, objective: str, drawn: list[str]) -> Section:

@@ -1,4 +1,4 @@
-"""Sample images for the page: one strip a class, as a data address."""
+"""Images for the page, as data addresses: a strip of samples for each class, or any other small image."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ def samples(path: Path, classes: int) -> dict[int, list[str]]:
         return {}
     with np.load(path, allow_pickle=False) as stored:
         images, labels = stored["images"], stored["labels"]
-    return {k: [_address(image) for image in images[labels == k][:EACH]] for k in range(classes) if (labels == k).any()}
+    return {k: [address(image) for image in images[labels == k][:EACH]] for k in range(classes) if (labels == k).any()}
 
 
-def _address(pixels: np.ndarray) -> str:
+def address(pixels: np.ndarray) -> str:
+    """An image (height, width, 3) uint8 as a data address, SIZE pixels at most."""
     image = Image.fromarray(pixels)
     image.thumbnail((SIZE, SIZE))
     stream = io.BytesIO()

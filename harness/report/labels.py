@@ -55,6 +55,8 @@ OFF: dict[str, Any] = {
 def idle(config: Mapping[Any, Any]) -> set[str]:
     """The knobs of a configuration that say nothing: switched off, or without an effect beside the others."""
     idle = {name for name, off in OFF.items() if config.get(name) == off}
+    if config.get("unfreeze_depth") == 0:
+        idle |= {"unfreeze_from", "unfreeze_schedule", "layer_decay"}
     if config.get("unfreeze_schedule") != "head_first":
         idle.add("head_fraction")
     if config.get("head") != "mlp":

@@ -10,6 +10,7 @@ runs/
              checkpoints/      trainable tensors: each strategy's best trial, the confirmation models
              predictions/      <strategy>-<config key>-<seed index>.npz, scored on test by confirmation
              thumbnails.npz    a few training images a class, and their labels
+             mistakes.npz      the recommended winner's surest mistakes on test, as small images
              importance.json
 """
 
@@ -74,6 +75,10 @@ class StudyFolder:
     @property
     def thumbnails(self) -> Path:
         return self.path / "thumbnails.npz"
+
+    @property
+    def mistakes(self) -> Path:
+        return self.path / "mistakes.npz"
 
     @property
     def importance(self) -> Path:

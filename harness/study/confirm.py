@@ -21,6 +21,7 @@ from harness.results import metrics
 from harness.results.records import TrialRecord
 from harness.study import export
 from harness.study.executors.base import ScoreTask
+from harness.study.mistakes import write_mistakes
 from harness.study.session import Session
 from harness.study.splits import confirmation_split
 from harness.study.work import score_all, train_all
@@ -77,6 +78,7 @@ def run(session: Session) -> None:
     train_all(session, [c.job(index, study.seed, 1) for index in seeds for c in waiting], "Confirmation")
     _score(session, chosen, look)
     conclusion = conclude(list(session.log), session.folder, study)
+    write_mistakes(session, conclusion)
     session.append("verdict", {"look": look, **conclusion})
     export.log_recommended(session, conclusion)
 

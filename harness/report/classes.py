@@ -1,0 +1,203 @@
+"""Each class on the test split: how often two strategies' winners recognised it, with intervals.
+
+The recall of a class is the accuracy of its images, so its interval is the one of `statistics` over these images (and
+the groups that hold them) alone: a class whose images lie in three slides is as unsure as three slides are. A class
+may have few images, where a variance promises too much; two bounds hold it back:
+
+- Where n groups all gave the same answers, their variance is zero, yet up to a share of 1 - 0.025^(1/n) of all groups
+  may answer otherwise: the interval is what they could do to the mean.
+- Where the answers differ in m groups, turning signs gives 2^m arrangements, so no p-value lies below 2^(1 - m).
+
+After: Clopper and Pearson 1934 (nothing seen in n draws); Fisher 1935 (turned signs); Holm 1979 (many classes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from harness.report import ink, wording
+from harness.report.axes import score_axis
+from harness.report.ink import Picture, drawing, picture
+from harness.report.scored import Side
+from harness.report.section import Section, Table
+from harness.report.statistics import Estimate, difference, estimate, holm_levels
+from harness.report.story import Story
+
+SHOWN = 20  # classes in the figure; the table has them all
+NAME = 24  # letters of a class's name in the figure
+_POINTS = "accuracy"  # recall reads as accuracy does: in percent and points
+_EACH_SIDE = 0.025  # of a 95 % interval
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Share:
+    """A recall in [0, 1], or a difference of two in [-1, 1]: the mean over the seeds."""
+
+    mean: float
+    ci95: tuple[float, float] | None  # None where a single group shows nothing of how groups differ
+
+    def told(self, signed: bool = False) -> str:
+        """`83.1 % (79.0 to 87.2)`, or `+4.2 (0.3 to 8.1)`; without an interval a dash in brackets."""
+        text = wording.difference(self.mean, _POINTS, signed) if signed else wording.level(self.mean, _POINTS)
+        ends = " to ".join(wording.difference(end, _POINTS) for end in self.ci95) if self.ci95 else wording.DASH
+        return f"{text} ({ends})"
+
+
+@dataclass(frozen=True)
+class ClassRecall:
+    """One class on the test split, recognised by the winners a and b."""
+
+    name: str
+    images: int
+    a: Share
+    b: Share
+    gain: Share  # b minus a
+    p_value: float  # of the gain; 1 where it has no interval
+
+
+def class_section(story: Story) -> Section | None:
+    """Recall of every class by the winners of the first pair of the verdict; None while none was compared."""
+    pair = _pair(story)
+    if pair is None:
+        return None
+    a, b = pair
+    names = story.summary["data"]["classes"]
+    if len(names) != a.probabilities.shape[2]:
+        names = [f"class {k}" for k in range(a.probabilities.shape[2])]
+    found = recalls(a, b, names)
+    shown = most_apart(found)
+    note = (
+        f"The share of each class's test images that was recognised, mean over {_seeds(a, b)} and its 95 % interval, "
+        f"which counts seeds and test {'images' if a.groups is None else 'groups'}. Clear is a difference at 5 % "
+        "after Holm's correction for all classes."
+    )
+    if len(shown) < len(found):
+        note += f" Drawn are the {len(shown)} of {len(found):,} classes that differ most clearly."
+    if (missing := len(names) - len(found)) > 0:
+        note += f" {wording.capital(wording.count(missing, 'class', 'classes'))} without a test image left out."
+    drawn = [a.strategy, b.strategy]
+    return Section("classes", heading(found, *drawn), [_figure(shown, *drawn)], note, drawn, table=_table(found, drawn))
+
+
+def recalls(a: Side, b: Side, names: Sequence[str]) -> list[ClassRecall]:
+    """Every class with a test image, the largest gain of b first.
+
+    Args:
+        a: shares two seeds or more, and its test images, with b.
+        names: one for each class index.
+    """
+    seeds = sorted(set(a.seeds) & set(b.seeds))
+    right = [(side.at(seeds).argmax(axis=2) == side.labels).astype(np.int64) for side in (a, b)]
+    made = []
+    for label, name in enumerate(names):
+        rows = np.flatnonzero(a.labels == label)
+        if rows.size:
+            groups = None if a.groups is None else a.groups[rows]
+            made.append(_recall(name, right[0][:, rows], right[1][:, rows], groups))
+    return sorted(made, key=lambda found: found.gain.mean, reverse=True)
+
+
+def _recall(name: str, a: Ints, b: Ints, groups: NDArray[np.str_] | None) -> ClassRecall:
+    """From right (1) and wrong (0) answers (seeds, images of the class)."""
+    images = a.shape[1]
+    unit = np.arange(images) if groups is None else np.unique(groups, return_inverse=True)[1]
+    units = int(unit.max()) + 1
+    means = float(a.mean()), float(b.mean())
+    if units < 2:
+        alone = [Share(mean, None) for mean in (*means, means[1] - means[0])]
+        return ClassRecall(name, images, alone[0], alone[1], alone[2], 1.0)
+    truth = np.ones(images, np.int64)
+    gain = difference(a, b, truth, groups, "accuracy")
+    apart = np.count_nonzero(np.bincount(unit, weights=(b - a).sum(axis=0)))
+    return ClassRecall(
+        name,
+        images,
+        _share(estimate(a, truth, groups, "accuracy"), units, 0.0),
+        _share(estimate(b, truth, groups, "accuracy"), units, 0.0),
+        _share(gain, units, -1.0),
+        max(gain.p_value, min(1.0, 2.0 ** (1 - apart))),
+    )
+
+
+def _share(found: Estimate, units: int, least: float) -> Share:
+    """The estimate with its interval, within [least, 1]."""
+    low, high = found.interval()
+    if found.half_width() < 1e-9:
+        unseen = 1 - _EACH_SIDE ** (1 / units)
+        low, high = found.mean - unseen * (found.mean - least), found.mean + unseen * (1 - found.mean)
+    return Share(found.mean, (max(low, least), min(high, 1.0)))
+
+
+def most_apart(found: Sequence[ClassRecall]) -> list[ClassRecall]:
+    """The classes for the figure, in the order given: those with the smallest p-values where there are too many."""
+    ranked = sorted(found, key=lambda one: (one.p_value, -abs(one.gain.mean)))[:SHOWN]
+    kept = {id(one) for one in ranked}
+    return [one for one in found if id(one) in kept]
+
+
+def heading(found: Sequence[ClassRecall], a: str, b: str) -> str:
+    """Which class one strategy clearly recognises better, the largest difference of each side."""
+    levels = holm_levels([one.p_value for one in found])
+    clear = [one for one, level in zip(found, levels, strict=True) if one.p_value < 1 - level]
+    told = []
+    for strategy, sign in ((b, 1), (a, -1)):
+        own = sorted((one for one in clear if sign * one.gain.mean > 0), key=lambda one: -abs(one.gain.mean))
+        if own:
+            size = wording.difference(abs(own[0].gain.mean), _POINTS, signed=True)
+            more = f", and {wording.count(len(own) - 1, 'more class', 'more classes')}" if own[1:] else ""
+            told.append(f"{wording.STRATEGY[strategy]} recognises {own[0].name} better ({size} points{more})")
+    return wording.capital("; ".join(told)) if told else "No class is clearly better recognised by one strategy"
+
+
+def _pair(story: Story) -> tuple[Side, Side] | None:
+    pairs = story.summary["comparisons"]
+    a, b = (story.winners.get(pairs[0][side]) for side in "ab") if pairs else (None, None)
+    if a is None or b is None or len(set(a.seeds) & set(b.seeds)) < 2 or not np.array_equal(a.rows, b.rows):
+        return None
+    return a, b
+
+
+def _seeds(a: Side, b: Side) -> str:
+    return wording.count(len(set(a.seeds) & set(b.seeds)), "seed")
+
+
+def _table(found: Sequence[ClassRecall], drawn: Sequence[str]) -> Table:
+    names = [wording.capital(wording.STRATEGY[strategy]) for strategy in drawn]
+    columns = [("class", False), ("test images", True), *((name, True) for name in names), ("difference", True)]
+    rows = [[one.name, f"{one.images:,}", one.a.told(), one.b.told(), one.gain.told(signed=True)] for one in found]
+    caption = f"Recall of each class with 95 % intervals; difference: {names[1]} minus {names[0]}, in points"
+    return Table(caption, columns, rows)
+
+
+def _figure(shown: Sequence[ClassRecall], a: str, b: str) -> Picture:
+    """Recall of each class, one row each: mean and interval of both strategies, a above b."""
+    with drawing(480, 64 + 30 * len(shown)) as (figure, axes):
+        for row, one in enumerate(shown):
+            _mark(axes, one.a, -row + 0.17, a)
+            _mark(axes, one.b, -row - 0.17, b)
+        names = [one.name if len(one.name) <= NAME else one.name[: NAME - 1] + "…" for one in shown]
+        axes.set_yticks(-np.arange(len(shown)), names)
+        axes.set(ylim=(-len(shown) + 0.4, 0.6), xlabel="recall on test")
+        axes.margins(x=0.04)
+        axes.tick_params(axis="y", labelcolor=ink.INK)
+        axes.grid(visible=False, axis="y")
+        score_axis(axes.xaxis, _POINTS)
+        said = "; ".join(
+            f"{one.name} {wording.level(one.a.mean, _POINTS)} and {wording.level(one.b.mean, _POINTS)}" for one in shown
+        )
+        who = f"{wording.STRATEGY[a]} and {wording.STRATEGY[b]}"
+        return picture(figure, "classes", f"Recall of each class on test with {who}: {said}.")
+
+
+def _mark(axes: Axes, share: Share, y: float, strategy: str) -> None:
+    colour = ink.STRATEGY[strategy]
+    if share.ci95:
+        axes.plot(share.ci95, [y, y], color=colour, lw=2.2, zorder=2)
+    axes.scatter(share.mean, y, s=46, color=colour, marker=ink.MARKER[strategy], edgecolor=ink.SURFACE, lw=1, zorder=3)
