@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -102,8 +104,17 @@ def _main(name: str) -> None:
     started = time.perf_counter()
     page = write_report(StudyFolder(name))
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
-    sys.stdout.write(json.dumps({"seconds": seconds, "megabytes": page.stat().st_size / 1e6, "memory_mb": peak}))
+    size = page.stat().st_size / 1e6
+    sys.stdout.write(json.dumps({"seconds": seconds, "megabytes": size, "memory_mb": _peak_memory() / 1e6}))
+
+
+def _peak_memory() -> float:
+    """Bytes this process held at the most. Linux's `ru_maxrss` is no less than what a parent held before it forked."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return 1024.0 * float(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak if sys.platform == "darwin" else peak * 1024)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def configuration_section(group: Group, objective: str) -> Section:
         "Holm's correction at 5 %."
     )
     best = group.members[0]
-    heading = findings.configurations(group, told(best, [panel, *rest]) if panel else labels[id(best)])
+    heading = findings.configurations(group, told(best, group.knobs) if panel else labels[id(best)])
     table = None if panel or names == rest else _table(group, labels, objective)
     return Section(f"confirmed-{group.strategy}", heading, pictures, note, table=table)
 

@@ -36,7 +36,8 @@ VARIABLES = {
     **{colour: f"--{name.replace('_', '-')}" for name, colour in STRATEGY.items()},
     **{colour: f"--step{index}" for index, colour in enumerate(STEPS)},
 }
-DENSE = 1500  # marks; beyond it they are stored as pixels
+DENSE = 1500  # marks of a figure; beyond it they are stored as pixels
+FEW = 20
 
 _SVG, _XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 _DROPPED = {"font-family", "text-align"}
@@ -104,10 +105,11 @@ def picture(figure: Figure, key: str, alt: str) -> Picture:
         key: begins every identifier, so that several figures can stand in one page.
         alt: what the figure shows, for those who do not see it.
     """
-    for axes in figure.axes:
-        for artist in axes.collections:
-            if isinstance(artist, PathCollection) and np.asarray(artist.get_offsets()).shape[0] > DENSE:
-                artist.set_rasterized(True)
+    marks = [artist for axes in figure.axes for artist in axes.collections if isinstance(artist, PathCollection)]
+    counts = [np.asarray(artist.get_offsets()).shape[0] for artist in marks]
+    if sum(counts) > DENSE:
+        for artist, count in zip(marks, counts, strict=True):
+            artist.set_rasterized(count > FEW)  # a ringed best one stays a shape
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     return Picture(_inline(stream.getvalue(), key, alt), alt)

@@ -61,7 +61,7 @@ def assemble(
             "split": {part: card.get("split", {}).get(part, 0) for part in ("train", "validation", "test")},
             "digest": card.get("digest"),
         },
-        **answer(events, folder, study),
+        **answer(events, folder, study, found),
         "strategies": {
             name: _strategy(name, study, found, winners.get(name), defaults.get(name)) for name in study.strategies
         },
@@ -72,14 +72,16 @@ def assemble(
     return clean
 
 
-def answer(events: Sequence[Event], folder: StudyFolder, study: StudyConfig) -> dict[str, Any]:
+def answer(
+    events: Sequence[Event], folder: StudyFolder, study: StudyConfig, found: Sequence[TrialRecord]
+) -> dict[str, Any]:
     """Verdict, its reason, comparisons and recommendation: as the log holds them, else as they stand now."""
     kept = [event.data for event in events if event.kind == "verdict"]
     if not kept:
-        return conclude(events, folder, study)
+        return conclude(events, folder, study, found)
     blocks = {name: kept[-1].get(name) for name in ("verdict", "verdict_reason", "comparisons", "recommendation")}
     if blocks["verdict"] is None and not blocks["verdict_reason"]:
-        blocks["verdict_reason"] = conclude(events, folder, study)["verdict_reason"]
+        blocks["verdict_reason"] = conclude(events, folder, study, found)["verdict_reason"]
     blocks["comparisons"] = blocks["comparisons"] or []
     if chosen := blocks["recommendation"]:
         uris = {event.data["trial_id"]: event.data["uri"] for event in events if event.kind == "model_logged"}

@@ -20,8 +20,13 @@ PRIMARY = ("feature_extraction", "fine_tuning")
 _WINNER = {"better": "fine_tuning", "worse": "feature_extraction", "equal": "equal", "undecided": "undecided"}
 
 
-def conclude(events: Sequence[Event], folder: StudyFolder, study: StudyConfig) -> dict[str, Any]:
+def conclude(
+    events: Sequence[Event], folder: StudyFolder, study: StudyConfig, found: Sequence[TrialRecord] | None = None
+) -> dict[str, Any]:
     """The blocks of summary.json that answer the study's question, from its log and stored predictions.
+
+    Args:
+        found: the log's trials, where they were read already.
 
     Returns:
         `verdict`: the schema of summary.json, or None where a side is missing; `verdict_reason`: why, or None;
@@ -30,7 +35,7 @@ def conclude(events: Sequence[Event], folder: StudyFolder, study: StudyConfig) -
         `recommendation`: strategy, config, `model` (None until a model was logged), and `trial_id` of the
         winner's confirmation run with the median validation score; None where nothing was scored.
     """
-    found = records(events)
+    found = records(events) if found is None else found
     scored = sides(events, folder, found, "winner")
     pairs = _compare(scored, study)
     primary = pairs.get(PRIMARY)
