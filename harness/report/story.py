@@ -76,5 +76,17 @@ class Story:
         return is_running(self.events)
 
     @property
+    def earlier_verdicts(self) -> list[tuple[str, str]]:
+        """Day and sentence (or why there was none) of every verdict before the one that stands."""
+        kept = [event for event in self.events if event.kind == "verdict"][:-1]
+        return [
+            (
+                event.at[:10],
+                cleaned((event.data["verdict"] or {}).get("sentence") or event.data["verdict_reason"] or ""),
+            )
+            for event in kept
+        ]
+
+    @property
     def looks(self) -> int:
         return looks(self.events)

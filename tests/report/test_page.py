@@ -347,3 +347,16 @@ def test_writing_again_replaces_the_files_and_leaves_no_other(make_study: MakeSt
     without_time = re.compile(r"made [\d :-]+ UTC")
     assert without_time.sub("", first) == without_time.sub("", second)
     assert sorted(path.name for path in folder.report.iterdir()) == ["index.html", "summary.json", "trials.csv"]
+
+
+def test_earlier_verdicts_are_kept_on_the_page(make_study: MakeStudy) -> None:
+    folder = make_study()
+    assert "earlier verdict" not in page_of(folder).text
+    log = EventLog(folder.events)
+    last = log.of("verdict")[-1].data
+    log.append("verdict", {**last, "look": 2, "verdict": {**last["verdict"], "sentence": "Later it was decided."}})
+    log.close()
+    page = page_of(folder)
+    assert "1 earlier verdict, from fewer trials or seeds" in page.text
+    assert page.text.count(last["verdict"]["sentence"]) == 1
+    assert page.text.count("Later it was decided.") == 1
