@@ -259,7 +259,7 @@ class ConfirmationConfig(_Model):
     top: int = Field(
         1, ge=1, le=20, description="best configurations of each strategy that are trained again, beside its default"
     )
-    seeds: int = Field(3, ge=2, le=100, description="a seed moves split, order, views and initialisation at once")
+    seeds: int = Field(5, ge=2, le=100, description="a seed moves split, order, views and initialisation at once")
     equivalence: float = Field(0.01, ge=0, lt=1, description="differences within ± this count as practically equal")
 
 
