@@ -58,21 +58,22 @@ def changed(story: Story) -> list[Changed]:
     for strategy, entries in selected[-1]["configs"].items():
         winner = story.winners.get(strategy)
         if winner is not None:
-            found += _around(story, winner, entries)
+            found += _around(story, winner, entries, selected[-1]["seeds"])
     return found
 
 
-def _around(story: Story, winner: Side, entries: Sequence[dict[str, Any]]) -> list[Changed]:
+def _around(story: Story, winner: Side, entries: Sequence[dict[str, Any]], seeds: int) -> list[Changed]:
     sign = 1 if METRICS[story.study.objective].direction == "maximize" else -1
     base = {run.slot: run.score for run in winner.runs if run.score is not None}
     trained = [r for r in of_kind(story.records, "controlled") if r.strategy == winner.strategy]
     rows: list[tuple[dict[str, Any], list[float], tuple[str, ...]]] = []
     for entry in entries:
         runs = [run for run in trained if run.config.to_json() == entry["config"] and run.slot in base]
-        whole = len(runs) > 1 and all(run.state == "complete" and run.score is not None for run in runs)
+        if len(runs) < seeds:
+            continue  # still at it
+        whole = all(run.state == "complete" and run.score is not None for run in runs)
         apart = [sign * ((run.score or 0.0) - (base[run.slot] or 0.0)) for run in runs] if whole else []
-        if runs:
-            rows.append((entry, apart, tuple(run.state for run in runs)))
+        rows.append((entry, apart, tuple(run.state for run in runs)))
     samples = [np.array(apart) for _, apart, _ in rows if apart]
     freedom = sum(len(sample) - 1 for sample in samples)
     # Few seeds tell little of their own spread, so all changes tell it together; never less than a change's own.
@@ -192,3 +193,34 @@ def _apart(sides: dict[str, Side], objective: str) -> Estimate | None:
     if len(shared) < 2 or not np.array_equal(a.rows, b.rows):
         return None
     return difference(a.at(shared), b.at(shared), a.labels, a.groups, objective)
+
+
+def as_json(story: Story) -> dict[str, list[dict[str, Any]]]:
+    """All of it for summary.json: `controlled`, `data_sizes` and `shifts`; [] where nothing was asked for."""
+    return {
+        "controlled": [
+            {
+                "strategy": one.strategy,
+                "knob": one.knob,
+                "from": one.before,
+                "to": one.value,
+                "seeds": len(one.differences),
+                "difference": one.mean if one.completed else None,
+                "ci95": list(one.ci95) if one.completed else None,
+                "clear": one.clear,
+            }
+            for one in changed(story)
+        ],
+        "data_sizes": [{"fraction": p.fraction, "train_images": p.train_images, **_scores(p)} for p in sizes(story)],
+        "shifts": [{"shift": point.name or None, **_scores(point)} for point in shifts(story)],
+    }
+
+
+def _scores(point: Answered) -> dict[str, Any]:
+    pair = point.pair
+    return {
+        "test": {s: {"mean": found.mean, "ci95": list(found.interval())} for s, found in point.scores.items()},
+        "difference": pair.difference if pair else None,
+        "ci95": list(pair.ci95) if pair else None,
+        "outcome": pair.outcome if pair else None,  # of fine-tuning
+    }

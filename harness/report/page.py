@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.report import figures, findings, sections, shell, wording
+from harness.report import explored, figures, findings, sections, shell, wording
 from harness.report.evidence import evidence
 from harness.report.files import csv_text, write_whole
 from harness.report.images import samples
@@ -26,7 +26,8 @@ def write_report(folder: StudyFolder) -> Path:
     """
     story = Story.read(folder)
     write_whole(folder.report / "trials.csv", csv_text(_clean(story.trials)))
-    write_whole(folder.report / "summary.json", json.dumps(story.summary, indent=2, ensure_ascii=False) + "\n")
+    summary = {**story.summary, "explored": explored.as_json(story)}
+    write_whole(folder.report / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     page = folder.report / "index.html"
     write_whole(page, render(story))
     return page

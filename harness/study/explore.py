@@ -6,6 +6,7 @@ views and initialisation, so that differences are paired.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.config.space import space
+from harness.config.study import StudyConfig
 from harness.config.trial import TrialConfig
 from harness.study import confirm
 from harness.study.confirm import Candidate
@@ -47,9 +49,11 @@ class Asked:
 
 
 def wants_more(session: Session) -> bool:
-    """Whether something is asked for that the log does not hold."""
+    """Whether something is asked for that the log does not hold, and `time` has not run out."""
     if not session.log.of("verdict"):
         return True
+    if _out_of_time(session):
+        return False
     winners = confirm.winners(session)
     jobs = [*_controlled_jobs(session, winners, _planned(session, winners)), *_size_jobs(session, winners)]
     return any(job.trial_id not in session.history.later for job in jobs) or bool(_unanswered(session, winners)[0])
@@ -58,6 +62,9 @@ def wants_more(session: Session) -> bool:
 def run(session: Session) -> None:
     """Train and score what the study asks for, from where an earlier session stopped."""
     if not session.log.of("verdict"):
+        return
+    if _out_of_time(session) and wanted(session.study):
+        session.observer.message("The study's time is used up: what comes after the verdict was left out.")
         return
     winners = confirm.winners(session)
     if planned := _planned(session, winners):
@@ -72,6 +79,16 @@ def run(session: Session) -> None:
     if asked:
         keep = partial(_keep, session, {one.task.task_id: one for one in asked}, confirm.read_test_labels(session))
         score_all(session, [one.task for one in asked], "Exploring the test split", keep, done)
+
+
+def wanted(study: StudyConfig) -> bool:
+    """Whether the study asks for anything after its verdict."""
+    return bool(study.controlled.changes or study.data_sizes or study.shifts)
+
+
+def _out_of_time(session: Session) -> bool:
+    bound = session.study.time
+    return bound is not None and session.history.seconds + time.monotonic() - session.started >= bound
 
 
 def _planned(session: Session, winners: dict[str, Candidate]) -> dict[str, list[dict[str, Any]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from harness.report.explored import changed, shifts, sizes
 from harness.report.explored_sections import controlled_heading, explored_sections, shifts_heading, sizes_heading
-from harness.report.page import render
+from harness.report.page import render, write_report
 from harness.report.story import Story
 from harness.report.tables import of_kind
 from harness.results.events import EventLog
@@ -169,6 +170,20 @@ def test_the_page_shows_them_as_exploratory_and_is_silent_without_them(make_stud
     for key in ("controlled-fine_tuning", "data-sizes", "shifts"):
         assert f'id="{key}"' in page
         assert f'id="{key}"' not in before
+
+
+def test_machines_can_read_it_too(make_study: MakeStudy) -> None:
+    folder = make_study(study={"shifts": ["blur"], "data_sizes": [0.5]})
+    explore(folder, "shift", {"blur": {"feature_extraction": 0.1, "fine_tuning": 0.1}})
+    explore(folder, "data_size", {0.5: {"feature_extraction": 0.1, "fine_tuning": 0.3}})
+    change(folder, {"frozen": -0.08})
+    write_report(folder)
+    found = json.loads((folder.report / "summary.json").read_text())["explored"]
+    assert [(one["knob"], one["to"], one["clear"]) for one in found["controlled"]] == [("batchnorm", "frozen", True)]
+    assert found["controlled"][0]["difference"] == pytest.approx(-0.08, abs=0.01)
+    assert [point["fraction"] for point in found["data_sizes"]] == [0.5, 1.0]
+    assert [point["shift"] for point in found["shifts"]] == [None, "blur"]
+    assert found["shifts"][1]["test"]["fine_tuning"]["mean"] < found["shifts"][0]["test"]["fine_tuning"]["mean"]
 
 
 def test_the_verdict_does_not_move(make_study: MakeStudy) -> None:

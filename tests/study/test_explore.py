@@ -143,6 +143,16 @@ def test_stopped_in_the_middle_it_goes_on_where_it_was(world: World) -> None:
     assert len(world.events("tiny", "explored")) == 4
 
 
+def test_without_time_left_it_is_left_out_and_says_so(world: World) -> None:
+    world.write(trials=1, data_sizes=[0.5], time="1s")
+    watching = Watching()
+    world.run(watching=watching)
+    assert world.events("tiny", "verdict")
+    assert of_kind(world, "data_size") == []
+    assert any("time is used up" in text for text in watching.texts)
+    assert world.run().already_finished
+
+
 def test_a_fraction_without_room_for_a_batch_is_refused(world: World) -> None:
     world.write(data_sizes=[0.1, 1.0])
     with pytest.raises(DataError, match=r"0\.1 of 63 training images is less than batch_size 16"):
