@@ -61,3 +61,9 @@ def test_feature_extraction_changes_only_what_it_may_choose() -> None:
 def test_what_is_fixed_is_not_changed() -> None:
     fixed = here(backbone="resnet18", batchnorm="frozen", unfreeze_depth=2, backbone_lr=1e-4)
     assert changes(fixed, fixed.default(), 100) == []
+
+
+def test_a_value_that_would_train_the_same_is_no_change() -> None:
+    side = here(batchnorm=["updated_stats", "train_mode"])  # with every stage unfrozen at once both are one
+    winner = side.config({"unfreeze_depth": 5, "batchnorm": "updated_stats", "head_lr": 1e-3, "backbone_lr": 1e-4})
+    assert "batchnorm" not in [change.knob for change in changes(side, winner, 100)]
