@@ -116,8 +116,8 @@ def run(say: Say, folder: Path = FOLDER, repeats: int = REPEATS, cells: Sequence
             if number % 48 == 0:
                 say(f"{number} of {len(cells)} cells, {time.perf_counter() - began:.0f} s")
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [{**dataclasses.asdict(c.cell), **dataclasses.asdict(c), "cell": None} for c in found]
-    text = "[\n" + ",\n".join(json.dumps({k: v for k, v in row.items() if k != "cell"}) for row in rows) + "\n]\n"
+    rows = [dataclasses.asdict(one) for one in found]
+    text = "[\n" + ",\n".join(json.dumps({**row.pop("cell"), **row}) for row in rows) + "\n]\n"
     (folder / "simulation.json").write_text(text)
     say(f"simulated in {time.perf_counter() - began:.0f} s")
     return found

@@ -68,9 +68,7 @@ def class_section(story: Story) -> Section | None:
     if pair is None:
         return None
     a, b = pair
-    names = story.summary["data"]["classes"]
-    if len(names) != a.probabilities.shape[2]:
-        names = [f"class {k}" for k in range(a.probabilities.shape[2])]
+    names = story.class_names(a.probabilities.shape[2])
     found = recalls(a, b, names)
     shown = most_apart(found)
     note = (
@@ -182,7 +180,7 @@ def _figure(shown: Sequence[ClassRecall], a: str, b: str) -> Picture:
         for row, one in enumerate(shown):
             _mark(axes, one.a, -row + 0.17, a)
             _mark(axes, one.b, -row - 0.17, b)
-        names = [one.name if len(one.name) <= NAME else one.name[: NAME - 1] + "…" for one in shown]
+        names = [wording.shortened(one.name, NAME) for one in shown]
         axes.set_yticks(-np.arange(len(shown)), names)
         axes.set(ylim=(-len(shown) + 0.4, 0.6), xlabel="recall on test")
         axes.margins(x=0.04)

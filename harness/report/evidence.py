@@ -163,9 +163,7 @@ def _confusion(story: Story) -> Section | None:
     if found is None:
         return None
     side, counts = found
-    names = story.summary["data"]["classes"]
-    if len(names) != counts.shape[0]:
-        names = [f"class {k}" for k in range(counts.shape[0])]
+    names = story.class_names(counts.shape[0])
     note = (
         f"{wording.capital(wording.STRATEGY[side.strategy])}, the recommended winner, on {side.images}, "
         f"{wording.count(len(side.seeds), 'seed')} together. Each row is a true class, each column a predicted one."

@@ -14,9 +14,8 @@ from harness.report.scored import Side, read_side
 from harness.report.statistics import Comparison, Estimate, difference, estimate, holm_levels, judge
 from harness.report.story import Story
 from harness.report.tables import of_kind
+from harness.report.verdict import PRIMARY
 from harness.results.metrics import METRICS
-
-PRIMARY = ("feature_extraction", "fine_tuning")
 
 
 @dataclass(frozen=True)

@@ -220,7 +220,7 @@ def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> Pictu
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = len(classes)
     cell = float(np.clip(430 / size, 14, 46))
-    names = [_short(name, 22) for name in classes]
+    names = [wording.shortened(name, 22) for name in classes]
     with drawing(int(size * cell + 190), int(size * cell + 150)) as (figure, axes):
         for row in range(size):
             for column in range(size):
@@ -266,7 +266,3 @@ def importances(values: dict[str, float], key: str, title: str) -> Picture:
         axes.set_title(title)
         said = ", ".join(f"{name} {value:.2f}" for name, value in ranked)
         return picture(figure, f"importance-{key}", f"{title}: {said}.")
-
-
-def _short(name: str, length: int) -> str:
-    return name if len(name) <= length else name[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"

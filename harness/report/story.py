@@ -75,6 +75,11 @@ class Story:
     def running(self) -> bool:
         return is_running(self.events)
 
+    def class_names(self, number: int) -> list[str]:
+        """The names of the classes, or plain numbers where the data card does not have so many."""
+        names: list[str] = self.summary["data"]["classes"]
+        return names if len(names) == number else [f"class {k}" for k in range(number)]
+
     @property
     def earlier_verdicts(self) -> list[tuple[str, str]]:
         """Day and sentence (or why there was none) of every verdict before the one that stands."""

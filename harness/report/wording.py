@@ -35,6 +35,11 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def shortened(name: str, length: int) -> str:
+    """The name, or its beginning with an ellipsis: so many letters at the most."""
+    return name if len(name) <= length else name[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
 def listed(words: Iterable[str], last: str = "and") -> str:
     """`a, b and c`."""
     *head, tail = list(words)
