@@ -9,16 +9,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_study import draw_images
 
 from harness.bench import throughput
+from harness.bench.bookkeeping import bookkeeping
 from harness.bench.bound import Bare, distinct, single_trial
 from harness.bench.controls import all_caught
-from harness.bench.costs import bookkeeping, worker_seconds
+from harness.bench.costs import worker_seconds
 from harness.bench.plain import Files, PlainLoop
 from harness.bench.report_size import report_of
 from harness.bench.sweep import MIXES, Stratum, ratio
 from harness.bench.task import DEPTHS, TRIALS, config_of, homes
 from harness.data import rendered
+from harness.results.events import read_events
+from harness.results.home import StudyFolder
 from harness.study.executors.base import WorkerContext
 from harness.study.splits import SEARCH_SPLIT
 from harness.training.inputs import TrialData
@@ -86,8 +90,15 @@ def test_mixes_hold_sixty_trials() -> None:
     assert {sum(counts.values()) for counts in MIXES.values()} == {60}
 
 
-def test_bookkeeping_is_measured_with_a_sampler_that_has_something_to_learn() -> None:
-    assert 0 < bookkeeping(trials=8) < 10
+@pytest.mark.parametrize("before", [0, 60])
+def test_bookkeeping_runs_the_search_itself_on_made_up_trials(tmp_path: Path, before: int) -> None:
+    images = draw_images(tmp_path / "cells")
+    assert 0 < bookkeeping(images, trials=8, before=before) < 10
+    name = f"bookkeeping-{8 + before}"
+    found = [e.data for e in read_events(StudyFolder(name).events) if e.kind == "trial_finished"]
+    assert len(found) == 8 + before
+    assert [d["slot"] for d in found] == [slot for slot in range((8 + before) // 2) for _ in range(2)]
+    assert not (StudyFolder(name).path.parent / "optuna.db").exists()  # which follows behind, in a study
 
 
 def test_mixed_arithmetic_of_the_plain_loop_is_near_its_float32(files: Files, tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ of the trials:
 - `median`: the harness's own pruner, within each strategy;
 - `one epoch`: every configuration trained for one epoch of its own (schedule included), the best one to its end.
 
-The plain loop is timed on the same pixels, taking turns with the harness; a speed-up is its seconds for all trials and
-epochs over those of a way of stopping, shared work counted whole.
+The plain loop is timed on the same pixels, taking turns with the harness; a speed-up is its seconds (the median turn of
+each depth) for all trials and epochs over those of a way of stopping, shared work counted whole.
 """
 
 from __future__ import annotations
@@ -197,15 +197,16 @@ def run(say: Say, name: str, data: str | None, out: Path = Path("reports/benchma
         winner = max(records, key=lambda record: record.score or 0.0)
         again = _seeds(prepared, winner)
     shared = sum(record.shared_seconds for record in records)
-    means = {depth: statistics.mean(values) for depth, values in naive.items()}
+    plain_s = {depth: statistics.median(values) for depth, values in naive.items()}
     spread = statistics.stdev(again)
     result: dict[str, Any] = {
         "machine": machine(), "data": prepared.study.data.name or name, "rendered": bool(prepared.dataset.rendered),
         "images": {"train": len(files.train), "validation": len(files.validation)}, "epochs": loaded.study.epochs,
-        "objective": loaded.study.objective, "pool": POOL, "orders": ORDERS, "plain_s": means, "shared_s": shared,
+        "objective": loaded.study.objective, "pool": POOL, "orders": ORDERS, "plain_s": plain_s,
+        "plain_turns_s": naive, "shared_s": shared,
         "winner": winner.config.to_json(), "winner_over_seeds": again, "spread": spread,
         "mixes": {
-            mix: replay(curves, counts, loaded.study.epochs, shared, means, spread) for mix, counts in MIXES.items()
+            mix: replay(curves, counts, loaded.study.epochs, shared, plain_s, spread) for mix, counts in MIXES.items()
         },
         "curves": [dataclasses.asdict(curve) for curve in curves], "seconds": time.perf_counter() - began,
     }  # fmt: skip

@@ -17,6 +17,8 @@ class Budget:
 
     def __init__(self, study: StudyConfig, history: History, started: float) -> None:
         self._study, self._history, self._started = study, history, started
+        self._seen: dict[str, int] = {}  # finished trials of each strategy that are reckoned with
+        self._slowest: dict[str, float] = {}  # seconds of the slowest complete one among them
 
     def used_up(self) -> bool:
         """Whether another search trial would eat into the time the confirmation needs."""
@@ -28,9 +30,10 @@ class Budget:
     def confirmation_seconds(self) -> float:
         """What the confirmation will probably take: its trials, each as long as its strategy's slowest was."""
         runs = (self._study.confirmation.top + 1) * self._study.confirmation.seeds
-        total = 0.0
         for strategy in self._study.strategies:
-            done = [record for record in self._history.records(strategy) if record.state == "complete"]
+            records = self._history.records(strategy)
+            done = [record for record in records[self._seen.get(strategy, 0) :] if record.state == "complete"]
+            self._seen[strategy] = len(records)
             seconds = [r.seconds_alone if r.seconds_spent is None else r.seconds_spent for r in done]
-            total += runs * max(seconds, default=0.0)
-        return total / self._study.workers
+            self._slowest[strategy] = max([self._slowest.get(strategy, 0.0), *seconds])
+        return runs * sum(self._slowest.values()) / self._study.workers

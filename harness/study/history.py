@@ -37,6 +37,7 @@ class History:
     slots: dict[str, dict[int, Slot]] = field(default_factory=lambda: defaultdict(dict))
     params: dict[str, dict[str, Any]] = field(default_factory=dict)  # "trial_id#attempt" -> Optuna's parameters
     finished: list[tuple[str, TrialRecord]] = field(default_factory=list)  # search, in the order they ended
+    filled: int = 0  # slots of all strategies that have their record
     ended: list[tuple[str, Ended]] = field(default_factory=list)  # strategy, and what Optuna is told of
     later: dict[str, TrialRecord] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=lambda: defaultdict(lambda: 1))  # of those
@@ -46,6 +47,10 @@ class History:
     seconds: float = 0.0  # of all sessions that ended
     sessions: int = 0
     done: bool = False
+    # Kept up as trials end, so that what a slot costs does not grow with the slots before it.
+    _by_strategy: dict[str, list[TrialRecord]] = field(default_factory=lambda: defaultdict(list))
+    _by_config: dict[TrialConfig, TrialRecord] = field(default_factory=dict)
+    _best: dict[str, TrialRecord] = field(default_factory=dict)
 
     @classmethod
     def of(cls, events: list[Event], objective: str) -> History:
@@ -99,7 +104,14 @@ class History:
         key = f"{record.trial_id}#{record.attempt}"
         self.finished.append((key, record))
         self.ended.append((record.strategy, Ended.of(key, self.params.get(key, {}), record)))
-        self.slots[record.strategy].setdefault(record.slot, Slot()).record = record
+        slot = self.slots[record.strategy].setdefault(record.slot, Slot())
+        self.filled += slot.record is None
+        slot.record = record
+        self._by_strategy[record.strategy].append(record)
+        self._by_config.setdefault(record.config, record)
+        best = self._best.get(record.strategy)
+        if is_ranked(record) and (best is None or self._place(record) < self._place(best)):
+            self._best[record.strategy] = record
 
     def _duplicate(self, data: dict[str, Any]) -> Ended:
         strategy, _, number = data["of"].partition("/")
@@ -109,14 +121,25 @@ class History:
 
     def records(self, strategy: str) -> list[TrialRecord]:
         """Finished search trials of a strategy, in the order they ended."""
-        return [record for _, record in self.finished if record.strategy == strategy]
+        return self._by_strategy[strategy]
 
     def ranked(self, strategy: str) -> list[TrialRecord]:
-        """Complete search trials of a strategy, best score first; the earlier one where scores are equal."""
+        """Complete search trials of a strategy, best score first; the earlier slot where scores are equal."""
+        return sorted((r for r in self.records(strategy) if is_ranked(r)), key=self._place)
+
+    def best(self, strategy: str) -> TrialRecord | None:
+        """The first of `ranked`; None where nothing completed."""
+        return self._best.get(strategy)
+
+    def _place(self, record: TrialRecord) -> tuple[float, int]:
         sign = -1 if direction(self.objective) == "maximize" else 1
-        complete = [r for r in self.records(strategy) if r.state == "complete" and r.score is not None]
-        return sorted(complete, key=lambda r: (sign * (r.score or 0.0), r.slot))
+        return sign * (record.score or 0.0), record.slot
 
     def same_config(self, config: TrialConfig) -> TrialRecord | None:
-        """The finished search trial of this configuration, if there is one."""
-        return next((r for _, r in self.finished if r.config == config), None)
+        """The first finished search trial of this configuration, if there is one."""
+        return self._by_config.get(config)
+
+
+def is_ranked(record: TrialRecord) -> bool:
+    """Whether a trial has a score that counts."""
+    return record.state == "complete" and record.score is not None

@@ -33,16 +33,21 @@ class SlotSearch:
         }
         for strategy, search in self._searches.items():
             search.replay(one for name, one in self._history.ended if name == strategy)
-        self._mirror = OptunaMirror(
-            home() / "optuna.db", session.prepared.name, [search.space for search in self._searches.values()],
-            self._study.objective, session.observer.message,
-        )  # fmt: skip
+        self._mirror = self._open_mirror()
         self._mirror.start(self._history.ended)
         self._always: dict[str, list[TrialConfig]] = {}
         self._kept: dict[str, TrialRecord] = {}  # each strategy's best trial so far
+        self._settled = 0  # slots before this one are filled in every strategy, or will never be
         for strategy in self._study.strategies:  # a kill may have left what an earlier session was about to remove
             for record in self._history.records(strategy):
                 self._keep_best_checkpoint(record)
+
+    def _open_mirror(self) -> OptunaMirror:
+        spaces = [search.space for search in self._searches.values()]
+        return OptunaMirror(
+            home() / "optuna.db", self._session.prepared.name, spaces, self._study.objective,
+            self._session.observer.message,
+        )  # fmt: skip
 
     def finish(self) -> None:
         """Bring `optuna.db` to what the event log says."""
@@ -78,7 +83,9 @@ class SlotSearch:
         With `started_only` (time is up) just the slots of a k that some strategy has already had, so that all
         have had the same number.
         """
-        for k in range(self._study.trials):
+        while self._settled < self._study.trials and all(self._is_settled(s, self._settled) for s in self._searches):
+            self._settled += 1
+        for k in range(self._settled, self._study.trials):
             if started_only and not any(k in self._history.slots[s] for s in self._study.strategies):
                 return None
             for strategy in self._study.strategies:
@@ -87,6 +94,10 @@ class SlotSearch:
                 if free and strategy not in self._history.exhausted:
                     return strategy, k
         return None
+
+    def _is_settled(self, strategy: str, k: int) -> bool:
+        slot = self._history.slots[strategy].get(k)
+        return (slot is not None and slot.record is not None) or strategy in self._history.exhausted
 
     def _ask(self, strategy: str, k: int) -> None:
         """Start a trial in this slot; where only known configurations come, the strategy is exhausted."""
@@ -147,7 +158,7 @@ class SlotSearch:
 
     def _keep_best_checkpoint(self, trial: TrialRecord) -> None:
         """Only each strategy's best trial keeps its tensors: of the one before and this one, one goes."""
-        best = next(iter(self._history.ranked(trial.strategy)), None)
+        best = self._history.best(trial.strategy)
         for other in (trial, self._kept.get(trial.strategy)):
             if other is not None and other.checkpoint and (best is None or other.trial_id != best.trial_id):
                 (self._session.folder.checkpoints / other.checkpoint).unlink(missing_ok=True)
@@ -155,8 +166,8 @@ class SlotSearch:
             self._kept[trial.strategy] = best
 
     def _tell_progress(self) -> None:
-        filled = sum(slot.record is not None for slots in self._history.slots.values() for slot in slots.values())
-        self._session.observer.phase("Search", filled, self._study.trials * len(self._study.strategies))
+        total = self._study.trials * len(self._study.strategies)
+        self._session.observer.phase("Search", self._history.filled, total)
 
     def write_importances(self) -> None:
         """Write what each parameter mattered, where a strategy has enough complete trials to say so."""
