@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from harness.config.study import DataConfig
 from harness.data import decode
-from harness.data.files import allocate, disk_errors, write_whole
 from harness.data.listing import Listing
 from harness.data.names import listed
 from harness.data.parallel import Progress, over_images
 from harness.data.scan import Scan, copies, fetch, scan
 from harness.errors import DataError, ResourceError
+from harness.files import allocate, disk_errors, write_whole
 
 COLUMNS = ("path", "label", "group", "fixed_split", "sha256", "pixels_sha256", "width", "height", "kind")
 _VERSION = 1  # of the arrays: raise it when the same images would give other values

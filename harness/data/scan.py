@@ -21,12 +21,12 @@ import numpy as np
 from harness.config.study import DataConfig
 from harness.data import decode
 from harness.data.decode import Facts, Pixels
-from harness.data.files import write_whole
 from harness.data.listing import PARTS, Listing
 from harness.data.names import listed
 from harness.data.parallel import Progress, over_images
 from harness.data.sources import list_source
 from harness.errors import DataError
+from harness.files import write_whole
 
 _FRESH = 2.0  # seconds: a file may change again within the same tick of its time stamp
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from harness.files import write_whole
 from harness.report import explored, figures, findings, sections, shell, wording
 from harness.report.evidence import evidence
-from harness.report.files import csv_text, write_whole
+from harness.report.files import csv_text
 from harness.report.images import samples
 from harness.report.story import Story
 from harness.results.home import StudyFolder
@@ -59,6 +60,7 @@ def render(story: Story) -> str:
         share=wording.share,
         images=samples(story.folder.thumbnails, len(story.card.get("classes", []))) if study.report.images else {},
         table=sections.trial_table(story),
+        sessions=sections.sessions(story),
         study_yaml=sections.study_yaml(story),
     )
 

@@ -166,6 +166,14 @@ def data_argument(story: Story) -> str:
     return "" if isinstance(story.study.data.source, str) else " DATA=..."
 
 
+def sessions(story: Story) -> str:
+    """How often the study was started, and how its earlier sessions ended where they did not finish."""
+    counts = story.summary["sessions"]
+    ends = [(counts["interrupted"], "interrupted"), (counts["failed"], "failed"), (counts["cut_off"], "killed")]
+    told = [f"{number} {word}" for number, word in ends if number]
+    return str(counts["started"]) + (f", of which {wording.listed(told)}" if told else "")
+
+
 def zone(story: Story) -> str:
     """The equivalence margin with its unit."""
     objective = story.study.objective

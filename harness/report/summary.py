@@ -66,6 +66,7 @@ def assemble(
             name: _strategy(name, study, found, winners.get(name), defaults.get(name)) for name in study.strategies
         },
         "seconds_spent": seconds_spent(events),
+        "sessions": sessions(events),
         "environment": environment(events),
     }
     clean: dict[str, Any] = cleaned(result)
@@ -112,6 +113,23 @@ def seconds_spent(events: Sequence[Event]) -> float:
             started = None
         last = event.at
     return total + _between(started, last)
+
+
+def sessions(events: Sequence[Event]) -> dict[str, int]:
+    """How often the study was `started`, and how many of these sessions were `interrupted` (a signal asked), `failed`,
+    or `cut_off` (killed: they have no end; the last one may still run)."""
+    counts = {"started": 0, "interrupted": 0, "failed": 0, "cut_off": 0}
+    is_open = False
+    for event in events:
+        if event.kind == "session_started":
+            counts["cut_off"] += is_open
+            counts["started"] += 1
+            is_open = True
+        elif event.kind == "session_ended":
+            is_open = False
+            if event.data["state"] != "finished":
+                counts[event.data["state"]] += 1
+    return counts
 
 
 def is_running(events: Sequence[Event]) -> bool:

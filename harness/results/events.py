@@ -34,9 +34,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from harness.errors import HarnessError
+from harness.files import disk_errors
 
 _NAMES_EPOCH = ("trial_id", "attempt", "epoch")
 
@@ -102,6 +103,14 @@ def read_events(path: Path) -> list[Event]:
     return _scan(path)[0] if path.exists() else []
 
 
+def first_event(path: Path) -> Event | None:
+    """The event that began a log, without reading the rest; None where there is none, or it is torn."""
+    if not path.exists():
+        return None
+    with path.open("rb") as stream:
+        return _decode(stream.readline())
+
+
 class EventLog:
     """The log, open for its only writer. Every `append` is on the disk when it returns, unless `sync=False`.
 
@@ -112,23 +121,44 @@ class EventLog:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._events: list[Event] = []
+        self._path, self._bytes = path, 0
         if path.exists():
             events, sound = _scan(path)
             self._events = [_without_numbers(event) for event in events]
+            self._bytes = sound
             if sound != path.stat().st_size:
                 os.truncate(path, sound)
-        self._stream: IO[bytes] = path.open("ab")
+        with disk_errors(path):
+            self._stream = path.open("ab", buffering=0)
 
     def append(self, kind: str, data: dict[str, Any], *, sync: bool = True) -> Event:
-        """Write one event; raises ValueError on NaN or infinity, which no reader could take back."""
+        """Write one event.
+
+        Raises:
+            ValueError: on NaN or infinity, which no reader could take back.
+            DiskFullError: the disk took none or half of it; the log is as it was before.
+        """
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        event = Event(len(self._events) + 1, now, kind, data)
-        self._stream.write(_encode(event))
-        self._stream.flush()
-        if sync:
-            os.fsync(self._stream.fileno())
+        # a clock that is set back would make MLflow's runs end before they began
+        at = max(now, self._events[-1].at) if self._events else now
+        event = Event(len(self._events) + 1, at, kind, data)
+        line = _encode(event)
+        with disk_errors(self._path):
+            try:
+                self._write(line)
+                if sync:
+                    os.fsync(self._stream.fileno())
+            except OSError:
+                os.truncate(self._path, self._bytes)  # half a line would be damage as soon as another followed it
+                raise
+        self._bytes += len(line)
         self._events.append(_without_numbers(event))
         return event
+
+    def _write(self, line: bytes) -> None:
+        """All of it: a nearly full disk takes a part without an error, and none of the rest."""
+        while line:
+            line = line[self._stream.write(line) :]
 
     def __iter__(self) -> Iterator[Event]:
         return iter(list(self._events))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from harness.config.space import space
 from harness.config.trial import TrialConfig
+from harness.files import whole
 from harness.report.verdict import conclude
 from harness.results import metrics
 from harness.results.records import TrialRecord
@@ -163,14 +164,11 @@ def store_predictions(
     session: Session, name: str, probabilities: NDArray[np.float32], labels: NDArray[np.int64]
 ) -> dict[str, Any]:
     """Write one model's test predictions; what the event that tells of them says: `metrics` and `predictions`."""
-    folder = session.folder.predictions
-    folder.mkdir(parents=True, exist_ok=True)
     rows = session.prepared.test_rows
-    path = folder / f"{name}.npz"
-    temporary = path.with_name(f".{name}.partial.npz")
+    path = session.folder.predictions / f"{name}.npz"
     groups = session.prepared.dataset.table["group"].to_numpy()[rows].astype(str)
-    np.savez_compressed(temporary, probabilities=probabilities, labels=labels, groups=groups, rows=rows)
-    temporary.replace(path)
+    with whole(path) as temporary:
+        np.savez_compressed(temporary, probabilities=probabilities, labels=labels, groups=groups, rows=rows)
     return {"metrics": metrics.all_metrics(probabilities, labels), "predictions": path.name}
 
 

@@ -15,11 +15,12 @@ from filelock import FileLock, Timeout
 
 from harness.config.load import LoadedStudy
 from harness.errors import HarnessError, Interrupted, StudyHeldError
+from harness.files import disk_errors
 from harness.report.page import write_report
-from harness.results.home import StudyFolder
+from harness.results.home import StudyFolder, home
 from harness.study import confirm, explore, export, memory
 from harness.study.environment import environment, resolve_devices
-from harness.study.prepare import prepare, update_shown, write_folder, write_study
+from harness.study.prepare import prepare, update_shown, write_folder
 from harness.study.session import Observer, Session
 from harness.study.signals import listening
 from harness.study.slots import SlotSearch
@@ -42,7 +43,7 @@ def run_study(loaded: LoadedStudy, observer: Observer) -> Outcome:
     Raises:
         HarnessError: with the exit code of its kind; `Interrupted` after a signal, with everything saved.
     """
-    with listening() as stop, _prompt():
+    with listening() as stop, _prompt(), disk_errors(home()):
         devices = resolve_devices(loaded.study.device, loaded.study.workers)
         prepared = prepare(loaded, devices, observer.working)
         with held(prepared.folder):
@@ -54,6 +55,7 @@ def run_study(loaded: LoadedStudy, observer: Observer) -> Outcome:
                     _send_missing(session)
                     return outcome
                 memory.check(prepared, devices, observer.message)
+                memory.check_disk(prepared)
                 _run(session)
                 return _outcome(session, already_finished=False)
             finally:
@@ -109,9 +111,9 @@ def _run(session: Session) -> None:
         state = "finished"
     except Interrupted:
         state = "interrupted"
-        session.requeue()
         raise
     finally:
+        session.requeue()  # nothing seems to run afterwards, neither here nor in MLflow
         search.finish()
         search.write_importances()
         session.append("session_ended", {"state": state, "seconds": time.monotonic() - session.started})
@@ -123,12 +125,10 @@ def _run(session: Session) -> None:
 
 def _open(session: Session) -> SlotSearch:
     """Write what is known before trial one, and bring both stores to what the log says."""
+    write_folder(session.prepared)  # a resumed study's too: whatever was lost or changed is as it was again
     if len(session.log) == 0:
-        write_folder(session.prepared)
         study = session.study.model_dump(mode="json", by_alias=True)
         session.append("study_created", {"study": study, "fingerprint": session.prepared.fingerprint})
-    else:
-        write_study(session.prepared)
     facts = environment(session.devices[0], session.prepared.context.threads, len(session.devices))
     session.append("session_started", {"environment": facts, "resumed": session.history.sessions > 0})
     session.requeue_orphans()

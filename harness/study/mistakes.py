@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from harness.files import whole
 from harness.report.scored import Side, sides
 from harness.report.tables import records
 from harness.study.session import Session
@@ -36,20 +37,19 @@ def write_mistakes(session: Session, conclusion: dict[str, Any]) -> None:
         return
     mean = side.probabilities.mean(axis=0, dtype=np.float64)[picked]
     labels, predicted, each = side.labels[picked], mean.argmax(axis=1), np.arange(picked.size)
-    temporary = path.with_name(f".{path.stem}.partial.npz")
-    np.savez_compressed(
-        temporary,
-        images=_small(session.prepared.context.images, side.rows[picked]),
-        labels=labels,
-        predicted=predicted,
-        probability=mean[each, predicted],
-        probability_true=mean[each, labels],
-        seeds_wrong=(side.probabilities[:, picked].argmax(axis=2) != labels).sum(axis=0),
-        rows=side.rows[picked],
-        seeds=len(side.seeds),
-        strategy=side.strategy,
-    )
-    temporary.replace(path)
+    with whole(path) as temporary:
+        np.savez_compressed(
+            temporary,
+            images=_small(session.prepared.context.images, side.rows[picked]),
+            labels=labels,
+            predicted=predicted,
+            probability=mean[each, predicted],
+            probability_true=mean[each, labels],
+            seeds_wrong=(side.probabilities[:, picked].argmax(axis=2) != labels).sum(axis=0),
+            rows=side.rows[picked],
+            seeds=len(side.seeds),
+            strategy=side.strategy,
+        )
 
 
 def surest_mistakes(side: Side) -> NDArray[np.int64]:

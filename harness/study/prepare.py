@@ -22,6 +22,7 @@ from harness.data.card import data_card
 from harness.data.dataset import Dataset, arrays, open_dataset
 from harness.data.views import image_keys
 from harness.errors import ConfigError, DataError
+from harness.files import whole, write_whole
 from harness.model import weights
 from harness.results.home import StudyFolder, home
 from harness.study.executors.base import WorkerContext
@@ -241,9 +242,9 @@ def write_folder(prepared: Prepared) -> None:
     names = np.array(dataset.classes, dtype=object)
     manifest["label"] = np.where(prepared.parts == "test", "", names[dataset.table["label"].to_numpy(np.int64)])
     test = pd.DataFrame({"row": prepared.test_rows, "label": dataset.table["label"].to_numpy()[prepared.test_rows]})
-    write_text(folder.manifest, manifest.to_csv(index_label="row"))
-    write_text(folder.test_labels, test.to_csv(index=False))
-    write_text(folder.data_card, json.dumps(card, indent=1, ensure_ascii=True))
+    write_whole(folder.manifest, manifest.to_csv(index_label="row"))
+    write_whole(folder.test_labels, test.to_csv(index=False))
+    write_whole(folder.data_card, json.dumps(card, indent=1, ensure_ascii=True))
     write_thumbnails(prepared)
     write_study(prepared)
 
@@ -255,17 +256,21 @@ def write_study(prepared: Prepared) -> None:
         "study": prepared.study.model_dump(mode="json", by_alias=True),
         "fingerprint": prepared.fingerprint,
     }
-    write_text(prepared.folder.study_json, json.dumps(document, indent=1, ensure_ascii=True))
+    write_whole(prepared.folder.study_json, json.dumps(document, indent=1, ensure_ascii=True))
 
 
 def update_shown(prepared: Prepared) -> None:
     """Take over what a finished study's page may show otherwise: description, report and tracking address."""
-    stored = json.loads(prepared.folder.study_json.read_text(encoding="utf-8"))
+    try:
+        stored = json.loads(prepared.folder.study_json.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # lost or damaged: it says what the file in studies/ says
+        write_study(prepared)
+        return
     now = prepared.study.model_dump(mode="json", by_alias=True)
     shown = {name: now[name] for name in ("description", "report", "tracking_uri")}
     if any(stored["study"][name] != value for name, value in shown.items()):
         stored["study"].update(shown)
-        write_text(prepared.folder.study_json, json.dumps(stored, indent=1, ensure_ascii=True))
+        write_whole(prepared.folder.study_json, json.dumps(stored, indent=1, ensure_ascii=True))
 
 
 def write_thumbnails(prepared: Prepared, per_class: int = 6) -> None:
@@ -280,16 +285,5 @@ def write_thumbnails(prepared: Prepared, per_class: int = 6) -> None:
     ).astype(np.int64)
     stored = np.ascontiguousarray(images[rows])
     small = (stored >> 8).astype(np.uint8) if stored.dtype == np.uint16 else stored
-    temporary = prepared.folder.thumbnails.with_name(".thumbnails.partial.npz")
-    np.savez_compressed(temporary, images=small, labels=prepared.context.labels[rows])
-    temporary.replace(prepared.folder.thumbnails)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write under a temporary name, sync, rename: a reader sees the whole file or the one before."""
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+    with whole(prepared.folder.thumbnails) as temporary:
+        np.savez_compressed(temporary, images=small, labels=prepared.context.labels[rows])

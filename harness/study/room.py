@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from harness.data.files import write_whole
+from harness.files import write_whole
 
 
 @contextmanager

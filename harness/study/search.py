@@ -137,11 +137,15 @@ class StrategySearch:
         """Tell a drawn configuration the value it is known to have; None: not known yet, or none."""
         self._study.tell(asked.trial, score, state=None if score is not None else TrialState.FAIL)
 
-    def should_prune(self, key: str, epoch: int, score: float) -> bool:
-        """Report an intermediate score; True where the trial is below the median of its strategy."""
+    def should_prune(self, key: str, epoch: int, score: float, *, may: bool = True) -> bool:
+        """Report an intermediate score; True where the trial is below the median of its strategy.
+
+        Args:
+            may: False notes the score of a trial that is never stopped; a look at the others costs more than that.
+        """
         trial = self._accepted[key]
         trial.report(score, epoch)
-        return bool(trial.should_prune())
+        return may and bool(trial.should_prune())
 
     def tell(self, key: str, record: TrialRecord) -> None:
         """Tell the end of a trial. One that diverged or ran out of memory counts as bad, not as missing."""

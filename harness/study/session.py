@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from harness.errors import ConfigError
-from harness.results.events import Event, EventLog
+from harness.errors import ConfigError, DiskFullError
+from harness.results.events import Event, EventLog, first_event
 from harness.results.records import EpochRecord, TrialRecord
 from harness.study import room
 from harness.study.executors import make_executor
-from harness.study.executors.base import Executor, Handler, Message, Task, TrainTask
+from harness.study.executors.base import Executor, Handler, Message, NoRoom, Task, TrainTask
 from harness.study.history import MAX_ATTEMPTS, History
 from harness.study.prepare import Prepared, differences
 from harness.study.signals import StopRequest
@@ -63,9 +63,9 @@ class Session:
 
     def _check_identity(self) -> None:
         """Refuse a study that is not the one that was started, before anything is written."""
-        if not self.folder.study_json.exists():
+        stored = self._stored_fingerprint()
+        if stored is None:
             return
-        stored = json.loads(self.folder.study_json.read_text(encoding="utf-8"))["fingerprint"]
         now = json.loads(json.dumps(self.prepared.fingerprint))
         if changed := differences(stored, now):
             raise ConfigError(
@@ -73,11 +73,17 @@ class Session:
                 "give the new ones a name of their own with AS=newname, or undo:", changed,
             )  # fmt: skip
 
+    def _stored_fingerprint(self) -> dict[str, Any] | None:
+        """What the study was started with: by its log, whose lines carry checksums."""
+        created = first_event(self.folder.events)
+        return None if created is None else created.data["fingerprint"]
+
     def append(self, kind: str, data: dict[str, Any], *, sync: bool = True) -> Event:
         """Write one event and take it in; Optuna and MLflow follow."""
         event = self.log.append(kind, data, sync=sync)
         self.history.apply(event)
-        self.tracker.wake()
+        if kind != "epoch":  # MLflow gets a trial's epochs with its end
+            self.tracker.wake()
         return event
 
     @contextmanager
@@ -112,6 +118,8 @@ class Session:
 
         def checked(message: Message) -> bool:
             self.stop.check()
+            if isinstance(message, NoRoom):
+                raise DiskFullError(message.reason)
             return handle(message)
 
         self._executor.poll(checked, POLL_SECONDS)

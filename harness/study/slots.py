@@ -6,13 +6,13 @@ import json
 
 from harness.config.space import space, tried
 from harness.config.trial import TrialConfig
+from harness.files import write_whole
 from harness.results.home import home
 from harness.results.records import TrialRecord
 from harness.study.budget import Budget
 from harness.study.executors.base import Died, EpochDone, Message, Trained
 from harness.study.history import MAX_REDRAWS, Slot
 from harness.study.optuna_store import OptunaMirror
-from harness.study.prepare import write_text
 from harness.study.search import StrategySearch, params_of
 from harness.study.session import Session
 from harness.study.splits import SEARCH_SPLIT
@@ -144,8 +144,9 @@ class SlotSearch:
         match message:
             case EpochDone(_, record):
                 self._session.note_epoch(job, record)
-                below = search.should_prune(_key(job), record.epoch, record.validation[self._study.objective])
-                return not (below and self._study.pruning and job.slot >= len(self._own(job.strategy)))
+                may = self._study.pruning and job.slot >= len(self._own(job.strategy))
+                score = record.validation[self._study.objective]
+                return not search.should_prune(_key(job), record.epoch, score, may=may)
             case Trained(_, trial):
                 self._session.finish(job, trial)
                 search.tell(_key(job), trial)
@@ -173,7 +174,7 @@ class SlotSearch:
         """Write what each parameter mattered, where a strategy has enough complete trials to say so."""
         found = {s: i for s, search in self._searches.items() if (i := search.importances()) is not None}
         if found:
-            write_text(self._session.folder.importance, json.dumps(found, indent=1))
+            write_whole(self._session.folder.importance, json.dumps(found, indent=1))
 
 
 def _key(job: TrialJob) -> str:

@@ -23,7 +23,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.data.files import disk_errors, write_whole
+from harness.files import disk_errors, write_whole
 
 OPEN_VIEWS = 100  # each holds two files open; systems allow a process 256 (macOS) or 1,024 (Linux)
 _DTYPES = {"float32": np.float32, "bfloat16": np.uint16, "float16": np.float16}

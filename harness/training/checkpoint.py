@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,11 +12,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from harness.config.trial import TrialConfig
 from harness.errors import ResourceError
+from harness.files import write_whole
 from harness.model.transfer import TransferModel
 
 
@@ -34,13 +36,14 @@ def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save_best(path: Path, tensors: Mapping[str, Tensor], classes: tuple[str, ...]) -> None:
-    """Write a trial's best tensors and the names of its classes under a temporary name and rename: a reader sees the
-    whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
+    """Write a trial's best tensors and the names of its classes; a reader sees the whole file or none.
+
+    Raises:
+        DiskFullError: it does not fit.
+    """
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, temporary, metadata={"classes": json.dumps(classes)})
-    temporary.replace(path)
+    # made in memory first: safetensors' own writer hides which error the disk gave
+    write_whole(path, save(contiguous, metadata={"classes": json.dumps(classes)}))
 
 
 def load_best(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -74,11 +77,14 @@ class Standing:
     average: dict[str, Any] | None
 
     def save(self, path: Path) -> None:
-        """Write it under a temporary name and rename."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.partial")
-        torch.save(vars(self), temporary)
-        temporary.replace(path)
+        """Write it, whole or not at all.
+
+        Raises:
+            DiskFullError: it does not fit.
+        """
+        made = io.BytesIO()
+        torch.save(vars(self), made)
+        write_whole(path, made.getvalue())
 
     @classmethod
     def load(cls, path: Path, identity: str) -> Standing | None:

@@ -6,6 +6,7 @@ and learns from the callback whether a trial goes on.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from harness.config.sheets import sheet
 from harness.config.trial import Shift
+from harness.errors import DiskFullError
 from harness.results.records import EpochRecord, TrialRecord
 from harness.training import precision
 from harness.training.inputs import TrialData, on_device
@@ -147,7 +149,15 @@ class Died:
     reason: str
 
 
-Message = EpochDone | Trained | Scored | Died
+@dataclass(frozen=True)
+class NoRoom:
+    """The disk is full: this task was not done, and another try would not do it either."""
+
+    task_id: str
+    reason: str
+
+
+Message = EpochDone | Trained | Scored | Died | NoRoom
 Handler = Callable[[Message], bool]  # the answer to EpochDone: True goes on, False prunes
 
 
@@ -166,6 +176,19 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Stop at once, also in mid-trial; nothing of ours runs when this returns."""
+
+
+def attempt(
+    task: Task, context: WorkerContext, device: torch.device, on_epoch: OnEpoch, sharing: Sharing
+) -> Trained | Scored | Died | NoRoom:
+    """As `do`, where an error is an answer too."""
+    try:
+        return do(task, context, device, on_epoch, sharing)
+    except DiskFullError as error:
+        return NoRoom(task.task_id, str(error))
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        return Died(task.task_id, f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})")
 
 
 def do(
