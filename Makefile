@@ -1,7 +1,7 @@
 # `make` prints what there is. Needs python3 and make alone; works from a path with a space in it.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help env study report compare ui list test test-all check bench bench-search calibrate pin clean
+.PHONY: help env study report compare ui list test test-all check bench bench-search calibrate torture pin clean
 
 # Variables reach the commands through the environment, never through the text of a shell line:
 # whatever stands in NAME='…' is a value, and no command.
@@ -29,6 +29,7 @@ help:
 	@echo "make check   ruff and mypy         make bench     time this against a plain loop"
 	@echo "make calibrate   count false verdicts where the truth is known"
 	@echo "make bench-search NAME=study DATA=images   pruning against one epoch each and the exhaustive run"
+	@echo "make torture  kill and disturb small studies at random moments, and see that nothing is lost"
 	@echo "make clean   remove caches of tools; studies, runs and reports stay"
 	@echo
 	@echo "NAME=study of studies/   AS=other name      DATA=your folder or CSV  WEIGHTS=bundled|imagenet|none|file"
@@ -81,6 +82,9 @@ bench: env
 
 calibrate: env
 	@$(PY) -m harness calibrate
+
+torture: env
+	@$(PY) -m harness torture
 
 bench-search: env
 	@$(PY) -m harness bench-search

@@ -175,6 +175,15 @@ def calibrate() -> None:
 
 
 @app.command()
+def torture() -> None:
+    """Kill, disturb and outlast small real studies and see that nothing is lost; takes its time."""
+    from harness.bench.torture.suite import run
+
+    if faults := run(_say):
+        raise HarnessError(f"{len(faults)} promises were broken")
+
+
+@app.command()
 def backbones(
     as_json: Annotated[bool, typer.Option("--json", help="Everything that is known, for machines.")] = False,
 ) -> None:
