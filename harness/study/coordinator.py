@@ -19,7 +19,7 @@ from harness.report.page import write_report
 from harness.results.home import StudyFolder
 from harness.study import confirm, explore, export, memory
 from harness.study.environment import environment, resolve_devices
-from harness.study.prepare import prepare, update_shown, write_folder, write_study
+from harness.study.prepare import prepare, stored, update_shown, write_folder, write_study
 from harness.study.session import Observer, Session
 from harness.study.signals import listening
 from harness.study.slots import SlotSearch
@@ -125,8 +125,7 @@ def _open(session: Session) -> SlotSearch:
     """Write what is known before trial one, and bring both stores to what the log says."""
     if len(session.log) == 0:
         write_folder(session.prepared)
-        study = session.study.model_dump(mode="json", by_alias=True)
-        session.append("study_created", {"study": study, "fingerprint": session.prepared.fingerprint})
+        session.append("study_created", {"study": stored(session.study), "fingerprint": session.prepared.fingerprint})
     else:
         write_study(session.prepared)
     facts = environment(session.devices[0], session.prepared.context.threads, len(session.devices))
