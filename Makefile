@@ -5,11 +5,13 @@ SHELL := /bin/sh
 
 # Variables reach the commands through the environment, never through the text of a shell line:
 # whatever stands in NAME='…' is a value, and no command.
-VARIABLES := NAME NAMES AS DATA WEIGHTS TRIALS EPOCHS WORKERS DEVICE PORT
+VARIABLES := NAME NAMES AS DATA WEIGHTS TRIALS EPOCHS WORKERS DEVICE PORT HOST EXPOSED
 GIVEN_NAME := $(if $(filter command,$(origin NAME)),$(value NAME))
 HARNESS_NAME := $(if $(GIVEN_NAME),$(value GIVEN_NAME),microscopy)
 # Only what the user gave: make itself has an AS (the assembler).
-$(foreach v,$(filter-out NAME,$(VARIABLES)),$(if $(filter command environment,$(origin $(v))),$(eval HARNESS_$(v) = $$(value $(v)))$(eval export HARNESS_$(v))))
+$(foreach v,$(filter-out NAME HOST EXPOSED,$(VARIABLES)),$(if $(filter command environment,$(origin $(v))),$(eval HARNESS_$(v) = $$(value $(v)))$(eval export HARNESS_$(v))))
+# Some shells put the machine's name into HOST: only what stands on the command line is meant for us.
+$(foreach v,HOST EXPOSED,$(if $(filter command,$(origin $(v))),$(eval HARNESS_$(v) = $$(value $(v)))$(eval export HARNESS_$(v))))
 export HARNESS_NAME
 unexport $(VARIABLES) MAKEFLAGS MAKEOVERRIDES MFLAGS
 export HARNESS_COMMAND := make study

@@ -7,24 +7,25 @@ import os
 import shlex
 import shutil
 import sys
+import traceback
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from harness.config.trial import DEPTH_MAX, NAME_RULE, STAGES
 from harness.errors import ConfigError, HarnessError
 from harness.results.home import StudyFolder, home
+from harness.terminal import Terminal, take_warnings
 
 app = typer.Typer(
     name="harness", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="Is a new head on frozen features enough, or is fine-tuning worth its cost?",
 )  # fmt: skip
-out = Console(soft_wrap=True)
-err = Console(stderr=True, soft_wrap=True)
+out = Terminal()
+err = Terminal(stderr=True)
 
 Name = Annotated[
     str, typer.Argument(envvar="HARNESS_NAME", help="The study's name: studies/NAME.yaml, or one of `harness list`.")
@@ -101,14 +102,17 @@ def compare(
 def ui(
     name: Annotated[str | None, typer.Argument(envvar="HARNESS_NAME", help="Open on this study's runs.")] = None,
     port: Annotated[int, typer.Option(envvar="HARNESS_PORT", min=1, max=65535)] = 5000,
+    host: Annotated[str, typer.Option(envvar="HARNESS_HOST", help="Another address; needs --exposed.")] = "127.0.0.1",
+    exposed: Annotated[bool, typer.Option(envvar="HARNESS_EXPOSED", help="Whoever reaches it may change all.")] = False,
 ) -> None:
     """Serve the MLflow UI on 127.0.0.1; Ctrl-C ends it."""
-    from harness.tracking.store import tracking_address
+    from harness.tracking.store import address_of, tracking_address
     from harness.tracking.ui import serve
 
     folder = _existing(name) if name else None
-    address = tracking_address(folder.tracking_uri() if folder else None)
-    raise typer.Exit(serve(folder.name if folder else None, port=port, address=address))
+    address = address_of(folder) if folder else tracking_address()
+    shown = folder.name if folder else None
+    raise typer.Exit(serve(shown, port=port, address=address, host=host or "127.0.0.1", exposed=exposed, say=_say))
 
 
 @app.command("list")
@@ -323,9 +327,10 @@ def keys() -> None:
 
 
 def _existing(name: str) -> StudyFolder:
-
+    if not NAME_RULE.fullmatch(name):  # before a home is made for it
+        raise ConfigError(f"there is no study {name!r}: a study's name has letters, digits, '.', '_' and '-'")
     known = sorted(path.parent.name for path in home().glob("*/study.json"))
-    if not NAME_RULE.fullmatch(name) or name not in known:
+    if name not in known:
         raise ConfigError(f"there is no study {name!r} here; there are: {', '.join(known) or 'none yet'}")
     return StudyFolder(name)
 
@@ -364,18 +369,20 @@ def _say(text: str) -> None:
 
 def main() -> None:
     """Run a command; every error of ours is one short text on stderr and its exit code."""
+    take_warnings(err)
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
     try:
         app()
     except HarnessError as error:
-        if debug:
-            raise
-        err.print(f"harness: {error}", markup=False, highlight=False)
+        err.print(traceback.format_exc().rstrip() if debug else f"harness: {error}")
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+    except Exception:  # printed here, not by Python: a file's name in it must not steer the terminal
+        err.print(traceback.format_exc().rstrip())
+        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import re
 
 import pandas as pd
 
-_FORMULA = re.compile(r"^[=+\-@\t\r]")
+_FORMULA = re.compile(r"^[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")  # full-width forms too, as Excel may read them
 _NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
 
 
@@ -21,7 +21,7 @@ def csv_text(table: pd.DataFrame) -> str:
 
 
 def quoted(value: object) -> object:
-    """A text that begins with = + - @ (or a tab or return), and is no plain number, behind an apostrophe."""
+    """A text that begins with = + - @ (or a tab or line break), and is no plain number, behind an apostrophe."""
     if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.match(value):
         return f"'{value}"
     return value

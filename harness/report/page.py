@@ -78,6 +78,6 @@ def _clean(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(
         **{
             name: table[name].map(lambda text: wording.clean(text) if isinstance(text, str) else text)
-            for name in ("reason", "warnings")
+            for name in ("reason", "warnings", "device", "precision", "cache_reason")
         }
     )

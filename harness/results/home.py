@@ -85,7 +85,7 @@ class StudyFolder:
         return self.path / "importance.json"
 
     def tracking_uri(self) -> str | None:
-        """Where the study's file says its MLflow runs go; None where it says nothing."""
+        """Where the study's file says its MLflow runs go, without a password; None where it says nothing."""
         uri = json.loads(self.study_json.read_text(encoding="utf-8"))["study"].get("tracking_uri")
         return str(uri) if uri else None
 

@@ -20,7 +20,7 @@ from harness.report.page import write_report
 from harness.results.home import StudyFolder, home
 from harness.study import confirm, explore, export, memory
 from harness.study.environment import environment, resolve_devices
-from harness.study.prepare import prepare, update_shown, write_folder
+from harness.study.prepare import prepare, stored, update_shown, write_folder
 from harness.study.session import Observer, Session
 from harness.study.signals import listening
 from harness.study.slots import SlotSearch
@@ -127,8 +127,7 @@ def _open(session: Session) -> SlotSearch:
     """Write what is known before trial one, and bring both stores to what the log says."""
     write_folder(session.prepared)  # a resumed study's too: whatever was lost or changed is as it was again
     if len(session.log) == 0:
-        study = session.study.model_dump(mode="json", by_alias=True)
-        session.append("study_created", {"study": study, "fingerprint": session.prepared.fingerprint})
+        session.append("study_created", {"study": stored(session.study), "fingerprint": session.prepared.fingerprint})
     facts = environment(session.devices[0], session.prepared.context.threads, len(session.devices))
     session.append("session_started", {"environment": facts, "resumed": session.history.sessions > 0})
     session.requeue_orphans()

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.config.load import LoadedStudy
+from harness.config.secrets import masked
 from harness.config.sheets import sheet
 from harness.config.space import space
 from harness.config.study import StudyConfig
@@ -24,6 +25,7 @@ from harness.data.views import image_keys
 from harness.errors import ConfigError, DataError
 from harness.files import whole, write_whole
 from harness.model import weights
+from harness.report.files import csv_text
 from harness.results.home import StudyFolder, home
 from harness.study.executors.base import WorkerContext
 from harness.study.plan import Sizes, default_budget, make_plan
@@ -238,22 +240,33 @@ def write_folder(prepared: Prepared) -> None:
     folder, dataset, study = prepared.folder, prepared.dataset, prepared.study
     folder.path.mkdir(parents=True, exist_ok=True)
     card = data_card(dataset, study.data, prepared.parts, max(prepared.context.images))
-    manifest = dataset.table.assign(split=prepared.parts)
+    manifest = dataset.table.assign(split=prepared.parts).rename_axis("row").reset_index()
     names = np.array(dataset.classes, dtype=object)
     manifest["label"] = np.where(prepared.parts == "test", "", names[dataset.table["label"].to_numpy(np.int64)])
     test = pd.DataFrame({"row": prepared.test_rows, "label": dataset.table["label"].to_numpy()[prepared.test_rows]})
-    write_whole(folder.manifest, manifest.to_csv(index_label="row"))
+    # The manifest is for people and MLflow, and may stand quoted: the program finds an image by its row's number. The
+    # test labels, which it reads back, are numbers alone.
+    write_whole(folder.manifest, csv_text(manifest))
     write_whole(folder.test_labels, test.to_csv(index=False))
     write_whole(folder.data_card, json.dumps(card, indent=1, ensure_ascii=True))
     write_thumbnails(prepared)
     write_study(prepared)
 
 
+def stored(study: StudyConfig) -> dict[str, Any]:
+    """The study as it is written to disk, log and MLflow: all but a password in its tracking address.
+
+    Who needs the address again asks `tracking.store.address_of`, which finds the password or says where to give it.
+    """
+    values = study.model_dump(mode="json", by_alias=True)
+    return values | {"tracking_uri": masked(study.tracking_uri) if study.tracking_uri else None}
+
+
 def write_study(prepared: Prepared) -> None:
     """Write the resolved study; again where a field that may change has changed."""
     document = {
         "name": prepared.name,
-        "study": prepared.study.model_dump(mode="json", by_alias=True),
+        "study": stored(prepared.study),
         "fingerprint": prepared.fingerprint,
     }
     write_whole(prepared.folder.study_json, json.dumps(document, indent=1, ensure_ascii=True))
@@ -262,15 +275,15 @@ def write_study(prepared: Prepared) -> None:
 def update_shown(prepared: Prepared) -> None:
     """Take over what a finished study's page may show otherwise: description, report and tracking address."""
     try:
-        stored = json.loads(prepared.folder.study_json.read_text(encoding="utf-8"))
+        before = json.loads(prepared.folder.study_json.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # lost or damaged: it says what the file in studies/ says
         write_study(prepared)
         return
-    now = prepared.study.model_dump(mode="json", by_alias=True)
+    now = stored(prepared.study)
     shown = {name: now[name] for name in ("description", "report", "tracking_uri")}
-    if any(stored["study"][name] != value for name, value in shown.items()):
-        stored["study"].update(shown)
-        write_whole(prepared.folder.study_json, json.dumps(stored, indent=1, ensure_ascii=True))
+    if any(before["study"][name] != value for name, value in shown.items()):
+        before["study"].update(shown)
+        write_whole(prepared.folder.study_json, json.dumps(before, indent=1, ensure_ascii=True))
 
 
 def write_thumbnails(prepared: Prepared, per_class: int = 6) -> None:
@@ -283,7 +296,7 @@ def write_thumbnails(prepared: Prepared, per_class: int = 6) -> None:
     rows = np.concatenate(
         [rng.permutation(train[labels == label])[:per_class] for label in range(len(prepared.context.classes))]
     ).astype(np.int64)
-    stored = np.ascontiguousarray(images[rows])
-    small = (stored >> 8).astype(np.uint8) if stored.dtype == np.uint16 else stored
+    picked = np.ascontiguousarray(images[rows])
+    small = (picked >> 8).astype(np.uint8) if picked.dtype == np.uint16 else picked
     with whole(prepared.folder.thumbnails) as temporary:
         np.savez_compressed(temporary, images=small, labels=prepared.context.labels[rows])

@@ -15,7 +15,7 @@ from harness.study.coordinator import held
 from harness.study.history import History
 from harness.study.optuna_store import open_storage
 from harness.tracking.mlflow_store import delete_experiment
-from harness.tracking.store import tracking_address
+from harness.tracking.store import address_of
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,15 @@ def remove_study(folder: StudyFolder) -> None:
 
     Raises:
         StudyHeldError: it is running.
+        ConfigError: MLflow's address lacks the password, which was not stored; nothing is taken away then.
     """
     with held(folder):
+        address = address_of(folder)  # before anything is gone: its password may be missing
         storage = open_storage(home() / "optuna.db")
         for name in optuna.get_all_study_names(storage):
             if name.rpartition("/")[0] == folder.name:
                 optuna.delete_study(study_name=name, storage=storage)
-        delete_experiment(folder.name, tracking_address(folder.tracking_uri()))
+        delete_experiment(folder.name, address)
         shutil.rmtree(folder.path)
         shutil.rmtree(folder.report, ignore_errors=True)
 

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from harness.config.secrets import masked
 from harness.errors import HarnessError
 from harness.results.events import EventLog
 from harness.results.records import TrialRecord
 from harness.study.prepare import Prepared
 from harness.tracking.mlflow_bridge import MlflowBridge
-from harness.tracking.store import masked, tracking_address
+from harness.tracking.store import tracking_address
 
 RETRY_SECONDS = 15.0
 
@@ -89,5 +90,5 @@ class Tracker:
 
 
 def _said(error: Exception) -> str:
-    """Our own errors are sentences; any other is named with its kind."""
-    return str(error).rstrip(".") if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
+    """Our own errors are sentences; any other is named with its kind, and may quote an address."""
+    return str(error).rstrip(".") if isinstance(error, HarnessError) else masked(f"{type(error).__name__}: {error}")

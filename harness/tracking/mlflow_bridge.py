@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.config.secrets import masked
 from harness.results.events import Event
 from harness.results.home import StudyFolder, home
 from harness.tracking import projection as shown
@@ -29,7 +30,6 @@ from harness.tracking.store import (
     TrackingUnavailable,
     answers,
     is_remote,
-    masked,
 )
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 METRICS_A_BATCH = 800  # MLflow takes 1,000 metrics, parameters and tags together
 PARAMS_A_BATCH = 100
+DATASET_NAME_LIMIT = 500  # characters
 REST_AFTER_FAILURE = 20.0  # times what the failure took: a server that hangs costs under 5 % of the study
 
 
@@ -308,7 +309,7 @@ class MlflowBridge:
         content = self.folder.manifest.read_bytes()
         table = pd.read_csv(io.BytesIO(content), keep_default_na=False, dtype=str)
         digest = hashlib.sha256(content).hexdigest()[:16]
-        name = str(self._data_card().get("name") or self.study)
+        name = shown.shortened(str(self._data_card().get("name") or self.study), DATASET_NAME_LIMIT)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # MLflow registers its local source twice, and says so
             # the file's name alone: a path of this machine would mean nothing to another reader

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
+from harness.config.secrets import masked
 from harness.results.home import home
 from harness.tracking.store import (
     TrackingUnavailable,
     answers,
     is_remote,
-    masked,
     prepare_environment,
     sqlite_address,
     sqlite_path,

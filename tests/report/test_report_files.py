@@ -11,7 +11,9 @@ from harness.files import write_whole
 from harness.report.files import csv_text, quoted
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "-", "--1"])
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "-", "--1", "\n=1", "\uff1d1+1"]
+)
 def test_a_formula_gets_an_apostrophe(text: str) -> None:
     assert quoted(text) == f"'{text}"
 
