@@ -51,7 +51,8 @@ def torture(place: Place, seed: int, wanted: dict[str, Any], tally: Tally, most:
         most: blows after which the study is left in peace.
     """
     rng = np.random.default_rng(seed)
-    dealt, known = 0, {}
+    dealt = 0
+    known: dict[str, Any] = {}
     for session in range(10 * most):
         process = place.start()
         tally.sessions += 1
