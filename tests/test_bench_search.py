@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from harness.bench.pruning import Curve, exhaustive, median, one_epoch, replay
+from harness.bench.pruning import Curve, exhaustive, halving, median, one_epoch, percentile, replay
 
 EPOCHS = 8
 
@@ -41,6 +41,12 @@ def test_the_median_is_each_strategy_s_own() -> None:
     curves = [curve(0, 0.2) for _ in range(20)] + [curve(1, 0.9) for _ in range(20)]
     order = [index for pair in zip(range(20), range(20, 40), strict=True) for index in pair]
     assert median(curves, order, EPOCHS).epochs == 40 * EPOCHS
+
+
+def test_harder_ways_train_less_than_the_median() -> None:
+    curves, order = pool(np.linspace(0.2, 0.9, 30).tolist()), np.random.default_rng(0).permutation(30).tolist()
+    shares = [way(curves, order, EPOCHS).epochs for way in (exhaustive, median, percentile, halving)]
+    assert shares[0] > shares[1] > max(shares[2:])
 
 
 def test_one_epoch_takes_a_quick_starter_for_the_winner() -> None:
