@@ -67,14 +67,16 @@ class Notes:
         if moving.average is not None and standing.average is not None:
             moving.average.load_state_dict(standing.average)
         moving.best = standing.best_tensors
-        outcome.clock.earlier = standing.seconds
+        outcome.clock.take_up(standing.seconds)
         outcome.warnings |= dict.fromkeys(standing.warnings)
         return [EpochRecord.from_json(values) for values in standing.epochs]
 
 
-def identity_of(job: TrialJob, data: TrialData, weights_name: str, objective: str, device: torch.device) -> str:
+def identity_of(
+    job: TrialJob, data: TrialData, weights_name: str, objective: str, device: torch.device, micro_batch: int | None
+) -> str:
     """Of a trial: everything that its next epoch depends on."""
     rows = [hashlib.sha256(part.tobytes()).hexdigest() for part in (data.train, data.validation, data.keys)]
     return checkpoint_files.identity(
-        job.trial_id, job.config.key(), job.seed, job.split, weights_name, objective, device.type, *rows
+        job.trial_id, job.config.key(), job.seed, job.split, weights_name, objective, device.type, micro_batch, *rows
     )

@@ -15,6 +15,7 @@ from harness.results import metrics
 from harness.results.records import EpochRecord, State, TrialRecord
 from harness.training.clock import Clock
 from harness.training.job import TrialJob
+from harness.training.memory_ladder import Climb
 from harness.training.precision import EXACT
 
 
@@ -23,16 +24,17 @@ class Outcome:
 
     Args:
         objective: the metric by which one epoch is better than another.
+        climb: what was done before this try, because earlier ones ran out of memory.
     """
 
-    def __init__(self, job: TrialJob, objective: str, device: torch.device) -> None:
-        self.clock = Clock()
+    def __init__(self, job: TrialJob, objective: str, device: torch.device, climb: Climb) -> None:
+        self.clock = Clock(lost=climb.seconds)
         self.epochs: list[EpochRecord] = []
         self.best: EpochRecord | None = None
         self.choice = EXACT
         self.cache_reasons: dict[str, None] = {}
         self.warnings: dict[str, None] = {}
-        self._job, self._objective, self._device = job, objective, device
+        self._job, self._objective, self._device, self._climb = job, objective, device, climb
         self._trainable = self._total = self._batchnorm_layers = 0
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
         if device.type == "cuda":
@@ -69,6 +71,7 @@ class Outcome:
     def to_record(self, state: State, reason: str | None, checkpoint: Path | None) -> TrialRecord:
         """The record of a trial that ends now; `checkpoint` is where a complete one has left its tensors."""
         job, device, clock = self._job, self._device, self.clock
+        climbed = self._climb.words(job.config.batch_size)
         best = self.best if state in ("complete", "pruned") else None
         return TrialRecord(
             trial_id=job.trial_id, kind=job.kind, strategy=job.strategy, slot=job.slot, config=job.config,
@@ -77,12 +80,13 @@ class Outcome:
             score=best.validation[self._objective] if best else None,
             seconds_alone=clock.alone(), seconds_spent=clock.spent(), shared_seconds=clock.shared,
             cache_reason="; ".join(self.cache_reasons) or None, precision=str(self.choice),
-            contract_seconds=clock.checked,
+            micro_batch=self._climb.micro_batch, contract_seconds=clock.checked,
             trainable_parameters=self._trainable, total_parameters=self._total,
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             started_at=self._started_at, attempt=job.attempt,
             device_memory_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
-            batchnorm_layers=self._batchnorm_layers, warnings=tuple(self.warnings),
+            batchnorm_layers=self._batchnorm_layers,
+            warnings=((climbed,) if climbed else ()) + tuple(self.warnings),
             checkpoint=checkpoint.name if checkpoint and state == "complete" else None,
         )  # fmt: skip
 

@@ -29,6 +29,10 @@ class Source:
     def enter(self, epoch: int) -> None:
         """Choose for the phase that this epoch opens."""
         course = self._course
+        if course.micro_batch is not None:
+            parts = f"trains in micro-batches of {course.micro_batch}; activations are shared in one batch shape"
+            self._reasons[parts] = None
+            return
         with self._clock.sharing():
             feed, reason = self._sharing.feed(
                 course.config, epoch, course.seed, self._split, course.data, self._starting, self._clock, self._device,

@@ -16,13 +16,15 @@ from harness.model.freezing import names_any_epoch
 from harness.model.transfer import TransferModel
 from harness.results.records import EpochRecord, State, TrialRecord
 from harness.training import checkpoint as checkpoint_files
-from harness.training import contract, loop
+from harness.training import contract, loop, memory_ladder
 from harness.training.average import Average
 from harness.training.feed import Normalise
 from harness.training.inputs import TrialData
 from harness.training.job import OnEpoch as OnEpoch  # whoever calls run_trial needs both
 from harness.training.job import TrialJob as TrialJob
 from harness.training.loss import Loss
+from harness.training.memory_ladder import GROUND, Climb
+from harness.training.micro_batches import differences
 from harness.training.notes import Moving, Notes, identity_of
 from harness.training.optimizers import make_optimizer
 from harness.training.outcome import Outcome, epoch_record
@@ -45,8 +47,12 @@ def run_trial(
     resume: Path | None = None,
     resume_every: float = RESUME_EVERY,
     sharing: Sharing | None = None,
+    climb: Climb = GROUND,
 ) -> TrialRecord:
     """Train one configuration and say what happened; a failure is a state of the record, never a score.
+
+    Where memory runs out it ends as `out_of_memory`; trying again is the caller's
+    (`harness.study.executors.doing`, by the rungs of `harness.training.memory_ladder`).
 
     Args:
         on_epoch: told every epoch as it ends; its False ends the trial as pruned. A resumed trial tells its earlier
@@ -55,17 +61,19 @@ def run_trial(
         weights_name: `bundled`, `imagenet`, `none` or a path; `from_scratch` takes `none` whatever it says.
         checkpoint: where the tensors of the best epoch go (safetensors, what differs from the weights);
             None keeps nothing.
-        resume: where the trial notes how far it is, and goes on from if it was killed; removed when it ends.
+        resume: where the trial notes how far it is, and goes on from if it was killed; removed when it ends, unless
+            memory ran out.
         resume_every: seconds between two such notes; each is made when an epoch ends.
         sharing: what this process shares between trials; no bit of a record depends on it but times and
             `cache_reason`. None shares nothing.
+        climb: what earlier tries at this trial led to; with micro-batches in it a step takes its batch in parts.
     """
     sharing = sharing or Sharing()
     weights_name = weights_of(job.strategy, weights_name)
-    outcome = Outcome(job, objective, device)
-    identity = partial(identity_of, job, data, weights_name, objective, device)
+    outcome = Outcome(job, objective, device, climb)
+    identity = partial(identity_of, job, data, weights_name, objective, device, climb.micro_batch)
     notes = Notes(resume, resume_every, identity)
-    run = _Run(job, data, on_epoch, weights_name, device, checkpoint, notes, sharing, outcome)
+    run = _Run(job, data, on_epoch, weights_name, device, checkpoint, notes, sharing, climb.micro_batch, outcome)
     state: State
     reason: str | None
     try:
@@ -75,9 +83,11 @@ def run_trial(
     except ContractError as error:
         state, reason = "failed", f"training contract: {error}"
         sharing.forget()
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        state, reason = "out_of_memory", str(error).splitlines()[0] if str(error) else "host memory"
-    if resume is not None:
+    except Exception as error:
+        if not memory_ladder.ran_out(error):
+            raise
+        state, reason = "out_of_memory", memory_ladder.reason(error)
+    if resume is not None and state != "out_of_memory":
         resume.unlink(missing_ok=True)
     return outcome.to_record(state, reason, checkpoint)
 
@@ -94,6 +104,7 @@ class _Run:
     checkpoint: Path | None
     notes: Notes
     sharing: Sharing
+    micro_batch: int | None
     outcome: Outcome
 
     def train(self) -> tuple[State, str | None]:
@@ -106,7 +117,7 @@ class _Run:
         moving = Moving(model, optimizer, average, tensors)
         normalise = Normalise(model.mean, model.std, self.device)
         loss = Loss(config, data.labels[data.train], data.num_classes, self.device)
-        course = loop.Course(data, config, job.seed, loss, self.device)
+        course = loop.Course(data, config, job.seed, loss, self.device, self.micro_batch)
         source = Source(
             self.sharing, course, job.split, starting, normalise, self.outcome.choice, self.device, clock,
             self.outcome.cache_reasons,
@@ -129,7 +140,7 @@ class _Run:
                 after_step=average.update if average else lambda: None,
             )  # fmt: skip
             with average.swapped_in() if average else nullcontext():
-                probabilities = loop.predict(model, partial(feed.evaluate, model), data.validation, config.batch_size)
+                probabilities = loop.predict(model, partial(feed.evaluate, model), data.validation, course.at_once)
                 labels = data.labels[data.validation]
                 record = epoch_record(epoch, train_loss, probabilities, labels, optimizer, clock.used() - before)
                 if self.outcome.add(record):
@@ -149,14 +160,12 @@ class _Run:
         """The model before its first step."""
         config, clock = self.job.config, self.outcome.clock
         model, starting, at_hand = self.sharing.models.take(
-            config, self.job.seed, self.data, self.weights_name, self.device
+            config, self.job.seed, self.data, self.weights_name, self.device, self.micro_batch
         )
         clock.set_up = starting.seconds if at_hand else 0.0
         with clock.sharing():
-            side = self.data.images.shape[1]
-            choice = self.outcome.choice = self.sharing.chooser.choose(
-                starting.model, side, config.batch_size, self.device
-            )
+            side, at_once = self.data.images.shape[1], self.micro_batch or config.batch_size
+            choice = self.outcome.choice = self.sharing.chooser.choose(starting.model, side, at_once, self.device)
         if choice.forward.channels_last or choice.training.channels_last:
             model.to(memory_format=torch.channels_last)
         return model, starting
@@ -179,6 +188,9 @@ class _Run:
         self, model: TransferModel, optimizer: torch.optim.Optimizer, starting: Starting, epoch: int
     ) -> contract.Phase:
         names, movable = enter_phase(model, self.job.config, epoch)
+        if self.micro_batch is not None:
+            for why in differences(model.train()):
+                self.outcome.warn(f"in micro-batches {why}: the numbers are not those of a batch in one piece")
         with self.outcome.clock.checking():
             return contract.Phase(model, optimizer, names, movable, starting.known)
 
