@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from harness.study.executors.base import EpochDone, Handler, Task, WorkerContext, do, settle
+from harness.study.executors.base import EpochDone, FreshWorker, Handler, Task, WorkerContext
+from harness.study.executors.doing import do, settle
 
 
 class InlineExecutor:
@@ -26,9 +27,11 @@ class InlineExecutor:
         if self._task is None:
             return
         task, self._task = self._task, None
-        handle(do(
+        done = do(
             task, self._context, self._device, lambda epoch: handle(EpochDone(task.task_id, epoch)), self._sharing
-        ))  # fmt: skip
+        )  # fmt: skip
+        assert not isinstance(done, FreshWorker)  # this process is the coordinator's: nobody can replace it
+        handle(done)
 
     def close(self) -> None:
         self._task = None

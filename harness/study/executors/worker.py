@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 
-from harness.study.executors.base import Died, EpochDone, Task, WorkerContext, do, settle
+from harness.study.executors.base import Died, EpochDone, Task, WorkerContext
+from harness.study.executors.doing import do, settle
 
 
 def main(pipe: Connection, context: WorkerContext, device_name: str) -> None:
@@ -38,7 +39,7 @@ def main(pipe: Connection, context: WorkerContext, device_name: str) -> None:
             return bool(inbox.get())
 
         try:
-            pipe.send(do(task, context, device, on_epoch, sharing))
+            pipe.send(do(task, context, device, on_epoch, sharing, replaceable=True))
         except Exception as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{Path(last.filename).name}:{last.lineno}"
