@@ -21,6 +21,7 @@ TRIAL_COLUMNS = [
     *(
         "device_memory_bytes",
         "precision",
+        "micro_batch",
         "seconds_spent",
         "cache_reason",
         "contract_seconds",
@@ -75,7 +76,8 @@ def trials(found: Iterable[TrialRecord]) -> pd.DataFrame:
         row |= {name: getattr(record, name) for name in TRIAL_COLUMNS if name not in row and hasattr(record, name)}
         row |= {"epochs_done": len(record.epochs), "warnings": "; ".join(record.warnings)}
         rows.append(row)
-    return _frame(rows, TRIAL_COLUMNS, numbers=("score", "best_epoch", "backbone_lr", "device_memory_bytes"))
+    numbers = ("score", "best_epoch", "backbone_lr", "device_memory_bytes", "micro_batch")
+    return _frame(rows, TRIAL_COLUMNS, numbers=numbers)
 
 
 def epochs(found: Iterable[TrialRecord]) -> pd.DataFrame:

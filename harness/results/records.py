@@ -37,7 +37,8 @@ class TrialRecord:
     `score` is the objective on validation at `best_epoch`, the epoch chosen on validation; both are None
     where no epoch was completed or the trial diverged. `seconds_alone` is what the trial costs by itself
     on this machine: set-up, recalibration, training and evaluation; waiting is not counted, and work that was shared
-    with other trials counts as if this one had done what it used of it. `seconds_spent` is what it really took.
+    with other trials counts as if this one had done what it used of it. `seconds_spent` is what it really took, with
+    the tries that ran out of memory.
     """
 
     trial_id: str  # "<strategy>/<slot>", or "<kind>/<strategy>/<config key>/<seed index>"; data_size: "...@<fraction>"
@@ -62,6 +63,7 @@ class TrialRecord:
     shared_seconds: float = 0.0  # of seconds_spent, what went into work that others share
     cache_reason: str | None = None  # why frozen work was not shared, or not all of it; None: it was, in every epoch
     precision: str = "float32"  # arithmetic of training and forward passes
+    micro_batch: int | None = None  # images in one pass where memory did not hold a batch; None: it did
     contract_seconds: float = 0.0  # of seconds_alone, what checking the freezing took
     batchnorm_layers: int = 0
     warnings: tuple[str, ...] = ()

@@ -70,8 +70,8 @@ def reckon(prepared: Prepared, devices: list[str]) -> Memory:
 def check(prepared: Prepared, devices: list[str], say: Callable[[str], None]) -> None:
     """Refuse what cannot fit into the machine's memory; say what cannot fit into a GPU's.
 
-    A trial that runs out of a GPU's memory ends as `out_of_memory`, and the study goes on. One that runs out of the
-    machine's is killed by the system, perhaps with everything else.
+    A trial that runs out of a GPU's memory is tried again in smaller pieces (`harness.training.memory_ladder`). One
+    that runs out of the machine's is killed by the system, perhaps with everything else.
 
     Raises:
         ResourceError: with what is needed, what is free and the ways out.
@@ -85,7 +85,7 @@ def check(prepared: Prepared, devices: list[str], say: Callable[[str], None]) ->
         f"{_gb(found.step)}), but {_gb(found.free)} are free"
     )
     if devices[0].startswith("cuda"):
-        say(f"{text}; the largest trials will end as out of memory.")
+        say(f"{text}; the largest trials will train in micro-batches, or will end as out of memory.")
         return
     raise ResourceError(
         f"{text}; lower batch_size, image_size, unfreeze_depth or workers, or leave {found.step_of} out."

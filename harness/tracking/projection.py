@@ -204,6 +204,7 @@ def outcome_tags(record: TrialRecord) -> dict[str, str]:
         "device": record.device,
         "cache_reason": record.cache_reason,
         "precision": record.precision,
+        "micro_batch": record.micro_batch,
         "warnings": "\n".join(record.warnings) or None,
     }
     return texts(values, TAG_LIMIT)

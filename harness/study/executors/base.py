@@ -6,7 +6,6 @@ and learns from the callback whether a trial goes on.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,14 +18,12 @@ from numpy.typing import NDArray
 
 from harness.config.sheets import sheet
 from harness.config.trial import Shift
-from harness.errors import DiskFullError
 from harness.results.records import EpochRecord, TrialRecord
-from harness.training import precision
 from harness.training.inputs import TrialData, on_device
-from harness.training.loop import predict_images
+from harness.training.memory_ladder import GROUND, Climb
 from harness.training.precision import Chooser, Precision
 from harness.training.sharing import Plan, Sharing
-from harness.training.trial import OnEpoch, TrialJob, restore, run_trial
+from harness.training.trial import TrialJob
 
 
 @dataclass(frozen=True)
@@ -72,6 +69,10 @@ class WorkerContext:
     def _moved(self) -> dict[tuple[int, torch.device], torch.Tensor | None]:
         return {}
 
+    def release(self) -> None:
+        """Give back what a device holds of the images; `data` moves them there again if asked to."""
+        self._moved.clear()
+
     def _arrays(self, size: int) -> NDArray[np.uint8]:
         if size not in self._open:
             self._open[size] = np.load(self.images[size], mmap_mode="r")
@@ -97,6 +98,7 @@ class ScoreTask:
     job: TrialJob
     rows: NDArray[np.int64]
     shift: Shift | None = None
+    climb: Climb = GROUND
 
     @property
     def task_id(self) -> str:
@@ -105,9 +107,10 @@ class ScoreTask:
 
 @dataclass(frozen=True)
 class TrainTask:
-    """Train one trial."""
+    """Train one trial; `climb` tells of earlier tries, where memory ran out."""
 
     job: TrialJob
+    climb: Climb = GROUND
 
     @property
     def task_id(self) -> str:
@@ -139,6 +142,7 @@ class Scored:
 
     task_id: str
     probabilities: NDArray[np.float32]
+    note: str | None = None  # what it took, where memory ran out
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,13 @@ class Died:
 
     task_id: str
     reason: str
+
+
+@dataclass(frozen=True)
+class FreshWorker:
+    """The worker ran out of memory: its executor hands the task to a new process. No attempt of a trial is counted."""
+
+    task: Task
 
 
 @dataclass(frozen=True)
@@ -176,38 +187,3 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Stop at once, also in mid-trial; nothing of ours runs when this returns."""
-
-
-def attempt(
-    task: Task, context: WorkerContext, device: torch.device, on_epoch: OnEpoch, sharing: Sharing
-) -> Trained | Scored | Died | NoRoom:
-    """As `do`, where an error is an answer too."""
-    try:
-        return do(task, context, device, on_epoch, sharing)
-    except DiskFullError as error:
-        return NoRoom(task.task_id, str(error))
-    except Exception as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        return Died(task.task_id, f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})")
-
-
-def do(
-    task: Task, context: WorkerContext, device: torch.device, on_epoch: OnEpoch, sharing: Sharing
-) -> Trained | Scored:
-    """Carry out one task in this process, with what its earlier tasks left to share."""
-    job = task.job
-    data = context.data(job.config.backbone, job.split, device)
-    if isinstance(task, TrainTask):
-        record = run_trial(
-            job, data, on_epoch, objective=context.objective, weights_name=context.weights, device=device,
-            checkpoint=context.checkpoint(job), resume=context.resume(job), sharing=sharing,
-        )  # fmt: skip
-        return Trained(task.task_id, record)
-    model = restore(job, data, context.weights, device, context.checkpoint(job))
-    return Scored(task.task_id, predict_images(model, data, task.rows, job.config.batch_size, device, task.shift))
-
-
-def settle(context: WorkerContext) -> None:
-    """Set what this process trains with: threads are fixed, because sums depend on their number."""
-    torch.set_num_threads(context.threads)
-    precision.settle(context.precision)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from harness.results.records import EpochRecord
-from harness.study.executors.base import EpochDone, Handler, Task, WorkerContext, attempt, settle
+from harness.study.executors.base import EpochDone, FreshWorker, Handler, Task, WorkerContext
+from harness.study.executors.doing import attempt, settle
 
 
 class InlineExecutor:
@@ -39,6 +40,7 @@ class InlineExecutor:
         answer = attempt(task, self._context, self._device, on_epoch, self._sharing)
         if raised:
             raise raised[0]
+        assert not isinstance(answer, FreshWorker)  # this process is the coordinator's: nobody can replace it
         handle(answer)
 
     def close(self) -> None:

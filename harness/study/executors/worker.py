@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from harness.study.executors.base import EpochDone, Task, WorkerContext, attempt, settle
+from harness.study.executors.base import EpochDone, Task, WorkerContext
+from harness.study.executors.doing import attempt, settle
 
 
 def main(pipe: Connection, context: WorkerContext, device_name: str) -> None:
@@ -35,7 +36,7 @@ def main(pipe: Connection, context: WorkerContext, device_name: str) -> None:
             pipe.send(EpochDone(task_id, record))
             return bool(inbox.get())
 
-        pipe.send(attempt(task, context, device, on_epoch, sharing))
+        pipe.send(attempt(task, context, device, on_epoch, sharing, replaceable=True))
 
 
 def _listen(pipe: Connection, inbox: queue.SimpleQueue[Any]) -> None:
