@@ -10,9 +10,10 @@ import pandas as pd
 
 from harness.report import explored, figures, findings, sections, shell, wording
 from harness.report.evidence import evidence
-from harness.report.files import csv_text, write_whole
+from harness.report.files import csv_text, each_text, write_whole
 from harness.report.images import samples
 from harness.report.story import Story
+from harness.report.trial_table import trial_table
 from harness.results.home import StudyFolder
 
 
@@ -58,7 +59,7 @@ def render(story: Story) -> str:
         zone=sections.zone(story),
         share=wording.share,
         images=samples(story.folder.thumbnails, len(story.card.get("classes", []))) if study.report.images else {},
-        table=sections.trial_table(story),
+        table=trial_table(story),
         study_yaml=sections.study_yaml(story),
     )
 
@@ -73,9 +74,4 @@ def _progress(story: Story) -> str:
 
 
 def _clean(table: pd.DataFrame) -> pd.DataFrame:
-    return table.assign(
-        **{
-            name: table[name].map(lambda text: wording.clean(text) if isinstance(text, str) else text)
-            for name in ("reason", "warnings")
-        }
-    )
+    return table.assign(**{name: each_text(table[name], wording.clean) for name in ("reason", "warnings")})
