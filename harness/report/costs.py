@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -157,12 +157,12 @@ def _figure(trials: pd.DataFrame, points: Sequence[Point], objective: str) -> Pi
     seconds, scores = trials["seconds_alone"].to_numpy(float), trials["score"].to_numpy(float)
     wide = bool(seconds.max() / seconds.min() > WIDE)
     dense = len(trials) > ink.DENSE
-    look: dict[str, Any] = {"s": 9, "lw": 0} if dense else {"s": 36, "lw": 0.6, "alpha": 0.6}  # few colours: small
+    look = ink.DUST if dense else {"s": 36, "lw": 0.6, "alpha": 0.6, "ec": ink.SURFACE}
     with drawing(WIDTH, HEIGHT) as (figure, axes):
         for strategy in wording.STRATEGY:
             part = trials["strategy"].to_numpy() == strategy
             colour, marker = ink.STRATEGY[strategy], ink.MARKER[strategy]
-            marks = axes.scatter(seconds[part], scores[part], color=colour, marker=marker, ec=ink.SURFACE, **look)
+            marks = axes.scatter(seconds[part], scores[part], color=colour, marker=marker, **look)
             marks.set_rasterized(dense)
         x, y = [p.seconds for p in points], [p.score for p in points]
         axes.step([*x, float(seconds.max())], [*y, y[-1]], where="post", color=ink.INK, lw=1.4, zorder=3)

@@ -40,6 +40,8 @@ VARIABLES = {
 DENSE = 1500  # marks of a figure; beyond it they are stored as pixels
 FEW = 20
 PIXELS = 144  # an inch of 72 CSS pixels
+# How marks look that are pixels: small, so that where they are many shows, and in few colours, which take few bytes.
+DUST: dict[str, Any] = {"s": 9, "lw": 0, "antialiased": False}
 
 _SVG, _XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 _DROPPED = {"font-family", "text-align"}

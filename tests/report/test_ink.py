@@ -40,7 +40,7 @@ def scatter(axes: Axes) -> None:
 
 
 def pixels(axes: Axes) -> None:
-    axes.scatter(*np.random.default_rng(0).random((2, 3000)), rasterized=True, s=9, lw=0)
+    axes.scatter(*np.random.default_rng(0).random((2, 3000)), rasterized=True, **ink.DUST)
     axes.set_title("many")
 
 
