@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,13 +28,26 @@ def write_report(folder: StudyFolder) -> Path:
     Returns:
         The path of index.html.
     """
-    story = Story.read(folder)
-    write_whole(folder.report / "trials.csv", csv_text(_clean(story.trials)))
-    summary = {**story.summary, "explored": explored.as_json(story)}
-    write_whole(folder.report / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
-    page = folder.report / "index.html"
-    write_whole(page, render(story))
+    with _uncollected():
+        story = Story.read(folder)
+        write_whole(folder.report / "trials.csv", csv_text(_clean(story.trials)))
+        summary = {**story.summary, "explored": explored.as_json(story)}
+        write_whole(folder.report / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+        page = folder.report / "index.html"
+        write_whole(page, render(story))
     return page
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the search for circles of dead objects: a log is a million live ones, walked again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def render(story: Story) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -60,7 +61,7 @@ class Story:
             importance=importance,
         )
 
-    @property
+    @cached_property
     def complete(self) -> pd.DataFrame:
         """The complete trials with a score; `attrs["objective"]` names what the score is."""
         table = self.trials[(self.trials["state"] == "complete") & self.trials["score"].notna()].copy()

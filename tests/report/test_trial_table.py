@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Callable
 from html import unescape
@@ -78,3 +79,13 @@ def test_what_a_trial_says_of_itself_stays_text(make_study: MakeStudy) -> None:
 
 def test_a_study_without_a_trial_has_no_rows(make_study: MakeStudy) -> None:
     assert trial_table(Story.read(make_study(until="search", done=0)))["rows"] == ""
+
+
+def test_the_collector_of_circles_runs_again_after_a_report(make_study: MakeStudy) -> None:
+    folder = make_study(until="search", done=1)
+    write_report(folder)
+    assert gc.isenabled()
+    folder.study_json.write_text("{}")
+    with pytest.raises(KeyError):
+        write_report(folder)
+    assert gc.isenabled()
