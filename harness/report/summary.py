@@ -12,7 +12,7 @@ import numpy as np
 from harness.config.study import StudyConfig
 from harness.report.scored import Side, sides
 from harness.report.statistics import estimate
-from harness.report.tables import of_kind, records, states
+from harness.report.tables import UNREAD, of_kind, records, states
 from harness.report.verdict import conclude
 from harness.report.wording import cleaned
 from harness.results.events import Event, read_events
@@ -33,7 +33,7 @@ def summary(folder: StudyFolder) -> dict[str, Any]:
     stored = json.loads(folder.study_json.read_text())
     study = StudyConfig.model_validate(stored["study"])
     card = json.loads(folder.data_card.read_text()) if folder.data_card.exists() else {}
-    events = read_events(folder.events)
+    events = read_events(folder.events, UNREAD)
     return assemble(folder, study, events, records(events), card)
 
 

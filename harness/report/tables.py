@@ -15,6 +15,7 @@ from harness.results.metrics import METRICS
 from harness.results.records import STATES, TrialRecord
 
 CONFIG_COLUMNS = [field.name for field in dataclasses.fields(TrialConfig) if field.name != "strategy"]
+UNREAD = frozenset({"epoch", "trial_started"})  # kinds of event that a report needs no data of: the records have it
 TRIAL_COLUMNS = [
     *("trial_id", "strategy", "slot", "state", "score", "best_epoch", "epochs_done", "seconds_alone"),
     *CONFIG_COLUMNS,

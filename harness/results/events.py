@@ -29,8 +29,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +40,8 @@ from typing import IO, Any
 from pydantic_core import from_json
 
 from harness.errors import HarnessError
+
+_START = re.compile(rb'\{"seq":(\d+),"at":"([^"]+)","kind":"(\w+)","data":')
 
 
 @dataclass(frozen=True)
@@ -58,14 +61,17 @@ def _encode(event: Event) -> bytes:
     return f'{text[:-1]},"crc":{crc}}}\n'.encode()
 
 
-def _decode(line: bytes) -> Event | None:
-    """The event on this line, or None where the line is torn or changed."""
+def _decode(line: bytes, unread: Collection[str]) -> Event | None:
+    """The event on this line, or None where the line is torn or changed; without data where its kind is `unread`."""
     head, separator, tail = line.rpartition(b',"crc":')
     if not separator or not tail.endswith(b"}\n"):
         return None
     try:
         if zlib.crc32(b"}", zlib.crc32(head)) != int(tail[:-2]):
             return None
+        start = _START.match(head)
+        if start and (kind := start[3].decode()) in unread:
+            return Event(int(start[1]), start[2].decode(), kind, {})
         body = _parsed(head + b"}")
     except ValueError:
         return None
@@ -83,13 +89,13 @@ def _parsed(text: bytes) -> Any:
         return json.loads(text)  # half a surrogate pair (a file name that is no UTF-8) is JSON to Python alone
 
 
-def _scan(path: Path) -> tuple[list[Event], int]:
+def _scan(path: Path, unread: Collection[str] = ()) -> tuple[list[Event], int]:
     """All sound events, and the number of bytes they take."""
     events: list[Event] = []
     sound = 0
     with path.open("rb") as stream:
         for line in stream:
-            event = _decode(line)
+            event = _decode(line, unread)
             if event is None or event.seq != len(events) + 1:
                 if stream.read(1):
                     raise HarnessError(
@@ -102,9 +108,13 @@ def _scan(path: Path) -> tuple[list[Event], int]:
     return events, sound
 
 
-def read_events(path: Path) -> list[Event]:
-    """All sound events of a log, also while it is written; [] where there is no file yet."""
-    return _scan(path)[0] if path.exists() else []
+def read_events(path: Path, unread: Collection[str] = ()) -> list[Event]:
+    """All sound events of a log, also while it is written; [] where there is no file yet.
+
+    Args:
+        unread: kinds that come with empty `data`, for who does not need it: most lines tell of an epoch.
+    """
+    return _scan(path, unread)[0] if path.exists() else []
 
 
 class EventLog:
