@@ -19,6 +19,7 @@ from harness.report.axes import lower, scale, score_axis
 from harness.report.ink import Picture, drawing, picture
 from harness.report.section import Section, Table
 from harness.report.story import Story
+from harness.results.metrics import sign_of
 
 WIDTH, HEIGHT = 520, 330  # CSS pixels
 WIDE = 10  # the largest over the smallest seconds from which the axis is logarithmic
@@ -60,7 +61,7 @@ def cost_section(story: Story) -> Section | None:
 
 def front(trials: pd.DataFrame, objective: str) -> list[Point]:
     """The Pareto front of score against `seconds_alone`, the cheapest first; of equal trials the first counts."""
-    goodness = (-1 if lower(objective) else 1) * trials["score"].to_numpy(float)
+    goodness = sign_of(objective) * trials["score"].to_numpy(float)
     seconds = trials["seconds_alone"].to_numpy(float)
     order = np.lexsort((-goodness, seconds))
     best = np.maximum.accumulate(goodness[order])

@@ -13,7 +13,7 @@ from harness.report.ink import Picture
 from harness.report.labels import LABELS, config_text, idle
 from harness.report.scored import Side
 from harness.report.story import Story
-from harness.results.metrics import METRICS, score
+from harness.results.metrics import score, sign_of
 
 
 def verdict_pictures(story: Story) -> tuple[Picture, Picture] | None:
@@ -60,7 +60,7 @@ def _each_seed(winners: dict[str, Side], a: str, b: str, objective: str) -> list
     if a not in winners or b not in winners:
         return []
     one, two = winners[a], winners[b]
-    sign = 1 if METRICS[objective].direction == "maximize" else -1
+    sign = sign_of(objective)
     shared = sorted(set(one.seeds) & set(two.seeds))
     pairs = zip(one.at(shared), two.at(shared), strict=True) if shared else ()
     return [sign * (score(objective, q, two.labels) - score(objective, p, one.labels)) for p, q in pairs]

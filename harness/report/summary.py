@@ -17,7 +17,7 @@ from harness.report.verdict import conclude
 from harness.report.wording import cleaned
 from harness.results.events import Event, read_events
 from harness.results.home import StudyFolder
-from harness.results.metrics import METRICS, all_metrics, direction
+from harness.results.metrics import METRICS, all_metrics, sign_of
 from harness.results.records import TrialRecord
 
 SCHEMA = 1
@@ -91,7 +91,7 @@ def answer(
 
 def best_trial(found: Sequence[TrialRecord], strategy: str, objective: str) -> TrialRecord | None:
     """The complete search trial with the best validation score, the earlier of equals."""
-    sign = 1 if direction(objective) == "maximize" else -1
+    sign = sign_of(objective)
     scored = [
         record
         for record in of_kind(found, "search")
