@@ -112,7 +112,8 @@ def anytime(found: Sequence[TrialRecord], strategy: str, objective: str) -> Anyt
     known = [value for value in scores if value is not None]
     if len(own) < FEWEST or not known:
         return None
-    values = np.array([min(known) if value is None else value for value in scores])
+    worst = min(known)
+    values = np.array([worst if value is None else value for value in scores])
     seconds, total = np.array([record.seconds_alone for record in own]), len(own)
 
     def expected(n: int) -> float:
