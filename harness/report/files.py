@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 import pandas as pd
 
@@ -12,12 +14,17 @@ _NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
 
 def csv_text(table: pd.DataFrame) -> str:
     """The table as CSV; a text that a spreadsheet would read as a formula begins with an apostrophe."""
-    safe = table.copy()
-    for column in safe.columns:
-        if not pd.api.types.is_numeric_dtype(safe[column]):
-            safe[column] = safe[column].map(quoted)
+    texts = [name for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])]
+    safe = table.assign(**{name: each_text(table[name], quoted) for name in texts})
     safe.columns = [quoted(str(column)) for column in safe.columns]
     return str(safe.to_csv(index=False, lineterminator="\n"))
+
+
+def each_text(column: pd.Series[Any], change: Callable[[str], object]) -> pd.Series[Any]:
+    """The column with its texts changed; one that stands in many rows is looked at once."""
+    texts = [text for text in column.unique() if isinstance(text, str)]
+    changed = {text: new for text in texts if (new := change(text)) != text}
+    return column.map(lambda value: changed.get(value, value)) if changed else column
 
 
 def quoted(value: object) -> object:

@@ -21,7 +21,7 @@ def fill(template: str, *, styles: Sequence[str] = ("report.css",), script: str 
     """A page as HTML. It loads nothing, and runs only the script whose hash its own policy names.
 
     Args:
-        template: a file of templates/; it puts `policy`, `css` and `script` where they belong.
+        template: a file of templates/ that fills the blocks of page.html.
         styles: files of templates/, joined in this order.
         values: for the template, beside the words and metrics that every page speaks of.
     """

@@ -29,17 +29,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import from_json
+
 from harness.errors import HarnessError
 from harness.files import disk_errors
 
 _NAMES_EPOCH = ("trial_id", "attempt", "epoch")
+
+_START = re.compile(rb'\{"seq":(\d+),"at":"([^"]+)","kind":"(\w+)","data":')
 
 
 @dataclass(frozen=True)
@@ -59,15 +64,18 @@ def _encode(event: Event) -> bytes:
     return f'{text[:-1]},"crc":{crc}}}\n'.encode()
 
 
-def _decode(line: bytes) -> Event | None:
-    """The event on this line, or None where the line is torn or changed."""
+def _decode(line: bytes, unread: Collection[str] = ()) -> Event | None:
+    """The event on this line, or None where the line is torn or changed; without data where its kind is `unread`."""
     head, separator, tail = line.rpartition(b',"crc":')
     if not separator or not tail.endswith(b"}\n"):
         return None
     try:
-        if zlib.crc32(head + b"}") != int(tail[:-2]):
+        if zlib.crc32(b"}", zlib.crc32(head)) != int(tail[:-2]):
             return None
-        body = json.loads(head + b"}")
+        start = _START.match(head)
+        if start and (kind := start[3].decode()) in unread:
+            return Event(int(start[1]), start[2].decode(), kind, {})
+        body = _parsed(head + b"}")
     except ValueError:
         return None
     return Event(body["seq"], body["at"], body["kind"], body["data"])
@@ -79,13 +87,24 @@ def _without_numbers(event: Event) -> Event:
     return Event(event.seq, event.at, event.kind, {k: event.data[k] for k in _NAMES_EPOCH if k in event.data})
 
 
-def _scan(path: Path) -> tuple[list[Event], int]:
+def _parsed(text: bytes) -> Any:
+    """What `json.loads` gives, in a third of its time and with one copy of a text that stands in many lines.
+
+    The log of 10,000 trials holds a million values, and the same sixty names in every line.
+    """
+    try:
+        return from_json(text)
+    except ValueError:
+        return json.loads(text)  # half a surrogate pair (a file name that is no UTF-8) is JSON to Python alone
+
+
+def _scan(path: Path, unread: Collection[str] = ()) -> tuple[list[Event], int]:
     """All sound events, and the number of bytes they take."""
     events: list[Event] = []
     sound = 0
     with path.open("rb") as stream:
         for line in stream:
-            event = _decode(line)
+            event = _decode(line, unread)
             if event is None or event.seq != len(events) + 1:
                 if stream.read(1):
                     raise HarnessError(
@@ -98,9 +117,13 @@ def _scan(path: Path) -> tuple[list[Event], int]:
     return events, sound
 
 
-def read_events(path: Path) -> list[Event]:
-    """All sound events of a log, also while it is written; [] where there is no file yet."""
-    return _scan(path)[0] if path.exists() else []
+def read_events(path: Path, unread: Collection[str] = ()) -> list[Event]:
+    """All sound events of a log, also while it is written; [] where there is no file yet.
+
+    Args:
+        unread: kinds that come with empty `data`, for who does not need it: most lines tell of an epoch.
+    """
+    return _scan(path, unread)[0] if path.exists() else []
 
 
 def first_event(path: Path) -> Event | None:

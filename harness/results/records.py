@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from harness.config.restored import restored
 from harness.config.trial import TrialConfig
 
 State = Literal["complete", "pruned", "diverged", "out_of_memory", "failed"]
@@ -27,7 +28,7 @@ class EpochRecord:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> EpochRecord:
         """Back from `dataclasses.asdict`."""
-        return cls(**values)
+        return restored(cls, values)
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,9 @@ class TrialRecord:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> TrialRecord:
         """Back from `to_json`."""
-        return cls(
-            **{
-                **values,
-                "config": TrialConfig.from_json(values["config"]),
-                "epochs": tuple(EpochRecord.from_json(e) for e in values["epochs"]),
-                "warnings": tuple(values["warnings"]),
-            }
-        )
+        parts = {
+            "config": TrialConfig.from_json(values["config"]),
+            "epochs": tuple([EpochRecord.from_json(epoch) for epoch in values["epochs"]]),
+            "warnings": tuple(values["warnings"]),
+        }
+        return restored(cls, values | parts)
