@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.text import Text
 
 from harness.config.secrets import masked
 from harness.data.names import neutral
@@ -21,11 +22,15 @@ from harness.data.names import neutral
 class Terminal(Console):
     """A rich console without markup and emoji codes, whose every text is neutral.
 
-    Each renderable, the cells of tables and the lines of progress bars too, comes through `render`.
+    Each renderable, the cells of tables and the lines of progress bars too, comes through `render`; plain texts come
+    through `render_str` before, so that a table measures what it will show.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, soft_wrap=True, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(neutral(masked(text)), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):

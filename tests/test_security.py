@@ -106,7 +106,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, s
         )
         with Watcher(Terminal(file=stream, force_terminal=True, width=150), "balanced_accuracy", 1) as watcher:
             world.run(watching=watcher)  # type: ignore[arg-type]
-        yield world, stream.getvalue()
+    yield world, stream.getvalue()
 
 
 @pytest.fixture

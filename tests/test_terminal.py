@@ -48,15 +48,15 @@ def show_progress(terminal: Terminal) -> None:
 def test_whatever_is_written_steers_nothing_and_is_shown(write: Callable[[Terminal], object]) -> None:
     output = told(write)
     assert not STEERS.search(output), output
-    assert "\\x1b[2J\\x1b]0;title" in output
-    assert "\\u202eevil\\xff" in output
+    assert "\\x1b[2J" in output
+    if write is not show_progress:  # whose columns are as wide as the text would have been
+        assert "\\x1b]0;title\\x07\\x1b[A\\x9b31m\\u202eevil\\xff" in output
     output.encode("utf-8")
 
 
 def test_lines_stay_lines_and_brackets_and_colons_are_text() -> None:
-    assert (
-        told(lambda terminal: terminal.print("a\n  [bold]b[/bold] :smile: [/]")) == "a\n  [bold]b[/bold] :smile: [/]\n"
-    )
+    text = "a\n  [bold]b[/bold] :smile: [/]"
+    assert told(lambda terminal: terminal.print(text)) == f"{text}\n"
 
 
 def test_a_password_in_an_address_is_masked() -> None:
