@@ -125,7 +125,7 @@ def _drawn(figure: Figure) -> str:
     figure.set_layout_engine("none")  # it has done its work, and would do it again
     figure.set_dpi(PIXELS)
     stream = io.StringIO()
-    canvas.print_svg(stream, metadata={"Date": None, "Creator": None})
+    canvas.print_svg(stream, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
     return stream.getvalue()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -36,7 +37,7 @@ def trial_table(story: Story) -> dict[str, Any]:
     columns += [("epochs", True), ("device seconds", True), ("note", False)]
     texts = [
         _texts(table["score"], lambda score: wording.level(score, objective)),
-        *(_texts(table[name], lambda value, name=name: config_text(name, value)) for name in varying),
+        *(_texts(table[name], partial(config_text, name)) for name in varying),
         _texts(table["epochs_done"], str),
         _texts(table["seconds_alone"], "{:.1f}".format),
     ]
