@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -11,14 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from harness.config.load import LoadedStudy
-from harness.errors import HarnessError, Interrupted, StudyHeldError
+from harness.errors import HarnessError, Interrupted
 from harness.report.page import write_report
-from harness.results.home import StudyFolder
 from harness.study import confirm, explore, export, memory
 from harness.study.environment import environment, resolve_devices
+from harness.study.lock import held
 from harness.study.prepare import prepare, update_shown, write_folder, write_study
 from harness.study.session import Observer, Session
 from harness.study.signals import listening
@@ -72,27 +69,6 @@ def _prompt() -> Iterator[None]:
         yield
     finally:
         sys.setswitchinterval(before)
-
-
-@contextmanager
-def held(folder: StudyFolder) -> Iterator[None]:
-    """Hold the study's lock; raises StudyHeldError with the owner's process number where another does."""
-    folder.lock.parent.mkdir(parents=True, exist_ok=True)
-    owner = folder.lock.with_suffix(".owner")
-    lock = FileLock(folder.lock, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        pid = owner.read_text().strip() if owner.exists() else "unknown"
-        raise StudyHeldError(
-            f"the study {folder.name} is being run by process {pid}; wait for it, or start another one with AS=newname"
-        ) from None
-    try:
-        owner.write_text(str(os.getpid()))
-        yield
-        owner.unlink(missing_ok=True)
-    finally:
-        lock.release()
 
 
 def _run(session: Session) -> None:
