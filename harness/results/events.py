@@ -27,6 +27,7 @@ Kinds, and what `data` holds:
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import zlib
@@ -49,15 +50,16 @@ class Event:
     data: dict[str, Any]
 
 
-def _encode(event: Event) -> bytes:
+def encode(event: Event) -> bytes:
+    """The line of an event."""
     body = {"seq": event.seq, "at": event.at, "kind": event.kind, "data": event.data}
     text = json.dumps(body, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     crc = zlib.crc32(text.encode())
     return f'{text[:-1]},"crc":{crc}}}\n'.encode()
 
 
-def _decode(line: bytes) -> Event | None:
-    """The event on this line, or None where the line is torn or changed."""
+def decode(line: bytes) -> Event | None:
+    """The event on a line, or None where the line is torn or changed."""
     head, separator, tail = line.rpartition(b',"crc":')
     if not separator or not tail.endswith(b"}\n"):
         return None
@@ -65,9 +67,58 @@ def _decode(line: bytes) -> Event | None:
         if zlib.crc32(head + b"}") != int(tail[:-2]):
             return None
         body = json.loads(head + b"}")
-    except ValueError:
+        return Event(body["seq"], body["at"], body["kind"], body["data"])
+    except (ValueError, KeyError, TypeError):
         return None
-    return Event(body["seq"], body["at"], body["kind"], body["data"])
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Bytes of a log that are no event, or a place where events are missing (start == end)."""
+
+    line: int  # of the file, from 1
+    start: int  # first byte
+    end: int  # behind the last one
+    after: int  # seq of the sound event before it; 0 where there is none
+    before: int | None  # seq of the sound event behind it; None at the end of the file
+    torn: bool = False  # the unfinished last line that a crash leaves
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Everything of a log that can be read, and the places that cannot."""
+
+    events: tuple[Event, ...]
+    damages: tuple[Damage, ...]
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is missing, up to a torn end."""
+        return all(damage.torn for damage in self.damages)
+
+
+def survey(path: Path) -> Reading:
+    """Read what can be read, also of a damaged log and while it is written; nothing where there is no file."""
+    events: list[Event] = []
+    damages: list[Damage] = []
+    last = offset = 0  # seq, byte
+    broken: tuple[int, int] | None = None  # line and first byte of the damage that is being passed
+    with path.open("rb") if path.exists() else io.BytesIO() as stream:
+        for number, line in enumerate(stream, 1):
+            event = decode(line)
+            if event is None or event.seq <= last:
+                broken = broken or (number, offset)
+            else:
+                if broken or event.seq != last + 1:
+                    where, start = broken or (number, offset)
+                    damages.append(Damage(where, start, offset, last, event.seq))
+                events.append(event)
+                last, broken = event.seq, None
+            offset += len(line)
+        if broken:
+            torn = not line.endswith(b"\n") and broken[0] == number
+            damages.append(Damage(*broken, offset, last, None, torn))
+    return Reading(tuple(events), tuple(damages))
 
 
 def _scan(path: Path) -> tuple[list[Event], int]:
@@ -76,12 +127,13 @@ def _scan(path: Path) -> tuple[list[Event], int]:
     sound = 0
     with path.open("rb") as stream:
         for line in stream:
-            event = _decode(line)
+            event = decode(line)
             if event is None or event.seq != len(events) + 1:
                 if stream.read(1):
                     raise HarnessError(
-                        f"{path.name} is damaged in line {len(events) + 1}, before its end; "
-                        "restore the file from a copy, or start the study under another name (AS=newname)."
+                        f"{path.name} is damaged in line {len(events) + 1}, before its end; `harness doctor "
+                        f"{path.parent.name}` says what is left of it and mends what can be mended. Else restore the "
+                        "file from a copy, or start the study under another name (AS=newname)."
                     )
                 break
             events.append(event)
@@ -110,7 +162,7 @@ class EventLog:
         """Write one event; raises ValueError on NaN or infinity, which no reader could take back."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         event = Event(len(self._events) + 1, now, kind, data)
-        self._stream.write(_encode(event))
+        self._stream.write(encode(event))
         self._stream.flush()
         if sync:
             os.fsync(self._stream.fileno())
