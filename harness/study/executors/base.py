@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from harness.config.sheets import sheet
 from harness.config.trial import Shift
+from harness.errors import ContractError, ResourceError
 from harness.results.records import EpochRecord, TrialRecord
 from harness.training import precision
 from harness.training.inputs import TrialData, on_device
@@ -25,6 +26,8 @@ from harness.training.loop import predict_images
 from harness.training.precision import Chooser, Precision
 from harness.training.sharing import Plan, Sharing
 from harness.training.trial import OnEpoch, TrialJob, restore, run_trial
+
+SAME_SCORE = 1e-6  # how far a model that is trained again may score from what it scored
 
 
 @dataclass(frozen=True)
@@ -90,11 +93,16 @@ class WorkerContext:
 
 @dataclass(frozen=True)
 class ScoreTask:
-    """Class probabilities of a finished trial's model for these rows (the test part), as they are or shifted."""
+    """Class probabilities of a finished trial's model for these rows (the test part), as they are or shifted.
+
+    `score` is what the trial scored on validation: a model whose checkpoint is gone is trained again, and must score
+    the same. None: it is not trained again.
+    """
 
     job: TrialJob
     rows: NDArray[np.int64]
     shift: Shift | None = None
+    score: float | None = None
 
     @property
     def task_id(self) -> str:
@@ -137,6 +145,7 @@ class Scored:
 
     task_id: str
     probabilities: NDArray[np.float32]
+    trained_again: bool = False  # its checkpoint was gone or damaged
 
 
 @dataclass(frozen=True)
@@ -180,8 +189,38 @@ def do(
             checkpoint=context.checkpoint(job), resume=context.resume(job), sharing=sharing,
         )  # fmt: skip
         return Trained(task.task_id, record)
-    model = restore(job, data, context.weights, device, context.checkpoint(job))
-    return Scored(task.task_id, predict_images(model, data, task.rows, job.config.batch_size, device, task.shift))
+    again = False
+    try:
+        model = restore(job, data, context.weights, device, context.checkpoint(job))
+    except (ResourceError, ContractError):
+        if task.score is None:
+            raise
+        train_again(job, context, device, task.score, sharing)
+        model, again = restore(job, data, context.weights, device, context.checkpoint(job)), True
+    probabilities = predict_images(model, data, task.rows, job.config.batch_size, device, task.shift)
+    return Scored(task.task_id, probabilities, again)
+
+
+def train_again(job: TrialJob, context: WorkerContext, device: torch.device, score: float, sharing: Sharing) -> None:
+    """Make the checkpoint of a finished trial anew; its record stays as it is.
+
+    The same seed gives the same tensors on a CPU. Elsewhere they may differ in their last bits.
+
+    Raises:
+        ContractError: it does not score what it scored; there is no checkpoint then.
+    """
+    path = context.checkpoint(job)
+    path.unlink(missing_ok=True)
+    record = run_trial(
+        job, context.data(job.config.backbone, job.split, device), lambda epoch: True, objective=context.objective,
+        weights_name=context.weights, device=device, checkpoint=path, sharing=sharing,
+    )  # fmt: skip
+    if record.state != "complete" or record.score is None or abs(record.score - score) > SAME_SCORE:
+        path.unlink(missing_ok=True)
+        raise ContractError(
+            f"{job.trial_id}, trained again because its checkpoint was gone, is {record.state} and scores "
+            f"{record.score} instead of {score}: the machine or its packages are not what they were"
+        )
 
 
 def settle(context: WorkerContext) -> None:
