@@ -123,9 +123,10 @@ def _more_wanted(session: Session) -> bool:
 def _send_missing(session: Session) -> None:
     """What MLflow could not take while the study ran: events, the recommended model, the page."""
     verdicts = session.log.of("verdict")
-    logged = {event.data["trial_id"] for event in session.log.of("model_logged")}
+    logged = {event.data["trial_id"]: event.data["uri"] for event in session.log.of("model_logged")}
     recommended = (verdicts[-1].data.get("recommendation") or {}) if verdicts else {}
-    if recommended and recommended.get("trial_id") not in logged:
+    uri = logged.get(recommended.get("trial_id"))
+    if recommended and (uri is None or not session.tracker.holds_model(uri)):
         export.log_recommended(session, verdicts[-1].data)
     session.tracker.finish()
 

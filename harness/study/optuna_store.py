@@ -88,7 +88,8 @@ class OptunaMirror:
         except Exception as error:
             self._say(
                 f"optuna.db did not take everything ({type(error).__name__}: {error}). The study goes on; "
-                "the next `make study` of this name writes what is missing."
+                f"`harness sync {self._study}` writes what is missing, `harness doctor {self._study}` says what is "
+                "wrong with the database."
             )
 
     def _open(self, storage: optuna.storages.BaseStorage, strategy: str) -> optuna.Study:

@@ -79,6 +79,12 @@ def sqlite_path(address: str) -> Path | None:
     return Path(path) if path and path != ":memory:" else None
 
 
+def local_path(address: str) -> Path | None:
+    """The folder behind a `file:` address or a plain path; None for every other kind."""
+    parts = urlsplit(address)
+    return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
+
+
 def is_remote(address: str) -> bool:
     """True for a tracking server, False for a database that this machine opens by itself."""
     return urlsplit(address).scheme in ("http", "https")
