@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-_FORMULA = re.compile(r"^[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")  # full-width forms too, as Excel may read them
+_FORMULA = re.compile(r"^'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")  # full-width forms too, as Excel may read them
 _NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
 
 
@@ -25,6 +25,11 @@ def each_text(column: pd.Series[Any], change: Callable[[str], object]) -> pd.Ser
     texts = [text for text in column.unique() if isinstance(text, str)]
     changed = {text: new for text in texts if (new := change(text)) != text}
     return column.map(lambda value: changed.get(value, value)) if changed else column
+
+
+def unquoted(text: str) -> str:
+    """A text as it was before `quoted`, which tells apostrophes that stood there before by one more."""
+    return text[1:] if text.startswith("'") and quoted(text[1:]) == text else text
 
 
 def quoted(value: object) -> object:

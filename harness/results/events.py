@@ -27,6 +27,7 @@ Kinds, and what `data` holds:
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -57,14 +58,15 @@ class Event:
     data: dict[str, Any]
 
 
-def _encode(event: Event) -> bytes:
+def encode(event: Event) -> bytes:
+    """The line of an event."""
     body = {"seq": event.seq, "at": event.at, "kind": event.kind, "data": event.data}
     text = json.dumps(body, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     crc = zlib.crc32(text.encode())
     return f'{text[:-1]},"crc":{crc}}}\n'.encode()
 
 
-def _decode(line: bytes, unread: Collection[str] = ()) -> Event | None:
+def decode(line: bytes, unread: Collection[str] = ()) -> Event | None:
     """The event on this line, or None where the line is torn or changed; without data where its kind is `unread`."""
     head, separator, tail = line.rpartition(b',"crc":')
     if not separator or not tail.endswith(b"}\n"):
@@ -76,9 +78,58 @@ def _decode(line: bytes, unread: Collection[str] = ()) -> Event | None:
         if start and (kind := start[3].decode()) in unread:
             return Event(int(start[1]), start[2].decode(), kind, {})
         body = _parsed(head + b"}")
-    except ValueError:
+        return Event(body["seq"], body["at"], body["kind"], body["data"])
+    except (ValueError, KeyError, TypeError):
         return None
-    return Event(body["seq"], body["at"], body["kind"], body["data"])
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Bytes of a log that are no event, or a place where events are missing (start == end)."""
+
+    line: int  # of the file, from 1
+    start: int  # first byte
+    end: int  # behind the last one
+    after: int  # seq of the sound event before it; 0 where there is none
+    before: int | None  # seq of the sound event behind it; None at the end of the file
+    torn: bool = False  # the unfinished last line that a crash leaves
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Everything of a log that can be read, and the places that cannot."""
+
+    events: tuple[Event, ...]
+    damages: tuple[Damage, ...]
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is missing, up to a torn end."""
+        return all(damage.torn for damage in self.damages)
+
+
+def survey(path: Path) -> Reading:
+    """Read what can be read, also of a damaged log and while it is written; nothing where there is no file."""
+    events: list[Event] = []
+    damages: list[Damage] = []
+    last = offset = 0  # seq, byte
+    broken: tuple[int, int] | None = None  # line and first byte of the damage that is being passed
+    with path.open("rb") if path.exists() else io.BytesIO() as stream:
+        for number, line in enumerate(stream, 1):
+            event = decode(line)
+            if event is None or event.seq <= last:
+                broken = broken or (number, offset)
+            else:
+                if broken or event.seq != last + 1:
+                    where, start = broken or (number, offset)
+                    damages.append(Damage(where, start, offset, last, event.seq))
+                events.append(event)
+                last, broken = event.seq, None
+            offset += len(line)
+        if broken:
+            torn = not line.endswith(b"\n") and broken[0] == number
+            damages.append(Damage(*broken, offset, last, None, torn))
+    return Reading(tuple(events), tuple(damages))
 
 
 def _without_numbers(event: Event) -> Event:
@@ -104,12 +155,13 @@ def _scan(path: Path, unread: Collection[str] = ()) -> tuple[list[Event], int]:
     sound = 0
     with path.open("rb") as stream:
         for line in stream:
-            event = _decode(line, unread)
+            event = decode(line, unread)
             if event is None or event.seq != len(events) + 1:
                 if stream.read(1):
                     raise HarnessError(
-                        f"{path.name} is damaged in line {len(events) + 1}, before its end; "
-                        "restore the file from a copy, or start the study under another name (AS=newname)."
+                        f"{path.name} is damaged in line {len(events) + 1}, before its end; `harness doctor "
+                        f"{path.parent.name}` says what is left of it and mends what can be mended. Else restore the "
+                        "file from a copy, or start the study under another name (AS=newname)."
                     )
                 break
             events.append(event)
@@ -131,7 +183,7 @@ def first_event(path: Path) -> Event | None:
     if not path.exists():
         return None
     with path.open("rb") as stream:
-        return _decode(stream.readline())
+        return decode(stream.readline())
 
 
 class EventLog:
@@ -165,7 +217,7 @@ class EventLog:
         # a clock that is set back would make MLflow's runs end before they began
         at = max(now, self._events[-1].at) if self._events else now
         event = Event(len(self._events) + 1, at, kind, data)
-        line = _encode(event)
+        line = encode(event)
         with disk_errors(self._path):
             try:
                 self._write(line)

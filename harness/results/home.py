@@ -12,6 +12,7 @@ runs/
              thumbnails.npz    a few training images a class, and their labels
              mistakes.npz      the recommended winner's surest mistakes on test, as small images
              importance.json
+             set-aside/        what `harness doctor` took out of the way
 """
 
 from __future__ import annotations
@@ -92,6 +93,16 @@ class StudyFolder:
     @property
     def lock(self) -> Path:
         return home() / "locks" / f"{self.name}.lock"
+
+    @property
+    def owner(self) -> Path:
+        """Names the process that holds the lock."""
+        return self.lock.with_suffix(".owner")
+
+    @property
+    def set_aside(self) -> Path:
+        """What `harness doctor` took out of the way and did not throw away."""
+        return self.path / "set-aside"
 
     @property
     def report(self) -> Path:

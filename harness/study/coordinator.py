@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -11,15 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from harness.config.load import LoadedStudy
-from harness.errors import HarnessError, Interrupted, StudyHeldError
+from harness.errors import HarnessError, Interrupted
 from harness.files import disk_errors
 from harness.report.page import write_report
-from harness.results.home import StudyFolder, home
+from harness.results.home import home
 from harness.study import confirm, explore, export, memory
 from harness.study.environment import environment, resolve_devices
+from harness.study.lock import held
 from harness.study.prepare import prepare, stored, update_shown, write_folder
 from harness.study.session import Observer, Session
 from harness.study.signals import listening
@@ -76,27 +74,6 @@ def _prompt() -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
-@contextmanager
-def held(folder: StudyFolder) -> Iterator[None]:
-    """Hold the study's lock; raises StudyHeldError with the owner's process number where another does."""
-    folder.lock.parent.mkdir(parents=True, exist_ok=True)
-    owner = folder.lock.with_suffix(".owner")
-    lock = FileLock(folder.lock, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        pid = owner.read_text().strip() if owner.exists() else "unknown"
-        raise StudyHeldError(
-            f"the study {folder.name} is being run by process {pid}; wait for it, or start another one with AS=newname"
-        ) from None
-    try:
-        owner.write_text(str(os.getpid()))
-        yield
-        owner.unlink(missing_ok=True)
-    finally:
-        lock.release()
-
-
 def _run(session: Session) -> None:
     """One session from its start to its report, whatever ends it."""
     search = _open(session)
@@ -146,9 +123,10 @@ def _more_wanted(session: Session) -> bool:
 def _send_missing(session: Session) -> None:
     """What MLflow could not take while the study ran: events, the recommended model, the page."""
     verdicts = session.log.of("verdict")
-    logged = {event.data["trial_id"] for event in session.log.of("model_logged")}
+    logged = {event.data["trial_id"]: event.data["uri"] for event in session.log.of("model_logged")}
     recommended = (verdicts[-1].data.get("recommendation") or {}) if verdicts else {}
-    if recommended and recommended.get("trial_id") not in logged:
+    uri = logged.get(recommended.get("trial_id"))
+    if recommended and (uri is None or not session.tracker.holds_model(uri)):
         export.log_recommended(session, verdicts[-1].data)
     session.tracker.finish()
 

@@ -70,6 +70,12 @@ def backbones(study: StudyConfig) -> list[str]:
     return list(names)
 
 
+def sides(study: StudyConfig) -> list[int]:
+    """Pixels a side of every array of images that the study trains on."""
+    size = study.data.image_size
+    return sorted({sheet(b).native_size for b in backbones(study)}) if size == "native" else [int(size)]
+
+
 def threads_for(study: StudyConfig, workers: int) -> int:
     """CPU threads of each worker: the file's word, or all cores shared evenly."""
     return study.threads or max(_cores() // workers, 1)
@@ -94,11 +100,9 @@ def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prep
     folder = StudyFolder(name)
     parts = first_split(dataset, study)
     _check_batch_sizes(study, int((parts == "train").sum()))
-    size = study.data.image_size
-    sizes = sorted({sheet(b).native_size for b in backbones(study)}) if size == "native" else [int(size)]
     files = {
         side: arrays(dataset, study.data, side, cache=cache, progress=lambda i, n: progress("Decoding images", i, n))
-        for side in sizes
+        for side in sides(study)
     }
     labels = dataset.table["label"].to_numpy(np.int64).copy()
     labels[parts == "test"] = -1
@@ -236,7 +240,13 @@ def differences(before: Any, now: Any, where: str = "") -> list[str]:
 
 
 def write_folder(prepared: Prepared) -> None:
-    """Write what is known before trial one: study, manifest, test labels, data card, thumbnails."""
+    """Write what is known before trial one."""
+    write_data(prepared)
+    write_study(prepared)
+
+
+def write_data(prepared: Prepared) -> None:
+    """Write what tells of the images: manifest, test labels, data card, thumbnails."""
     folder, dataset, study = prepared.folder, prepared.dataset, prepared.study
     folder.path.mkdir(parents=True, exist_ok=True)
     card = data_card(dataset, study.data, prepared.parts, max(prepared.context.images))
@@ -250,7 +260,6 @@ def write_folder(prepared: Prepared) -> None:
     write_whole(folder.test_labels, test.to_csv(index=False))
     write_whole(folder.data_card, json.dumps(card, indent=1, ensure_ascii=True))
     write_thumbnails(prepared)
-    write_study(prepared)
 
 
 def stored(study: StudyConfig) -> dict[str, Any]:

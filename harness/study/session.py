@@ -16,7 +16,7 @@ from harness.results.records import EpochRecord, TrialRecord
 from harness.study import room
 from harness.study.executors import make_executor
 from harness.study.executors.base import Executor, Handler, Message, NoRoom, Task, TrainTask
-from harness.study.history import MAX_ATTEMPTS, History
+from harness.study.history import MAX_ATTEMPTS, History, cut_off, open_trials
 from harness.study.prepare import Prepared, differences
 from harness.study.signals import StopRequest
 from harness.study.tracker import Tracker
@@ -167,20 +167,11 @@ class Session:
 
     def requeue_orphans(self) -> None:
         """The same for trials that a killed coordinator left without an end."""
-        open_trials: dict[tuple[str, int], None] = {}
-        for event in self.log.of("trial_started", "trial_finished", "trial_interrupted"):
-            trial = (event.data["trial_id"], event.data["attempt"])
-            if event.kind == "trial_started":
-                open_trials[trial] = None
-            else:
-                open_trials.pop(trial, None)
-        for trial_id, attempt in open_trials:
+        for trial_id, attempt in open_trials(self.log):
             self._cut_off(trial_id, attempt)
 
     def _cut_off(self, trial_id: str, attempt: int) -> None:
-        self.append("trial_interrupted", {
-            "trial_id": trial_id, "attempt": attempt, "reason": "coordinator ended", "requeued": True,
-        })  # fmt: skip
+        self.append("trial_interrupted", cut_off(trial_id, attempt))
 
 
 def _lost(job: TrialJob, reason: str) -> TrialRecord:

@@ -25,7 +25,7 @@ class Tracker:
     """Sends the event log on to MLflow; when MLflow does not answer, the study goes on and it tries again."""
 
     def __init__(self, prepared: Prepared, log: EventLog, say: Callable[[str], None]) -> None:
-        self._log, self._say = log, say
+        self._log, self._say, self._name = log, say, prepared.name
         self._address = tracking_address(prepared.study.tracking_uri)
         self._bridge = MlflowBridge(prepared.name, prepared.study.description, self._address, prepared.folder)
         self._one_at_a_time = threading.Lock()
@@ -61,6 +61,12 @@ class Tracker:
         self._try(lambda: uris.append(self._bridge.log_model(model, example, metadata, record.trial_id)))
         return uris[0] if uris else None
 
+    def holds_model(self, uri: str) -> bool:
+        """Whether a logged model is still in MLflow; True where MLflow cannot be asked."""
+        held: list[bool] = []
+        self._try(lambda: held.append(self._bridge.holds_model(uri)))
+        return held[0] if held else True
+
     def _follow(self) -> None:
         while not self._ended.is_set():
             self._news.wait()
@@ -82,7 +88,7 @@ class Tracker:
                     where = masked(self._address)
                     self._say(
                         f"MLflow at {where} did not take everything ({_said(error)}). The study goes on; "
-                        "the next `make study` of this name sends what is missing."
+                        f"`harness sync {self._name}` sends what is missing, and so does the next `make study`."
                     )
                 self._warned = True
                 return False

@@ -11,7 +11,7 @@ from urllib.request import getproxies, proxy_bypass
 from harness.config.load import read_yaml
 from harness.config.secrets import lacks_password, masked, with_password
 from harness.errors import ConfigError, HarnessError
-from harness.results.home import StudyFolder, home
+from harness.results.home import home
 
 # Only where the user has not said otherwise: a server that is down must cost seconds, not minutes.
 _SETTINGS = {
@@ -74,15 +74,18 @@ def _completed(address: str) -> str:
     return whole
 
 
-def address_of(folder: StudyFolder) -> str:
+def address_of(study: str, stored: str | None) -> str:
     """The MLflow address of a study that is here; its password from studies/NAME.yaml, where that still holds it.
+
+    Args:
+        study: its name.
+        stored: what the stored study says, without a password.
 
     Raises:
         TrackingError, ConfigError: as `tracking_address`.
     """
-    stored = folder.tracking_uri()
     if stored is not None and lacks_password(stored):
-        stored = _in_study_file(folder.name, stored) or stored
+        stored = _in_study_file(study, stored) or stored
     return tracking_address(stored)
 
 
@@ -116,6 +119,12 @@ def sqlite_path(address: str) -> Path | None:
         return None
     path = unquote(path.partition("?")[0])
     return Path(path) if path and path != ":memory:" else None
+
+
+def local_path(address: str) -> Path | None:
+    """The folder behind a `file:` address or a plain path; None for every other kind."""
+    parts = urlsplit(address)
+    return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
 
 
 def is_remote(address: str) -> bool:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from harness.files import write_whole
-from harness.report.files import csv_text, quoted
+from harness.report.files import csv_text, quoted, unquoted
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,8 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
     with pytest.raises(UnicodeEncodeError):
         write_whole(path, "half \ud800")
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("page.html", "old")]
+
+
+@pytest.mark.parametrize("text", ["cell", "=1+1", "'=1+1", "''@x", "'plain", "-5", "'-5", "-5 cells", "", "'"])
+def test_a_quoted_text_is_told_from_one_that_stood_there(text: str) -> None:
+    assert unquoted(str(quoted(text))) == text

@@ -17,7 +17,7 @@ from small_study import Watching, World, records, runs
 
 from harness.errors import ConfigError, HarnessError, Interrupted, StudyHeldError
 from harness.results.home import home
-from harness.study.coordinator import held
+from harness.study.lock import held
 
 
 def test_an_interrupted_study_leaves_both_stores_consistent_and_continues(world: World) -> None:

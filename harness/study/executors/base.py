@@ -93,12 +93,17 @@ class WorkerContext:
 
 @dataclass(frozen=True)
 class ScoreTask:
-    """Class probabilities of a finished trial's model for these rows (the test part), as they are or shifted."""
+    """Class probabilities of a finished trial's model for these rows (the test part), as they are or shifted.
+
+    `score` is what the trial scored on validation: a model whose checkpoint is gone is trained again, and must score
+    the same. None: it is not trained again.
+    """
 
     job: TrialJob
     rows: NDArray[np.int64]
     shift: Shift | None = None
     climb: Climb = GROUND
+    score: float | None = None
 
     @property
     def task_id(self) -> str:
@@ -143,6 +148,7 @@ class Scored:
     task_id: str
     probabilities: NDArray[np.float32]
     note: str | None = None  # what it took, where memory ran out
+    trained_again: bool = False  # its checkpoint was gone or damaged
 
 
 @dataclass(frozen=True)

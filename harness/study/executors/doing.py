@@ -9,13 +9,15 @@ from pathlib import Path
 
 import torch
 
-from harness.errors import DiskFullError
+from harness.errors import ContractError, DiskFullError, ResourceError
 from harness.results.records import EpochRecord, TrialRecord
 from harness.study.executors.base import Died, FreshWorker, NoRoom, Scored, Task, Trained, TrainTask, WorkerContext
 from harness.training import memory_ladder, precision
 from harness.training.loop import predict_images
 from harness.training.sharing import Sharing
-from harness.training.trial import OnEpoch, restore, run_trial
+from harness.training.trial import OnEpoch, TrialJob, restore, run_trial
+
+SAME_SCORE = 1e-6  # how far a model that is trained again may score from what it scored
 
 
 def attempt(
@@ -84,14 +86,43 @@ def _try(
             if record.state == "out_of_memory":
                 return _Full(record.reason or "", record)
             return Trained(task.task_id, record)
-        model = restore(job, data, context.weights, device, context.checkpoint(job))
+        again = False
+        try:
+            model = restore(job, data, context.weights, device, context.checkpoint(job))
+        except (ResourceError, ContractError):
+            if task.score is None:
+                raise
+            train_again(job, context, device, task.score, sharing)
+            model, again = restore(job, data, context.weights, device, context.checkpoint(job)), True
         at_once = climb.micro_batch or job.config.batch_size
         found = predict_images(model, data, task.rows, at_once, device, task.shift)
-        return Scored(task.task_id, found, climb.words(job.config.batch_size))
+        return Scored(task.task_id, found, climb.words(job.config.batch_size), again)
     except Exception as error:
         if not memory_ladder.ran_out(error):
             raise
         return _Full(memory_ladder.reason(error), None)
+
+
+def train_again(job: TrialJob, context: WorkerContext, device: torch.device, score: float, sharing: Sharing) -> None:
+    """Make the checkpoint of a finished trial anew; its record stays as it is.
+
+    The same seed gives the same tensors on a CPU. Elsewhere they may differ in their last bits.
+
+    Raises:
+        ContractError: it does not score what it scored; there is no checkpoint then.
+    """
+    path = context.checkpoint(job)
+    path.unlink(missing_ok=True)
+    record = run_trial(
+        job, context.data(job.config.backbone, job.split, device), lambda epoch: True, objective=context.objective,
+        weights_name=context.weights, device=device, checkpoint=path, sharing=sharing,
+    )  # fmt: skip
+    if record.state != "complete" or record.score is None or abs(record.score - score) > SAME_SCORE:
+        path.unlink(missing_ok=True)
+        raise ContractError(
+            f"{job.trial_id}, trained again because its checkpoint was gone, is {record.state} and scores "
+            f"{record.score} instead of {score}: the machine or its packages are not what they were"
+        )
 
 
 def _asking_once(on_epoch: OnEpoch, answers: list[bool]) -> OnEpoch:
