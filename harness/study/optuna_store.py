@@ -18,7 +18,7 @@ from harness.results.metrics import direction
 from harness.study.search import KEY, Ended, frozen
 
 
-def open_storage(path: Path) -> optuna.storages.BaseStorage:
+def open_storage(path: Path) -> optuna.storages.RDBStorage:
     """The Optuna database, made under a lock and renamed into place where it is missing (creation races)."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with FileLock(path.with_suffix(".creating.lock")):
