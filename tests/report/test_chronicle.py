@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from datetime import UTC, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def record(trial_id: str, config: TrialConfig, **changes: Any) -> TrialRecord:
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> EventLog:
+def log(tmp_path: Path) -> Iterator[EventLog]:
     """A study with everything that can happen to a trial."""
     log = EventLog(tmp_path / "study" / "events.jsonl")
     log.append("study_created", {"study": STUDY, "fingerprint": {}})
@@ -50,7 +51,8 @@ def log(tmp_path: Path) -> EventLog:
     start(log, "fine_tuning/0", DEEP, attempt=2)
     failed = record("fine_tuning/0", DEEP, state="diverged", reason="loss is nan in epoch 1", score=None, attempt=2)
     log.append("trial_finished", failed.to_json())
-    return log
+    yield log
+    log.close()
 
 
 def start(log: EventLog, trial_id: str, config: TrialConfig, attempt: int = 1) -> None:
