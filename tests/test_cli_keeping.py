@@ -145,7 +145,7 @@ def test_sync_says_what_was_sent_and_exits_4_where_the_server_is_down(
 def test_an_unknown_study_is_refused_by_name(harness: Harness, command: str) -> None:
     for name in ("nothing", "../x"):
         code, _, err = harness(command, name)
-        assert code == 2 and f"there is no study {name!r} here" in err
+        assert code == 2 and f"there is no study {name!r}" in err
 
 
 def test_the_log_needs_no_torch(study: StudyFolder) -> None:
