@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from harness.data.names import neutral
 from harness.results.events import Event
 from harness.results.metrics import direction
 from harness.results.records import TrialRecord
@@ -72,11 +71,7 @@ def study_id(study: str, first: Event) -> str:
 
 
 def shortened(text: str, limit: int) -> str:
-    """The text, or its beginning with a note of how much is missing; MLflow itself would cut it silently.
-
-    All texts of ours that MLflow shows or stores pass here: without control characters, and fit for UTF-8.
-    """
-    text = neutral(text)
+    """The text, or its beginning with a note of how much is missing; MLflow itself would cut it silently."""
     if len(text) <= limit:
         return text
     note = f" … (cut here; {len(text)} characters in all, whole in the event log)"
@@ -204,7 +199,6 @@ def outcome_tags(record: TrialRecord) -> dict[str, str]:
         "device": record.device,
         "cache_reason": record.cache_reason,
         "precision": record.precision,
-        "micro_batch": record.micro_batch,
         "warnings": "\n".join(record.warnings) or None,
     }
     return texts(values, TAG_LIMIT)

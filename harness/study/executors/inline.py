@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from harness.results.records import EpochRecord
-from harness.study.executors.base import EpochDone, FreshWorker, Handler, Task, WorkerContext
-from harness.study.executors.doing import attempt, settle
+from harness.study.executors.base import EpochDone, Handler, Task, WorkerContext, do, settle
 
 
 class InlineExecutor:
-    """An executor with one place and no process of its own: what would kill a worker kills the study's process."""
+    """An executor with one place and no process of its own. A crash here is the coordinator's."""
 
     places = 1
 
@@ -28,20 +26,9 @@ class InlineExecutor:
         if self._task is None:
             return
         task, self._task = self._task, None
-        raised: list[BaseException] = []
-
-        def on_epoch(epoch: EpochRecord) -> bool:
-            try:
-                return handle(EpochDone(task.task_id, epoch))
-            except BaseException as error:  # the coordinator's own (a signal, say), which no trial may swallow
-                raised.append(error)
-                raise
-
-        answer = attempt(task, self._context, self._device, on_epoch, self._sharing)
-        if raised:
-            raise raised[0]
-        assert not isinstance(answer, FreshWorker)  # this process is the coordinator's: nobody can replace it
-        handle(answer)
+        handle(do(
+            task, self._context, self._device, lambda epoch: handle(EpochDone(task.task_id, epoch)), self._sharing
+        ))  # fmt: skip
 
     def close(self) -> None:
         self._task = None

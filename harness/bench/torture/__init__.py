@@ -1,1 +1,0 @@
-"""What a study survives, tried out: `make torture`."""
