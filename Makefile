@@ -1,15 +1,17 @@
 # `make` prints what there is. Needs python3 and make alone; works from a path with a space in it.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help env study report compare ui list test test-all check bench bench-search calibrate pin clean
+.PHONY: help env study report compare ui list log doctor sync test test-all check bench bench-search calibrate torture pin clean
 
 # Variables reach the commands through the environment, never through the text of a shell line:
 # whatever stands in NAME='…' is a value, and no command.
-VARIABLES := NAME NAMES AS DATA WEIGHTS TRIALS EPOCHS WORKERS DEVICE PORT
+VARIABLES := NAME NAMES AS DATA WEIGHTS TRIALS EPOCHS WORKERS DEVICE PORT FIX HOST EXPOSED
 GIVEN_NAME := $(if $(filter command,$(origin NAME)),$(value NAME))
 HARNESS_NAME := $(if $(GIVEN_NAME),$(value GIVEN_NAME),microscopy)
 # Only what the user gave: make itself has an AS (the assembler).
-$(foreach v,$(filter-out NAME,$(VARIABLES)),$(if $(filter command environment,$(origin $(v))),$(eval HARNESS_$(v) = $$(value $(v)))$(eval export HARNESS_$(v))))
+$(foreach v,$(filter-out NAME HOST EXPOSED,$(VARIABLES)),$(if $(filter command environment,$(origin $(v))),$(eval HARNESS_$(v) = $$(value $(v)))$(eval export HARNESS_$(v))))
+# Some shells put the machine's name into HOST: only what stands on the command line is meant for us.
+$(foreach v,HOST EXPOSED,$(if $(filter command,$(origin $(v))),$(eval HARNESS_$(v) = $$(value $(v)))$(eval export HARNESS_$(v))))
 export HARNESS_NAME
 unexport $(VARIABLES) MAKEFLAGS MAKEOVERRIDES MFLAGS
 export HARNESS_COMMAND := make study
@@ -25,10 +27,14 @@ help:
 	@echo "make compare NAMES=\"one other\"   put studies side by side in one page"
 	@echo "make ui      serve the MLflow UI on 127.0.0.1, opened on its runs"
 	@echo "make list    show the studies with state, size and age"
+	@echo "make log     tell what happened in the study NAME, line by line"
+	@echo "make doctor  check its files and databases; FIX=1 mends what can be mended"
+	@echo "make sync    send what MLflow has missed, without training"
 	@echo "make test    run the tests         make test-all  the slow ones too"
 	@echo "make check   ruff and mypy         make bench     time this against a plain loop"
 	@echo "make calibrate   count false verdicts where the truth is known"
 	@echo "make bench-search NAME=study DATA=images   pruning against one epoch each and the exhaustive run"
+	@echo "make torture  kill and disturb small studies at random moments, and see that nothing is lost"
 	@echo "make clean   remove caches of tools; studies, runs and reports stay"
 	@echo
 	@echo "NAME=study of studies/   AS=other name      DATA=your folder or CSV  WEIGHTS=bundled|imagenet|none|file"
@@ -65,6 +71,15 @@ ui: env
 list: env
 	@$(PY) -m harness list
 
+log: env
+	@$(PY) -m harness log
+
+doctor: env
+	@$(PY) -m harness doctor
+
+sync: env
+	@$(PY) -m harness sync
+
 test: env
 	@$(PYTEST)
 
@@ -81,6 +96,9 @@ bench: env
 
 calibrate: env
 	@$(PY) -m harness calibrate
+
+torture: env
+	@$(PY) -m harness torture
 
 bench-search: env
 	@$(PY) -m harness bench-search

@@ -3,7 +3,8 @@
     HarnessError            1   ran, but nothing completed or an internal rule broke
     ├── ConfigError         2   wrong use, or a fault in a study file
     ├── DataError           3   images, labels, groups, splits
-    ├── ResourceError       4   disk, weights, a device that is not there
+    ├── ResourceError       4   weights, memory, a device that is not there
+    │   └── DiskFullError   4   a file could not be written; ends the study, not the trial alone
     ├── StudyHeldError     75   another process works on this study
     ├── Interrupted       128+n a signal asked us to stop
     ├── ContractError       1   a trial broke the training contract (fails that trial alone)
@@ -43,6 +44,10 @@ class ResourceError(HarnessError):
     """Something the study needs is missing here: disk space, a weights file, a device."""
 
     exit_code = 4
+
+
+class DiskFullError(ResourceError):
+    """A file could not be written; names it, and the bytes that are free. More tries would end the same way."""
 
 
 class StudyHeldError(HarnessError):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from harness.results.metrics import METRICS
 from harness.results.records import EpochRecord, TrialRecord
+from harness.terminal import Terminal
 from harness.training.trial import TrialJob
 
 PLAIN_SECONDS = 2.0  # between two lines of the same preparation, where there is no terminal
@@ -22,15 +22,15 @@ class Watcher:
         objective: metric shown as the score.
     """
 
-    def __init__(self, console: Console, objective: str, epochs: int) -> None:
+    def __init__(self, console: Terminal, objective: str, epochs: int) -> None:
         self._console, self._objective, self._epochs = console, objective, epochs
         self._best: dict[str, float] = {}
         self._plain = not console.is_terminal
         self._said: dict[str, float] = {}
         self._bars = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=24),
+            TextColumn("{task.description}", markup=False), BarColumn(bar_width=24),
             TextColumn("{task.completed:.0f}/{task.total:.0f}"), TimeElapsedColumn(), TextColumn("left"),
-            TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False),
             console=console, disable=self._plain,
         )  # fmt: skip
         self._study: TaskID | None = None

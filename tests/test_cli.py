@@ -89,7 +89,7 @@ def test_a_missing_folder_one_class_and_a_corrupt_image_exit_3(tmp_path: Path) -
 def test_help_lists_the_commands_without_loading_torch(tmp_path: Path) -> None:
     done = harness("--help", home=tmp_path)
     assert done.returncode == 0
-    for command in ("study", "report", "ui", "list", "rm", "keys"):
+    for command in ("study", "report", "ui", "list", "rm", "log", "doctor", "sync", "keys"):
         assert command in done.stdout
     code = "import sys, harness.cli; print(sorted({'torch', 'mlflow', 'optuna', 'pandas'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout.strip() == "[]"

@@ -25,7 +25,7 @@ def test_every_study_and_command_that_is_named_exists() -> None:
     root = Path(__file__).resolve().parent.parent
     for name in re.findall(r"make study NAME=([a-z-]+)", README):
         assert (root / "studies" / f"{name}.yaml").exists(), name
-    cli = (root / "harness" / "cli.py").read_text(encoding="utf-8")
+    cli = "".join(path.read_text(encoding="utf-8") for path in (root / "harness" / "cli").glob("*.py"))
     for command in re.findall(r"\.venv/bin/harness (\w+)", README):
         assert f"def {command}(" in cli or f'@app.command("{command}")' in cli, command
     for link in re.findall(r"\]\((?!http)([^)]+)\)", README):

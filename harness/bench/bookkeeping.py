@@ -21,7 +21,7 @@ from harness.results.events import EventLog
 from harness.results.metrics import METRICS
 from harness.results.records import EpochRecord, TrialRecord
 from harness.study.executors.base import EpochDone, Handler, Task, Trained
-from harness.study.prepare import prepare, write_folder
+from harness.study.prepare import Prepared, prepare, write_folder
 from harness.study.search import suggest
 from harness.study.session import Session
 from harness.study.signals import StopRequest
@@ -43,7 +43,7 @@ def bookkeeping(images: Path, trials: int, before: int = 0) -> float:
     prepared = prepare(loaded, ["cpu"], lambda *a: None)
     write_folder(prepared)
     rng = np.random.default_rng(0)
-    _write(prepared.folder.events, loaded, before, rng)
+    _write(prepared, before, rng)
     session = _OnPaper(prepared, ["cpu"], SearchWatcher(), StopRequest())
     session.rng = rng
     search = _WithoutCopy(session)
@@ -131,10 +131,11 @@ def _study(images: Path, trials: int) -> LoadedStudy:
     return LoadedStudy(name, parse(document, name), data_replaced=False, path=images / f"{name}.yaml")
 
 
-def _write(path: Path, loaded: LoadedStudy, trials: int, rng: np.random.Generator) -> None:
+def _write(prepared: Prepared, trials: int, rng: np.random.Generator) -> None:
     """The log of a study that has so many trials behind it."""
-    study, log = loaded.study, EventLog(path)
-    log.append("study_created", {"study": study.model_dump(mode="json", by_alias=True), "fingerprint": {}})
+    study, log = prepared.study, EventLog(prepared.folder.events)
+    document = study.model_dump(mode="json", by_alias=True)
+    log.append("study_created", {"study": document, "fingerprint": prepared.fingerprint})
     log.append("session_started", {"environment": {}, "resumed": False})
     for number in range(trials):
         strategy, slot = study.strategies[number % 2], number // 2

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import mlflow
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -24,9 +23,13 @@ from harness.config.trial import TrialConfig
 from harness.data import views
 from harness.model.transfer import TransferModel, build
 from harness.results import metrics
+from harness.tracking.store import prepare_environment
 from harness.training.inputs import epoch_order, padded
 from harness.training.schedule import factor
 from harness.training.seeds import derive
+
+prepare_environment()  # before it is imported, which is when MLflow starts its telemetry
+import mlflow  # noqa: E402
 
 CPU = torch.device("cpu")
 

@@ -56,10 +56,20 @@ def make_up(trials: int, epochs: int) -> StudyFolder:
     log.append("session_started", {"environment": {}, "resumed": False}, sync=False)
     for number in range(trials):
         record = _record(rng, STRATEGIES[number % 2], number // 2, epochs)
-        log.append("trial_finished", record.to_json(), sync=False)
+        _log(log, record)
     log.append("session_ended", {"state": "finished", "seconds": 1.0})
     log.close()
     return folder
+
+
+def _log(log: EventLog, record: TrialRecord) -> None:
+    """What a session writes of a trial: that it began, each epoch, and all of it once more at its end."""
+    finished = record.to_json()
+    began = {name: finished[name] for name in ("trial_id", "kind", "strategy", "slot", "attempt", "config", "seed")}
+    log.append("trial_started", {**began, "redraw": 0, "params": {}}, sync=False)
+    for epoch in finished["epochs"]:
+        log.append("epoch", {"trial_id": record.trial_id, "attempt": record.attempt, **epoch}, sync=False)
+    log.append("trial_finished", finished, sync=False)
 
 
 def _record(rng: np.random.Generator, strategy: Any, slot: int, epochs: int) -> TrialRecord:

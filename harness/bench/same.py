@@ -24,7 +24,8 @@ from harness.config.load import LoadedStudy, parse
 from harness.config.space import space
 from harness.report.statistics import compare_strategies
 from harness.results.metrics import score
-from harness.study.executors.base import Scored, ScoreTask, TrainTask, do, settle
+from harness.study.executors.base import Scored, ScoreTask, TrainTask
+from harness.study.executors.doing import do, settle
 from harness.study.prepare import prepare
 from harness.study.splits import confirmation_split
 from harness.training.seeds import derive

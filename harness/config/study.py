@@ -346,7 +346,9 @@ class StudyConfig(_Model):
     )
     report: ReportConfig = Field(default_factory=ReportConfig)
     tracking_uri: str | None = Field(
-        None, description="MLflow server or store; MLFLOW_TRACKING_URI, then runs/mlflow.db otherwise"
+        None,
+        description="MLflow server or store, stored without its password; MLFLOW_TRACKING_URI, then runs/mlflow.db "
+        "otherwise",
     )
 
     @field_validator("search", mode="before")

@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from harness.config.restored import restored
+
 Strategy = Literal["feature_extraction", "fine_tuning", "from_scratch"]
 UnfreezeFrom = Literal["head", "stem"]
 UnfreezeSchedule = Literal["at_once", "head_first", "progressive"]
@@ -70,7 +72,7 @@ class TrialConfig:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> TrialConfig:
         """Back from `to_json`; an unknown field raises TypeError."""
-        return cls(**values)
+        return restored(cls, values)
 
     def key(self) -> str:
         """Sixteen hex digits that name this configuration; equal configurations, equal keys."""

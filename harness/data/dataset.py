@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from harness.config.study import DataConfig
 from harness.data import decode
-from harness.data.files import allocate, disk_errors, write_whole
 from harness.data.listing import Listing
 from harness.data.names import listed
 from harness.data.parallel import Progress, over_images
 from harness.data.scan import Scan, copies, fetch, scan
 from harness.errors import DataError, ResourceError
+from harness.files import allocate, disk_errors, write_whole
 
 COLUMNS = ("path", "label", "group", "fixed_split", "sha256", "pixels_sha256", "width", "height", "kind")
 _VERSION = 1  # of the arrays: raise it when the same images would give other values
@@ -84,7 +84,7 @@ def open_dataset(config: DataConfig, *, cache: Path, progress: Progress | None =
         rendered=listing.rendered,
         classes=classes,
         table=table,
-        digest=_digest(table, classes),
+        digest=digest_of(table, classes),
         card=_scan_card(found, group_rule),
         _scan=found,
     )
@@ -102,16 +102,14 @@ def arrays(dataset: Dataset, config: DataConfig, size: int, *, cache: Path, prog
     """
     deep = any(image.facts.deep for image in dataset._scan.images)
     shape, dtype = (len(dataset.table), size, size, 3), np.dtype(np.uint16 if deep else np.uint8)
-    rule = [dataset.digest, size, config.resize, config.bit_depth, config.background, _VERSION, decode.VERSION]
-    name = hashlib.sha256(json.dumps(rule).encode()).hexdigest()[:32]
-    path = cache / "images" / f"{name}.npy"
+    path = array_path(dataset.digest, config, size, cache=cache)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
             if _is_whole(path, shape, dtype):
                 return path
             _check_room(path, int(np.prod(shape)) * dtype.itemsize)
-            temporary = path.with_name(f".{name}.part")
+            temporary = path.with_name(f".{path.stem}.part")
             try:
                 _fill(temporary, shape, dtype, dataset, config, size, progress)
                 write_whole(path.with_suffix(".crc"), str(_checksum(temporary)).encode())
@@ -120,6 +118,20 @@ def arrays(dataset: Dataset, config: DataConfig, size: int, *, cache: Path, prog
             finally:
                 temporary.unlink(missing_ok=True)
     return path
+
+
+def array_path(digest: str, config: DataConfig, size: int, *, cache: Path) -> Path:
+    """Where the array of a data set with this digest lies; its name holds all that decides its content."""
+    rule = [digest, size, config.resize, config.bit_depth, config.background, _VERSION, decode.VERSION]
+    return cache / "images" / f"{hashlib.sha256(json.dumps(rule).encode()).hexdigest()[:32]}.npy"
+
+
+def is_whole(path: Path) -> bool:
+    """Whether the file of an array has the checksum that was noted when it was made."""
+    try:
+        return _checksum(path) == int(path.with_suffix(".crc").read_bytes())
+    except (OSError, ValueError):
+        return False
 
 
 def _fill(
@@ -165,8 +177,7 @@ def _is_whole(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
     """Whether the file has this shape and type and the checksum that was noted when it was made."""
     try:
         stored = np.load(path, mmap_mode="r", allow_pickle=False)
-        noted = int(path.with_suffix(".crc").read_bytes())
-        return stored.shape == shape and stored.dtype == dtype and _checksum(path) == noted
+        return stored.shape == shape and stored.dtype == dtype and is_whole(path)
     except (OSError, ValueError, EOFError):
         return False
 
@@ -211,8 +222,11 @@ def _groups(found: Scan, rule: str | None) -> tuple[list[str], str | None]:
     return [(m.group(1) or m.group(0)) if m.re.groups else m.group(0) for m in matches if m is not None], rule
 
 
-def _digest(table: pd.DataFrame, classes: tuple[str, ...]) -> str:
-    """SHA-256 over the sorted rows; each field's length stands before it, so that no two tables run together."""
+def digest_of(table: pd.DataFrame, classes: tuple[str, ...]) -> str:
+    """SHA-256 over the sorted rows of a data set's table.
+
+    Each field's length stands before it, so that no two tables run together.
+    """
     labels = [classes[label] for label in table["label"]]
     columns = [table["path"], labels, table["group"], table["fixed_split"], table["sha256"]]
     digest = hashlib.sha256()

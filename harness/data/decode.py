@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from harness.config.study import BitDepth
 from harness.data import png16, tiff
-from harness.data.samples import MAX_PIXELS, ORIENTATION, Raw, check_size, turn
+from harness.data.samples import MAX_PIXELS, ORIENTATION, Raw, check_size, read_bytes, turn
 from harness.errors import DataError
 
 Resize = Literal["stretch", "pad", "crop"]
@@ -32,6 +32,10 @@ VERSION = 1  # of the pixels: raise it when a file would decode to other values
 SUFFIXES = frozenset(
     (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
 )
+
+
+# What these suffixes stand for, whatever a file holds: Pillow knows more, and would start another program for some.
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ def decode(
         DataError: the file cannot be read as an image; names it and says why.
     """
     try:
-        pixels, _ = read(path.read_bytes(), bit_depth=bit_depth, background=background)
+        pixels, _ = read(read_bytes(path), bit_depth=bit_depth, background=background)
     except (DataError, OSError) as error:
         raise DataError(f"{path.name}: {error}") from None
     return pixels if size is None else fit(pixels, size, resize, background)
@@ -164,7 +168,7 @@ def _samples(data: bytes | Image.Image) -> Raw:
         raw = tiff.read(data)
         if raw is not None:
             return raw
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         if png16.is_16_bit(data) and (image.mode != "I;16" or "transparency" in image.info):
             check_size(*image.size)
             samples = png16.read(data)

@@ -1,4 +1,4 @@
-"""Names of files and classes as text that is safe to show: NFC, without control characters."""
+"""Names of files and classes, and other people's texts, as text that is safe to show: without control characters."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable
 # Marks that reorder the text around them: a file name could make a line of output read backwards.
 _REORDERING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
 _INVISIBLE = frozenset(("Cc", "Cs", "Zl", "Zp"))
+_NO_XML = frozenset("\ufffe\uffff")  # no figure could hold them
 
 
 def clean(name: str) -> str:
@@ -21,11 +22,21 @@ def clean(name: str) -> str:
     return "".join(_shown(character) for character in unicodedata.normalize("NFC", name))
 
 
+def neutral(text: str) -> str:
+    """A text of any length for a terminal or a page: as `clean`, but line breaks, tabs and the form stay.
+
+    A name is cleaned once, where it comes in; this is for the places where everything goes out.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(character if character in "\n\t" else _shown(character) for character in text)
+
+
 def _shown(character: str) -> str:
     code = ord(character)
     if 0xDC80 <= code <= 0xDCFF:
         return f"\\x{code - 0xDC00:02x}"
-    if character in _REORDERING or unicodedata.category(character) in _INVISIBLE:
+    if character in _REORDERING or character in _NO_XML or unicodedata.category(character) in _INVISIBLE:
         return character.encode("unicode_escape", "surrogatepass").decode("ascii")
     return character
 

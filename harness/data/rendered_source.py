@@ -14,8 +14,8 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from harness.data import rendered
-from harness.data.files import write_whole
 from harness.data.listing import Listing, Sample, by_bytes
+from harness.files import write_whole
 
 SEED = 0  # of the committed studies
 

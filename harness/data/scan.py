@@ -21,12 +21,13 @@ import numpy as np
 from harness.config.study import DataConfig
 from harness.data import decode
 from harness.data.decode import Facts, Pixels
-from harness.data.files import write_whole
 from harness.data.listing import PARTS, Listing
 from harness.data.names import listed
 from harness.data.parallel import Progress, over_images
+from harness.data.samples import read_bytes
 from harness.data.sources import list_source
 from harness.errors import DataError
+from harness.files import write_whole
 
 _FRESH = 2.0  # seconds: a file may change again within the same tick of its time stamp
 
@@ -93,7 +94,7 @@ def fetch(listing: Listing, row: int, config: DataConfig) -> tuple[Pixels, Scann
         digest = pixel_digest(pixels)
         return pixels, Scanned(digest, digest, facts)
     try:
-        data = source.read_bytes() if isinstance(source, Path) else source
+        data = read_bytes(source) if isinstance(source, Path) else source
     except OSError as error:
         raise DataError(f"cannot be opened ({error.strerror})") from None
     pixels, facts = decode.read(data, bit_depth=config.bit_depth, background=config.background)

@@ -212,6 +212,7 @@ def _csv(given: Path, group: str | None) -> Listing:
     column = group if group in columns else ("group" if "group" in columns and group is None else None)
     root, faults = given.parent.resolve(), list[str]()
     rows: dict[str, tuple[Path, Sample]] = {}
+    written: dict[str, str] = {}  # how each label stands in the table
     for number, row in enumerate(table.to_dict("records"), start=2):
         path, label = str(row["path"]).strip(), clean(str(row["label"]).strip())
         part = str(row.get("split", "")).strip()
@@ -219,6 +220,8 @@ def _csv(given: Path, group: str | None) -> Listing:
         if not path or not label:
             faults.append(f"{where}{'path' if not path else 'label'} is empty")
             continue
+        if written.setdefault(label, str(row["label"]).strip()) != str(row["label"]).strip():
+            faults.append(f"{where}the label {label} is written in another encoding than above")
         if part and not _is_part(part):
             faults.append(f"{where}split must be train, validation, test or empty, but is {clean(part)!r}")
         if column is not None and not str(row[column]).strip():

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import logging
+import lzma
+import zlib
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +15,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.data.samples import ORIENTATION, Raw, check_size, turn
+from harness.data.samples import MAX_PIXELS, ORIENTATION, Raw, check_size, turn
 from harness.errors import DataError
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -33,6 +37,7 @@ def read(data: bytes) -> Raw | None:
         bits, layout = page.bitspersample, int(page.sampleformat)
         if not isinstance(bits, int):
             raise DataError(f"has channels of different depths ({bits} bits)")
+        _check_segments(page, data, bits)
         if bits <= 8:
             return None
         frames = len(tiff.pages)
@@ -50,6 +55,38 @@ def read(data: bytes) -> Raw | None:
             ["alpha composited"] if alpha else []
         )
         return Raw(turn(samples, orientation), alpha, f"{bits}-bit {colour} TIFF", frames, tuple(converted))
+
+
+_UNPACKERS: dict[int, Callable[[], Any]] = {  # by TIFF's number of the compression: readers that know no limit
+    8: zlib.decompressobj, 32946: zlib.decompressobj, 34925: partial(lzma.LZMADecompressor, memlimit=1 << 28),
+}  # fmt: skip
+
+
+def _check_segments(page: Any, data: bytes, bits: int) -> None:
+    """Refuse a page of a modest size whose strips or tiles would need far more memory than its pixels.
+
+    Tiles may reach beyond the image, a page may be deep (a volume), and a compressed segment may unpack to anything.
+    """
+    if page.imagedepth > 1 or page.tiledepth > 1:
+        raise DataError("holds a volume, not an image: save its layers one by one")
+    if page.is_tiled:
+        rows, columns = page.tilelength, page.tilewidth
+        across, down = -(-page.imagewidth // columns), -(-page.imagelength // rows)
+        if across * columns * down * rows > 2 * MAX_PIXELS:
+            raise DataError(
+                f"has tiles of {columns} x {rows} pixels for {page.imagewidth} x {page.imagelength}: save it with "
+                "smaller ones"
+            )
+    else:
+        rows, columns = min(page.rowsperstrip, page.imagelength), page.imagewidth
+    unpacker = _UNPACKERS.get(int(page.compression))
+    if unpacker is None or bits <= 8:  # Pillow unpacks into room of the right size
+        return
+    samples = page.samplesperpixel if int(page.planarconfig) == 1 else 1
+    most = rows * -(-columns * samples * bits // 8)
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+        if len(unpacker().decompress(data[offset : offset + count], most + 1)) > most:
+            raise DataError("is damaged (a part of it unpacks to more than it has room for)")
 
 
 def _check_channels(tiff: tifffile.TiffFile, page: Any) -> bool:

@@ -17,7 +17,7 @@ from scipy.special import gammaln
 
 from harness.report.findings import FEWEST
 from harness.report.tables import of_kind
-from harness.results.metrics import direction
+from harness.results.metrics import sign_of
 from harness.results.records import TrialRecord
 
 Floats = NDArray[np.float64]
@@ -107,12 +107,13 @@ def anytime(found: Sequence[TrialRecord], strategy: str, objective: str) -> Anyt
     own course (`happened`) may lie below the expected one.
     """
     own = [record for record in of_kind(found, "search") if record.strategy == strategy]
-    sign = _sign(objective)
+    sign = sign_of(objective)
     scores = [_won(record, sign) for record in own]
     known = [value for value in scores if value is not None]
     if len(own) < FEWEST or not known:
         return None
-    values = np.array([min(known) if value is None else value for value in scores])
+    worst = min(known)
+    values = np.array([worst if value is None else value for value in scores])
     seconds, total = np.array([record.seconds_alone for record in own]), len(own)
 
     def expected(n: int) -> float:
@@ -129,10 +130,6 @@ def anytime(found: Sequence[TrialRecord], strategy: str, objective: str) -> Anyt
     near = 1 + bisect_left(range(1, total + 1), values.max() - CLOSE - 1e-9, key=expected)
     gain = max(float(values.max()) - expected(total - last), 0.0)
     return Anytime(strategy, total, near, last, gain, by_trials, by_seconds)
-
-
-def _sign(objective: str) -> int:
-    return 1 if direction(objective) == "maximize" else -1
 
 
 def _won(record: TrialRecord, sign: int) -> float | None:

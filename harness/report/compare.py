@@ -18,7 +18,7 @@ from harness.config.study import StudyConfig
 from harness.errors import ConfigError, HarnessError
 from harness.report.scored import looks
 from harness.report.summary import assemble, is_running
-from harness.report.tables import records
+from harness.report.tables import UNREAD, records
 from harness.report.wording import cleaned
 from harness.results.events import Event, read_events
 from harness.results.home import StudyFolder, home, reports
@@ -142,7 +142,7 @@ def read(folder: StudyFolder) -> Entry:
     study = StudyConfig.model_validate(stored["study"])
     card = json.loads(folder.data_card.read_text(encoding="utf-8")) if folder.data_card.exists() else {}
     try:
-        events = read_events(folder.events)
+        events = read_events(folder.events, UNREAD)
     except HarnessError as error:
         raise HarnessError(f"study {folder.name}: {error}") from error
     marks = [event.at for event in events if event.kind in ("session_started", "session_ended")]

@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from harness.files import write_whole
 from harness.report import compare_figures as figures
 from harness.report import compare_findings as findings
 from harness.report import compare_tables as tables
 from harness.report import shell
 from harness.report.compare import SCHEMA, Entry, Shared, chosen, place, read, shared
 from harness.report.compare_tables import Grid
-from harness.report.files import write_whole
 from harness.report.ink import Picture
 
 WIDE, NARROW = 1000, 350  # CSS pixels

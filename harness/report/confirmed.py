@@ -12,7 +12,7 @@ from scipy import stats
 from harness.config.study import KNOBS
 from harness.report.statistics import holm_levels
 from harness.report.tables import of_kind
-from harness.results.metrics import METRICS
+from harness.results.metrics import sign_of
 from harness.results.records import TrialRecord
 
 FEWEST = 3  # configurations; winner and default alone stand in the table of strategies
@@ -69,7 +69,7 @@ def groups(found: Sequence[TrialRecord], objective: str) -> list[Group]:
 def _group(strategy: str, kept: list[dict[int, TrialRecord]], objective: str) -> Group:
     configs = [next(iter(runs.values())).config.to_json() for runs in kept]
     knobs = tuple(name for name in KNOBS if len({str(config[name]) for config in configs}) > 1)
-    sign = 1 if METRICS[objective].direction == "maximize" else -1
+    sign = sign_of(objective)
     members = sorted(
         (
             Confirmed({name: config[name] for name in knobs}, tuple(float(run.score or 0.0) for run in runs.values()))

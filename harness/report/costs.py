@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from harness.report.axes import lower, scale, score_axis
 from harness.report.ink import Picture, drawing, picture
 from harness.report.section import Section, Table
 from harness.report.story import Story
+from harness.results.metrics import sign_of
 
 WIDTH, HEIGHT = 520, 330  # CSS pixels
 WIDE = 10  # the largest over the smallest seconds from which the axis is logarithmic
@@ -60,7 +61,7 @@ def cost_section(story: Story) -> Section | None:
 
 def front(trials: pd.DataFrame, objective: str) -> list[Point]:
     """The Pareto front of score against `seconds_alone`, the cheapest first; of equal trials the first counts."""
-    goodness = (-1 if lower(objective) else 1) * trials["score"].to_numpy(float)
+    goodness = sign_of(objective) * trials["score"].to_numpy(float)
     seconds = trials["seconds_alone"].to_numpy(float)
     order = np.lexsort((-goodness, seconds))
     best = np.maximum.accumulate(goodness[order])
@@ -157,12 +158,12 @@ def _figure(trials: pd.DataFrame, points: Sequence[Point], objective: str) -> Pi
     seconds, scores = trials["seconds_alone"].to_numpy(float), trials["score"].to_numpy(float)
     wide = bool(seconds.max() / seconds.min() > WIDE)
     dense = len(trials) > ink.DENSE
-    look: dict[str, Any] = {"s": 9, "lw": 0} if dense else {"s": 36, "lw": 0.6, "alpha": 0.6}  # few colours: small
+    look = ink.DUST if dense else {"s": 36, "lw": 0.6, "alpha": 0.6, "ec": ink.SURFACE}
     with drawing(WIDTH, HEIGHT) as (figure, axes):
         for strategy in wording.STRATEGY:
             part = trials["strategy"].to_numpy() == strategy
             colour, marker = ink.STRATEGY[strategy], ink.MARKER[strategy]
-            marks = axes.scatter(seconds[part], scores[part], color=colour, marker=marker, ec=ink.SURFACE, **look)
+            marks = axes.scatter(seconds[part], scores[part], color=colour, marker=marker, **look)
             marks.set_rasterized(dense)
         x, y = [p.seconds for p in points], [p.score for p in points]
         axes.step([*x, float(seconds.max())], [*y, y[-1]], where="post", color=ink.INK, lw=1.4, zorder=3)

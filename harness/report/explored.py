@@ -15,7 +15,7 @@ from harness.report.statistics import Comparison, Estimate, difference, estimate
 from harness.report.story import Story
 from harness.report.tables import of_kind
 from harness.report.verdict import PRIMARY
-from harness.results.metrics import METRICS
+from harness.results.metrics import sign_of
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def changed(story: Story) -> list[Changed]:
 
 
 def _around(story: Story, winner: Side, entries: Sequence[dict[str, Any]], seeds: int) -> list[Changed]:
-    sign = 1 if METRICS[story.study.objective].direction == "maximize" else -1
+    sign = sign_of(story.study.objective)
     base = {run.slot: run.score for run in winner.runs if run.score is not None}
     trained = [r for r in of_kind(story.records, "controlled") if r.strategy == winner.strategy]
     rows: list[tuple[dict[str, Any], list[float], tuple[str, ...]]] = []

@@ -12,7 +12,7 @@ from harness.report.section import Section, Table
 from harness.report.statistics import Comparison
 from harness.report.story import Story
 from harness.report.wording import MINUS
-from harness.results.metrics import METRICS
+from harness.results.metrics import sign_of
 
 _SIDE = {"better": "fine-tuning is better", "worse": "feature extraction is better", "equal": "practically equal",
          "undecided": "undecided"}  # fmt: skip
@@ -143,7 +143,7 @@ def shifts_heading(points: Sequence[Answered], objective: str) -> str:
             f"Which side stands shifts better depends on the shift: fine-tuning under {wording.listed(ahead)}, "
             f"feature extraction under {wording.listed(behind)}"
         )
-    sign = 1 if METRICS[objective].direction == "maximize" else -1
+    sign = sign_of(objective)
     drops = [
         (sign * (base.scores[s].mean - found.mean), s, point.name)
         for point in rest

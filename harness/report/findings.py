@@ -17,7 +17,7 @@ from scipy import stats
 from harness.report import wording
 from harness.report.confirmed import Group
 from harness.report.scored import Side
-from harness.results.metrics import METRICS
+from harness.results.metrics import METRICS, sign_of
 
 FEWEST = 6  # trials below which no trend is spoken of
 ALPHA = 0.05
@@ -28,8 +28,7 @@ def strategies(rows: Sequence[dict[str, Any]], objective: str) -> str:
     known = [row for row in rows if row["test_mean"] is not None]
     if not known:
         return "The strategies so far"
-    lower = METRICS[objective].direction == "minimize"
-    ranked = sorted(known, key=lambda row: row["test_mean"], reverse=not lower)
+    ranked = sorted(known, key=lambda row: sign_of(objective) * row["test_mean"], reverse=True)
     told = [f"{wording.STRATEGY[row['strategy']]} {wording.level(row['test_mean'], objective)}" for row in ranked]
     return wording.capital(f"{wording.listed(told)} {METRICS[objective].label} on the test split")
 
@@ -75,7 +74,7 @@ def of_choice(trials: pd.DataFrame, column: str, name: str) -> str:
 def choice(trials: pd.DataFrame, column: str) -> str | None:
     """Which value of a knob of names scored best; None where no difference was found."""
     objective = str(trials.attrs["objective"])
-    sign = -1 if METRICS[objective].direction == "minimize" else 1
+    sign = sign_of(objective)
     tested = _tested(trials, column)
     for strategy, part in tested:
         samples = {str(value): _goodness(rows).to_numpy() for value, rows in part.groupby(column)}
@@ -145,8 +144,7 @@ def _tested(trials: pd.DataFrame, column: str) -> list[tuple[str, pd.DataFrame]]
 
 def _goodness(trials: pd.DataFrame) -> pd.Series[float]:
     """The score, its sign turned where lower is better."""
-    sign = -1 if METRICS[str(trials.attrs["objective"])].direction == "minimize" else 1
-    return sign * trials["score"]
+    return sign_of(str(trials.attrs["objective"])) * trials["score"]
 
 
 def _rough(value: float) -> str:

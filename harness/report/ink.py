@@ -18,6 +18,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -38,6 +39,9 @@ VARIABLES = {
 }
 DENSE = 1500  # marks of a figure; beyond it they are stored as pixels
 FEW = 20
+PIXELS = 144  # an inch of 72 CSS pixels
+# How marks look that are pixels: small, so that where they are many shows, and in few colours, which take few bytes.
+DUST: dict[str, Any] = {"s": 9, "lw": 0, "antialiased": False}
 
 _SVG, _XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 _DROPPED = {"font-family", "text-align"}
@@ -77,7 +81,6 @@ _RC: dict[Any, Any] = {
     "axes.linewidth": 1,
     "lines.solid_capstyle": "round",
     "figure.dpi": 72,
-    "savefig.dpi": 144,
 }
 
 
@@ -110,9 +113,20 @@ def picture(figure: Figure, key: str, alt: str) -> Picture:
     if sum(counts) > DENSE:
         for artist, count in zip(marks, counts, strict=True):
             artist.set_rasterized(count > FEW)  # a ringed best one stays a shape
+    return Picture(_inline(_drawn(figure), key, alt), alt)
+
+
+def _drawn(figure: Figure) -> str:
+    """What `savefig` writes, in half its time: it draws a figure twice, the first time for its layout alone."""
+    canvas = FigureCanvasSVG(figure)  # letters are measured as they are drawn
+    engine = figure.get_layout_engine()
+    assert engine is not None  # `drawing` gave it one
+    engine.execute(figure)
+    figure.set_layout_engine("none")  # it has done its work, and would do it again
+    figure.set_dpi(PIXELS)
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-    return Picture(_inline(stream.getvalue(), key, alt), alt)
+    canvas.print_svg(stream, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
+    return stream.getvalue()
 
 
 def _inline(text: str, key: str, alt: str) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -27,10 +26,11 @@ def by_number(
 
     `notes` stand below the numbers of the axis.
     """
+    dense = len(trials) > ink.DENSE
     with drawing(440, 280) as (figure, axes):
         for strategy, part in _strategies(trials):
             x = part[column].to_numpy(float) + _spread(part[column], 0.16)
-            _marks(axes, x, part["score"].to_numpy(), strategy)
+            _marks(axes, x, part["score"].to_numpy(), strategy, dense)
             for value, median in _median(part, column):
                 axes.plot([float(value) - 0.3, float(value) + 0.3], [median] * 2, color=ink.STRATEGY[strategy], lw=2.2)
         axes.set(xlabel=label, ylabel="")
@@ -47,10 +47,10 @@ def by_number(
 def by_value(trials: pd.DataFrame, column: str, objective: str, label: str) -> Picture:
     """Score of every complete trial against a knob of real numbers; a wide span is drawn in the logarithm."""
     values = trials[column].dropna()
-    wide = bool((values > 0).all() and values.max() / values.min() > 30)
+    wide, dense = bool((values > 0).all() and values.max() / values.min() > 30), len(trials) > ink.DENSE
     with drawing(360, 270) as (figure, axes):
         for strategy, part in _strategies(trials.dropna(subset=[column])):
-            _marks(axes, part[column].to_numpy(float), part["score"].to_numpy(), strategy)
+            _marks(axes, part[column].to_numpy(float), part["score"].to_numpy(), strategy, dense)
         axes.set(xlabel=label, ylabel="")
         if wide:
             axes.set(xscale="log")
@@ -69,7 +69,7 @@ def by_choice(trials: pd.DataFrame, column: str, objective: str, label: str) -> 
     """Score of every complete trial by a knob of names, with the median of each strategy and name."""
     names = list(trials.groupby(column)["score"].median().sort_values(ascending=lower(objective)).index)
     parts = _strategies(trials)
-    lines = len(names) + sum(part[column].nunique() for _, part in parts)
+    lines, dense = len(names) + sum(part[column].nunique() for _, part in parts), len(trials) > ink.DENSE
     with drawing(440, 60 + 22 * lines) as (figure, axes):
         y = 0.0
         for name in names:
@@ -78,7 +78,7 @@ def by_choice(trials: pd.DataFrame, column: str, objective: str, label: str) -> 
                 scores = part.loc[part[column] == name, "score"]
                 if len(scores):
                     y -= 1
-                    _marks(axes, scores.to_numpy(), y + _spread(scores * 0, 0.25), strategy)
+                    _marks(axes, scores.to_numpy(), y + _spread(scores * 0, 0.25), strategy, dense)
                     axes.plot([scores.median()] * 2, [y - 0.42, y + 0.42], color=ink.STRATEGY[strategy], lw=2.4)
             y -= 1.15
         axes.set(yticks=[], ylim=(y + 0.45, 0.6), xlabel="validation " + scale(objective))
@@ -89,27 +89,18 @@ def by_choice(trials: pd.DataFrame, column: str, objective: str, label: str) -> 
         return picture(figure, f"by-{column}", _medians(trials, column, objective, label))
 
 
-def _marks(axes: Axes, x: NDArray[Any], y: NDArray[Any], strategy: str) -> None:
+def _marks(axes: Axes, x: NDArray[Any], y: NDArray[Any], strategy: str, dense: bool) -> None:
     """One mark a trial, in the strategy's colour and shape."""
-    sns.scatterplot(
-        x=x,
-        y=y,
-        ax=axes,
-        s=42,
-        alpha=0.75,
-        lw=0.6,
-        color=ink.STRATEGY[strategy],
-        marker=ink.MARKER[strategy],
-        edgecolor=ink.SURFACE,
-        legend=False,
-    )
+    look = ink.DUST if dense else {"s": 42, "lw": 0.6, "alpha": 0.75, "edgecolor": ink.SURFACE}
+    axes.scatter(x, y, color=ink.STRATEGY[strategy], marker=ink.MARKER[strategy], **look)
 
 
 def by_rate(trials: pd.DataFrame, objective: str) -> Picture:
     """Score of every complete trial against the head's learning rate."""
+    dense = len(trials) > ink.DENSE
     with drawing(360, 270) as (figure, axes):
         for strategy, part in _strategies(trials):
-            _marks(axes, part["head_lr"].to_numpy(), part["score"].to_numpy(), strategy)
+            _marks(axes, part["head_lr"].to_numpy(), part["score"].to_numpy(), strategy, dense)
         axes.set(xscale="log", xlabel="head learning rate", ylabel="")
         _log_axis(axes.xaxis, trials["head_lr"])
         axes.set_title(f"validation {scale(objective)}")
@@ -126,14 +117,9 @@ def rate_map(trials: pd.DataFrame, strategy: str, objective: str) -> Picture:
     part = trials.dropna(subset=["backbone_lr"]).sort_values("score", ascending=not lower(objective))
     rank = part["score"].rank(pct=True, ascending=not lower(objective)).to_numpy()
     with drawing(360, 270) as (figure, axes):
-        axes.scatter(
-            part["head_lr"],
-            part["backbone_lr"],
-            s=64,
-            lw=0.8,
-            edgecolor=ink.MUTED,
-            c=[ink.step(float(share) - 1e-9) for share in rank],
-        )
+        look = ink.DUST if len(part) > ink.DENSE else {"s": 64, "lw": 0.8, "edgecolor": ink.MUTED}
+        shades = [ink.step(float(share) - 1e-9) for share in rank]
+        axes.scatter(part["head_lr"], part["backbone_lr"], c=shades, **look)
         best = part.iloc[-1]
         axes.scatter([best["head_lr"]], [best["backbone_lr"]], s=190, facecolor="none", edgecolor=ink.INK, lw=1.6)
         axes.annotate(

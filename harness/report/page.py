@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 
+from harness.files import write_whole
 from harness.report import explored, figures, findings, sections, shell, wording
 from harness.report.evidence import evidence
-from harness.report.files import csv_text, write_whole
+from harness.report.files import csv_text, each_text
 from harness.report.images import samples
 from harness.report.story import Story
+from harness.report.trial_table import trial_table
 from harness.results.home import StudyFolder
 
 
@@ -24,13 +29,26 @@ def write_report(folder: StudyFolder) -> Path:
     Returns:
         The path of index.html.
     """
-    story = Story.read(folder)
-    write_whole(folder.report / "trials.csv", csv_text(_clean(story.trials)))
-    summary = {**story.summary, "explored": explored.as_json(story)}
-    write_whole(folder.report / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
-    page = folder.report / "index.html"
-    write_whole(page, render(story))
+    with _uncollected():
+        story = Story.read(folder)
+        write_whole(folder.report / "trials.csv", csv_text(_clean(story.trials)))
+        summary = {**story.summary, "explored": explored.as_json(story)}
+        write_whole(folder.report / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+        page = folder.report / "index.html"
+        write_whole(page, render(story))
     return page
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the search for circles of dead objects: a log is a million live ones, walked again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def render(story: Story) -> str:
@@ -58,7 +76,8 @@ def render(story: Story) -> str:
         zone=sections.zone(story),
         share=wording.share,
         images=samples(story.folder.thumbnails, len(story.card.get("classes", []))) if study.report.images else {},
-        table=sections.trial_table(story),
+        table=trial_table(story),
+        sessions=sections.sessions(story),
         study_yaml=sections.study_yaml(story),
     )
 
@@ -73,9 +92,5 @@ def _progress(story: Story) -> str:
 
 
 def _clean(table: pd.DataFrame) -> pd.DataFrame:
-    return table.assign(
-        **{
-            name: table[name].map(lambda text: wording.clean(text) if isinstance(text, str) else text)
-            for name in ("reason", "warnings")
-        }
-    )
+    names = ("reason", "warnings", "device", "precision", "cache_reason")
+    return table.assign(**{name: each_text(table[name], wording.clean) for name in names})

@@ -19,7 +19,7 @@ from harness.report.scored import Side
 from harness.report.statistics import Comparison, difference, holm_levels, judge
 from harness.report.summary import best_trial
 from harness.report.tables import of_kind
-from harness.results.metrics import direction, score
+from harness.results.metrics import score, sign_of
 from harness.results.records import TrialRecord
 
 NEAR = 0.05  # share of a range's span that counts as its edge
@@ -111,7 +111,7 @@ def paid(winners: Mapping[str, Side], defaults: Mapping[str, Side], objective: s
 
 def gaps(found: Sequence[TrialRecord], winners: Mapping[str, Side], objective: str) -> list[Gap]:
     """Each winner's score in the search, in the confirmation and on test; those without a trial are left out."""
-    made, sign = [], 1 if direction(objective) == "maximize" else -1
+    made, sign = [], sign_of(objective)
     for strategy, side in winners.items():
         best, config = best_trial(found, strategy, objective), _config(side)
         trials = [record for record in of_kind(found, "search") if record.config == config]

@@ -1,10 +1,9 @@
-"""What the page tells around its evidence: verdict, strategies, recommendation, trials, data; values, no markup."""
+"""What the page tells around its evidence: verdict, strategies, recommendation, data; values, no markup."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
 import yaml
 
 from harness.config.study import KNOBS
@@ -14,9 +13,7 @@ from harness.report.ink import Picture
 from harness.report.labels import LABELS, config_text, idle
 from harness.report.scored import Side
 from harness.report.story import Story
-from harness.results.metrics import METRICS, score
-
-ALWAYS_SHOWN = ("backbone", "unfreeze_depth", "head_lr", "backbone_lr", "batchnorm")
+from harness.results.metrics import score, sign_of
 
 
 def verdict_pictures(story: Story) -> tuple[Picture, Picture] | None:
@@ -63,49 +60,10 @@ def _each_seed(winners: dict[str, Side], a: str, b: str, objective: str) -> list
     if a not in winners or b not in winners:
         return []
     one, two = winners[a], winners[b]
-    sign = 1 if METRICS[objective].direction == "maximize" else -1
+    sign = sign_of(objective)
     shared = sorted(set(one.seeds) & set(two.seeds))
     pairs = zip(one.at(shared), two.at(shared), strict=True) if shared else ()
     return [sign * (score(objective, q, two.labels) - score(objective, p, one.labels)) for p, q in pairs]
-
-
-def trial_table(story: Story) -> dict[str, Any]:
-    """Every trial of the search: `columns` (heading, is a number), `rows`, and what is the same in all of them."""
-    table = story.trials
-    varying = [
-        name for name in LABELS if name != "epochs" and (name in ALWAYS_SHOWN or table[name].nunique(dropna=False) > 1)
-    ]
-    same = [
-        f"{LABELS[name]} {config_text(name, table[name].iloc[0])}"
-        for name in LABELS
-        if len(table) and name not in (*varying, *idle(table.iloc[0].to_dict())) and pd.notna(table[name].iloc[0])
-    ]
-    label = f"{METRICS[story.study.objective].label} (validation)"
-    columns = [("trial", True), ("strategy", False), ("state", False), (label, True)]
-    columns += [(LABELS[name], KNOBS[name].kind != "choice") for name in varying]
-    columns += [("epochs", True), ("device seconds", True), ("note", False)]
-    rows = [_row(values, varying, story.study.objective) for values in table.to_dict("records")]
-    return {"columns": columns, "rows": rows, "same": same, "best": _best_ids(story)}
-
-
-def _row(values: dict[Any, Any], varying: list[str], objective: str) -> dict[str, Any]:
-    cells = [wording.level(values["score"], objective), *(config_text(name, values[name]) for name in varying)]
-    cells += [str(values["epochs_done"]), f"{values['seconds_alone']:.1f}"]
-    note = "; ".join(text for text in (values["reason"], values["warnings"]) if isinstance(text, str) and text)
-    return {
-        "id": values["trial_id"],
-        "strategy": values["strategy"],
-        "slot": values["slot"],
-        "state": values["state"],
-        "cells": cells,
-        "note": wording.clean(note),
-    }
-
-
-def _best_ids(story: Story) -> set[str]:
-    lower = METRICS[story.study.objective].direction == "minimize"
-    ranked = story.complete.sort_values("score", ascending=lower, kind="stable")
-    return set(ranked.drop_duplicates("strategy")["trial_id"])
 
 
 def _try_lines(strategy: str, config: dict[str, Any]) -> str:
@@ -164,6 +122,14 @@ def card_facts(story: Story) -> list[tuple[str, str]]:
 def data_argument(story: Story) -> str:
     """` DATA=...` where the images lie in a folder or file of the user's, which the page does not name."""
     return "" if isinstance(story.study.data.source, str) else " DATA=..."
+
+
+def sessions(story: Story) -> str:
+    """How often the study was started, and how its earlier sessions ended where they did not finish."""
+    counts = story.summary["sessions"]
+    ends = [(counts["interrupted"], "interrupted"), (counts["failed"], "failed"), (counts["cut_off"], "killed")]
+    told = [f"{number} {word}" for number, word in ends if number]
+    return str(counts["started"]) + (f", of which {wording.listed(told)}" if told else "")
 
 
 def zone(story: Story) -> str:

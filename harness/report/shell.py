@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from harness.data.names import neutral
 from harness.report import wording
 from harness.results.metrics import METRICS
 
@@ -20,7 +21,7 @@ def fill(template: str, *, styles: Sequence[str] = ("report.css",), script: str 
     """A page as HTML. It loads nothing, and runs only the script whose hash its own policy names.
 
     Args:
-        template: a file of templates/; it puts `policy`, `css` and `script` where they belong.
+        template: a file of templates/ that fills the blocks of page.html.
         styles: files of templates/, joined in this order.
         values: for the template, beside the words and metrics that every page speaks of.
     """
@@ -54,6 +55,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("harness.report"),
         autoescape=True,
+        finalize=_finished,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -66,6 +68,11 @@ def _environment() -> Environment:
         "svg": lambda picture: Markup(picture.svg),  # noqa: S704 - written and escaped by ElementTree
     }
     return environment
+
+
+def _finished(value: Any) -> Any:
+    """Every value on its way to the page, before it is escaped; what is markup already was made here."""
+    return neutral(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 @cache

@@ -35,7 +35,7 @@ from scipy.optimize import brentq
 from scipy.special import stdtr, stdtrit
 
 from harness.report.jackknife import group_index, variance, without_each
-from harness.results.metrics import METRICS, score
+from harness.results.metrics import METRICS, score, sign_of
 
 Outcome = Literal["better", "worse", "equal", "undecided"]
 Floats = NDArray[np.float64]
@@ -210,7 +210,7 @@ def _estimate(
             )
     classes = 1 + max(int(labels.max()), *(side.shape[2] - 1 if side.ndim == 3 else int(side.max()) for side in sides))
     index = group_index(groups, labels.size)
-    sign = 1.0 if METRICS[objective].direction == "maximize" or len(sides) == 1 else -1.0
+    sign = sign_of(objective) if len(sides) > 1 else 1
 
     seeds = sides[0].shape[0]
     scores = np.array([[score(objective, side[s], labels, classes) for s in range(seeds)] for side in sides])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -12,7 +13,7 @@ import pandas as pd
 from harness.config.study import StudyConfig
 from harness.report.scored import Side, looks, sides
 from harness.report.summary import assemble, is_running
-from harness.report.tables import epochs, records, trials
+from harness.report.tables import UNREAD, epochs, records, trials
 from harness.report.wording import cleaned
 from harness.results.events import Event, read_events
 from harness.results.home import StudyFolder
@@ -43,7 +44,7 @@ class Story:
         study = StudyConfig.model_validate(stored["study"])
         card = cleaned(json.loads(folder.data_card.read_text())) if folder.data_card.exists() else {}
         importance = json.loads(folder.importance.read_text()) if folder.importance.exists() else {}
-        events = read_events(folder.events)
+        events = read_events(folder.events, UNREAD)
         found = records(events)
         return cls(
             folder=folder,
@@ -60,7 +61,7 @@ class Story:
             importance=importance,
         )
 
-    @property
+    @cached_property
     def complete(self) -> pd.DataFrame:
         """The complete trials with a score; `attrs["objective"]` names what the score is."""
         table = self.trials[(self.trials["state"] == "complete") & self.trials["score"].notna()].copy()

@@ -12,12 +12,12 @@ import numpy as np
 from harness.config.study import StudyConfig
 from harness.report.scored import Side, sides
 from harness.report.statistics import estimate
-from harness.report.tables import of_kind, records, states
+from harness.report.tables import UNREAD, of_kind, records, states
 from harness.report.verdict import conclude
 from harness.report.wording import cleaned
 from harness.results.events import Event, read_events
 from harness.results.home import StudyFolder
-from harness.results.metrics import METRICS, all_metrics, direction
+from harness.results.metrics import METRICS, all_metrics, sign_of
 from harness.results.records import TrialRecord
 
 SCHEMA = 1
@@ -33,7 +33,7 @@ def summary(folder: StudyFolder) -> dict[str, Any]:
     stored = json.loads(folder.study_json.read_text())
     study = StudyConfig.model_validate(stored["study"])
     card = json.loads(folder.data_card.read_text()) if folder.data_card.exists() else {}
-    events = read_events(folder.events)
+    events = read_events(folder.events, UNREAD)
     return assemble(folder, study, events, records(events), card)
 
 
@@ -66,6 +66,7 @@ def assemble(
             name: _strategy(name, study, found, winners.get(name), defaults.get(name)) for name in study.strategies
         },
         "seconds_spent": seconds_spent(events),
+        "sessions": sessions(events),
         "environment": environment(events),
     }
     clean: dict[str, Any] = cleaned(result)
@@ -91,7 +92,7 @@ def answer(
 
 def best_trial(found: Sequence[TrialRecord], strategy: str, objective: str) -> TrialRecord | None:
     """The complete search trial with the best validation score, the earlier of equals."""
-    sign = 1 if direction(objective) == "maximize" else -1
+    sign = sign_of(objective)
     scored = [
         record
         for record in of_kind(found, "search")
@@ -112,6 +113,23 @@ def seconds_spent(events: Sequence[Event]) -> float:
             started = None
         last = event.at
     return total + _between(started, last)
+
+
+def sessions(events: Sequence[Event]) -> dict[str, int]:
+    """How often the study was `started`, and how many of these sessions were `interrupted` (a signal asked), `failed`,
+    or `cut_off` (killed: they have no end; the last one may still run)."""
+    counts = {"started": 0, "interrupted": 0, "failed": 0, "cut_off": 0}
+    is_open = False
+    for event in events:
+        if event.kind == "session_started":
+            counts["cut_off"] += is_open
+            counts["started"] += 1
+            is_open = True
+        elif event.kind == "session_ended":
+            is_open = False
+            if event.data["state"] != "finished":
+                counts[event.data["state"]] += 1
+    return counts
 
 
 def is_running(events: Sequence[Event]) -> bool:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from harness.config.secrets import masked
+from harness.data.names import neutral
 from harness.results.metrics import METRICS
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
@@ -23,11 +25,14 @@ STATE = {
     "failed": "failed",
 }
 
+_ESCAPE = r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4})"  # of a control character (see data.names): no path
 # An absolute path: two segments or more after a slash, a home or a drive, not the slashes of an address.
-_PATH = re.compile(r"(?<![\w:/.])(?:~|[A-Za-z]:)?[\\/](?:[^\s\\/'\",;:<>|()\[\]]+[\\/])+(?=[^\s\\/'\",;:<>|()\[\]]*)")
+_PATH = re.compile(
+    rf"(?<![\w:/.])(?!{_ESCAPE})(?:~|[A-Za-z]:)?"
+    r"[\\/](?:[^\s\\/'\",;:<>|()\[\]]+[\\/])+(?=[^\s\\/'\",;:<>|()\[\]]*)"
+)
 _FILE_ADDRESS = re.compile(r"\b(?:file:/+|sqlite:(?:/{4,}|/{3}(?=[A-Za-z]:|~)))[^\s'\",;<>|()\[\]]*[\\/]")
-_ROOT_PATH = re.compile(r"(?:~|[A-Za-z]:)?[\\/][^\\/\n]+")  # the whole text, one segment
-_PASSWORD = re.compile(r"(\w[\w+.-]*://[^\s:/@]*):[^\s/@]+@")
+_ROOT_PATH = re.compile(rf"(?!{_ESCAPE})(?:~|[A-Za-z]:)?[\\/][^\\/\n]+")  # the whole text, one segment
 
 
 def capital(text: str) -> str:
@@ -107,12 +112,12 @@ def times(ratio: float) -> str:
 
 
 def clean(text: str) -> str:
-    """The text without absolute paths (their last part stays) and without passwords in addresses."""
-    text = _PASSWORD.sub(r"\1:…@", text)
+    """The text without absolute paths (their last part stays), passwords in addresses and control characters."""
+    text = masked(text)
     if _ROOT_PATH.fullmatch(text):
-        return "…/" + re.split(r"[\\/]", text)[-1]
+        return "…/" + neutral(re.split(r"[\\/]", text)[-1])
     text = _FILE_ADDRESS.sub("…/", text)
-    return _PATH.sub("…/", text)
+    return neutral(_PATH.sub("…/", text))
 
 
 def cleaned(value: Any) -> Any:

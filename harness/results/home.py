@@ -12,6 +12,7 @@ runs/
              thumbnails.npz    a few training images a class, and their labels
              mistakes.npz      the recommended winner's surest mistakes on test, as small images
              importance.json
+             set-aside/        what `harness doctor` took out of the way
 """
 
 from __future__ import annotations
@@ -85,13 +86,23 @@ class StudyFolder:
         return self.path / "importance.json"
 
     def tracking_uri(self) -> str | None:
-        """Where the study's file says its MLflow runs go; None where it says nothing."""
+        """Where the study's file says its MLflow runs go, without a password; None where it says nothing."""
         uri = json.loads(self.study_json.read_text(encoding="utf-8"))["study"].get("tracking_uri")
         return str(uri) if uri else None
 
     @property
     def lock(self) -> Path:
         return home() / "locks" / f"{self.name}.lock"
+
+    @property
+    def owner(self) -> Path:
+        """Names the process that holds the lock."""
+        return self.lock.with_suffix(".owner")
+
+    @property
+    def set_aside(self) -> Path:
+        """What `harness doctor` took out of the way and did not throw away."""
+        return self.path / "set-aside"
 
     @property
     def report(self) -> Path:

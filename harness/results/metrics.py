@@ -48,6 +48,11 @@ def direction(objective: str) -> Direction:
     return METRICS[objective].direction
 
 
+def sign_of(objective: str) -> Literal[1, -1]:
+    """What makes a score one of which more is better: -1 where less is, else 1. KeyError as in `direction`."""
+    return 1 if direction(objective) == "maximize" else -1
+
+
 def confusion(predicted: ArrayLike, labels: ArrayLike, num_classes: int) -> Ints:
     """Counts (C, C): row = true class, column = predicted class."""
     predicted, labels = np.asarray(predicted, np.int64), np.asarray(labels, np.int64)

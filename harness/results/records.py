@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from harness.config.restored import restored
 from harness.config.trial import TrialConfig
 
 State = Literal["complete", "pruned", "diverged", "out_of_memory", "failed"]
@@ -27,7 +28,7 @@ class EpochRecord:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> EpochRecord:
         """Back from `dataclasses.asdict`."""
-        return cls(**values)
+        return restored(cls, values)
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class TrialRecord:
     `score` is the objective on validation at `best_epoch`, the epoch chosen on validation; both are None
     where no epoch was completed or the trial diverged. `seconds_alone` is what the trial costs by itself
     on this machine: set-up, recalibration, training and evaluation; waiting is not counted, and work that was shared
-    with other trials counts as if this one had done what it used of it. `seconds_spent` is what it really took.
+    with other trials counts as if this one had done what it used of it. `seconds_spent` is what it really took, with
+    the tries that ran out of memory.
     """
 
     trial_id: str  # "<strategy>/<slot>", or "<kind>/<strategy>/<config key>/<seed index>"; data_size: "...@<fraction>"
@@ -62,6 +64,7 @@ class TrialRecord:
     shared_seconds: float = 0.0  # of seconds_spent, what went into work that others share
     cache_reason: str | None = None  # why frozen work was not shared, or not all of it; None: it was, in every epoch
     precision: str = "float32"  # arithmetic of training and forward passes
+    micro_batch: int | None = None  # images in one pass where memory did not hold a batch; None: it did
     contract_seconds: float = 0.0  # of seconds_alone, what checking the freezing took
     batchnorm_layers: int = 0
     warnings: tuple[str, ...] = ()
@@ -80,11 +83,9 @@ class TrialRecord:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> TrialRecord:
         """Back from `to_json`."""
-        return cls(
-            **{
-                **values,
-                "config": TrialConfig.from_json(values["config"]),
-                "epochs": tuple(EpochRecord.from_json(e) for e in values["epochs"]),
-                "warnings": tuple(values["warnings"]),
-            }
-        )
+        parts = {
+            "config": TrialConfig.from_json(values["config"]),
+            "epochs": tuple([EpochRecord.from_json(epoch) for epoch in values["epochs"]]),
+            "warnings": tuple(values["warnings"]),
+        }
+        return restored(cls, values | parts)

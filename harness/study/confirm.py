@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from harness.config.space import space
 from harness.config.trial import TrialConfig
+from harness.files import whole
 from harness.report.verdict import conclude
 from harness.results import metrics
 from harness.results.records import TrialRecord
 from harness.study import export
 from harness.study.executors.base import ScoreTask
 from harness.study.mistakes import write_mistakes
+from harness.study.prepare import Prepared
 from harness.study.session import Session
 from harness.study.splits import confirmation_split
 from harness.study.work import score_all, train_all
@@ -139,18 +141,19 @@ def _score(session: Session, chosen: dict[Any, list[Candidate]], look: int) -> N
             if not roles or any(record.state != "complete" for record in records):
                 continue
             for index in range(session.study.confirmation.seeds):
-                task = ScoreTask(candidate.job(index, session.study.seed, 1), session.prepared.test_rows)
+                job, score = candidate.job(index, session.study.seed, 1), records[index].score
+                task = ScoreTask(job, session.prepared.test_rows, score=score)
                 plan[task.task_id] = (task, candidate, "+".join(roles), index)
     done = {
         (event.data["strategy"], event.data["role"], event.data["config_key"], event.data["seed_index"])
         for event in session.log.of("test_scored") if event.data["look"] == look
     }  # fmt: skip
     waiting = [task for task, c, role, index in plan.values() if (c.strategy, role, c.config.key(), index) not in done]
-    labels = read_test_labels(session)
+    labels = read_test_labels(session.prepared)
 
     def keep(task_id: str, probabilities: NDArray[np.float32]) -> None:
         _, c, role, index = plan[task_id]
-        stored = store_predictions(session, f"{c.strategy}-{c.config.key()}-{index}", probabilities, labels)
+        stored = store_predictions(session.prepared, f"{c.strategy}-{c.config.key()}-{index}", probabilities, labels)
         session.append("test_scored", {
             "look": look, "strategy": c.strategy, "role": role, "config_key": c.config.key(), "seed_index": index,
             **stored,
@@ -160,22 +163,19 @@ def _score(session: Session, chosen: dict[Any, list[Candidate]], look: int) -> N
 
 
 def store_predictions(
-    session: Session, name: str, probabilities: NDArray[np.float32], labels: NDArray[np.int64]
+    prepared: Prepared, name: str, probabilities: NDArray[np.float32], labels: NDArray[np.int64]
 ) -> dict[str, Any]:
     """Write one model's test predictions; what the event that tells of them says: `metrics` and `predictions`."""
-    folder = session.folder.predictions
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = session.prepared.test_rows
-    path = folder / f"{name}.npz"
-    temporary = path.with_name(f".{name}.partial.npz")
-    groups = session.prepared.dataset.table["group"].to_numpy()[rows].astype(str)
-    np.savez_compressed(temporary, probabilities=probabilities, labels=labels, groups=groups, rows=rows)
-    temporary.replace(path)
+    rows = prepared.test_rows
+    path = prepared.folder.predictions / f"{name}.npz"
+    groups = prepared.dataset.table["group"].to_numpy()[rows].astype(str)
+    with whole(path) as temporary:
+        np.savez_compressed(temporary, probabilities=probabilities, labels=labels, groups=groups, rows=rows)
     return {"metrics": metrics.all_metrics(probabilities, labels), "predictions": path.name}
 
 
-def read_test_labels(session: Session) -> NDArray[np.int64]:
+def read_test_labels(prepared: Prepared) -> NDArray[np.int64]:
     """Class indices of the test part, in the order of its rows."""
-    table = pd.read_csv(session.folder.test_labels)
+    table = pd.read_csv(prepared.folder.test_labels)
     by_row = dict(zip(table["row"], table["label"], strict=True))
-    return np.array([by_row[row] for row in session.prepared.test_rows.tolist()], np.int64)
+    return np.array([by_row[row] for row in prepared.test_rows.tolist()], np.int64)

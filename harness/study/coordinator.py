@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -11,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from harness.config.load import LoadedStudy
-from harness.errors import HarnessError, Interrupted, StudyHeldError
+from harness.errors import HarnessError, Interrupted
+from harness.files import disk_errors
 from harness.report.page import write_report
-from harness.results.home import StudyFolder
+from harness.results.home import home
 from harness.study import confirm, explore, export, memory
 from harness.study.environment import environment, resolve_devices
-from harness.study.prepare import prepare, update_shown, write_folder, write_study
+from harness.study.lock import held
+from harness.study.prepare import prepare, stored, update_shown, write_folder
 from harness.study.session import Observer, Session
 from harness.study.signals import listening
 from harness.study.slots import SlotSearch
@@ -42,7 +41,7 @@ def run_study(loaded: LoadedStudy, observer: Observer) -> Outcome:
     Raises:
         HarnessError: with the exit code of its kind; `Interrupted` after a signal, with everything saved.
     """
-    with listening() as stop, _prompt():
+    with listening() as stop, _prompt(), disk_errors(home()):
         devices = resolve_devices(loaded.study.device, loaded.study.workers)
         prepared = prepare(loaded, devices, observer.working)
         with held(prepared.folder):
@@ -54,6 +53,7 @@ def run_study(loaded: LoadedStudy, observer: Observer) -> Outcome:
                     _send_missing(session)
                     return outcome
                 memory.check(prepared, devices, observer.message)
+                memory.check_disk(prepared)
                 _run(session)
                 return _outcome(session, already_finished=False)
             finally:
@@ -74,27 +74,6 @@ def _prompt() -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
-@contextmanager
-def held(folder: StudyFolder) -> Iterator[None]:
-    """Hold the study's lock; raises StudyHeldError with the owner's process number where another does."""
-    folder.lock.parent.mkdir(parents=True, exist_ok=True)
-    owner = folder.lock.with_suffix(".owner")
-    lock = FileLock(folder.lock, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        pid = owner.read_text().strip() if owner.exists() else "unknown"
-        raise StudyHeldError(
-            f"the study {folder.name} is being run by process {pid}; wait for it, or start another one with AS=newname"
-        ) from None
-    try:
-        owner.write_text(str(os.getpid()))
-        yield
-        owner.unlink(missing_ok=True)
-    finally:
-        lock.release()
-
-
 def _run(session: Session) -> None:
     """One session from its start to its report, whatever ends it."""
     search = _open(session)
@@ -109,9 +88,9 @@ def _run(session: Session) -> None:
         state = "finished"
     except Interrupted:
         state = "interrupted"
-        session.requeue()
         raise
     finally:
+        session.requeue()  # nothing seems to run afterwards, neither here nor in MLflow
         search.finish()
         search.write_importances()
         session.append("session_ended", {"state": state, "seconds": time.monotonic() - session.started})
@@ -123,12 +102,9 @@ def _run(session: Session) -> None:
 
 def _open(session: Session) -> SlotSearch:
     """Write what is known before trial one, and bring both stores to what the log says."""
+    write_folder(session.prepared)  # a resumed study's too: whatever was lost or changed is as it was again
     if len(session.log) == 0:
-        write_folder(session.prepared)
-        study = session.study.model_dump(mode="json", by_alias=True)
-        session.append("study_created", {"study": study, "fingerprint": session.prepared.fingerprint})
-    else:
-        write_study(session.prepared)
+        session.append("study_created", {"study": stored(session.study), "fingerprint": session.prepared.fingerprint})
     facts = environment(session.devices[0], session.prepared.context.threads, len(session.devices))
     session.append("session_started", {"environment": facts, "resumed": session.history.sessions > 0})
     session.requeue_orphans()
@@ -147,9 +123,10 @@ def _more_wanted(session: Session) -> bool:
 def _send_missing(session: Session) -> None:
     """What MLflow could not take while the study ran: events, the recommended model, the page."""
     verdicts = session.log.of("verdict")
-    logged = {event.data["trial_id"] for event in session.log.of("model_logged")}
+    logged = {event.data["trial_id"]: event.data["uri"] for event in session.log.of("model_logged")}
     recommended = (verdicts[-1].data.get("recommendation") or {}) if verdicts else {}
-    if recommended and recommended.get("trial_id") not in logged:
+    uri = logged.get(recommended.get("trial_id"))
+    if recommended and (uri is None or not session.tracker.holds_model(uri)):
         export.log_recommended(session, verdicts[-1].data)
     session.tracker.finish()
 

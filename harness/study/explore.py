@@ -77,7 +77,9 @@ def run(session: Session) -> None:
         train_all(session, sizes, "Data sizes")
     asked, done = _unanswered(session, winners)
     if asked:
-        keep = partial(_keep, session, {one.task.task_id: one for one in asked}, confirm.read_test_labels(session))
+        keep = partial(
+            _keep, session, {one.task.task_id: one for one in asked}, confirm.read_test_labels(session.prepared)
+        )
         score_all(session, [one.task for one in asked], "Exploring the test split", keep, done)
 
 
@@ -142,8 +144,9 @@ def _unanswered(session: Session, winners: dict[str, Candidate]) -> tuple[list[A
     for index in range(study.confirmation.seeds):
         for winner in winners.values():
             confirmed = winner.job(index, study.seed, 1)
+            score = session.history.later[confirmed.trial_id].score
             asked += [
-                Asked(ScoreTask(confirmed, rows, shift), winner, index, {"what": "shift", "shift": shift})
+                Asked(ScoreTask(confirmed, rows, shift, score=score), winner, index, {"what": "shift", "shift": shift})
                 for shift in study.shifts
             ]
             for fraction in study.data_sizes:
@@ -155,7 +158,8 @@ def _unanswered(session: Session, winners: dict[str, Candidate]) -> tuple[list[A
                     continue  # no model: the state stands in the log
                 train = len(session.prepared.context.splits[job.split][0])
                 about = {"what": "data_size", "fraction": fraction, "train_images": train}
-                asked.append(Asked(ScoreTask(job, rows), winner, index, about))
+                task = ScoreTask(job, rows, score=record.score if record else None)
+                asked.append(Asked(task, winner, index, about))
     done = {
         (
             event.data["what"], event.data["strategy"], event.data["config_key"], event.data["seed_index"],
@@ -174,7 +178,7 @@ def _keep(
     one = plan[task_id]
     suffix = one.about.get("shift") or f"size{one.about['fraction']:g}"
     name = f"{one.candidate.strategy}-{one.candidate.config.key()}-{one.index}-{suffix}"
-    stored = confirm.store_predictions(session, name, probabilities, labels)
+    stored = confirm.store_predictions(session.prepared, name, probabilities, labels)
     session.append("explored", {
         **one.about, "strategy": one.candidate.strategy, "config_key": one.candidate.config.key(),
         "seed_index": one.index, **stored,

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from harness.errors import ContractError
+from harness.errors import ContractError, ResourceError
 from harness.model.transfer import TransferModel
 from harness.study.session import Session
 from harness.study.splits import confirmation_split
@@ -58,6 +58,12 @@ def log_recommended(session: Session, conclusion: dict[str, Any]) -> None:
         _check_answers(deployable, model, data)
     except ContractError as error:
         session.observer.message(f"The recommended model was not logged: {error}.")
+        return
+    except ResourceError as error:
+        session.observer.message(
+            f"The recommended model was not logged: {error}. `harness doctor {session.prepared.name} --fix` does, and "
+            "the next `make study` of this name logs the model."
+        )
         return
     example = data.batch(data.validation[:2], torch.device("cpu")).numpy().astype(np.float32)
     metadata = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -143,3 +144,19 @@ class History:
 def is_ranked(record: TrialRecord) -> bool:
     """Whether a trial has a score that counts."""
     return record.state == "complete" and record.score is not None
+
+
+def open_trials(events: Iterable[Event]) -> list[tuple[str, int]]:
+    """(trial_id, attempt) of every trial that began and has no end in the log."""
+    found: dict[tuple[str, int], None] = {}
+    for event in events:
+        if event.kind == "trial_started":
+            found[event.data["trial_id"], event.data["attempt"]] = None
+        elif event.kind in ("trial_finished", "trial_interrupted"):
+            found.pop((event.data["trial_id"], event.data["attempt"]), None)
+    return list(found)
+
+
+def cut_off(trial_id: str, attempt: int) -> dict[str, Any]:
+    """What `trial_interrupted` says of a trial that the coordinator's own end cut off: no attempt is counted."""
+    return {"trial_id": trial_id, "attempt": attempt, "reason": "coordinator ended", "requeued": True}

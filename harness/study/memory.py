@@ -1,7 +1,8 @@
-"""How much memory a study will hold, reckoned on shapes before anything is allocated, and whether that is there."""
+"""How much memory and disk a study will hold, reckoned before anything is allocated, and whether that is there."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -10,9 +11,11 @@ from typing import Any
 import psutil
 import torch
 
+from harness.config.costs import cost
 from harness.config.space import SearchSpace, space
+from harness.config.study import StudyConfig
 from harness.config.trial import DEPTH_MAX
-from harness.errors import ResourceError
+from harness.errors import DiskFullError, ResourceError
 from harness.model.freezing import unfreeze_last
 from harness.model.shapes import build_shapes
 from harness.study.plan import side_of
@@ -67,8 +70,8 @@ def reckon(prepared: Prepared, devices: list[str]) -> Memory:
 def check(prepared: Prepared, devices: list[str], say: Callable[[str], None]) -> None:
     """Refuse what cannot fit into the machine's memory; say what cannot fit into a GPU's.
 
-    A trial that runs out of a GPU's memory ends as `out_of_memory`, and the study goes on. One that runs out of the
-    machine's is killed by the system, perhaps with everything else.
+    A trial that runs out of a GPU's memory is tried again in smaller pieces (`harness.training.memory_ladder`). One
+    that runs out of the machine's is killed by the system, perhaps with everything else.
 
     Raises:
         ResourceError: with what is needed, what is free and the ways out.
@@ -82,11 +85,39 @@ def check(prepared: Prepared, devices: list[str], say: Callable[[str], None]) ->
         f"{_gb(found.step)}), but {_gb(found.free)} are free"
     )
     if devices[0].startswith("cuda"):
-        say(f"{text}; the largest trials will end as out of memory.")
+        say(f"{text}; the largest trials will train in micro-batches, or will end as out of memory.")
         return
     raise ResourceError(
         f"{text}; lower batch_size, image_size, unfreeze_depth or workers, or leave {found.step_of} out."
     )
+
+
+def check_disk(prepared: Prepared) -> None:
+    """Refuse a study whose models would not fit on the disk. Images and shared activations are looked after elsewhere.
+
+    Raises:
+        DiskFullError: with what is needed, what is free and the ways out.
+    """
+    folder = prepared.folder.path.parent
+    needed, free = models_on_disk(prepared.study), shutil.disk_usage(folder).free
+    if needed > free:
+        raise DiskFullError(
+            f"the models of the study {prepared.name} need up to {_gb(needed)} in {folder}, but {free} bytes are free: "
+            "make room, lower confirmation.seeds or unfreeze_depth, or move the state with HARNESS_HOME."
+        )
+
+
+def models_on_disk(study: StudyConfig) -> int:
+    """Bytes of all models that the study keeps: of each side the best of the search, and all that come after it."""
+    seeds = study.confirmation.seeds
+    after = (study.confirmation.top + 1) * seeds + study.controlled.changes * min(study.controlled.seeds, seeds)
+    after += sum(fraction < 1 for fraction in study.data_sizes) * seeds
+    largest = 0
+    for strategy in study.strategies:
+        depth = _depth(space(study, strategy))
+        known = [cost(backbone) for backbone in backbones(study)]
+        largest += max(int(4 * sum(c.parameters) * c.parameter_share(depth)) for c in known)
+    return largest * (1 + after)
 
 
 def _depth(here: SearchSpace) -> int:

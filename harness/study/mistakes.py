@@ -2,23 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from harness.config.study import StudyConfig
+from harness.files import whole
 from harness.report.scored import Side, sides
 from harness.report.tables import records
-from harness.study.session import Session
+from harness.results.events import Event
+from harness.results.home import StudyFolder
+from harness.study.prepare import Prepared
 
 AT_MOST = 12  # images
 OF_A_CLASS = 4  # images of one true class, so that one hard class does not fill the page
 SIZE = 96  # pixels at most
 
 
-def write_mistakes(session: Session, conclusion: dict[str, Any]) -> None:
+class Concluded(Protocol):
+    """What of a session, or of what is left of one, the mistakes are taken from."""
+
+    @property
+    def prepared(self) -> Prepared:
+        """The images."""
+
+    @property
+    def study(self) -> StudyConfig:
+        """Whether the page may show images."""
+
+    @property
+    def folder(self) -> StudyFolder:
+        """Where predictions lie and mistakes go."""
+
+    @property
+    def log(self) -> Iterable[Event]:
+        """Every event."""
+
+
+def write_mistakes(session: Concluded, conclusion: dict[str, Any]) -> None:
     """Write `mistakes.npz`: the test images that were wrong with the highest probability, the surest first.
 
     The labels come from the predictions that confirmation wrote. Nothing is stored where the study's file keeps images
@@ -36,20 +61,19 @@ def write_mistakes(session: Session, conclusion: dict[str, Any]) -> None:
         return
     mean = side.probabilities.mean(axis=0, dtype=np.float64)[picked]
     labels, predicted, each = side.labels[picked], mean.argmax(axis=1), np.arange(picked.size)
-    temporary = path.with_name(f".{path.stem}.partial.npz")
-    np.savez_compressed(
-        temporary,
-        images=_small(session.prepared.context.images, side.rows[picked]),
-        labels=labels,
-        predicted=predicted,
-        probability=mean[each, predicted],
-        probability_true=mean[each, labels],
-        seeds_wrong=(side.probabilities[:, picked].argmax(axis=2) != labels).sum(axis=0),
-        rows=side.rows[picked],
-        seeds=len(side.seeds),
-        strategy=side.strategy,
-    )
-    temporary.replace(path)
+    with whole(path) as temporary:
+        np.savez_compressed(
+            temporary,
+            images=_small(session.prepared.context.images, side.rows[picked]),
+            labels=labels,
+            predicted=predicted,
+            probability=mean[each, predicted],
+            probability_true=mean[each, labels],
+            seeds_wrong=(side.probabilities[:, picked].argmax(axis=2) != labels).sum(axis=0),
+            rows=side.rows[picked],
+            seeds=len(side.seeds),
+            strategy=side.strategy,
+        )
 
 
 def surest_mistakes(side: Side) -> NDArray[np.int64]:
@@ -66,7 +90,7 @@ def surest_mistakes(side: Side) -> NDArray[np.int64]:
     return np.array(picked, np.int64)
 
 
-def _recommended(session: Session, conclusion: dict[str, Any]) -> Side | None:
+def _recommended(session: Concluded, conclusion: dict[str, Any]) -> Side | None:
     """The winner that the verdict recommends, as scored on test."""
     recommendation = conclusion.get("recommendation") or {}
     events = list(session.log)

@@ -18,7 +18,7 @@ from harness.results.metrics import direction
 from harness.study.search import KEY, Ended, frozen
 
 
-def open_storage(path: Path) -> optuna.storages.BaseStorage:
+def open_storage(path: Path) -> optuna.storages.RDBStorage:
     """The Optuna database, made under a lock and renamed into place where it is missing (creation races)."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with FileLock(path.with_suffix(".creating.lock")):
@@ -88,7 +88,8 @@ class OptunaMirror:
         except Exception as error:
             self._say(
                 f"optuna.db did not take everything ({type(error).__name__}: {error}). The study goes on; "
-                "the next `make study` of this name writes what is missing."
+                f"`harness sync {self._study}` writes what is missing, `harness doctor {self._study}` says what is "
+                "wrong with the database."
             )
 
     def _open(self, storage: optuna.storages.BaseStorage, strategy: str) -> optuna.Study:

@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from harness.data.files import write_whole
+from harness.files import write_whole
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def make_room(folder: Path, sources: list[str], planned: int, budget: int) -> in
     if not folder.exists():
         return 0
     kept = set(sources) | _pins(folder)
-    others = [entry for entry in _entries(folder) if _source(entry) not in kept]
+    others = [entry for entry in entries(folder) if source(entry) not in kept]
     total = sum(_bytes(entry) for entry in others)
     removed = 0
     for entry in sorted(others, key=_last_used):
@@ -48,11 +48,13 @@ def make_room(folder: Path, sources: list[str], planned: int, budget: int) -> in
     return removed
 
 
-def _entries(folder: Path) -> list[Path]:
+def entries(folder: Path) -> list[Path]:
+    """The folders of all shared activations."""
     return [path for path in folder.iterdir() if path.is_dir() and path.name != "pins"]
 
 
-def _source(entry: Path) -> str | None:
+def source(entry: Path) -> str | None:
+    """Name of the image array that an entry was made of; None where its note does not say."""
     try:
         found: dict[str, Any] = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
         return str(found["identity"]["images"])

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from harness.errors import ConfigError
-from harness.results.events import Event, EventLog
+from harness.errors import ConfigError, DiskFullError
+from harness.results.events import Event, EventLog, first_event
 from harness.results.records import EpochRecord, TrialRecord
 from harness.study import room
 from harness.study.executors import make_executor
-from harness.study.executors.base import Executor, Handler, Message, Task, TrainTask
-from harness.study.history import MAX_ATTEMPTS, History
+from harness.study.executors.base import Executor, Handler, Message, NoRoom, Task, TrainTask
+from harness.study.history import MAX_ATTEMPTS, History, cut_off, open_trials
 from harness.study.prepare import Prepared, differences
 from harness.study.signals import StopRequest
 from harness.study.tracker import Tracker
@@ -63,15 +63,20 @@ class Session:
 
     def _check_identity(self) -> None:
         """Refuse a study that is not the one that was started, before anything is written."""
-        if not self.folder.study_json.exists():
+        stored = self._stored_fingerprint()
+        if stored is None:
             return
-        stored = json.loads(self.folder.study_json.read_text(encoding="utf-8"))["fingerprint"]
         now = json.loads(json.dumps(self.prepared.fingerprint))
         if changed := differences(stored, now):
             raise ConfigError(
                 f"the study {self.prepared.name} was started with other settings; "
                 "give the new ones a name of their own with AS=newname, or undo:", changed,
             )  # fmt: skip
+
+    def _stored_fingerprint(self) -> dict[str, Any] | None:
+        """What the study was started with: by its log, whose lines carry checksums."""
+        created = first_event(self.folder.events)
+        return None if created is None else created.data["fingerprint"]
 
     def append(self, kind: str, data: dict[str, Any], *, sync: bool = True) -> Event:
         """Write one event and take it in; Optuna and MLflow follow."""
@@ -113,6 +118,8 @@ class Session:
 
         def checked(message: Message) -> bool:
             self.stop.check()
+            if isinstance(message, NoRoom):
+                raise DiskFullError(message.reason)
             return handle(message)
 
         self._executor.poll(checked, POLL_SECONDS)
@@ -160,20 +167,11 @@ class Session:
 
     def requeue_orphans(self) -> None:
         """The same for trials that a killed coordinator left without an end."""
-        open_trials: dict[tuple[str, int], None] = {}
-        for event in self.log.of("trial_started", "trial_finished", "trial_interrupted"):
-            trial = (event.data["trial_id"], event.data["attempt"])
-            if event.kind == "trial_started":
-                open_trials[trial] = None
-            else:
-                open_trials.pop(trial, None)
-        for trial_id, attempt in open_trials:
+        for trial_id, attempt in open_trials(self.log):
             self._cut_off(trial_id, attempt)
 
     def _cut_off(self, trial_id: str, attempt: int) -> None:
-        self.append("trial_interrupted", {
-            "trial_id": trial_id, "attempt": attempt, "reason": "coordinator ended", "requeued": True,
-        })  # fmt: skip
+        self.append("trial_interrupted", cut_off(trial_id, attempt))
 
 
 def _lost(job: TrialJob, reason: str) -> TrialRecord:

@@ -11,11 +11,11 @@ import optuna
 from harness.errors import HarnessError
 from harness.results.events import read_events
 from harness.results.home import StudyFolder, home
-from harness.study.coordinator import held
 from harness.study.history import History
+from harness.study.lock import held, is_held
 from harness.study.optuna_store import open_storage
 from harness.tracking.mlflow_store import delete_experiment
-from harness.tracking.store import tracking_address
+from harness.tracking.store import address_of
 
 
 @dataclass(frozen=True)
@@ -39,21 +39,11 @@ def _entry(folder: StudyFolder) -> Entry:
     changed = folder.events.stat().st_mtime if folder.events.exists() else folder.study_json.stat().st_mtime
     try:
         history = History.of(read_events(folder.events), "accuracy")
-        state = "running" if _is_held(folder) else "finished" if history.done else "unfinished"
+        state = "running" if is_held(folder) else "finished" if history.done else "unfinished"
         trials = len(history.finished) + len(history.later)
     except HarnessError:
         state, trials = "damaged", 0
     return Entry(folder.name, state, trials, _bytes(size), _ago(changed))
-
-
-def _is_held(folder: StudyFolder) -> bool:
-    if not folder.lock.exists():
-        return False
-    try:
-        with held(folder):
-            return False
-    except HarnessError:
-        return True
 
 
 def remove_study(folder: StudyFolder) -> None:
@@ -61,13 +51,15 @@ def remove_study(folder: StudyFolder) -> None:
 
     Raises:
         StudyHeldError: it is running.
+        ConfigError: MLflow's address lacks the password, which was not stored; nothing is taken away then.
     """
     with held(folder):
+        address = address_of(folder.name, folder.tracking_uri())  # before anything is gone: its password may be missing
         storage = open_storage(home() / "optuna.db")
         for name in optuna.get_all_study_names(storage):
             if name.rpartition("/")[0] == folder.name:
                 optuna.delete_study(study_name=name, storage=storage)
-        delete_experiment(folder.name, tracking_address(folder.tracking_uri()))
+        delete_experiment(folder.name, address)
         shutil.rmtree(folder.path)
         shutil.rmtree(folder.report, ignore_errors=True)
 

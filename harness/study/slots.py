@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from harness.config.space import space, tried
-from harness.config.trial import TrialConfig
-from harness.results.home import home
+from harness.config.trial import Strategy, TrialConfig
+from harness.files import write_whole
+from harness.results.home import StudyFolder, home
 from harness.results.records import TrialRecord
 from harness.study.budget import Budget
 from harness.study.executors.base import Died, EpochDone, Message, Trained
 from harness.study.history import MAX_REDRAWS, Slot
 from harness.study.optuna_store import OptunaMirror
-from harness.study.prepare import write_text
 from harness.study.search import StrategySearch, params_of
 from harness.study.session import Session
 from harness.study.splits import SEARCH_SPLIT
@@ -171,10 +172,15 @@ class SlotSearch:
         self._session.observer.phase("Search", self._history.filled, total)
 
     def write_importances(self) -> None:
-        """Write what each parameter mattered, where a strategy has enough complete trials to say so."""
-        found = {s: i for s, search in self._searches.items() if (i := search.importances()) is not None}
-        if found:
-            write_text(self._session.folder.importance, json.dumps(found, indent=1))
+        """Write `importance.json`, from all trials so far."""
+        write_importances(self._session.folder, self._searches)
+
+
+def write_importances(folder: StudyFolder, searches: Mapping[Strategy, StrategySearch]) -> None:
+    """Write what each parameter mattered, where a strategy has enough complete trials to say so."""
+    found = {s: i for s, search in searches.items() if (i := search.importances()) is not None}
+    if found:
+        write_whole(folder.importance, json.dumps(found, indent=1))
 
 
 def _key(job: TrialJob) -> str:

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from harness.config.secrets import masked
 from harness.errors import HarnessError
 from harness.results.events import EventLog
 from harness.results.records import TrialRecord
 from harness.study.prepare import Prepared
 from harness.tracking.mlflow_bridge import MlflowBridge
-from harness.tracking.store import masked, tracking_address
+from harness.tracking.store import tracking_address
 
 RETRY_SECONDS = 15.0
 
@@ -24,7 +25,7 @@ class Tracker:
     """Sends the event log on to MLflow; when MLflow does not answer, the study goes on and it tries again."""
 
     def __init__(self, prepared: Prepared, log: EventLog, say: Callable[[str], None]) -> None:
-        self._log, self._say = log, say
+        self._log, self._say, self._name = log, say, prepared.name
         self._address = tracking_address(prepared.study.tracking_uri)
         self._bridge = MlflowBridge(prepared.name, prepared.study.description, self._address, prepared.folder)
         self._one_at_a_time = threading.Lock()
@@ -60,6 +61,12 @@ class Tracker:
         self._try(lambda: uris.append(self._bridge.log_model(model, example, metadata, record.trial_id)))
         return uris[0] if uris else None
 
+    def holds_model(self, uri: str) -> bool:
+        """Whether a logged model is still in MLflow; True where MLflow cannot be asked."""
+        held: list[bool] = []
+        self._try(lambda: held.append(self._bridge.holds_model(uri)))
+        return held[0] if held else True
+
     def _follow(self) -> None:
         while not self._ended.is_set():
             self._news.wait()
@@ -81,7 +88,7 @@ class Tracker:
                     where = masked(self._address)
                     self._say(
                         f"MLflow at {where} did not take everything ({_said(error)}). The study goes on; "
-                        "the next `make study` of this name sends what is missing."
+                        f"`harness sync {self._name}` sends what is missing, and so does the next `make study`."
                     )
                 self._warned = True
                 return False
@@ -89,5 +96,5 @@ class Tracker:
 
 
 def _said(error: Exception) -> str:
-    """Our own errors are sentences; any other is named with its kind."""
-    return str(error).rstrip(".") if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
+    """Our own errors are sentences; any other is named with its kind, and may quote an address."""
+    return str(error).rstrip(".") if isinstance(error, HarnessError) else masked(f"{type(error).__name__}: {error}")

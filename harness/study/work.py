@@ -63,6 +63,12 @@ def score_all(session: Session, tasks: Sequence[ScoreTask], phase: str, keep: Ke
     def handle(message: Message) -> bool:
         task = running.pop(message.task_id)
         if isinstance(message, Scored):
+            if message.note is not None:
+                session.observer.message(f"{message.task_id}: {message.note}")
+            if message.trained_again:
+                session.observer.message(
+                    f"{task.job.trial_id}: its checkpoint was gone; trained again, it scores the same"
+                )
             keep(message.task_id, message.probabilities)
         elif isinstance(message, Died):
             failures.append(message.reason)

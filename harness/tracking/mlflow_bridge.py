@@ -18,10 +18,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.config.secrets import masked
 from harness.results.events import Event
 from harness.results.home import StudyFolder, home
 from harness.tracking import projection as shown
-from harness.tracking.mlflow_models import export_model, global_tracking
+from harness.tracking.mlflow_models import export_model, global_tracking, holds_model
 from harness.tracking.mlflow_store import failures, open_client, prepare_store, reason
 from harness.tracking.projector import Projector, Run
 from harness.tracking.store import (
@@ -29,7 +30,6 @@ from harness.tracking.store import (
     TrackingUnavailable,
     answers,
     is_remote,
-    masked,
 )
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 METRICS_A_BATCH = 800  # MLflow takes 1,000 metrics, parameters and tags together
 PARAMS_A_BATCH = 100
+DATASET_NAME_LIMIT = 500  # characters
 REST_AFTER_FAILURE = 20.0  # times what the failure took: a server that hangs costs under 5 % of the study
 
 
@@ -51,14 +52,17 @@ class MlflowBridge:
         description: the question, shown above the parent run.
         address: from `store.tracking_address`.
         folder: the study's state, for the manifest and the artifacts.
+        thorough: compare every run with the log instead of believing what MLflow noted; for a store that was damaged.
     """
 
-    def __init__(self, study: str, description: str, address: str, folder: StudyFolder) -> None:
+    def __init__(
+        self, study: str, description: str, address: str, folder: StudyFolder, *, thorough: bool = False
+    ) -> None:
         self.study = study
         self.description = description
         self.address = address
         self.folder = folder
-        self._walk = Projector(self, description)
+        self._walk = Projector(self, description, thorough=thorough)
         self._events: Sequence[Event] = ()  # as last given
         self._open_client: MlflowClient | None = None
         self._experiment = ""
@@ -133,7 +137,9 @@ class MlflowBridge:
             run = self._walk.trial_run(trial_id)
             if run is None:
                 raise TrackingError(f"{trial_id} is not in MLflow yet: its record has to be sent first.")
-            uri = run.tags.get("model_uri") or self._ready_model(run.run_id)
+            uri = run.tags.get("model_uri")
+            if uri is None or not holds_model(self._client(), uri):
+                uri = self._ready_model(run.run_id)
             if uri is None:
                 # made here, because MLflow's own function would put it into the default experiment
                 made = self._client().create_logged_model(self._experiment, "model", run.run_id)
@@ -150,11 +156,20 @@ class MlflowBridge:
 
         found = None
         for model in self._client().search_logged_models([self._experiment], f"source_run_id = '{run_id}'"):
-            if model.status == LoggedModelStatus.READY:
+            if model.status == LoggedModelStatus.READY and holds_model(self._client(), model.model_uri):
                 found = str(model.model_uri)
             else:
                 self._client().delete_logged_model(model.model_id)
         return found
+
+    def holds_model(self, uri: str) -> bool:
+        """Whether a model that was logged is still there.
+
+        Raises:
+            TrackingUnavailable: MLflow does not answer.
+        """
+        with self._reaching(patient=True):
+            return holds_model(self._client(), uri)
 
     # --- addresses of pages ---------------------------------------------------------------------------------
 
@@ -308,7 +323,7 @@ class MlflowBridge:
         content = self.folder.manifest.read_bytes()
         table = pd.read_csv(io.BytesIO(content), keep_default_na=False, dtype=str)
         digest = hashlib.sha256(content).hexdigest()[:16]
-        name = str(self._data_card().get("name") or self.study)
+        name = shown.shortened(str(self._data_card().get("name") or self.study), DATASET_NAME_LIMIT)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # MLflow registers its local source twice, and says so
             # the file's name alone: a path of this machine would mean nothing to another reader

@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from harness.tracking.mlflow_store import import_mlflow
-from harness.tracking.store import TrackingError
+from harness.tracking.store import TrackingError, local_path
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
+    from mlflow import MlflowClient
 
 
 @contextmanager
@@ -42,6 +43,20 @@ def global_tracking(address: str) -> Iterator[None]:
         mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # it takes the address out of the environment too
         if before is not None:
             os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+def holds_model(client: MlflowClient, uri: str) -> bool:
+    """Whether MLflow knows this model (`models:/m-...`), and has its files where they lie on this machine."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        place = str(client.get_logged_model(uri.rpartition("/")[2]).artifact_location)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
+    path = local_path(place)
+    return path is None or (path / "MLmodel").is_file()
 
 
 def load_model(address: str, uri: str) -> torch.nn.Module:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import warnings
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
+from harness.config.secrets import masked
 from harness.results.home import home
 from harness.tracking.store import (
     TrackingUnavailable,
     answers,
     is_remote,
-    masked,
     prepare_environment,
     sqlite_address,
     sqlite_path,
@@ -22,6 +24,8 @@ from harness.tracking.store import (
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+Held = tuple[str, int, float]  # name, step and value of a metric's point
 
 
 def import_mlflow() -> None:
@@ -68,6 +72,29 @@ def prepare_store(address: str) -> None:
         connection.execute("PRAGMA journal_mode=WAL")  # kept in the file: readers no longer hold up the writer
         connection.close()
         temporary.replace(path)
+
+
+def close_store(address: str) -> None:
+    """Close what MLflow keeps open of a database, so that its file can be replaced under this process."""
+    import_mlflow()
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    engines = getattr(SqlAlchemyStore, "_engine_map", {})  # MLflow has no public way to it
+    if address in engines:
+        engines[address].dispose()
+
+
+def metric_points(address: str, client: MlflowClient, run_id: str, names: Iterable[str]) -> list[Held]:
+    """Every point that a run holds of these metrics, repeated ones too.
+
+    A database of this machine is read directly: one query a run, where the client needs one for each metric.
+    """
+    path = sqlite_path(address)
+    if path is not None:
+        query = "SELECT key, step, value FROM metrics WHERE run_uuid = ?"
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=30)) as connection:
+            return [(str(key), int(step), float(value)) for key, step, value in connection.execute(query, (run_id,))]
+    return [(name, old.step, old.value) for name in names for old in client.get_metric_history(run_id, name)]
 
 
 def restore_experiment(address: str, study: str) -> bool:

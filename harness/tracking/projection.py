@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from harness.data.names import neutral
 from harness.results.events import Event
 from harness.results.metrics import direction
 from harness.results.records import TrialRecord
@@ -71,7 +72,11 @@ def study_id(study: str, first: Event) -> str:
 
 
 def shortened(text: str, limit: int) -> str:
-    """The text, or its beginning with a note of how much is missing; MLflow itself would cut it silently."""
+    """The text, or its beginning with a note of how much is missing; MLflow itself would cut it silently.
+
+    All texts of ours that MLflow shows or stores pass here: without control characters, and fit for UTF-8.
+    """
+    text = neutral(text)
     if len(text) <= limit:
         return text
     note = f" … (cut here; {len(text)} characters in all, whole in the event log)"
@@ -199,6 +204,7 @@ def outcome_tags(record: TrialRecord) -> dict[str, str]:
         "device": record.device,
         "cache_reason": record.cache_reason,
         "precision": record.precision,
+        "micro_batch": record.micro_batch,
         "warnings": "\n".join(record.warnings) or None,
     }
     return texts(values, TAG_LIMIT)

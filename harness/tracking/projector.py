@@ -56,11 +56,16 @@ class RunStore(Protocol):
 
 
 class Projector:
-    """One study's walk; keeps its position and finds out after a restart what the store holds."""
+    """One study's walk; keeps its position and finds out after a restart what the store holds.
 
-    def __init__(self, store: RunStore, description: str) -> None:
+    Args:
+        thorough: believe no note or tag of the store; compare every run with the log and send what it lacks.
+    """
+
+    def __init__(self, store: RunStore, description: str, *, thorough: bool = False) -> None:
         self.store = store
         self.description = description
+        self._thorough = thorough
         self.parent: Run | None = None  # None while not connected
         self._parent_id = ""  # of the last connection
         self._ledger = Ledger()
@@ -97,7 +102,8 @@ class Projector:
     def _connect(self, events: Sequence[Event]) -> None:
         parent, known = self.store.open_study(events[0])
         if not (known and parent.run_id == self._parent_id):
-            self._position = _noted_position(parent.tags.get("harness.position"), events)
+            note = None if self._thorough else parent.tags.get("harness.position")
+            self._position = _noted_position(note, events)
             self._ledger = Ledger()
         for event in events[: self._position]:
             self._ledger.remember(event)
@@ -145,7 +151,7 @@ class Projector:
         record = TrialRecord.from_json(event.data)
         key = event_key(event)
         run = self._find(key) or self._create(event.data, record.started_at)
-        if "harness.logged" not in run.tags:
+        if "harness.logged" not in run.tags or self._thorough:
             tags = {**shown.outcome_tags(record), "harness.logged": str(event.seq)}
             update = shown.Update(shown.trial_metrics(record, event.at), shown.trial_params(record), tags)
             self.store.log(run, update, doubtful=key in self._doubtful)
@@ -155,7 +161,7 @@ class Projector:
         data = event.data
         trial_id = f"confirmation/{data['strategy']}/{data['config_key']}/{data['seed_index']}"
         run, look = self.trial_run(trial_id), str(data["look"])
-        if run is None or run.tags.get("harness.test_look") == look:
+        if run is None or (run.tags.get("harness.test_look") == look and not self._thorough):
             return
         tags = {"test_role": str(data["role"]), "harness.test_look": look}
         update = shown.Update(shown.test_points(data, shown.milliseconds(event.at)), tags=tags)

@@ -1,15 +1,16 @@
-"""Where MLflow lies and how it is reached: addresses, masked passwords, the settings it is imported with."""
+"""Where MLflow lies and how it is reached: addresses, their passwords, the settings it is imported with."""
 
 from __future__ import annotations
 
 import os
-import re
 import socket
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from harness.errors import HarnessError
+from harness.config.load import read_yaml
+from harness.config.secrets import lacks_password, masked, with_password
+from harness.errors import ConfigError, HarnessError
 from harness.results.home import home
 
 # Only where the user has not said otherwise: a server that is down must cost seconds, not minutes.
@@ -44,10 +45,15 @@ def prepare_environment() -> None:
 def tracking_address(configured: str | None = None) -> str:
     """The MLflow store or server: MLFLOW_TRACKING_URI, then the study's `tracking_uri`, then <home>/mlflow.db.
 
+    A stored address has no password (see `prepare.stored`): MLFLOW_TRACKING_PASSWORD fills it in.
+
     Raises:
         TrackingError: the address is a folder of files, which MLflow no longer writes.
+        ConfigError: the address lacks its password, and nothing here says it.
     """
     address = (os.environ.get("MLFLOW_TRACKING_URI") or configured or default_address()).strip()
+    if lacks_password(address):
+        address = _completed(address)
     scheme = urlsplit(address).scheme
     if scheme in ("", "file"):
         raise TrackingError(
@@ -55,6 +61,42 @@ def tracking_address(configured: str | None = None) -> str:
             f"{masked(address)!r}; leave tracking_uri and MLFLOW_TRACKING_URI out for {home().name}/mlflow.db."
         )
     return address
+
+
+def _completed(address: str) -> str:
+    password = os.environ.get("MLFLOW_TRACKING_PASSWORD")
+    whole = with_password(address, password) if password else None
+    if whole is None:
+        raise ConfigError(
+            f"the password of the MLflow address {address} is not stored with the study, but it is needed here: set "
+            "MLFLOW_TRACKING_PASSWORD, or the whole address as MLFLOW_TRACKING_URI."
+        )
+    return whole
+
+
+def address_of(study: str, stored: str | None) -> str:
+    """The MLflow address of a study that is here; its password from studies/NAME.yaml, where that still holds it.
+
+    Args:
+        study: its name.
+        stored: what the stored study says, without a password.
+
+    Raises:
+        TrackingError, ConfigError: as `tracking_address`.
+    """
+    if stored is not None and lacks_password(stored):
+        stored = _in_study_file(study, stored) or stored
+    return tracking_address(stored)
+
+
+def _in_study_file(name: str, stored: str) -> str | None:
+    """The address that the study's file gives, where it is the stored one with its password."""
+    path = Path("studies") / f"{name}.yaml"
+    try:
+        given = read_yaml(path).get("tracking_uri") if path.is_file() else None
+    except ConfigError:  # broken since: no reason to show less than without the file
+        return None
+    return given if isinstance(given, str) and masked(given) == stored else None
 
 
 def default_address() -> str:
@@ -79,15 +121,15 @@ def sqlite_path(address: str) -> Path | None:
     return Path(path) if path and path != ":memory:" else None
 
 
+def local_path(address: str) -> Path | None:
+    """The folder behind a `file:` address or a plain path; None for every other kind."""
+    parts = urlsplit(address)
+    return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
+
+
 def is_remote(address: str) -> bool:
     """True for a tracking server, False for a database that this machine opens by itself."""
     return urlsplit(address).scheme in ("http", "https")
-
-
-def masked(address: str) -> str:
-    """The address with every password, token and key replaced by ***: fit for logs, pages and messages."""
-    address = re.sub(r"(?<=://)([^/@\s:]*):([^/\s]*)@", r"\1:***@", address)
-    return re.sub(r"(?i)([?&;](?:[\w-]*(?:password|passwd|pwd|token|secret|key))=)[^&;\s]*", r"\1***", address)
 
 
 def answers(address: str, seconds: float = 2.0) -> bool:

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.data.files import disk_errors, write_whole
+from harness.files import disk_errors, write_whole
 
 OPEN_VIEWS = 100  # each holds two files open; systems allow a process 256 (macOS) or 1,024 (Linux)
 _DTYPES = {"float32": np.float32, "bfloat16": np.uint16, "float16": np.float16}
@@ -174,6 +174,59 @@ class Activations:
                 self._views.popitem(last=False)
         self._views.move_to_end(key)
         return self._views[key]
+
+
+def damaged_rows(folder: Path, sample: int | None) -> tuple[dict[str, int], int]:
+    """How many rows of each file of an entry fail their checksum, where some do, and how many were looked at.
+
+    Args:
+        sample: rows of a file that are looked at, drawn by a fixed seed; None looks at all that were written.
+    """
+    found: dict[str, int] = {}
+    looked = 0
+    for path, size in _files(folder):
+        noted = np.fromfile(path.with_suffix(".crc"), np.uint64, count=path.with_suffix(".crc").stat().st_size // 8)
+        written = np.flatnonzero(noted)
+        if sample is not None and len(written) > sample:
+            written = np.sort(np.random.default_rng(0).choice(written, sample, replace=False))
+        with path.open("rb") as stream:
+            bad = sum(_row_check(stream, int(row), size) != int(noted[row]) for row in written)
+        looked += len(written)
+        if bad:
+            found[path.name] = int(bad)
+    return found, looked
+
+
+def forget_rows(folder: Path) -> int:
+    """Mark every row that fails its checksum as never written; how many there were."""
+    count = 0
+    with FileLock(folder / "lock"):
+        for path, size in _files(folder):
+            checks = path.with_suffix(".crc")
+            noted = np.fromfile(checks, np.uint64, count=checks.stat().st_size // 8)
+            with path.open("rb") as stream:
+                bad = [r for r in np.flatnonzero(noted).tolist() if _row_check(stream, r, size) != int(noted[r])]
+            with checks.open("r+b") as stream:
+                for row in bad:
+                    _write(stream.fileno(), np.zeros(8, np.uint8), row * 8)
+            count += len(bad)
+    return count
+
+
+def _files(folder: Path) -> list[tuple[Path, int]]:
+    """The files of rows that have checksums beside them, and the bytes of a row in each."""
+    boundaries = json.loads((folder / "meta.json").read_text(encoding="utf-8")).get("boundaries", {})
+    found = []
+    for path in sorted(folder.glob("cut*-view*.rows")):
+        values = boundaries.get(path.name.removeprefix("cut").partition("-")[0])
+        if values is not None and path.with_suffix(".crc").exists():
+            found.append((path, Boundary(tuple(values["shape"]), tuple(values["order"]), values["dtype"]).bytes))
+    return found
+
+
+def _row_check(stream: BinaryIO, row: int, size: int) -> int:
+    stream.seek(row * size)
+    return _check(np.frombuffer(stream.read(size), np.uint8))
 
 
 def describe(boundaries: dict[int, Boundary]) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +13,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from harness.config.trial import TrialConfig
 from harness.errors import ResourceError
+from harness.files import write_whole
 from harness.model.transfer import TransferModel
 
 
@@ -34,27 +37,40 @@ def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save_best(path: Path, tensors: Mapping[str, Tensor], classes: tuple[str, ...]) -> None:
-    """Write a trial's best tensors and the names of its classes under a temporary name and rename: a reader sees the
-    whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
+    """Write a trial's best tensors, a checksum and the names of its classes; a reader sees the whole file or none.
+
+    Raises:
+        DiskFullError: it does not fit.
+    """
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, temporary, metadata={"classes": json.dumps(classes)})
-    temporary.replace(path)
+    # made in memory first: safetensors' own writer hides which error the disk gave
+    write_whole(path, save(contiguous, metadata={"classes": json.dumps(classes), "crc": str(_checksum(contiguous))}))
 
 
 def load_best(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """What `save_best` wrote: the tensors, and the classes in the order they were trained in.
 
     Raises:
-        ResourceError: the file is gone or cannot be read.
+        ResourceError: the file is gone, cannot be read, or its tensors are not those that were written.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            classes = tuple(json.loads((file.metadata() or {}).get("classes", "[]")))
-            return {name: file.get_tensor(name) for name in file.keys()}, classes  # noqa: SIM118 - not a dict
-    except (OSError, ValueError, SafetensorError) as error:
+            noted = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        if "crc" in noted and noted["crc"] != str(_checksum(tensors)):  # files from before it was noted have none
+            raise ValueError("its checksum does not fit")
+        return tensors, tuple(json.loads(noted.get("classes", "[]")))
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise ResourceError(f"the checkpoint {path.name} cannot be read ({error}); train the trial again") from None
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> int:
+    """Over names, types, shapes and bytes, in the order of the names."""
+    value = 0
+    for name, tensor in sorted(tensors.items()):
+        value = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), value)
+        value = zlib.crc32(tensor.cpu().reshape(-1).view(torch.uint8).numpy().data, value)
+    return value
 
 
 @dataclass(frozen=True)
@@ -74,11 +90,14 @@ class Standing:
     average: dict[str, Any] | None
 
     def save(self, path: Path) -> None:
-        """Write it under a temporary name and rename."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.partial")
-        torch.save(vars(self), temporary)
-        temporary.replace(path)
+        """Write it, whole or not at all.
+
+        Raises:
+            DiskFullError: it does not fit.
+        """
+        made = io.BytesIO()
+        torch.save(vars(self), made)
+        write_whole(path, made.getvalue())
 
     @classmethod
     def load(cls, path: Path, identity: str) -> Standing | None:

@@ -43,12 +43,14 @@ class Account:
 class Clock:
     """Starts with the trial. All times in seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, lost: float = 0.0) -> None:
+        """`lost`: what earlier tries took that ran out of memory; spent, but no part of what the trial takes alone."""
         self.account = Account()  # of the shared work that the trial used
         self.shared = 0.0  # spent on work that other trials share
         self.checked = 0.0  # the contract's
         self.set_up = 0.0  # what making the starting model took an earlier trial
-        self.earlier = 0.0  # used before a kill
+        self._earlier = 0.0  # used before a kill
+        self._lost = lost
         self._waited = 0.0  # for answers of the coordinator
         self._start = time.monotonic()
 
@@ -72,13 +74,18 @@ class Clock:
         finally:
             setattr(self, name, getattr(self, name) + time.monotonic() - started)
 
+    def take_up(self, earlier: float) -> None:
+        """Go on where so many seconds had been used before."""
+        self._earlier = earlier
+        self._lost = max(self._lost - earlier, 0.0)  # a try that was lost had begun with them, or noted them itself
+
     def spent(self) -> float:
         """What the trial really took, waiting left out."""
-        return self.earlier + time.monotonic() - self._start - self._waited
+        return self._lost + self._earlier + time.monotonic() - self._start - self._waited
 
     def used(self) -> float:
         """As `spent`, with what it used of shared work in the place of what it spent on it."""
-        return self.spent() - self.shared + self.account.seconds
+        return self.spent() - self._lost - self.shared + self.account.seconds
 
     def alone(self) -> float:
         """What the trial would have taken by itself."""

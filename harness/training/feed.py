@@ -38,10 +38,11 @@ class Feed(Protocol):
     def begin(self, epoch: int, rows: Rows, occurrence: Rows) -> None:
         """Told the rows of an epoch before its first step, and how often each came before, both (steps, B)."""
 
-    def train(
-        self, model: TransferModel, epoch: int, step: int, rows: Rows, occurrence: Rows
-    ) -> tuple[Tensor, Mixed | None]:
-        """Logits (B, C) of the views of these rows in this epoch, and how images were mixed."""
+    def inputs(self, epoch: int, step: int, rows: Rows, occurrence: Rows) -> tuple[Tensor, Mixed | None]:
+        """What `logits` reads of the views of these rows in this epoch, (B, ...), and how images were mixed."""
+
+    def logits(self, model: TransferModel, inputs: Tensor) -> Tensor:
+        """Logits (B, C) of a batch that trains, or of a part of it."""
 
     def evaluate(self, model: TransferModel, rows: Rows) -> Tensor:
         """Logits (B, C) of these rows, un-augmented."""
@@ -61,15 +62,17 @@ class ImageFeed:
     def begin(self, epoch: int, rows: Rows, occurrence: Rows) -> None:
         """Nothing to prepare."""
 
-    def train(
-        self, model: TransferModel, epoch: int, step: int, rows: Rows, occurrence: Rows
-    ) -> tuple[Tensor, Mixed | None]:
+    def inputs(self, epoch: int, step: int, rows: Rows, occurrence: Rows) -> tuple[Tensor, Mixed | None]:
         recipe = self._config.augmentation
         images = draw_views(self._data, recipe, self._views_seed, epoch, rows, self._device, occurrence)
         mixed = mix(images, self._config, self._seed, epoch, step)
         inputs = self._normalise(images if mixed is None else mixed.images)
+        return self._choice.training.arrange(inputs), mixed
+
+    def logits(self, model: TransferModel, inputs: Tensor) -> Tensor:
         with self._choice.training.autocast(self._device):
-            return model(self._choice.training.arrange(inputs)), mixed
+            logits: Tensor = model(inputs)
+        return logits
 
     def evaluate(self, model: TransferModel, rows: Rows) -> Tensor:
         inputs = self._normalise(self._data.batch(rows, self._device))

@@ -1,4 +1,4 @@
-"""Train one epoch, evaluate: plain loops in which every forward pass has one batch shape."""
+"""Train one epoch, evaluate: plain loops in which every forward pass has one batch shape, or the parts of one."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from harness.model.transfer import TransferModel
 from harness.training.feed import Feed, Normalise
 from harness.training.inputs import TrialData, balanced_order, epoch_order, padded
 from harness.training.loss import Loss
+from harness.training.micro_batches import parts
+from harness.training.mixing import Mixed
 from harness.training.schedule import factor
 from harness.training.seeds import derive, reseed
 
@@ -30,6 +32,12 @@ class Course:
     seed: int
     loss: Loss
     device: torch.device
+    micro_batch: int | None = None  # images in one pass, where memory does not hold a whole batch
+
+    @property
+    def at_once(self) -> int:
+        """Images in one forward pass."""
+        return self.micro_batch or self.config.batch_size
 
 
 def train_epoch(
@@ -62,16 +70,15 @@ def train_epoch(
         # Dropout and stochastic depth draw from here: the same for every trial at the same step.
         reseed(derive(course.seed, "suffix", epoch, index), device)
         optimizer.zero_grad(set_to_none=True)
-        logits, mixed = feed.train(model, epoch, index, rows, occurrence[index])
-        loss = course.loss(logits.float(), labels, mixed)
-        loss.backward()  # type: ignore[no-untyped-call]
+        inputs, mixed = feed.inputs(epoch, index, rows, occurrence[index])
+        loss = _backward(model, course, feed, inputs, labels, mixed)
         if index == 0:
             after_first_backward()
         if config.gradient_clip > 0:
             torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
         optimizer.step()
         after_step()
-        losses.append(loss.detach())
+        losses.append(loss)
         # On a CPU the number is at hand; on a GPU asking would wait for the device at every step.
         if device.type == "cpu" and not math.isfinite(loss.item()):
             break
@@ -82,6 +89,22 @@ def train_epoch(
             f"the training loss became {values[bad[0]].item()} in epoch {epoch}, step {int(bad[0]) + 1}"
         )
     return float(values.double().mean())
+
+
+def _backward(
+    model: TransferModel, course: Course, feed: Feed, inputs: torch.Tensor, labels: torch.Tensor, mixed: Mixed | None
+) -> torch.Tensor:
+    """Leave the gradients of a batch's mean loss, made part by part where memory does not hold it; returns the loss."""
+    if course.micro_batch is None:
+        loss = course.loss(feed.logits(model, inputs).float(), labels, mixed)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+    whole = torch.zeros((), device=course.device)
+    for here in parts(len(labels), course.micro_batch):
+        loss = course.loss.part(feed.logits(model, inputs[here]).float(), labels, mixed, here)
+        loss.backward()  # type: ignore[no-untyped-call]
+        whole += loss.detach()
+    return whole
 
 
 def rows_of(course: Course, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

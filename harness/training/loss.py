@@ -40,5 +40,23 @@ class Loss:
             return self._of(logits, labels)
         return mixed.share * self._of(logits, labels) + (1 - mixed.share) * self._of(logits, labels[mixed.partner])
 
-    def _of(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits, labels, weight=self._weights, label_smoothing=self._smoothing)
+    def part(self, logits: Tensor, labels: Tensor, mixed: Mixed | None, here: slice) -> Tensor:
+        """What the images `here` add to the loss of their batch: over the parts of a batch it sums up to the whole's.
+
+        Args:
+            logits: of these images alone; `labels` and `mixed` are the whole batch's.
+        """
+        own = self._share(logits, labels, here)
+        if mixed is None:
+            return own
+        return mixed.share * own + (1 - mixed.share) * self._share(logits, labels[mixed.partner], here)
+
+    def _share(self, logits: Tensor, labels: Tensor, here: slice) -> Tensor:
+        """The part's sum, over what divides the whole batch's."""
+        whole = len(labels) if self._weights is None else self._weights[labels].sum()
+        return self._of(logits, labels[here], "sum") / whole
+
+    def _of(self, logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
+        return F.cross_entropy(
+            logits, labels, weight=self._weights, label_smoothing=self._smoothing, reduction=reduction
+        )

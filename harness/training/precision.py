@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from filelock import FileLock
 from torch import Tensor, nn
 
-from harness.data.files import disk_errors, write_whole
+from harness.files import disk_errors, write_whole
 from harness.model.transfer import TransferModel
 
 Precision = Literal["exact", "auto"]

@@ -299,11 +299,11 @@ class PrefixFeed:
         self._clock.account.charge(self._family.name, self._prefix.seconds_an_image, self._cut, every, every_number)
         self._numbers = dict(enumerate(numbers))
 
-    def train(
-        self, model: TransferModel, epoch: int, step: int, rows: Rows, occurrence: Rows
-    ) -> tuple[Tensor, Mixed | None]:
-        x = self._prefix.read(self._cut, rows, self._numbers[step])
-        return self._rest(model, x, self._choice.training), None
+    def inputs(self, epoch: int, step: int, rows: Rows, occurrence: Rows) -> tuple[Tensor, Mixed | None]:
+        return self._prefix.read(self._cut, rows, self._numbers[step]), None
+
+    def logits(self, model: TransferModel, inputs: Tensor) -> Tensor:
+        return self._rest(model, inputs, self._choice.training)
 
     def evaluate(self, model: TransferModel, rows: Rows) -> Tensor:
         x = self._prefix.read(self._cut, rows, np.full(len(rows), PLAIN))

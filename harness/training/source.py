@@ -14,13 +14,13 @@ from harness.training.starting import Starting
 
 
 class Source:
-    """Remembers why frozen work was not shared, where it was not: `reasons`, in the order they came up."""
+    """Notes in `reasons` why frozen work was not shared, where it was not, in the order it came up."""
 
     def __init__(
         self, sharing: Sharing, course: loop.Course, split: str, starting: Starting, normalise: Normalise,
-        choice: Choice, device: torch.device, clock: Clock,
+        choice: Choice, device: torch.device, clock: Clock, reasons: dict[str, None],
     ) -> None:  # fmt: skip
-        self.reasons: dict[str, None] = {}
+        self._reasons = reasons
         self._sharing, self._course, self._split, self._starting = sharing, course, split, starting
         self._choice, self._device, self._clock = choice, device, clock
         self._images = ImageFeed(course.data, course.config, course.seed, normalise, device, choice)
@@ -29,13 +29,17 @@ class Source:
     def enter(self, epoch: int) -> None:
         """Choose for the phase that this epoch opens."""
         course = self._course
+        if course.micro_batch is not None:
+            parts = f"trains in micro-batches of {course.micro_batch}; activations are shared in one batch shape"
+            self._reasons[parts] = None
+            return
         with self._clock.sharing():
             feed, reason = self._sharing.feed(
                 course.config, epoch, course.seed, self._split, course.data, self._starting, self._clock, self._device,
                 self._choice,
             )  # fmt: skip
         if reason is not None:
-            self.reasons[reason] = None
+            self._reasons[reason] = None
         self._feed = feed or self._images
 
     def begin(self, epoch: int) -> Feed:
@@ -43,6 +47,6 @@ class Source:
         try:
             self._feed.begin(epoch, *loop.rows_of(self._course, epoch))
         except ResourceError as error:
-            self.reasons[self._sharing.disk_is_full(error)] = None
+            self._reasons[self._sharing.disk_is_full(error)] = None
             self._feed = self._images
         return self._feed

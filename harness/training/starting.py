@@ -25,6 +25,7 @@ from harness.training.feed import Normalise
 from harness.training.inputs import TrialData
 from harness.training.seeds import derive
 
+RECALIBRATED_AT_ONCE = 64  # images
 KEPT_BYTES = 1 << 30  # of models that are kept between trials; the newest one always is
 
 
@@ -59,12 +60,14 @@ class StartingModels:
         self._made: OrderedDict[tuple[object, ...], Starting] = OrderedDict()
 
     def take(
-        self, config: TrialConfig, seed: int, data: TrialData, weights_name: str, device: torch.device
-    ) -> tuple[TransferModel, Starting, bool]:
+        self, config: TrialConfig, seed: int, data: TrialData, weights_name: str, device: torch.device,
+        micro_batch: int | None = None,
+    ) -> tuple[TransferModel, Starting, bool]:  # fmt: skip
         """A model for one trial: its weights, a new head, statistics re-estimated where asked.
 
         Args:
             seed: of the trial; draws the head, and the backbone where its weights are random.
+            micro_batch: images in one pass where memory is short; statistics then differ by rounding.
 
         Returns:
             The model; what it starts from; whether that was at hand.
@@ -72,7 +75,7 @@ class StartingModels:
         key = (
             config.backbone, data.images.shape[1], weights_name, str(device),
             seed if weights_name == "none" else None,
-            (data.source, data.train.tobytes()) if config.batchnorm == "recalibrated" else None,
+            (data.source, data.train.tobytes(), micro_batch) if config.batchnorm == "recalibrated" else None,
         )  # fmt: skip
         at_hand = key in self._made
         if not at_hand:
@@ -80,7 +83,7 @@ class StartingModels:
             plain = dataclasses.replace(config, head="linear", head_dropout=0.0)  # every trial gets a head of its own
             model = build_for(plain, seed, data, weights_name).to(device)
             if config.batchnorm == "recalibrated":
-                _recalibrate(model, data, device)
+                _recalibrate(model, data, device, micro_batch)
             self._made[key] = Starting(model, time.monotonic() - started)
             self._make_room()
         self._made.move_to_end(key)
@@ -120,10 +123,10 @@ def _lent(
     )  # fmt: skip
 
 
-def _recalibrate(model: TransferModel, data: TrialData, device: torch.device, batch_size: int = 64) -> None:
+def _recalibrate(model: TransferModel, data: TrialData, device: torch.device, micro_batch: int | None) -> None:
     """Re-estimate BatchNorm's statistics on the un-augmented training images."""
-    normalise = Normalise(model.mean, model.std, device)
-    batchnorm.recalibrate(
-        model,
-        [normalise(data.batch(data.train[i : i + batch_size], device)) for i in range(0, len(data.train), batch_size)],
-    )
+    size = min(micro_batch or RECALIBRATED_AT_ONCE, RECALIBRATED_AT_ONCE)
+    held = device if micro_batch is None else torch.device("cpu")  # where all of them lie at once
+    normalise = Normalise(model.mean, model.std, held)
+    batches = [normalise(data.batch(data.train[i : i + size], held)) for i in range(0, len(data.train), size)]
+    batchnorm.recalibrate(model, batches, batch_size=size)

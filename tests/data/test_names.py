@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.data.names import clean, listed
+from harness.data.names import clean, listed, neutral
 
 
 @pytest.mark.parametrize("name", ["cell 1", "Zelle_ä", "細胞", "a'b\"c <script>$x$", "‌می‌خواهم"])
@@ -16,7 +16,14 @@ def test_names_are_composed_so_that_two_encodings_of_one_name_are_equal() -> Non
 
 @pytest.mark.parametrize(
     ("name", "shown"),
-    [("a\nb", "a\\nb"), ("\x1b[31mred", "\\x1b[31mred"), ("a\u202egnp", "a\\u202egnp"), ("a\u2028b", "a\\u2028b")],
+    [
+        ("a\nb", "a\\nb"),
+        ("\x1b[31mred", "\\x1b[31mred"),
+        ("a\u202egnp", "a\\u202egnp"),
+        ("a\u2028b", "a\\u2028b"),
+        ("\x9b2Ja\x7f", "\\x9b2Ja\\x7f"),
+        ("\uffff", "\\uffff"),
+    ],
 )
 def test_control_and_reordering_characters_become_escapes(name: str, shown: str) -> None:
     assert clean(name) == shown
@@ -26,6 +33,11 @@ def test_bytes_that_are_no_utf8_become_escapes_that_can_be_encoded() -> None:
     name = b"caf\xe9.png".decode("utf-8", "surrogateescape")
     assert clean(name) == "caf\\xe9.png"
     assert clean(name).encode("utf-8")
+
+
+def test_a_text_keeps_its_lines_and_its_form_and_loses_what_steers() -> None:
+    assert neutral("a\u0308\n\tb") == "a\u0308\n\tb"
+    assert neutral("a\x1b]0;title\x07\r\u202eb\udcff") == "a\\x1b]0;title\\x07\\r\\u202eb\\xff"
 
 
 def test_a_long_list_says_how_many_more_there_are() -> None:

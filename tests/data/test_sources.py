@@ -143,6 +143,18 @@ def test_names_that_differ_only_in_their_encoding_are_refused(
         folder(tmp_path / "d", cache)
 
 
+def test_labels_of_a_table_that_differ_only_in_their_encoding_are_refused(
+    tmp_path: Path, cache: Path, write_image: Callable[..., Path]
+) -> None:
+    path = tmp_path / "cells.csv"
+    rows = [unicodedata.normalize(form, "ä") for form in ("NFC", "NFC", "NFD")]  # type: ignore[arg-type]
+    for number in range(3):
+        write_image(tmp_path / f"{number}.png")
+    path.write_text("path,label\n" + "".join(f"{n}.png,{label}\n" for n, label in enumerate(rows)), "utf-8")
+    with pytest.raises(DataError, match="line 4: the label ä is written in another encoding"):
+        table(path, cache)
+
+
 def test_a_missing_or_empty_folder_says_what_it_must_hold(tmp_path: Path, cache: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere does not exist; it must hold one folder of images for each class"):
         folder(tmp_path / "nowhere", cache)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable
+
 import numpy as np
+import pytest
+from matplotlib.axes import Axes
 
 from harness.report import ink
 from harness.report.ink import drawing, picture
@@ -26,3 +31,31 @@ def test_marks_of_all_strategies_together_decide_whether_they_become_pixels() ->
 
 def test_a_single_ringed_mark_stays_a_shape() -> None:
     assert "var(--ink)" in drawn(ink.DENSE, 1).split("<image")[1]
+
+
+def scatter(axes: Axes) -> None:
+    rng = np.random.default_rng(0)
+    axes.scatter(rng.random(50), rng.random(50), marker="D", alpha=0.5)
+    axes.set(xscale="log", xlabel="rate", title="validation accuracy")
+
+
+def pixels(axes: Axes) -> None:
+    axes.scatter(*np.random.default_rng(0).random((2, 3000)), rasterized=True, **ink.DUST)
+    axes.set_title("many")
+
+
+def matrix(axes: Axes) -> None:
+    axes.set(xlim=(0, 3), ylim=(3, 0), aspect="equal")
+    axes.set_xticks([0.5, 1.5], ["a long name", "another one"], rotation=45, ha="right", rotation_mode="anchor")
+
+
+@pytest.mark.parametrize("draw", [scatter, pixels, matrix])
+def test_a_figure_that_is_drawn_once_is_what_matplotlib_saves(draw: Callable[[Axes], None]) -> None:
+    with drawing(360, 270) as (figure, axes):
+        draw(axes)
+        stream = io.StringIO()
+        figure.savefig(stream, format="svg", dpi=ink.PIXELS, metadata={"Date": None, "Creator": None})
+        expected = ink._inline(stream.getvalue(), "key", "said")
+    with drawing(360, 270) as (figure, axes):
+        draw(axes)
+        assert picture(figure, "key", "said").svg == expected

@@ -5,16 +5,14 @@ from __future__ import annotations
 import html
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import CHROMIUM, visit, without_policy
 
 from harness.report.wording import DASH
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium on this machine: the page is not opened in a browser"
 )
@@ -43,24 +41,9 @@ note.id = "seen"; note.textContent = JSON.stringify(seen); document.body.append(
 """
 
 
-def visit(path: Path, profile: Path, *flags: str, width: int = 1440) -> tuple[str, list[str]]:
-    """The page's elements after its script ran, and the lines of its console."""
-    assert CHROMIUM is not None
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    command += ["--no-first-run", "--disable-sync", "--disable-component-update", "--disable-dev-shm-usage"]
-    command += [f"--user-data-dir={profile}", f"--window-size={width},900", "--enable-logging=stderr", *flags]
-    done = subprocess.run(
-        [*command, "--dump-dom", path.as_uri()], capture_output=True, text=True, timeout=120, check=True
-    )
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-
 def with_visitor(page: Path, folder: Path) -> Path:
     """A copy of the page that the visitor may enter: without its policy, which would shut the visitor out."""
-    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text(encoding="utf-8"))
-    copy = folder / "visited.html"
-    copy.write_text(text.replace("</body>", f"<script>{VISITOR}</script></body>"), encoding="utf-8")
-    return copy
+    return without_policy(page, folder / "visited.html", VISITOR)
 
 
 def seen_by(dom: str) -> dict[str, Any]:

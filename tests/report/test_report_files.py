@@ -7,10 +7,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from harness.report.files import csv_text, quoted, write_whole
+from harness.files import write_whole
+from harness.report.files import csv_text, quoted, unquoted
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "-", "--1"])
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "-", "--1", "\n=1", "\uff1d1+1"]
+)
 def test_a_formula_gets_an_apostrophe(text: str) -> None:
     assert quoted(text) == f"'{text}"
 
@@ -30,3 +33,8 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
     with pytest.raises(UnicodeEncodeError):
         write_whole(path, "half \ud800")
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("page.html", "old")]
+
+
+@pytest.mark.parametrize("text", ["cell", "=1+1", "'=1+1", "''@x", "'plain", "-5", "'-5", "-5 cells", "", "'"])
+def test_a_quoted_text_is_told_from_one_that_stood_there(text: str) -> None:
+    assert unquoted(str(quoted(text))) == text

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.report.summary import seconds_spent, summary
+from harness.report.summary import seconds_spent, sessions, summary
 from harness.results.events import Event, EventLog
 from harness.results.home import StudyFolder
 from harness.results.metrics import score
@@ -109,3 +109,15 @@ def test_a_session_that_was_killed_counts_to_its_last_event() -> None:
 
 def test_a_clock_that_jumps_back_takes_no_time_away() -> None:
     assert seconds_spent([event(1, "session_started", 10, {}), event(2, "epoch", 0, {})]) == 0
+
+
+def test_sessions_are_counted_by_how_they_ended() -> None:
+    events = [
+        event(1, "session_started", 0, {}),  # killed: no end
+        event(2, "session_started", 1, {}),
+        event(3, "session_ended", 2, {"seconds": 60.0, "state": "interrupted"}),
+        event(4, "session_started", 3, {}),
+        event(5, "session_ended", 4, {"seconds": 60.0, "state": "finished"}),
+        event(6, "session_started", 5, {}),  # runs
+    ]
+    assert sessions(events) == {"started": 4, "interrupted": 1, "failed": 0, "cut_off": 1}

@@ -3,6 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from harness.errors import HarnessError
 from harness.results.events import EventLog, read_events
@@ -42,6 +44,37 @@ def test_damage_before_the_end_is_refused(tmp_path: Path) -> None:
     path.write_bytes(text.replace(b'"number":1', b'"number":7'))
     with pytest.raises(HarnessError, match="line 2"):
         read_events(path)
+
+
+def test_damage_in_a_kind_that_is_not_read_is_refused_too(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    write(path)
+    path.write_bytes(path.read_bytes().replace(b'"number":1', b'"number":7'))
+    with pytest.raises(HarnessError, match="line 2"):
+        read_events(path, unread={"epoch"})
+
+
+def test_a_kind_that_is_not_read_keeps_its_place_and_loses_its_data(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "log")
+    written = [log.append(kind, {"text": '"kind":"epoch","data":'}) for kind in ("session_started", "epoch", "verdict")]
+    log.close()
+    events = read_events(tmp_path / "log", unread={"epoch"})
+    assert [(e.seq, e.at, e.kind) for e in events] == [(e.seq, e.at, e.kind) for e in written]
+    assert [e.data for e in events] == [written[0].data, {}, written[2].data]
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**70), 2**70) | st.text()))
+@example([5e-324, 1.7976931348623157e308, 0.1 + 0.2, -0.0, 2.2250738585072011e-308])
+@example(["\ud800 of a name that is no UTF-8", "\U0001f52c", "\x00\x1f"])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_value_is_read_back_to_the_last_bit(tmp_path: Path, values: list[object]) -> None:
+    path = tmp_path / "log"
+    path.unlink(missing_ok=True)
+    log = EventLog(path)
+    log.append("epoch", {"values": values, "nested": [{"text": value} for value in values]})
+    log.close()
+    read = read_events(path)[0].data
+    assert repr(read) == repr({"values": values, "nested": [{"text": value} for value in values]})
 
 
 def test_a_number_that_is_not_finite_is_never_written(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from small_study import Watching, World, records, runs
 
 from harness.errors import ConfigError, HarnessError, Interrupted, StudyHeldError
 from harness.results.home import home
-from harness.study.coordinator import held
+from harness.study.lock import held
 
 
 def test_an_interrupted_study_leaves_both_stores_consistent_and_continues(world: World) -> None:
@@ -91,18 +92,51 @@ def test_more_trials_continue_a_finished_study_and_the_first_verdict_stays(world
     assert summary["verdict"]["test_looks"] == 2
 
 
-def test_what_would_change_numbers_is_refused_field_by_field_and_nothing_is_written(world: World) -> None:
-    world.write(trials=1)
-    world.run()
-    before = {p: p.stat().st_mtime_ns for p in world.folder().path.rglob("*") if p.is_file()}
-    world.write(trials=1, epochs=2, seed=4)
-    with pytest.raises(ConfigError) as caught:
-        world.run()
+# What the study's file says instead, and what the refusal must say of it.
+EDITS: dict[str, tuple[dict[str, Any], str]] = {
+    "epochs": ({"epochs": 2}, "epochs: was 1, is 2"),
+    "seed": ({"seed": 4}, "seed: was 0, is 4"),
+    "objective": ({"objective": "accuracy"}, 'objective: was "balanced_accuracy", is "accuracy"'),
+    "strategies": ({"strategies": ["fine_tuning"]}, "strategies: was"),
+    "augmentation": ({"augmentation": "none"}, 'augmentation: was null, is "none"'),
+    "try": ({"try": [{"strategy": "fine_tuning", "head_lr": 0.01}]}, "try: was [], is"),
+    "image size": ({"image_size": 48}, "data.image_size: was 32, is 48"),
+    "split": ({"split": {"group": r"slide(\d+)", "seed": 1}}, "data.split.seed: was 0, is 1"),
+    "pruning": ({"pruning": False}, "pruning: was true, is false"),
+    "confirmation": ({"confirmation": {"top": 2, "seeds": 2}}, "confirmation.top: was 1, is 2"),
+    "threads": ({"threads": 2}, "threads: was 1, is 2"),
+    "precision": ({"precision": "auto"}, 'precision: was "exact", is "auto"'),
+    "weights": ({"weights": "bundled"}, "weights.mobilenet_v3_small: was"),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_what_would_change_numbers_is_refused_by_field_and_nothing_is_written(at_home: World, edit: str) -> None:
+    changes, told = EDITS[edit]
+    data = {"source": {"folder": str(at_home.images)}, "image_size": 32, "split": {"group": r"slide(\d+)"}}
+    own = {key: changes[key] for key in ("image_size", "split") if key in changes}
+    before = {p: p.stat().st_mtime_ns for p in at_home.folder().path.rglob("*")}
+    at_home.write(**({"data": data | own} if own else changes))
+    try:
+        with pytest.raises(ConfigError) as caught:
+            at_home.run()
+    finally:
+        at_home.write()
     assert caught.value.exit_code == 2
-    assert "epochs: was 1, is 2" in str(caught.value)
-    assert "seed: was 0, is 4" in str(caught.value)
+    assert told in str(caught.value)
+    assert len(caught.value.faults) == 1
     assert "AS=newname" in str(caught.value)
-    assert {p: p.stat().st_mtime_ns for p in world.folder().path.rglob("*") if p.is_file()} == before
+    assert {p: p.stat().st_mtime_ns for p in at_home.folder().path.rglob("*")} == before
+
+
+def test_every_change_is_named_at_once(at_home: World) -> None:
+    at_home.write(epochs=2, seed=4)
+    try:
+        with pytest.raises(ConfigError) as caught:
+            at_home.run()
+    finally:
+        at_home.write()
+    assert len(caught.value.faults) == 2
 
 
 def test_what_the_page_shows_may_change_on_a_finished_study(world: World) -> None:
@@ -209,3 +243,27 @@ def workers() -> list[psutil.Process]:
             if "spawn_main" in line or ("forkserver" in line and process.ppid() != os.getpid()):
                 found.append(process)
     return found
+
+
+def test_a_clock_that_is_set_back_makes_no_duration_negative(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    class SetBack(datetime):
+        calls = 0
+
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            cls.calls += 1
+            return datetime.now(tz) - timedelta(hours=cls.calls > 12)
+
+    for module in ("harness.results.events", "harness.training.trial", "harness.study.session"):
+        monkeypatch.setattr(f"{module}.datetime", SetBack)
+    world.write(trials=2)
+    world.run()
+    assert SetBack.calls > 20
+    times = [event.at for event in world.events()]
+    assert times == sorted(times)
+    for record in records(world):
+        assert all(epoch.seconds > 0 for epoch in record.epochs)
+        assert 0 < record.seconds_alone < 600
+    for run in runs("tiny", "search"):
+        assert run.info.end_time >= run.info.start_time
+    assert 0 < json.loads((world.root / "reports" / "tiny" / "summary.json").read_text())["seconds_spent"] < 600

@@ -1,7 +1,9 @@
-"""The UI's server, started and stopped as a user does, and the bridge when a server goes and comes back."""
+"""The UI's server, started and stopped as a user does; who reaches it; the bridge when a server goes and comes back."""
 
 from __future__ import annotations
 
+import http.client
+import os
 import signal
 import socket
 import sqlite3
@@ -10,6 +12,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -17,17 +21,19 @@ import pytest
 
 from harness.config.trial import TrialConfig
 from harness.errors import ConfigError, ResourceError
+from harness.results.home import home
 from harness.tracking import ui
 from harness.tracking.store import TrackingUnavailable, sqlite_address
 
 START_SECONDS = 90
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @contextmanager
-def serving(address: str, port: int) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+def serving(address: str, port: int, more: str = "") -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     """`serve` in a process of its own, with the lines it said so far; it has gone at the end."""
-    script = "import sys; from harness.tracking.ui import serve; sys.exit(serve('microscopy', port=%d, address=%r))"
-    command = [sys.executable, "-u", "-c", script % (port, address)]
+    script = "import sys; from harness.tracking.ui import serve; sys.exit(serve('microscopy', port=%d, address=%r%s))"
+    command = [sys.executable, "-u", "-c", script % (port, address, more)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     lines: list[str] = []
@@ -124,6 +130,89 @@ def test_a_server_that_goes_and_comes_back_gets_every_metric_once(
         bridge.catch_up(study.events)
         stop(server, signal.SIGINT)
     check_exactly_once(database, trials=4)
+
+
+def asked(port: int, path: str, **headers: str) -> tuple[int, bytes]:
+    """The status and body of a POST to the server, with these headers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        sent = {"Content-Type": "application/json", **headers}
+        connection.request("POST", path, body=b'{"max_results": 5}', headers=sent)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def test_only_this_machine_reaches_the_server_and_no_page_of_elsewhere(
+    database: str, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's checks of Host and Origin stay on, though the environment says otherwise."""
+    monkeypatch.setenv("MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE", "true")
+    monkeypatch.setenv("MLFLOW_SERVER_ALLOWED_HOSTS", "*")
+    monkeypatch.setenv("MLFLOW_SERVER_CORS_ALLOWED_ORIGINS", "*")
+    with serving(database, free_port) as (server, _):
+        family = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
+        heard = {c.laddr.ip for p in family for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+        assert heard == {"127.0.0.1"}
+        search = "/api/2.0/mlflow/experiments/search"
+        assert asked(free_port, search)[0] == 200
+        assert asked(free_port, search, Origin=f"http://127.0.0.1:{free_port}")[0] == 200
+        status, body = asked(free_port, search, Host="evil.example")
+        assert (status, b"rebinding" in body) == (403, True)
+        status, body = asked(free_port, search, Origin="http://evil.example")
+        assert (status, b"Cross-origin" in body) == (403, True)
+        stop(server, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "localhost", "evil.example"])
+def test_another_address_is_refused_unless_asked_twice(
+    host: str, database: str, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[str, dict[str, str]]] = []
+
+    @contextmanager
+    def start(environment: dict[str, str], host: str, *_: Any) -> Iterator[Any]:
+        started.append((host, environment))
+        yield SimpleNamespace(poll=lambda: 0, returncode=0)
+
+    monkeypatch.setattr(ui, "_server", start)
+    monkeypatch.setattr(ui, "free_port", lambda port, host: port)
+    monkeypatch.setenv("MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE", "true")
+    monkeypatch.setenv("MLFLOW_SERVER_ALLOWED_HOSTS", "cells.example")
+    with pytest.raises(ConfigError, match=r"127\.0\.0\.1 alone.*EXPOSED=1.*--exposed"):
+        ui.serve(None, address=database, port=free_port, host=host)
+    assert started == []
+    (home() / "mlflow-server.log").write_text("")
+    with pytest.raises(ResourceError, match="ended by itself"):
+        ui.serve(None, address=database, port=free_port, host=host, exposed=True)
+    [(listened, environment)] = started
+    assert listened == host
+    assert "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE" not in environment
+    assert environment["MLFLOW_SERVER_ALLOWED_HOSTS"] == "cells.example"
+
+
+def test_asked_twice_the_server_listens_where_it_was_asked_to(database: str, free_port: int) -> None:
+    with serving(database, free_port, ", host='0.0.0.0', exposed=True") as (server, said):
+        assert f"http://127.0.0.1:{free_port}/" in said[0]
+        family = psutil.Process(server.pid).children(recursive=True)
+        heard = {c.laddr.ip for p in family for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+        assert heard == {"0.0.0.0"}
+        stop(server, signal.SIGINT)
+
+
+def test_an_address_of_another_machine_is_said(free_port: int) -> None:
+    with pytest.raises(ResourceError, match=r"192\.0\.2\.1, or that is no address of this machine"):
+        ui.free_port(free_port, "192.0.2.1")
+
+
+def test_the_command_refuses_another_address_with_2(tmp_path: Any) -> None:
+    words = [sys.executable, "-m", "harness", "ui"]
+    made = {**os.environ, "HARNESS_HOST": "0.0.0.0"}
+    done = subprocess.run(words, env=made, capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert done.returncode == 2
+    assert "EXPOSED=1" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_next_free_port_is_taken_where_the_wanted_one_is_in_use() -> None:

@@ -3,13 +3,13 @@
   // Sorting: a click on a heading, again for the other direction. Cells without a value go last.
   const valueOf = (row, column) => {
     const cell = row.cells[column];
-    const text = (cell.dataset.value ?? cell.textContent).trim().replace(/ %$/, "").replace("\u2212", "-");
-    return text === "\u2013" ? "" : text;
+    const shown = (cell.dataset.value ?? cell.textContent).trim().replace(/ %$/, "").replace("\u2212", "-");
+    const text = shown === "\u2013" ? "" : shown;
+    return { text, number: Number(text) };
   };
-  const compare = (a, b) => {
-    const x = Number(a), y = Number(b);
-    return Number.isNaN(x) || Number.isNaN(y) ? a.localeCompare(b) : x - y;
-  };
+  const words = new Intl.Collator();
+  const compare = (a, b) =>
+    Number.isNaN(a.number) || Number.isNaN(b.number) ? words.compare(a.text, b.text) : a.number - b.number;
   const sortable = (table) => {
     const body = table.tBodies[0];
     const rows = Array.from(body.rows);
@@ -26,9 +26,10 @@
         heads.forEach((other) => other.removeAttribute("aria-sort"));
         head.setAttribute("aria-sort", order);
         const sign = order === "ascending" ? 1 : -1;
+        const values = new Map(rows.map((row) => [row, valueOf(row, column)]));  // each cell is read once
         rows.sort((a, b) => {
-          const x = valueOf(a, column), y = valueOf(b, column);
-          if (x === "" || y === "") return (x === "") - (y === "");
+          const x = values.get(a), y = values.get(b);
+          if (x.text === "" || y.text === "") return (x.text === "") - (y.text === "");
           return sign * compare(x, y);
         });
         body.append(...rows);

@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 from harness.config.sheets import sheet
 from harness.config.trial import Shift
 from harness.results.records import EpochRecord, TrialRecord
-from harness.training import precision
 from harness.training.inputs import TrialData, on_device
-from harness.training.loop import predict_images
+from harness.training.memory_ladder import GROUND, Climb
 from harness.training.precision import Chooser, Precision
 from harness.training.sharing import Plan, Sharing
-from harness.training.trial import OnEpoch, TrialJob, restore, run_trial
+from harness.training.trial import TrialJob
 
 
 @dataclass(frozen=True)
@@ -70,6 +69,10 @@ class WorkerContext:
     def _moved(self) -> dict[tuple[int, torch.device], torch.Tensor | None]:
         return {}
 
+    def release(self) -> None:
+        """Give back what a device holds of the images; `data` moves them there again if asked to."""
+        self._moved.clear()
+
     def _arrays(self, size: int) -> NDArray[np.uint8]:
         if size not in self._open:
             self._open[size] = np.load(self.images[size], mmap_mode="r")
@@ -90,11 +93,17 @@ class WorkerContext:
 
 @dataclass(frozen=True)
 class ScoreTask:
-    """Class probabilities of a finished trial's model for these rows (the test part), as they are or shifted."""
+    """Class probabilities of a finished trial's model for these rows (the test part), as they are or shifted.
+
+    `score` is what the trial scored on validation: a model whose checkpoint is gone is trained again, and must score
+    the same. None: it is not trained again.
+    """
 
     job: TrialJob
     rows: NDArray[np.int64]
     shift: Shift | None = None
+    climb: Climb = GROUND
+    score: float | None = None
 
     @property
     def task_id(self) -> str:
@@ -103,9 +112,10 @@ class ScoreTask:
 
 @dataclass(frozen=True)
 class TrainTask:
-    """Train one trial."""
+    """Train one trial; `climb` tells of earlier tries, where memory ran out."""
 
     job: TrialJob
+    climb: Climb = GROUND
 
     @property
     def task_id(self) -> str:
@@ -137,6 +147,8 @@ class Scored:
 
     task_id: str
     probabilities: NDArray[np.float32]
+    note: str | None = None  # what it took, where memory ran out
+    trained_again: bool = False  # its checkpoint was gone or damaged
 
 
 @dataclass(frozen=True)
@@ -147,7 +159,22 @@ class Died:
     reason: str
 
 
-Message = EpochDone | Trained | Scored | Died
+@dataclass(frozen=True)
+class FreshWorker:
+    """The worker ran out of memory: its executor hands the task to a new process. No attempt of a trial is counted."""
+
+    task: Task
+
+
+@dataclass(frozen=True)
+class NoRoom:
+    """The disk is full: this task was not done, and another try would not do it either."""
+
+    task_id: str
+    reason: str
+
+
+Message = EpochDone | Trained | Scored | Died | NoRoom
 Handler = Callable[[Message], bool]  # the answer to EpochDone: True goes on, False prunes
 
 
@@ -166,25 +193,3 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Stop at once, also in mid-trial; nothing of ours runs when this returns."""
-
-
-def do(
-    task: Task, context: WorkerContext, device: torch.device, on_epoch: OnEpoch, sharing: Sharing
-) -> Trained | Scored:
-    """Carry out one task in this process, with what its earlier tasks left to share."""
-    job = task.job
-    data = context.data(job.config.backbone, job.split, device)
-    if isinstance(task, TrainTask):
-        record = run_trial(
-            job, data, on_epoch, objective=context.objective, weights_name=context.weights, device=device,
-            checkpoint=context.checkpoint(job), resume=context.resume(job), sharing=sharing,
-        )  # fmt: skip
-        return Trained(task.task_id, record)
-    model = restore(job, data, context.weights, device, context.checkpoint(job))
-    return Scored(task.task_id, predict_images(model, data, task.rows, job.config.batch_size, device, task.shift))
-
-
-def settle(context: WorkerContext) -> None:
-    """Set what this process trains with: threads are fixed, because sums depend on their number."""
-    torch.set_num_threads(context.threads)
-    precision.settle(context.precision)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from harness.study.executors.base import EpochDone, Handler, Task, WorkerContext, do, settle
+from harness.results.records import EpochRecord
+from harness.study.executors.base import EpochDone, FreshWorker, Handler, Task, WorkerContext
+from harness.study.executors.doing import attempt, settle
 
 
 class InlineExecutor:
-    """An executor with one place and no process of its own. A crash here is the coordinator's."""
+    """An executor with one place and no process of its own: what would kill a worker kills the study's process."""
 
     places = 1
 
@@ -26,9 +28,20 @@ class InlineExecutor:
         if self._task is None:
             return
         task, self._task = self._task, None
-        handle(do(
-            task, self._context, self._device, lambda epoch: handle(EpochDone(task.task_id, epoch)), self._sharing
-        ))  # fmt: skip
+        raised: list[BaseException] = []
+
+        def on_epoch(epoch: EpochRecord) -> bool:
+            try:
+                return handle(EpochDone(task.task_id, epoch))
+            except BaseException as error:  # the coordinator's own (a signal, say), which no trial may swallow
+                raised.append(error)
+                raise
+
+        answer = attempt(task, self._context, self._device, on_epoch, self._sharing)
+        if raised:
+            raise raised[0]
+        assert not isinstance(answer, FreshWorker)  # this process is the coordinator's: nobody can replace it
+        handle(answer)
 
     def close(self) -> None:
         self._task = None

@@ -10,7 +10,7 @@ from multiprocessing.process import BaseProcess
 
 from harness.study import forking
 from harness.study.executors import worker as life
-from harness.study.executors.base import Died, EpochDone, Handler, Message, Task, WorkerContext
+from harness.study.executors.base import Died, EpochDone, FreshWorker, Handler, Message, Task, WorkerContext
 
 
 @dataclass
@@ -42,9 +42,7 @@ class ProcessExecutor:
                 continue
             if not worker.process.is_alive():  # died while it had nothing to do
                 self._workers[index] = worker = self._replace(worker)
-            worker.task = task
-            with contextlib.suppress(OSError):  # it died this moment: the next poll reports it
-                worker.pipe.send(task)
+            _hand(worker, task)
             return
         raise RuntimeError("submit needs a free place")
 
@@ -67,12 +65,16 @@ class ProcessExecutor:
         task = worker.task
         assert task is not None  # only busy workers are polled
         try:
-            message: Message = worker.pipe.recv()
+            message: Message | FreshWorker = worker.pipe.recv()
         except (EOFError, OSError):
             worker.process.join(5)
             reason = f"the worker died ({_ending(worker.process.exitcode)})"
             self._workers[index] = self._replace(worker)
             handle(Died(task.task_id, reason))
+            return
+        if isinstance(message, FreshWorker):
+            self._workers[index] = fresh = self._replace(worker)
+            _hand(fresh, message.task)
             return
         if not isinstance(message, EpochDone):
             worker.task = None
@@ -93,6 +95,12 @@ class ProcessExecutor:
         process.start()
         theirs.close()
         return _Worker(process, ours, device)
+
+
+def _hand(worker: _Worker, task: Task) -> None:
+    worker.task = task
+    with contextlib.suppress(OSError):  # it died this moment: the next poll reports it
+        worker.pipe.send(task)
 
 
 def _ending(exitcode: int | None) -> str:

@@ -10,14 +10,13 @@ import os
 import queue
 import signal
 import threading
-import traceback
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from harness.study.executors.base import Died, EpochDone, Task, WorkerContext, do, settle
+from harness.study.executors.base import EpochDone, Task, WorkerContext
+from harness.study.executors.doing import attempt, settle
 
 
 def main(pipe: Connection, context: WorkerContext, device_name: str) -> None:
@@ -37,12 +36,7 @@ def main(pipe: Connection, context: WorkerContext, device_name: str) -> None:
             pipe.send(EpochDone(task_id, record))
             return bool(inbox.get())
 
-        try:
-            pipe.send(do(task, context, device, on_epoch, sharing))
-        except Exception as error:
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"{Path(last.filename).name}:{last.lineno}"
-            pipe.send(Died(task.task_id, f"{type(error).__name__}: {error} ({where})"))
+        pipe.send(attempt(task, context, device, on_epoch, sharing, replaceable=True))
 
 
 def _listen(pipe: Connection, inbox: queue.SimpleQueue[Any]) -> None:

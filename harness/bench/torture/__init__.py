@@ -1,0 +1,1 @@
+"""What a study survives, tried out: `make torture`."""

@@ -1,0 +1,82 @@
+"""What a study that came to its end must look like, whatever happened on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from harness.bench.torture.place import Place, numbers
+from harness.results.events import Event
+
+
+def broken(place: Place, wanted: dict[str, Any]) -> list[str]:
+    """The promises that a study which came to its end does not keep."""
+    events = place.events()
+    faults = []
+    now = numbers(events)
+    faults += [f"{key} is missing" for key in wanted if key not in now]
+    faults += [f"{key} is not in an undisturbed study" for key in now if key not in wanted]
+    faults += [f"{key} has other numbers" for key in wanted if key in now and now[key] != wanted[key]]
+    ended = Counter(event.data["trial_id"] for event in events if event.kind == "trial_finished")
+    faults += [f"{trial} finished {times} times" for trial, times in ended.items() if times > 1]
+    faults += _database_faults(place, events)
+    told = json.loads((place.root / "reports" / place.name / "summary.json").read_text())["sessions"]["started"]
+    started = sum(event.kind == "session_started" for event in events)
+    if told != started:
+        faults.append(f"the report tells of {told} sessions, there were {started}")
+    with contextlib.suppress(Timeout), FileLock(place.home / "locks" / f"{place.name}.lock", timeout=0):
+        return faults
+    return [*faults, "the lock is held"]
+
+
+def _database_faults(place: Place, events: list[Event]) -> list[str]:
+    """What the two databases hold that they should not, read without Optuna or MLflow."""
+    faults = []
+    finished = [event.data for event in events if event.kind == "trial_finished"]
+    searched = sum(data["kind"] == "search" for data in finished)
+    with _opened(place.home / "optuna.db") as optuna:
+        faults += _unsound("optuna.db", optuna)
+        states = Counter(state for (state,) in optuna.execute("select state from trials"))
+        if states["RUNNING"] or states["WAITING"]:
+            faults.append(f"optuna.db has trials that seem to run: {dict(states)}")
+        keys = [json.loads(v) for (v,) in optuna.execute(
+            "select value_json from trial_user_attributes where key = 'harness.key'"
+        )]  # fmt: skip
+        trials = [key for key in keys if "~" not in key]  # duplicates of known configurations are told too
+        if sorted(trials) != sorted(set(trials)) or len(trials) != searched:
+            faults.append(f"optuna.db holds {len(trials)} ended trials, the log {searched}")
+    with _opened(place.home / "mlflow.db") as mlflow:
+        faults += _unsound("mlflow.db", mlflow)
+        running = mlflow.execute("select count(*) from runs where status = 'RUNNING'").fetchone()[0]
+        if running:
+            faults.append(f"mlflow.db has {running} runs that seem to run")
+        twice = mlflow.execute(
+            "select count(*) from (select 1 from metrics group by run_uuid, key, step having count(*) > 1)"
+        ).fetchone()[0]
+        if twice:
+            faults.append(f"{twice} metrics arrived at MLflow twice")
+        runs = mlflow.execute("select count(distinct run_uuid) from tags where key = 'harness.logged'").fetchone()[0]
+        if runs != len(finished):
+            faults.append(f"MLflow has {runs} finished trials, the log {len(finished)}")
+    return faults
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(path)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def _unsound(name: str, connection: sqlite3.Connection) -> list[str]:
+    answer = connection.execute("pragma integrity_check").fetchone()[0]
+    return [] if answer == "ok" else [f"{name} is damaged: {answer}"]

@@ -1,0 +1,32 @@
+"""The command line: reads arguments, calls one function, prints. `harness --help` has the order of these imports."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+# isort: off
+from harness.cli import studies, keeping, looking, measuring  # noqa: F401 - each brings its commands along
+
+# isort: on
+from harness.cli.app import app, err
+from harness.errors import HarnessError
+from harness.terminal import take_warnings
+
+
+def main() -> None:
+    """Run a command; every error of ours is one short text on stderr and its exit code."""
+    take_warnings(err)
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    try:
+        app()
+    except HarnessError as error:
+        err.print(traceback.format_exc().rstrip() if debug else f"harness: {error}")
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except Exception:  # printed here, not by Python: a file's name in it must not steer the terminal
+        err.print(traceback.format_exc().rstrip())
+        raise SystemExit(1) from None

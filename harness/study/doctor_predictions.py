@@ -1,0 +1,122 @@
+"""Predictions on the test split, and what was made of finished trials: are they there, and as the log tells?
+
+A predictions file holds all that its event's metrics were computed from, so they are computed again and compared.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from harness.config.space import space
+from harness.errors import HarnessError
+from harness.results.events import Event
+from harness.results.metrics import all_metrics
+from harness.results.records import TrialRecord
+from harness.study import doctor_data
+from harness.study.doctor_case import Case, Finding
+from harness.study.rebuild import same_metrics
+from harness.study.search import StrategySearch
+from harness.study.slots import write_importances
+
+_ROUNDING = 1e-9  # of metrics that are computed again from the same numbers
+
+
+def check(case: Case) -> Iterator[Finding]:
+    """Every file that a scoring wrote, the surest mistakes, and the importances."""
+    if case.history is None:
+        return
+    named = {e.data["predictions"]: e for e in case.reading.events if e.kind in ("test_scored", "explored")}
+    for name, event in named.items():
+        fault = _fault(case, event)
+        if fault is not None:
+            yield _lost(case, name, event, fault)
+    case.checked.append(f"{len(named)} files of predictions")
+    if case.running:
+        return
+    if case.folder.predictions.is_dir():
+        for path in sorted(case.folder.predictions.iterdir()):
+            if path.name not in named and not path.name.startswith("."):
+                yield Finding(
+                    f"predictions/{path.name}", "a leftover: no event of the log names it", "it is not shown anywhere",
+                    "--fix moves it to set-aside/.", partial(_moved, case, path),
+                )  # fmt: skip
+    if case.folder.mistakes.exists() and doctor_data.archive_fault(case.folder.mistakes, ("images", "rows")):
+        yield Finding(
+            case.folder.mistakes.name, "it cannot be read", "the report does not show the surest mistakes",
+            "--fix picks them again, where the images are at hand.",
+            lambda: case.rebuilder.mistakes(case.reading.events),
+        )  # fmt: skip
+    if case.folder.importance.exists() and not _is_json(case):
+        yield Finding(
+            case.folder.importance.name, "it cannot be read", "the report cannot say what each parameter mattered",
+            "--fix reckons it again from the trials.", lambda: _importances(case),
+        )  # fmt: skip
+
+
+def _fault(case: Case, event: Event) -> str | None:
+    """What is wrong with the file of a scoring; None: nothing."""
+    path = case.folder.predictions / PurePosixPath(event.data["predictions"]).name
+    fault = doctor_data.archive_fault(path, ("probabilities", "labels", "groups", "rows"))
+    if fault is not None:
+        return fault
+    with np.load(path, allow_pickle=False) as stored:
+        probabilities, labels, rows = stored["probabilities"], stored["labels"], stored["rows"]
+    known = case.images
+    if known and not (np.array_equal(rows, known.test_rows) and np.array_equal(labels, known.test_labels)):
+        return "it speaks of other test images, or gives them other labels"
+    if probabilities.ndim != 2 or len(probabilities) != len(labels):
+        return "it does not hold an answer for each test image"
+    if not same_metrics(all_metrics(probabilities, labels), event.data["metrics"], _ROUNDING):
+        return "its answers do not give the metrics that the log tells of"
+    return None
+
+
+def _lost(case: Case, name: str, event: Event, fault: str) -> Finding:
+    record = _record(case, event)
+
+    def mend() -> str:
+        if record is None:
+            raise HarnessError("the log does not hold the trial whose model answered")
+        return case.rebuilder.predictions(event, record)
+
+    return Finding(
+        f"predictions/{name}", fault, "the metrics stand in the log, but the report leaves this model's answers out",
+        "--fix lets the model answer again and takes the answers only if they give the log's metrics.", mend,
+    )  # fmt: skip
+
+
+def _moved(case: Case, path: Path) -> str:
+    return f"moved to {case.set_aside(path)}"
+
+
+def _record(case: Case, event: Event) -> TrialRecord | None:
+    """The trial whose model was scored."""
+    data = event.data
+    kind = "data_size" if data.get("what") == "data_size" else "confirmation"
+    name = f"{kind}/{data['strategy']}/{data['config_key']}/{data['seed_index']}"
+    return case.records.get(f"{name}@{data['fraction']:g}" if kind == "data_size" else name)
+
+
+def _is_json(case: Case) -> bool:
+    try:
+        return isinstance(json.loads(case.folder.importance.read_text(encoding="utf-8")), dict)
+    except (OSError, ValueError):
+        return False
+
+
+def _importances(case: Case) -> str:
+    study, history = case.study, case.history
+    assert study is not None and history is not None  # checked before
+    searches = {}
+    for strategy in study.strategies:
+        search = StrategySearch(space(study, strategy), study.objective, study.seed, study.epochs)
+        search.replay(one for name, one in history.ended if name == strategy)
+        searches[strategy] = search
+    case.folder.importance.unlink()
+    write_importances(case.folder, searches)
+    return "reckoned again from the trials"

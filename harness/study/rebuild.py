@@ -1,0 +1,127 @@
+"""What the images can give again: the files of the data, the model of a finished trial, its predictions.
+
+Nothing here trains a new trial or looks at the test split anew: what comes out is what the log says, or is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.config.load import LoadedStudy
+from harness.config.study import StudyConfig
+from harness.errors import ConfigError, HarnessError
+from harness.results import metrics
+from harness.results.events import Event
+from harness.results.home import StudyFolder
+from harness.results.records import TrialRecord
+from harness.study import confirm, mistakes
+from harness.study.environment import resolve_devices
+from harness.study.executors.base import Scored, ScoreTask
+from harness.study.executors.doing import do, settle, train_again
+from harness.study.prepare import Prepared, differences, prepare, write_data
+from harness.study.splits import SEARCH_SPLIT, confirmation_split, fraction_split
+from harness.training.sharing import Sharing
+from harness.training.trial import TrialJob
+
+SAME = 1e-6  # how far a metric of answers that are given again may lie from the log's
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is left of a session: see `mistakes.Concluded`."""
+
+    prepared: Prepared
+    study: StudyConfig
+    folder: StudyFolder
+    log: Sequence[Event]
+
+
+@dataclass
+class Rebuilder:
+    """A study's images, read again when something needs them.
+
+    Every method raises a HarnessError where the images, the device or the numbers are not those of the study.
+    """
+
+    folder: StudyFolder
+    study: StudyConfig
+    fingerprint: dict[str, Any]  # of the log
+
+    @cached_property
+    def _prepared(self) -> Prepared:
+        loaded = LoadedStudy(self.folder.name, self.study, False, Path(f"{self.folder.name}.yaml"))
+        devices = resolve_devices(self.study.device, self.study.workers)
+        made = prepare(loaded, devices, lambda what, done, of: None)
+        if made.dataset.digest != self.fingerprint.get("data digest"):
+            raise ConfigError("the images are not those the study was started with")
+        return made
+
+    @cached_property
+    def _ready(self) -> tuple[Prepared, torch.device, Sharing]:
+        """All that training needs, where it would give the same numbers."""
+        made = self._prepared
+        if changed := differences(self.fingerprint, made.fingerprint):
+            raise ConfigError(f"here it would give other numbers ({changed[0]})")
+        settle(made.context)
+        device = torch.device(resolve_devices(self.study.device, self.study.workers)[0])
+        return made, device, made.context.sharing()
+
+    def data_files(self) -> str:
+        """Write manifest, test labels, data card and thumbnails again."""
+        write_data(self._prepared)
+        return "written again from the images, whose digest is the study's"
+
+    def checkpoint(self, record: TrialRecord) -> str:
+        """Train a finished trial again, for its tensors alone."""
+        made, device, sharing = self._ready
+        if record.score is None:
+            raise HarnessError(f"{record.trial_id} has no score to compare with")
+        train_again(job_of(record), made.context, device, record.score, sharing)
+        return f"{record.trial_id} was trained again and scores the same; its record stays"
+
+    def predictions(self, event: Event, record: TrialRecord) -> str:
+        """Let a model answer the test images again, as it did when `event` was written."""
+        made, device, sharing = self._ready
+        shift = event.data.get("shift")
+        task = ScoreTask(job_of(record), made.test_rows, shift, score=record.score)
+        answer = do(task, made.context, device, lambda epoch: True, sharing)
+        assert isinstance(answer, Scored)  # to a ScoreTask
+        labels = confirm.read_test_labels(made)
+        name = Path(event.data["predictions"]).stem
+        again = metrics.all_metrics(answer.probabilities, labels)
+        if not same_metrics(again, event.data["metrics"], SAME):
+            raise HarnessError("the model's answers are not those that the log tells of")
+        confirm.store_predictions(made, name, answer.probabilities, labels)
+        return "written again by the model that made them; every metric is the log's"
+
+    def mistakes(self, events: Sequence[Event]) -> str:
+        """Pick the surest mistakes again from the stored predictions."""
+        verdicts = [event.data for event in events if event.kind == "verdict"]
+        if not verdicts:
+            raise HarnessError("there is no verdict yet")
+        mistakes.write_mistakes(Told(self._prepared, self.study, self.folder, events), verdicts[-1])
+        return "picked again from the predictions"
+
+
+def job_of(record: TrialRecord) -> TrialJob:
+    """The job that a finished trial was."""
+    split = SEARCH_SPLIT if record.kind == "search" else confirmation_split(record.slot)
+    if record.kind == "data_size":
+        split = fraction_split(record.slot, float(record.trial_id.rpartition("@")[2]))
+    return TrialJob(
+        record.trial_id, record.kind, record.strategy, record.slot, record.config, record.seed, split, record.attempt
+    )
+
+
+def same_metrics(one: dict[str, Any], other: dict[str, Any], tolerance: float) -> bool:
+    """Whether two results of `metrics.all_metrics` say the same, up to rounding."""
+    if one.keys() != other.keys():
+        return False
+    pairs = [(one[name], other[name]) for name in one if isinstance(other[name], int | float)]
+    return all(abs(a - b) <= tolerance for a, b in pairs)

@@ -1,0 +1,423 @@
+"""Promises that cross the floors: hostile names, passwords, code in files, the network."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import unicodedata
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from PIL import Image
+from small_study import Watching, World, draw_images, records, runs
+
+from harness import cli
+from harness.config.study import StudyConfig
+from harness.data.names import clean
+from harness.errors import ConfigError
+from harness.progress import Watcher
+from harness.results.home import StudyFolder, home
+from harness.study.environment import environment
+from harness.study.shelf import remove_study
+from harness.terminal import Terminal
+from harness.tracking.store import address_of
+
+ROOT = Path(__file__).resolve().parent.parent
+STEERS = re.compile(r"\x1b\[2J|\x1b\]|[\x07\x9b\u202e\udc80-\udcff]")
+SHOWN_RAW = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+FORMULA = re.compile(r"[=+\-@\t\r]")
+PLAIN_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+DATA_NAME = '<b>cells</b> "$x$" \x1b[2J\u202eend'
+
+CLASSES = (
+    "<script>document.title='ran'",
+    "a \"b\" 'c' $x^2$ {{ 7*7 }} & <i>",
+    "=cmd|' !A0",
+    "-2+3",
+    "new\nline\r\x1b[2J\x1b]0;title\x07",
+    "\u202egnp.exe",
+    "a\u0308 decomposed",
+    "W" * 255,
+    os.fsdecode(b"caf\xe9"),
+    ":smile: [bold red]x",
+)  # fmt: skip
+FILES = (
+    "\"><svg onload=alert(1)>.png", "=1+1.png", "@sum.png", "a\nb\x1b[2J.png", "\u202efdp.png", "o\u0308.png",
+    "W" * 251 + ".png", os.fsdecode(b"\xff\xfe.png"), "8.png", "$(touch ran).png", "`touch ran`.png", "a;b'c.png",
+)  # fmt: skip
+
+
+def draw_hostile(root: Path) -> Path:
+    """Twelve images in each of ten classes, all of them named to do harm."""
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(CLASSES):
+        (root / name).mkdir(parents=True)
+        for file in FILES:
+            pixels = rng.integers(0, 130, (32, 32, 3)) + np.array([label * 12, 60, 120 - label * 12])
+            Image.fromarray(pixels.astype(np.uint8)).save(root / name / file, "PNG")
+    return root
+
+
+class Page(HTMLParser):
+    """The elements, attributes and texts of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, str]]:
+    """A finished study of hostile names, and what a terminal got while it ran."""
+    root = tmp_path_factory.mktemp("hostile")
+    stream = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HARNESS_HOME", str(root / "home"))
+        patch.setenv("HARNESS_REPORTS", str(root / "reports"))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        try:
+            images = draw_hostile(root / "cells <b> \x1b[2J")
+        except OSError:
+            pytest.skip("this file system does not take such names")
+        world = World(root, images)
+        world.write(
+            description=f"{DATA_NAME}?",
+            data={"source": {"folder": str(images)}, "image_size": 32, "name": DATA_NAME},
+            report={"title": DATA_NAME},
+            trials=1,
+        )
+        with Watcher(Terminal(file=stream, force_terminal=True, width=150), "balanced_accuracy", 1) as watcher:
+            world.run(watching=watcher)  # type: ignore[arg-type]
+    yield world, stream.getvalue()
+
+
+@pytest.fixture
+def at_home(hostile: tuple[World, str], monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setenv("HARNESS_HOME", str(hostile[0].root / "home"))
+    monkeypatch.setenv("HARNESS_REPORTS", str(hostile[0].root / "reports"))
+    return hostile[0]
+
+
+def test_hostile_names_are_text_on_the_page(at_home: World) -> None:
+    raw = (at_home.folder().report / "index.html").read_text(encoding="utf-8")
+    page = Page(raw)
+    assert not SHOWN_RAW.search(raw)
+    assert [tag for tag, _ in page.tags].count("script") == 1
+    assert not [tag for tag, _ in page.tags if tag in ("i", "iframe", "object", "embed", "link", "base", "form")]
+    assert all((attrs["src"] or "").startswith("data:") for _, attrs in page.tags if "src" in attrs)
+    assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
+    texts = {text.strip() for text in page.texts}
+    assert {clean(name) for name in CLASSES} <= texts
+    assert unicodedata.normalize("NFC", "a\u0308 decomposed") in texts
+    assert any("\\x1b[2J\\u202eend" in text for text in page.texts), "the name that the study's file gives the data"
+
+
+def test_hostile_names_are_values_in_the_files_for_machines(at_home: World) -> None:
+    text = (at_home.folder().report / "summary.json").read_text(encoding="utf-8")
+    assert sorted(json.loads(text)["data"]["classes"]) == sorted(clean(name) for name in CLASSES)
+    for path in (at_home.folder().report / "trials.csv", at_home.folder().manifest, at_home.folder().test_labels):
+        content = path.read_text(encoding="utf-8")
+        assert not SHOWN_RAW.search(content), path.name
+        for row in csv.reader(io.StringIO(content)):
+            for cell in row:
+                assert not FORMULA.match(cell) or PLAIN_NUMBER.fullmatch(cell), f"{path.name}: {cell}"
+    with at_home.folder().manifest.open(newline="", encoding="utf-8") as stream:
+        labels = {row["label"] for row in csv.DictReader(stream)}
+    assert {"'=cmd|' !A0", "'-2+3", "W" * 255, "caf\\xe9"} <= labels
+
+
+def test_hostile_names_are_text_in_mlflow(at_home: World) -> None:
+    client = MlflowClient(f"sqlite:///{home() / 'mlflow.db'}")
+    [parent] = runs("tiny", "study")
+    children = runs("tiny", "search") + runs("tiny", "confirmation")
+    assert len(children) == len(records(at_home))
+    for run in [parent, *children]:
+        for text in (run.info.run_name, *run.data.tags.values(), *run.data.params.values()):
+            assert not SHOWN_RAW.search(text), text
+    [used] = client.get_run(parent.info.run_id).inputs.dataset_inputs
+    assert used.dataset.name == '<b>cells</b> "$x$" \\x1b[2J\\u202eend'
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment is not None
+    assert not SHOWN_RAW.search(experiment.tags["mlflow.note.content"])
+
+
+def test_hostile_names_steer_no_terminal(hostile: tuple[World, str]) -> None:
+    assert "feature_extraction" in hostile[1]
+    assert not STEERS.search(hostile[1])
+
+
+def test_files_that_cannot_be_read_are_named_without_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = draw_images(tmp_path / "cells")
+    for name in FILES:
+        (images / "red" / name).write_bytes(b"<html>")
+    World(tmp_path, images).write()
+    code, told = command(monkeypatch, capsys, tmp_path, "study", "tiny")
+    assert code == 3
+    assert not STEERS.search(told)
+    for name in FILES:
+        assert f"red/{clean(name)}: holds HTML" in told
+
+
+def test_folders_and_tables_are_named_without_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    World(tmp_path, draw_images(tmp_path / "cells")).write()
+    (tmp_path / "home" / "\x1b[2Jstudy").mkdir(parents=True)
+    (tmp_path / "home" / "\x1b[2Jstudy" / "study.json").write_text("{}")
+    for words in (
+        ("study", "tiny", "--data", "no\x1b[2J\udcff"),
+        ("study", "tiny", "--data", "no\x1b[2J.csv"),
+        ("study", "tiny", "--weights", "no\x1b[2J\udcff"),
+        ("study", "tiny", "--as", "no\x1b[2J"),
+        ("report", "other"),
+        ("compare", "one", "no\x1b[2J"),
+    ):
+        code, told = command(monkeypatch, capsys, tmp_path, *words)
+        assert code in (2, 3), words
+        assert "x1b[2J" in told
+        assert not STEERS.search(told), told
+
+
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, *words: str
+) -> tuple[int, str]:
+    """Run the command line here; its exit code and what it wrote."""
+    import warnings
+
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    monkeypatch.setattr(sys, "argv", ["harness", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    shown = capsys.readouterr()
+    return int(ended.value.code or 0), shown.out + shown.err
+
+
+# --- names of studies -------------------------------------------------------------------------------------------
+
+NAMES = ["../x", "a;touch p", "$(touch p)", "$(shell touch p)", "`touch p`", "a\nb", "-x", "", "x/../../y", "W" * 65]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_hostile_study_name_ends_with_2_and_leaves_no_trace(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    World(tmp_path, tmp_path / "cells").write()
+    before = set(tmp_path.rglob("*"))
+    asked = [(word, "--", name) for word in ("study", "report", "inspect", "plan")]
+    asked += [("study", "tiny", f"--as={name or ' '}"), ("rm", "--yes", "--", name), ("ui", "--", name or " ")]
+    for words in asked:
+        code, told = command(monkeypatch, capsys, tmp_path, *words)
+        assert code == 2, (words, told)
+        assert "Traceback" not in told
+        assert set(tmp_path.rglob("*")) == before, words
+    code, _ = command(monkeypatch, capsys, tmp_path, "compare", "--", "tiny", name)
+    assert code == 2
+    assert set(tmp_path.rglob("*")) - {tmp_path / "home"} == before
+
+
+@pytest.mark.parametrize(
+    ("target", "value"),
+    [
+        *(("study", value) for value in ("../x", "a;touch ran", "$(touch ran)", "$(shell touch ran)", "';touch ran;'")),
+        *((target, "$(shell touch ran)") for target in ("ui", "compare", "report")),
+    ],
+)
+def test_make_hands_on_values_and_runs_none_of_them(tmp_path: Path, target: str, value: str) -> None:
+    """Every variable at once: make would run what stands in one while it reads its own file."""
+    names = ("NAME", "NAMES", "AS", "DATA", "WEIGHTS", "TRIALS", "EPOCHS", "WORKERS", "DEVICE", "HOST")
+    made = {**os.environ, "HARNESS_HOME": str(tmp_path / "home"), "HARNESS_REPORTS": str(tmp_path / "reports")}
+    done = subprocess.run(
+        ["make", "-s", target, *(f"{name}={value}" for name in names)], cwd=ROOT, env=made, capture_output=True,
+        text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (ROOT / "ran").exists()
+    assert not [path for path in tmp_path.rglob("*") if path != tmp_path / "home"]
+
+
+# --- passwords --------------------------------------------------------------------------------------------------
+
+SECRET = "s3cr/t@word"
+ADDRESS = "http://me:s3cret-word@127.0.0.1:9/mlflow"  # nobody listens on the discard port
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    made = World(tmp_path, draw_images(tmp_path / "cells"))
+    made.write(trials=1, tracking_uri=ADDRESS)
+    return made
+
+
+def test_a_password_in_the_tracking_address_is_stored_and_told_nowhere(world: World) -> None:
+    watching = Watching()
+    world.run(watching=watching)
+    world.write(trials=1, tracking_uri=ADDRESS.replace("me", "you"), description="Changed?")
+    assert world.run().already_finished
+    assert any("http://me:***@127.0.0.1:9" in text for text in watching.texts)
+    assert "s3cret-word" not in "".join(watching.texts)
+    assert world.events("tiny", "study_created")[0].data["study"]["tracking_uri"] == ADDRESS.replace(
+        "s3cret-word", "***"
+    )
+    stored = json.loads(world.folder().study_json.read_text())
+    assert stored["study"]["tracking_uri"] == "http://you:***@127.0.0.1:9/mlflow"
+    assert "tracking_uri" not in json.dumps(stored["fingerprint"])
+    holders = [
+        path for folder in ("home", "reports") for path in (world.root / folder).rglob("*")
+        if path.is_file() and b"s3cret-word" in path.read_bytes()
+    ]  # fmt: skip
+    assert holders == []
+
+
+@pytest.fixture
+def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyFolder:
+    """A study's folder as it lies there after a run; its file is not where the command is given."""
+    from harness.study.prepare import stored as as_stored
+
+    folder = StudyFolder("tiny")
+    folder.path.mkdir(parents=True)
+    study = StudyConfig(tracking_uri=f"postgresql://me:{SECRET}@127.0.0.1:9/db")
+    folder.study_json.write_text(json.dumps({"study": as_stored(study)}))
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def test_a_missing_password_is_asked_for_and_nothing_is_removed(stored: StudyFolder) -> None:
+    with pytest.raises(ConfigError, match=r"postgresql://me:\*\*\*@127.*MLFLOW_TRACKING_PASSWORD.*MLFLOW_TRACKING_URI"):
+        address_of(stored.name, stored.tracking_uri())
+    with pytest.raises(ConfigError, match="MLFLOW_TRACKING_PASSWORD"):
+        remove_study(stored)
+    assert stored.study_json.exists()
+
+
+def test_the_password_comes_from_the_environment(stored: StudyFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", SECRET)
+    assert address_of(stored.name, stored.tracking_uri()) == "postgresql://me:s3cr%2Ft%40word@127.0.0.1:9/db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://other:5000")
+    assert address_of(stored.name, stored.tracking_uri()) == "http://other:5000"
+
+
+def test_the_password_comes_from_the_study_file_while_that_names_the_same_address(
+    stored: StudyFolder, tmp_path: Path
+) -> None:
+    (tmp_path / "studies").mkdir()
+    file = tmp_path / "studies" / "tiny.yaml"
+    file.write_text(f"tracking_uri: postgresql://me:{SECRET}@127.0.0.1:9/db\n")
+    assert address_of(stored.name, stored.tracking_uri()) == f"postgresql://me:{SECRET}@127.0.0.1:9/db"
+    for changed in ("tracking_uri: postgresql://me:other@elsewhere/db\n", "no: [yaml\n", "description: nothing\n"):
+        file.write_text(changed)
+        with pytest.raises(ConfigError, match="MLFLOW_TRACKING_PASSWORD"):
+            address_of(stored.name, stored.tracking_uri())
+
+
+def test_the_recorded_environment_comes_from_an_allow_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY", "HARNESS_SECRET", "USER", "HOSTNAME"):
+        monkeypatch.setenv(name, "s3cret-word")
+    facts = environment("cpu", 1, 1)
+    assert set(facts) == {
+        "harness", "python", "torch", "torchvision", "optuna", "mlflow", "numpy", "pandas", "platform", "device",
+        "threads", "workers", "commit",
+    }  # fmt: skip
+    assert "s3cret-word" not in json.dumps(facts)
+    assert str(Path.home()) not in json.dumps(facts)
+
+
+TELEMETRY = """
+import {module}
+import mlflow.telemetry.client
+print(mlflow.telemetry.client.get_telemetry_client() is not None)
+"""
+
+
+@pytest.mark.parametrize("module", ["harness.tracking.mlflow_store as m; m.import_mlflow()", "harness.bench.plain"])
+def test_mlflow_sends_no_telemetry_unless_the_user_turned_it_on(module: str) -> None:
+    quiet = ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "CI", "GITHUB_ACTIONS", "PYTEST_CURRENT_TEST")
+    made = {name: value for name, value in os.environ.items() if name not in quiet}
+    code = TELEMETRY.format(module=module)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=made, capture_output=True, text=True, timeout=240)
+    assert done.stdout.strip().endswith("False"), done.stderr
+
+
+# --- the network ------------------------------------------------------------------------------------------------
+
+# Loaded by every Python below the test, workers too: notes each attempt to reach another machine.
+SITE = """
+import os, sys
+
+def note(event, arguments):
+    if event == "socket.getaddrinfo" or event == "socket.gethostbyname":
+        found = arguments[0]
+    elif event in ("socket.connect", "socket.sendto") and isinstance(arguments[1], tuple):
+        found = arguments[1]
+    else:
+        return
+    with open(os.environ["NOTED"], "a") as stream:
+        stream.write(f"{event} {found}\\n")
+
+sys.addaudithook(note)
+"""
+RUN = """
+import sys
+from pathlib import Path
+from small_study import World, draw_images
+
+root = Path(sys.argv[1])
+world = World(root, draw_images(root / "cells"))
+world.write(weights="bundled", trials=1, executor="processes")
+print(world.run().sentence)
+"""
+
+
+def no_network() -> list[str]:
+    """What begins a command that has no network at all; skips where this user may not do that."""
+    words = ["unshare", "--map-root-user", "--net"]
+    if shutil.which("unshare") is None:
+        pytest.skip("unshare is not here: a network cannot be taken away")
+    tried = subprocess.run([*words, "true"], capture_output=True, text=True)
+    if tried.returncode:
+        pytest.skip(f"a network namespace is not allowed here: {tried.stderr.strip()}")
+    return words
+
+
+def test_a_study_with_weights_and_data_at_hand_needs_no_network_and_asks_for_none(tmp_path: Path) -> None:
+    words = no_network()
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(SITE)
+    noted = tmp_path / "noted"
+    path = os.pathsep.join([str(tmp_path / "site"), str(ROOT), str(ROOT / "tests")])
+    quiet = ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "CI", "GITHUB_ACTIONS", "PYTEST_CURRENT_TEST")
+    made = {name: value for name, value in os.environ.items() if name not in quiet}
+    made |= {"PYTHONPATH": path, "NOTED": str(noted)}
+    code = "import socket; socket.socket().connect_ex(('127.0.0.1', 9))"
+    subprocess.run([*words, sys.executable, "-c", code], env=made, check=True, timeout=60)
+    assert noted.read_text() == "socket.connect ('127.0.0.1', 9)\n", "an attempt is seen"
+    noted.write_text("")
+    done = subprocess.run(
+        [*words, sys.executable, "-c", RUN, str(tmp_path)], env=made, capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    assert noted.read_text() == ""
+    assert len(runs("tiny", "search")) == 2
+    assert (tmp_path / "reports" / "tiny" / "index.html").exists()
