@@ -167,5 +167,5 @@ def test_make_hands_the_name_on_through_the_environment(tmp_path: Path, target: 
         timeout=240,
     )  # fmt: skip
     assert done.returncode == 2
-    assert "there is no study '$(touch pwned)' here" in done.stderr
+    assert "there is no study '$(touch pwned)': a study's name has" in done.stderr
     assert not (ROOT / "pwned").exists()

@@ -85,8 +85,8 @@ def test_a_damage_is_named_mended_and_costs_no_trial(hurt: World, damage: Damage
 
 
 def test_a_check_alone_changes_nothing(hurt: World) -> None:
-    flip(hurt.folder().events)
     confirmed(hurt).unlink()
+    flip(hurt.folder().events)
     before = contents(hurt.folder().path)
     assert not diagnosed().well
     assert contents(hurt.folder().path) == before
@@ -143,17 +143,17 @@ def test_a_mend_that_cannot_be_made_is_told_with_its_reason_and_hinders_no_other
 
 
 def test_a_model_that_trains_to_another_score_is_not_taken(hurt: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    import harness.study.executors.base as base
+    import harness.study.executors.doing as doing
 
     confirmed(hurt).unlink()
-    real = base.run_trial
+    real = doing.run_trial
 
     def other(*words: Any, **options: Any) -> Any:
         record = real(*words, **options)
         object.__setattr__(record, "score", 0.0123)
         return record
 
-    monkeypatch.setattr(base, "run_trial", other)
+    monkeypatch.setattr(doing, "run_trial", other)
     before = trials(hurt)
     found = diagnosed(fix=True)
     assert any("scores 0.0123 instead of" in line for line in found.lines())
@@ -234,7 +234,7 @@ def hurt_anywhere(world: World, tmp_path: Path, *, every: bool) -> None:
         assert before.items() <= trials(world).items(), what
         close_store(default_address())
         shutil.rmtree(home())
-        shutil.copytree(whole, home())
+        shutil.copytree(whole, home(), dirs_exist_ok=True)  # home() makes the folder
 
 
 def test_nobody_is_left_holding_the_study(hurt: World) -> None:

@@ -254,7 +254,7 @@ def test_a_clock_that_is_set_back_makes_no_duration_negative(world: World, monke
             cls.calls += 1
             return datetime.now(tz) - timedelta(hours=cls.calls > 12)
 
-    for module in ("harness.results.events", "harness.training.trial", "harness.study.session"):
+    for module in ("harness.results.events", "harness.training.outcome", "harness.study.session"):
         monkeypatch.setattr(f"{module}.datetime", SetBack)
     world.write(trials=2)
     world.run()
