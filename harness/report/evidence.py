@@ -135,13 +135,13 @@ def _others(complete: pd.DataFrame, objective: str, drawn: list[str]) -> list[Se
 def _importance(story: Story) -> Section | None:
     pictures = [
         figures.importances(
-            values,
+            found["shares"],
             f"{strategy}-{method}",
-            f"{wording.capital(wording.STRATEGY[strategy])}, {METHODS.get(method, method)}",
+            f"{wording.capital(wording.STRATEGY[strategy])}, {METHODS[method]} (of {found['trials']} trials)",
         )
         for strategy, methods in story.importance.items()
-        for method, values in methods.items()
-        if values
+        for method, found in methods.items()
+        if found["shares"]
     ]
     note = "The two methods answer different questions, and both see correlations only."
     return Section("importance", "What the search found to matter", pictures, note) if pictures else None

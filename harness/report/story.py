@@ -35,7 +35,7 @@ class Story:
     epochs: pd.DataFrame  # see tables.epochs
     winners: dict[str, Side]
     summary: dict[str, Any]
-    importance: dict[str, dict[str, dict[str, float]]]
+    importance: dict[str, dict[str, dict[str, Any]]]  # strategy -> method -> trials, shares
 
     @classmethod
     def read(cls, folder: StudyFolder) -> Story:

@@ -12,7 +12,7 @@ import copy
 import warnings
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -28,7 +28,7 @@ from harness.training.seeds import derive
 STARTUP_TRIALS = 5  # drawn at random before TPE's model: few, since budgets are small
 FANOVA_CHOICES = 10  # of one list; fANOVA's time doubles with each: a list of 60 ran for 12 minutes without an end
 IMPORTANCE_TRIALS = 20  # fewer say nothing
-HISTORY = 200  # newest trials that sampler and pruner look at
+HISTORY = 200  # newest trials that sampler, pruner and fANOVA look at: of 1,000 fANOVA takes a minute
 KEY = "harness.key"  # user attribute of a trial
 STATES = {
     "complete": TrialState.COMPLETE,
@@ -63,6 +63,10 @@ class _Newest(optuna.storages.InMemoryStorage):
             self._running.discard(trial_id)
         return done
 
+    def complete(self, study_id: int) -> list[FrozenTrial]:
+        """Every trial that completed, the old ones too."""
+        return super().get_all_trials(study_id, deepcopy=False, states=(TrialState.COMPLETE,))
+
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
@@ -89,6 +93,13 @@ class Ended:
         return cls(key, params, record.state, record.score, record.epochs)
 
 
+class Importance(TypedDict):
+    """What each parameter mattered: shares that add up to one, and of how many trials."""
+
+    trials: int
+    shares: dict[str, float]
+
+
 @dataclass(frozen=True)
 class Asked:
     """A drawn configuration, Optuna's own parameters for it, and its Optuna trial."""
@@ -106,8 +117,9 @@ class StrategySearch:
         self._seed = seed
         self._objective = objective
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._storage = _Newest()
         self._study = optuna.create_study(
-            storage=_Newest(), study_name=space.strategy, direction=direction(objective),
+            storage=self._storage, study_name=space.strategy, direction=direction(objective),
             pruner=pruner(epochs),
         )  # fmt: skip
         self._accepted: dict[str, optuna.Trial] = {}
@@ -166,28 +178,39 @@ class StrategySearch:
         for one in ended:
             self._study.add_trial(frozen(self.space, one, self._objective))
 
-    def importances(self) -> dict[str, dict[str, float]] | None:
+    def importances(self) -> dict[str, Importance] | None:
         """Parameter importances of two kinds, which answer different questions; None with too few trials.
 
-        `ped_anova`: what separates the best tenth. `fanova`: what explains the variance over all trials,
-        left out where a list of more than FANOVA_CHOICES values is searched.
+        `ped_anova`: what separates the best tenth of all complete trials. `fanova`: what explains the variance over
+        the newest HISTORY, left out where a list of more than FANOVA_CHOICES values is searched.
         """
-        complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        complete = self._storage.complete(self._study._study_id)
         if len(complete) < IMPORTANCE_TRIALS or len({t.value for t in complete}) < 2:
             return None
         from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
 
-        found: dict[str, dict[str, float]] = {}
+        found: dict[str, Importance] = {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found["ped_anova"] = get_param_importances(self._study, evaluator=PedAnovaImportanceEvaluator())
+            shares = get_param_importances(_study_of(complete, self._study), evaluator=PedAnovaImportanceEvaluator())
+            found["ped_anova"] = {"trials": len(complete), "shares": shares}
             if self._widest_choice() <= FANOVA_CHOICES:
-                found["fanova"] = get_param_importances(self._study, evaluator=FanovaImportanceEvaluator(seed=0))
+                newest = complete[-HISTORY:]
+                shares = get_param_importances(
+                    _study_of(newest, self._study), evaluator=FanovaImportanceEvaluator(seed=0)
+                )
+                found["fanova"] = {"trials": len(newest), "shares": shares}
         return found
 
     def _widest_choice(self) -> int:
         """Values of the searched list that has most of them."""
         return max((len(entry) for entry in self.space.searched().values() if isinstance(entry, tuple)), default=0)
+
+
+def _study_of(trials: Sequence[FrozenTrial], like: optuna.Study) -> optuna.Study:
+    study = optuna.create_study(direction=like.direction)
+    study.add_trials(trials)
+    return study
 
 
 def pruner(epochs: int) -> optuna.pruners.BasePruner:

@@ -236,7 +236,17 @@ def test_importances_want_twenty_trials() -> None:
     found = search.importances()
     assert found is not None
     assert set(found) == {"ped_anova", "fanova"}
-    assert max(found["ped_anova"], key=lambda name: found["ped_anova"][name]) == "head_lr"
+    shares = found["ped_anova"]["shares"]
+    assert max(shares, key=lambda name: shares[name]) == "head_lr"
+
+
+def test_importances_count_trials_that_the_sampler_has_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.study.search.HISTORY", 25)
+    search = make()
+    run(search, range(40), [])
+    found = search.importances()
+    assert found is not None
+    assert (found["ped_anova"]["trials"], found["fanova"]["trials"]) == (40, 25)
 
 
 def test_a_long_list_is_left_to_the_importance_that_can_take_it() -> None:
