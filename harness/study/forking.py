@@ -9,8 +9,11 @@ that holds a GPU.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import multiprocessing
 import os
+import signal
 import sys
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
@@ -21,6 +24,8 @@ _FORKS = sys.platform.startswith("linux")
 def context() -> BaseContext:
     """What makes workers."""
     _settle()
+    atexit.unregister(_end)
+    atexit.register(_end)
     return multiprocessing.get_context("forkserver" if _FORKS else "spawn")
 
 
@@ -29,6 +34,15 @@ def warm_up() -> None:
     _settle()
     if _FORKS:
         forkserver.ensure_running()
+
+
+def _end() -> None:
+    """Take the server along when the command ends. Left to itself it is busy for a second with taking torch apart."""
+    server = forkserver._forkserver
+    if _FORKS and server._forkserver_pid is not None:  # type: ignore[attr-defined]
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(server._forkserver_pid, signal.SIGKILL)  # type: ignore[attr-defined]
+        server._stop()  # type: ignore[attr-defined]
 
 
 def _settle() -> None:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 from small_study import World, draw_images
+from tortured import SMALL, Undisturbed
+
+from harness.bench.torture.place import prepare, undisturbed
 
 
 @pytest.fixture
@@ -36,3 +39,10 @@ def at_home(finished: World, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setenv("HARNESS_HOME", str(finished.root / "home"))
     monkeypatch.setenv("HARNESS_REPORTS", str(finished.root / "reports"))
     return finished
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """The study that tests of faults disturb, run to its end by its command; only to look at."""
+    place = prepare(tmp_path_factory.mktemp("whole"), **SMALL)
+    return Undisturbed(place, undisturbed(place))

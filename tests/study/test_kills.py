@@ -1,0 +1,71 @@
+"""What ends a study's processes, dealt to it as a user runs it: signals, and kills at any moment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from tortured import SMALL, Undisturbed, finish, lines, said, until
+
+from harness.bench.torture.blows import Tally, torture
+from harness.bench.torture.checks import broken
+from harness.bench.torture.place import NAME, prepare, workers
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def test_each_signal_ends_the_study_with_its_code_and_the_command_that_resumes(
+    tmp_path: Path, whole: Undisturbed
+) -> None:
+    """One study, stopped six times in mid-trial: by each signal, to the command alone and to its process group.
+
+    How long an end takes on a machine of its own is measured by `make torture`.
+    """
+    place = prepare(tmp_path, **SMALL)
+    for number, (sign, send) in enumerate((sign, send) for sign in SIGNALS for send in (os.kill, os.killpg)):
+        process = place.start()
+        until(place, lines(place) + (9 if number == 0 else 3), process)
+        [worker] = workers(process)
+        send(process.pid, sign)
+        assert process.wait(120) == 128 + sign
+        assert place.processes() == []
+        assert not worker.is_running()
+        assert said(place).count(f"Continue with: harness study {NAME}") == number + 1
+        assert (place.root / "reports" / NAME / "index.html").exists()
+        ends = [event.data["state"] for event in place.events() if event.kind == "session_ended"]
+        assert ends == ["interrupted"] * (number + 1)
+    finish(place)
+    assert broken(place, whole.numbers) == []
+
+
+def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
+    place = prepare(tmp_path, **SMALL)
+    process = place.start()
+    until(place, 9, process)
+    os.killpg(process.pid, signal.SIGINT)
+    time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) == 130
+    assert not [e for e in place.events() if e.kind == "session_ended"]  # nothing was tidied up
+
+
+def test_kills_at_any_moment_lose_nothing(tmp_path: Path, whole: Undisturbed) -> None:
+    """The heart; `make torture` deals fifty kills and more."""
+    tally = Tally()
+    torture(prepare(tmp_path, **SMALL), seed=1, wanted=whole.numbers, tally=tally, most=5)
+    assert tally.faults == []
+    assert sum(tally.blows.values()) == 5
+    assert tally.trials == len([key for key in whole.numbers if "/" in key])
+
+
+def test_what_torture_looks_for_is_found(whole: Undisturbed) -> None:
+    """The control: a study that lost a trial, or holds another number, does not pass."""
+    good = whole.numbers
+    assert broken(whole.place, good) == []
+    trial = next(key for key in good if key.startswith("fine_tuning/"))
+    assert any(trial in fault for fault in broken(whole.place, {**good, trial: ["complete", {}, 0.5, []]}))
+    assert any(
+        "not in an undisturbed" in fault for fault in broken(whole.place, {k: good[k] for k in good if k != trial})
+    )

@@ -1,0 +1,42 @@
+"""The small study of `harness.bench.torture`, made smaller still, as a user runs it."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from harness.bench.torture.place import Place
+
+SMALL: dict[str, Any] = {"trials": 2, "controlled": {"changes": 0}, "data_sizes": [], "shifts": []}
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """The study when nothing happens to it."""
+
+    place: Place
+    numbers: dict[str, Any]
+
+
+def said(place: Place) -> str:
+    return (place.root / "said.txt").read_text()
+
+
+def finish(place: Place) -> None:
+    process = place.start()
+    assert process.wait(240) == 0, said(place)
+
+
+def lines(place: Place) -> int:
+    return place.log.read_bytes().count(b"\n") if place.log.exists() else 0
+
+
+def until(place: Place, count: int, process: subprocess.Popen[bytes]) -> None:
+    """Wait for so many lines of the log."""
+    end = time.monotonic() + 120
+    while lines(place) < count:
+        assert process.poll() is None, said(place)
+        assert time.monotonic() < end
+        time.sleep(0.01)
