@@ -1,4 +1,4 @@
-"""What the README shows runs as it stands there."""
+"""What the README shows runs as it stands there, and what ARCHITECTURE.md names exists."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 from harness.model.freezing import stage_of
 
-README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_python_example_runs_and_does_what_its_comments_say() -> None:
@@ -22,11 +23,17 @@ def test_the_python_example_runs_and_does_what_its_comments_say() -> None:
 
 
 def test_every_study_and_command_that_is_named_exists() -> None:
-    root = Path(__file__).resolve().parent.parent
     for name in re.findall(r"make study NAME=([a-z-]+)", README):
-        assert (root / "studies" / f"{name}.yaml").exists(), name
-    cli = "".join(path.read_text(encoding="utf-8") for path in (root / "harness" / "cli").glob("*.py"))
+        assert (ROOT / "studies" / f"{name}.yaml").exists(), name
+    cli = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "harness" / "cli").glob("*.py"))
     for command in re.findall(r"\.venv/bin/harness (\w+)", README):
         assert f"def {command}(" in cli or f'@app.command("{command}")' in cli, command
     for link in re.findall(r"\]\((?!http)([^)]+)\)", README):
-        assert (root / link).exists(), link
+        assert (ROOT / link).exists(), link
+
+
+def test_every_test_that_a_promise_names_exists() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"))
+    assert len(named) > 30
+    for file, test in named:
+        assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), (file, test)
