@@ -52,4 +52,4 @@ def _settle() -> None:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "10000")}
     if _FORKS:
-        forkserver.set_forkserver_preload(["harness.study.executors.worker"])
+        forkserver.set_forkserver_preload(["harness.study.executors.deaf", "harness.study.executors.worker"])

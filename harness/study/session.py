@@ -15,7 +15,7 @@ from harness.results.events import Event, EventLog, first_event
 from harness.results.records import EpochRecord, TrialRecord
 from harness.study import room
 from harness.study.executors import make_executor
-from harness.study.executors.base import Executor, Handler, Message, NoRoom, Task, TrainTask
+from harness.study.executors.base import Died, Executor, Handler, Message, NoRoom, Task, TrainTask
 from harness.study.history import MAX_ATTEMPTS, History, cut_off, open_trials
 from harness.study.prepare import Prepared, differences
 from harness.study.signals import StopRequest
@@ -23,6 +23,7 @@ from harness.study.tracker import Tracker
 from harness.training.trial import TrialJob
 
 POLL_SECONDS = 0.2
+SIGNAL_SECONDS = 0.05  # a signal to the process group may reach a worker before it reaches us
 
 
 class Observer(Protocol):
@@ -95,7 +96,8 @@ class Session:
         assert folder is not None  # prepare made a plan
         with room.pinned(folder, self.prepared.name, sources):
             room.make_room(folder, sources, context.plan.bytes, context.plan.budget)
-            self._executor = make_executor(self.study.executor, context, self.devices)
+            with self._or_stopped():
+                self._executor = make_executor(self.study.executor, context, self.devices)
             try:
                 yield
             finally:
@@ -110,20 +112,34 @@ class Session:
     def submit(self, task: Task) -> None:
         """Hand a task to a free place."""
         assert self._executor is not None
-        self._executor.submit(task)
+        with self._or_stopped():
+            self._executor.submit(task)
 
     def poll(self, handle: Handler) -> None:
         """Wait a little for messages; raises Interrupted where a signal came."""
         assert self._executor is not None
 
         def checked(message: Message) -> bool:
+            if isinstance(message, Died):
+                time.sleep(SIGNAL_SECONDS)
             self.stop.check()
             if isinstance(message, NoRoom):
                 raise DiskFullError(message.reason)
             return handle(message)
 
-        self._executor.poll(checked, POLL_SECONDS)
+        with self._or_stopped():
+            self._executor.poll(checked, POLL_SECONDS)
         self.stop.check()
+
+    @contextmanager
+    def _or_stopped(self) -> Iterator[None]:
+        """What a signal to the whole group does to workers and their server is no error: it is the signal's end."""
+        try:
+            yield
+        except (OSError, EOFError):
+            time.sleep(SIGNAL_SECONDS)
+            self.stop.check()
+            raise
 
     def start(self, job: TrialJob, redraw: int, params: dict[str, Any]) -> None:
         """Note a trial as started and hand it to a free place; not synced: cut off, it would be asked for again."""

@@ -17,8 +17,9 @@ import psutil
 import pytest
 from executor_contract import ExecutorContract, job, until
 
+from harness.errors import Interrupted
 from harness.study.executors import make_executor
-from harness.study.executors.base import Died, EpochDone, Trained, TrainTask, WorkerContext
+from harness.study.executors.base import Died, EpochDone, Message, Trained, TrainTask, WorkerContext
 from harness.study.executors.processes import ProcessExecutor
 from harness.training.sharing import Plan
 
@@ -67,6 +68,46 @@ def test_a_killed_worker_is_seen_and_replaced(context: WorkerContext) -> None:
     assert isinstance(until(made, (Trained,))[-1], Trained)
     made.close()
     assert not psutil.pid_exists(pid)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked from a server on Linux only")
+def test_a_signal_to_the_group_leaves_the_server_that_workers_are_forked_from(context: WorkerContext) -> None:
+    """Else the coordinator finds nobody to fork from before it has heard its own signal, and ends with that error."""
+    made = ProcessExecutor(context, ["cpu"])
+    made.submit(TrainTask(job(epochs=1000)))
+    until(made, (EpochDone,))
+    worker = psutil.Process(made.pids()[0])
+    server = worker.parent()
+    assert server is not None
+    for sign in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        server.send_signal(sign)
+        worker.send_signal(sign)
+    died = until(made, (Died,))[-1]
+    assert isinstance(died, Died)
+    assert "SIGTERM" in died.reason
+    assert psutil.Process(made.pids()[0]).parent() == server
+    made.close()
+
+
+def test_a_dead_worker_is_told_before_another_one_is_made(
+    context: WorkerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ended it may be meant to end the study, and then no other one is needed."""
+    made = ProcessExecutor(context, ["cpu"])
+    made.submit(TrainTask(job(epochs=1000)))
+    until(made, (EpochDone,))
+    monkeypatch.setattr(made, "_start", lambda device: pytest.fail("a worker was made"))
+    os.kill(made.pids()[0], signal.SIGTERM)
+
+    def handle(message: Message) -> bool:
+        if isinstance(message, Died):
+            raise Interrupted("stopped by SIGTERM", 15)
+        return True
+
+    with pytest.raises(Interrupted):
+        while True:
+            made.poll(handle, 5)
+    made.close()
 
 
 def test_an_error_in_a_worker_does_not_end_the_worker(context: WorkerContext) -> None:

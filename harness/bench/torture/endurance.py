@@ -86,10 +86,11 @@ def endure(root: Path, trials: int = TRIALS, settled: int = SETTLED, every: int 
     asked = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)
     code = process.wait(PATIENCE)
-    return _told(looks, ended, settled, time.monotonic() - asked, code)
+    return told(looks, ended, settled, time.monotonic() - asked, code)
 
 
-def _told(looks: list[Look], trials: int, settled: int, stop: float, code: int) -> Endurance:
+def told(looks: list[Look], trials: int, settled: int, stop: float, code: int) -> Endurance:
+    """What the looks come to; the first one of `settled` trials or more is what memory is compared with."""
     late = [look for look in looks if look.trials >= settled]
     sizes = [look.coordinator_mb + look.workers_mb for look in late]
     pace = [1000 * (b.seconds - a.seconds) / (b.trials - a.trials) for a, b in pairwise(late)]

@@ -69,8 +69,10 @@ class ProcessExecutor:
         except (EOFError, OSError):
             worker.process.join(5)
             reason = f"the worker died ({_ending(worker.process.exitcode)})"
-            self._workers[index] = self._replace(worker)
-            handle(Died(task.task_id, reason))
+            worker.task = None
+            handle(Died(task.task_id, reason))  # first: what ended the worker may be meant to end the study
+            if self._workers[index] is worker:
+                self._workers[index] = self._replace(worker)
             return
         if isinstance(message, FreshWorker):
             self._workers[index] = fresh = self._replace(worker)

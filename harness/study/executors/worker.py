@@ -24,6 +24,7 @@ def main(pipe: Connection, context: WorkerContext, device_name: str) -> None:
     for name in ("SIGINT", "SIGHUP"):  # meant for the coordinator, which tells us what to do
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the server that we were forked from is deaf to it
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(pipe, inbox), daemon=True).start()
     settle(context)
