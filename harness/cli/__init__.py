@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 import traceback
 
@@ -17,6 +19,7 @@ from harness.terminal import take_warnings
 def main() -> None:
     """Run a command; every error of ours is one short text on stderr and its exit code."""
     take_warnings(err)
+    atexit.register(gc.freeze)  # or Python looks through all that is left once more, which takes seconds after a study
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")

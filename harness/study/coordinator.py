@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from harness.study.prepare import prepare, stored, update_shown, write_folder
 from harness.study.session import Observer, Session
 from harness.study.signals import listening
 from harness.study.slots import SlotSearch
+
+STORES_SECONDS = 2.0  # for each of both databases to take what it lacks, after a signal: an end takes 10 s at most
 
 
 @dataclass(frozen=True)
@@ -91,11 +94,12 @@ def _run(session: Session) -> None:
         raise
     finally:
         session.requeue()  # nothing seems to run afterwards, neither here nor in MLflow
-        search.finish()
+        within = STORES_SECONDS if state == "interrupted" else math.inf
+        search.finish(within)
         search.write_importances()
         session.append("session_ended", {"state": state, "seconds": time.monotonic() - session.started})
         write_report(session.folder)
-        session.tracker.finish()
+        session.tracker.finish(within)
     if not any(record.state == "complete" for _, record in session.history.finished):
         raise HarnessError(_nothing_completed(session))
 

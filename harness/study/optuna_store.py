@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -53,6 +55,7 @@ class OptunaMirror:
         self._path, self._study, self._objective, self._say = path, study, objective, say
         self._spaces = {str(space.strategy): space for space in spaces}
         self._waiting: queue.SimpleQueue[tuple[str, Ended] | None] = queue.SimpleQueue()
+        self._until = math.inf
         self._thread = threading.Thread(target=self._follow, name="optuna", daemon=True)
 
     def start(self, ended: Iterable[tuple[str, Ended]]) -> None:
@@ -65,8 +68,9 @@ class OptunaMirror:
         """Take a trial that ended; one that the database has is left alone."""
         self._waiting.put((strategy, ended))
 
-    def finish(self) -> None:
-        """Write what is left."""
+    def finish(self, within: float = math.inf) -> None:
+        """Write what is left, or as much of it as `within` seconds allow; the next session writes the rest."""
+        self._until = time.monotonic() + within
         self._waiting.put(None)
         if self._thread.is_alive():
             self._thread.join()
@@ -79,7 +83,7 @@ class OptunaMirror:
                 strategy: {trial.user_attrs.get(KEY) for trial in study.get_trials(deepcopy=False)}
                 for strategy, study in studies.items()
             }
-            while (item := self._waiting.get()) is not None:
+            while (item := self._waiting.get()) is not None and time.monotonic() < self._until:
                 strategy, ended = item
                 if ended.key not in present[strategy]:
                     present[strategy].add(ended.key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 
 from harness.config.space import space, tried
@@ -50,9 +51,9 @@ class SlotSearch:
             self._session.observer.message,
         )  # fmt: skip
 
-    def finish(self) -> None:
-        """Bring `optuna.db` to what the event log says."""
-        self._mirror.finish()
+    def finish(self, within: float = math.inf) -> None:
+        """Bring `optuna.db` to what the event log says, as far as these seconds allow."""
+        self._mirror.finish(within)
 
     def run(self) -> None:
         """Fill the slots until the budget, the time or the space is used up; returns with nothing in flight."""

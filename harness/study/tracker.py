@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +35,7 @@ class Tracker:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="tracker", daemon=True)
         self._warned = False
+        self._reached = self._ending = self._within = math.inf
 
     def start(self) -> None:
         """Follow the log from now on."""
@@ -42,8 +45,14 @@ class Tracker:
         """There is something new in the log."""
         self._news.set()
 
-    def finish(self) -> None:
-        """Send what is left and the report; says so where MLflow did not get everything."""
+    def finish(self, within: float = math.inf) -> None:
+        """Send what is left and the report; says so where MLflow did not get everything.
+
+        Args:
+            within: seconds for what is left, once MLflow is reached; what takes longer goes with the next session, or
+                `harness sync`.
+        """
+        self._within, self._ending = within, time.monotonic()
         self._ended.set()
         self._news.set()
         if self._thread.is_alive():
@@ -76,7 +85,12 @@ class Tracker:
                 self._news.set()
 
     def _catch_up(self, *, patient: bool = False) -> bool:
-        return self._try(lambda: self._bridge.catch_up(list(self._log), patient=patient))
+        return self._try(lambda: self._bridge.catch_up(list(self._log), patient=patient, enough=self._is_late))
+
+    def _is_late(self) -> bool:
+        now = time.monotonic()
+        self._reached = min(self._reached, now)  # a new database is made first, which takes seconds of its own
+        return now > max(self._reached, self._ending) + self._within
 
     def _try(self, send: Callable[[], object]) -> bool:
         with self._one_at_a_time:

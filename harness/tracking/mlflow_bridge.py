@@ -13,7 +13,7 @@ import io
 import json
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,12 +68,15 @@ class MlflowBridge:
         self._experiment = ""
         self._rest_until = 0.0
 
-    def catch_up(self, events: Sequence[Event], *, patient: bool = False) -> int:
+    def catch_up(
+        self, events: Sequence[Event], *, patient: bool = False, enough: Callable[[], bool] = lambda: False
+    ) -> int:
         """Bring MLflow up to date with the log, and return how many events that took.
 
         Args:
             events: the whole log so far, from its first event; each call may give more of it.
             patient: try even if the last call failed a moment ago; for the last call of a session.
+            enough: asked before each event; once it says True the rest is left for another call.
 
         Raises:
             TrackingUnavailable: MLflow does not answer; call again later, nothing is lost or sent twice.
@@ -83,7 +86,7 @@ class MlflowBridge:
             return 0
         self._events = events
         with self._reaching(patient):
-            return self._walk.catch_up(events)
+            return self._walk.catch_up(events, enough)
 
     # --- artifacts and models -------------------------------------------------------------------------------
 

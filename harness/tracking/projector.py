@@ -8,7 +8,7 @@ their key, so no run is made twice either.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -75,20 +75,34 @@ class Projector:
         self._doubt_until = 0  # events up to here may have been sent, wholly or in part
         self._doubtful: set[str] = set()  # keys of the runs they speak of
 
-    def catch_up(self, events: Sequence[Event]) -> int:
-        """Bring the store to the state of the whole log; returns how many events that took."""
+    def catch_up(self, events: Sequence[Event], enough: Callable[[], bool] = lambda: False) -> int:
+        """Bring the store to the state of the whole log; returns how many events that took.
+
+        Args:
+            enough: asked before each event; once it says True the rest is left for another call, and no run is left
+                that seems to be at work.
+        """
         if self.parent is None:
             self._connect(events)
         before = self._position
         pending = events[before:]
         finished = {event_key(event) for event in pending if event.kind == "trial_finished"}
         for event in pending:
+            if enough():
+                self._leave(event.at)
+                break
             self._ledger.remember(event)
             self._send(event, finished)
             self._position = event.seq
             if event.seq - self._marked >= EVENTS_A_MARK or event.kind in ("verdict", "session_ended"):
                 self._mark(event)
         return self._position - before
+
+    def _leave(self, at: str) -> None:
+        """End what is shown as running; events that are sent later put each run into its own state again."""
+        for run in (*self._runs.values(), self._study_run()):
+            if run.status == "RUNNING":
+                self.store.set_status(run, "KILLED", at)
 
     def disconnect(self) -> None:
         """Forget what can no longer be relied on; the next `catch_up` asks the store."""

@@ -221,6 +221,19 @@ def test_a_restart_between_any_two_events_changes_nothing(events: list[Event], u
         assert store.state() == undisturbed.state(), f"restart before event {place}"
 
 
+def test_what_was_left_for_later_arrives_with_the_next_session_and_meanwhile_nothing_seems_to_run(
+    events: list[Event], undisturbed: MemoryStore
+) -> None:
+    for place in range(len(events)):
+        store, answers = MemoryStore(), iter([False] * place)
+        walk = Projector(store, "why")
+        for end in range(1, len(events) + 1):
+            walk.catch_up(events[:end], lambda: next(answers, True))  # noqa: B023 - used up within the turn
+        assert not [held.name for held in store.held.values() if held.status == "RUNNING"], f"left at event {place}"
+        Projector(store, "why").catch_up(events)
+        assert store.state() == undisturbed.state(), f"left at event {place}"
+
+
 def test_the_whole_log_at_once_gives_the_same_as_event_by_event(events: list[Event], undisturbed: MemoryStore) -> None:
     store = MemoryStore()
     Projector(store, "why").catch_up(events)
