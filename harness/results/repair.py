@@ -16,7 +16,8 @@ from harness.results.events import Damage, decode, encode
 _TABLE = [zlib.crc32(bytes([value])) ^ zlib.crc32(b"\0") for value in range(256)]  # what a changed byte changes
 _BYTE_OF = {effect: value for value, effect in enumerate(_TABLE) if value}
 _BY_TOP = {effect >> 24: value for value, effect in enumerate(_TABLE)}
-_END = re.compile(rb"(.{7})(\d{1,10})\}\n\Z", re.DOTALL)  # behind `,"crc":`
+_NAME = b',"crc":'
+_NOTED = re.compile(rb"(\d{1,11})\}\n\Z")  # the checksum's digits
 _SEAM = re.compile(rb'(?<=\})[^\n](?=\{"seq":)')  # where a line's end was
 
 
@@ -51,8 +52,10 @@ def _candidates(line: bytes) -> Iterator[bytes]:
     for end in (b"\n", b"}\n"):
         yield line[: -len(end)] + end
         yield line + end  # cut off behind the event
-    if named := _END.search(line):
-        yield line[: named.start(1)] + b',"crc":' + named.group(2) + b"}\n"
+    if digits := _NOTED.search(line):
+        for count in range(1, len(digits[1]) + 1):  # the byte before the number may have become a digit as well
+            number = digits.end(1) - count
+            yield line[: number - len(_NAME)] + _NAME + line[number:]
     head, separator, tail = line.rpartition(b',"crc":')
     if not separator:
         return

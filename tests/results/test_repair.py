@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,24 @@ def test_any_single_changed_byte_is_set_right(path: Path) -> None:
         lines = repaired(bytes(changed), damage)
         assert lines is not None, place
         assert changed[: damage.start] + lines + changed[damage.end :] == whole
+
+
+def test_a_colon_that_became_a_digit_of_the_checksum_is_set_right(tmp_path: Path) -> None:
+    """Checksums of nine digits and fewer take it for one of their own; of 40 lines nine or so have such a one."""
+    log = EventLog(tmp_path / "events.jsonl")
+    for number in range(40):
+        log.append("epoch", {"number": number})
+    log.close()
+    whole = (tmp_path / "events.jsonl").read_bytes()
+    for place in (found.end() - 1 for found in re.finditer(b',"crc":', whole)):
+        for digit in b"0123456789":
+            changed = bytearray(whole)
+            changed[place] = digit
+            (tmp_path / "events.jsonl").write_bytes(changed)
+            [damage] = survey(tmp_path / "events.jsonl").damages
+            lines = repaired(bytes(changed), damage)
+            assert lines is not None, (place, digit)
+            assert changed[: damage.start] + lines + changed[damage.end :] == whole
 
 
 @pytest.mark.parametrize("cut", [1, 2])

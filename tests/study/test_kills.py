@@ -7,11 +7,12 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
 from tortured import SMALL, Undisturbed, finish, lines, said, until
 
 from harness.bench.torture.blows import Tally, torture
 from harness.bench.torture.checks import broken
-from harness.bench.torture.place import NAME, prepare, workers
+from harness.bench.torture.place import NAME, Place, prepare, workers
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -30,14 +31,22 @@ def test_each_signal_ends_the_study_with_its_code_and_the_command_that_resumes(
         [worker] = workers(process)
         send(process.pid, sign)
         assert process.wait(120) == 128 + sign
-        assert place.processes() == []
         assert not worker.is_running()
+        assert left(place) == []
         assert said(place).count(f"Continue with: harness study {NAME}") == number + 1
         assert (place.root / "reports" / NAME / "index.html").exists()
         ends = [event.data["state"] for event in place.events() if event.kind == "session_ended"]
         assert ends == ["interrupted"] * (number + 1)
     finish(place)
     assert broken(place, whole.numbers) == []
+
+
+def left(place: Place) -> list[psutil.Process]:
+    """What works for this home yet; Python's own tracker of shared resources ends a moment after its parent."""
+    end = time.monotonic() + 5
+    while (found := place.processes()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return found
 
 
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
