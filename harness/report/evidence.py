@@ -22,7 +22,10 @@ from harness.report.section import Section
 from harness.report.story import Story
 from harness.results.metrics import METRICS, confusion
 
-METHODS = {"ped_anova": "PED-ANOVA: what separates the best trials", "fanova": "fANOVA: what explains the spread"}
+METHODS = {  # of importance; what each says is a line of its own: the figures are narrow
+    "ped_anova": "PED-ANOVA:\nwhat separates the best of {} trials",
+    "fanova": "fANOVA:\nwhat explains the spread of {} trials",
+}
 OWN_SECTION = ("unfreeze_depth", "backbone", "batchnorm", "head_lr", "backbone_lr")
 _SEARCH_NOTE = (
     "Each mark is one complete trial, each bar a median. The trials differ in other values too: this shows where good "
@@ -137,7 +140,7 @@ def _importance(story: Story) -> Section | None:
         figures.importances(
             found["shares"],
             f"{strategy}-{method}",
-            f"{wording.capital(wording.STRATEGY[strategy])}, {METHODS[method]} (of {found['trials']} trials)",
+            f"{wording.capital(wording.STRATEGY[strategy])}, {METHODS[method].format(found['trials'])}",
         )
         for strategy, methods in story.importance.items()
         for method, found in methods.items()

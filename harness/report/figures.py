@@ -253,7 +253,7 @@ def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> Pictu
 def importances(values: dict[str, float], key: str, title: str) -> Picture:
     """Bars of one strategy's parameter importances by one method, which add up to one."""
     ranked = sorted(values.items(), key=lambda item: item[1], reverse=True)[:8]
-    with drawing(360, 58 + 26 * len(ranked)) as (figure, axes):
+    with drawing(360, 74 + 26 * len(ranked)) as (figure, axes):
         names = [name for name, _ in ranked]
         shares = [value for _, value in ranked]
         sns.barplot(x=shares, y=names, ax=axes, color=ink.MUTED, saturation=1, width=0.55)
@@ -265,4 +265,4 @@ def importances(values: dict[str, float], key: str, title: str) -> Picture:
         axes.tick_params(labelcolor=ink.INK)
         axes.set_title(title)
         said = ", ".join(f"{name} {value:.2f}" for name, value in ranked)
-        return picture(figure, f"importance-{key}", f"{title}: {said}.")
+        return picture(figure, f"importance-{key}", f"{' '.join(title.split())}: {said}.")

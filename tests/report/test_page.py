@@ -323,7 +323,7 @@ def test_importances_are_shown_with_their_method(make_study: MakeStudy) -> None:
     folder.importance.write_text(
         json.dumps({"fine_tuning": {"fanova": {"trials": 200, "shares": {"head_lr": 0.7, "backbone": 0.3}}}})
     )
-    assert "fANOVA: what explains the spread (of 200 trials)" in page_of(folder).html
+    assert "fANOVA: what explains the spread of 200 trials" in page_of(folder).html
 
 
 def test_the_table_holds_every_trial_and_its_state(make_study: MakeStudy) -> None:
