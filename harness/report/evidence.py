@@ -144,7 +144,7 @@ def _importance(story: Story) -> Section | None:
         )
         for strategy, methods in story.importance.items()
         for method, found in methods.items()
-        if found["shares"]
+        if found.get("shares")  # files of before the trials were counted have none
     ]
     note = "The two methods answer different questions, and both see correlations only."
     return Section("importance", "What the search found to matter", pictures, note) if pictures else None

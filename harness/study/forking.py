@@ -24,8 +24,6 @@ _FORKS = sys.platform.startswith("linux")
 def context() -> BaseContext:
     """What makes workers."""
     _settle()
-    atexit.unregister(_end)
-    atexit.register(_end)
     return multiprocessing.get_context("forkserver" if _FORKS else "spawn")
 
 
@@ -39,7 +37,7 @@ def warm_up() -> None:
 def _end() -> None:
     """Take the server along when the command ends. Left to itself it is busy for a second with taking torch apart."""
     server = forkserver._forkserver
-    if _FORKS and server._forkserver_pid is not None:  # type: ignore[attr-defined]
+    if server._forkserver_pid is not None:  # type: ignore[attr-defined]
         with contextlib.suppress(ProcessLookupError):
             os.kill(server._forkserver_pid, signal.SIGKILL)  # type: ignore[attr-defined]
         server._stop()  # type: ignore[attr-defined]
@@ -52,4 +50,6 @@ def _settle() -> None:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "10000")}
     if _FORKS:
+        atexit.unregister(_end)  # once, however often this is called
+        atexit.register(_end)
         forkserver.set_forkserver_preload(["harness.study.executors.deaf", "harness.study.executors.worker"])

@@ -324,6 +324,8 @@ def test_importances_are_shown_with_their_method(make_study: MakeStudy) -> None:
         json.dumps({"fine_tuning": {"fanova": {"trials": 200, "shares": {"head_lr": 0.7, "backbone": 0.3}}}})
     )
     assert "fANOVA: what explains the spread of 200 trials" in page_of(folder).html
+    folder.importance.write_text(json.dumps({"fine_tuning": {"fanova": {"head_lr": 0.7}}}))  # as it was written once
+    assert "fANOVA" not in page_of(folder).html
 
 
 def test_the_table_holds_every_trial_and_its_state(make_study: MakeStudy) -> None:
