@@ -38,6 +38,7 @@ class Outcome:
         self._trainable = self._total = self._batchnorm_layers = 0
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
         if device.type == "cuda":
+            torch.cuda.init()  # the next line does not: of a process whose images are not on the GPU it is the first
             torch.cuda.reset_peak_memory_stats(device)
 
     def count(self, model: TransferModel, names: frozenset[str]) -> None:

@@ -13,6 +13,8 @@ from harness.config.trial import TrialConfig
 from harness.results.records import TrialRecord
 from harness.training import loop
 from harness.training.inputs import TrialData, epoch_order, padded
+from harness.training.memory_ladder import GROUND
+from harness.training.outcome import Outcome
 from harness.training.schedule import factor
 from harness.training.starting import StartingModels
 from harness.training.trial import TrialJob, restore, run_trial
@@ -150,3 +152,11 @@ def test_the_schedule_rises_then_falls_towards_zero() -> None:
     assert max(factors) == 1 == factors[10]
     assert factors[99] < 1e-3
     assert all(a > b for a, b in pairwise(factors[10:]))
+
+
+def test_the_trial_may_be_the_first_of_its_process_to_use_the_gpu(config: TrialConfig, monkeypatch: Any) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(torch.cuda, "init", lambda: asked.append("init"))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: asked.append("reset"))
+    Outcome(job_of(config), "accuracy", torch.device("cuda"), GROUND)
+    assert asked == ["init", "reset"]  # resetting alone is refused where nothing has used the GPU yet
