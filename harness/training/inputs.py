@@ -67,8 +67,8 @@ def on_device(images: NDArray[Any], device: torch.device, free: int) -> torch.Te
     numbers = 4 if images.dtype == np.uint16 else 1
     if images.size * numbers > RESIDENT * free:
         return None
-    whole = np.asarray(images, np.float32 if images.dtype == np.uint16 else np.uint8)
-    return torch.from_numpy(np.ascontiguousarray(whole)).to(device)
+    # A copy: torch warns of arrays that cannot be written, such as a file's map.
+    return torch.from_numpy(np.array(images, np.float32 if images.dtype == np.uint16 else np.uint8)).to(device)
 
 
 def epoch_order(train: NDArray[np.int64], seed: int, epoch: int, batch_size: int) -> NDArray[np.int64]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,3 +40,13 @@ def test_images_stay_where_the_device_has_no_room(kind: Any) -> None:
     needed = data.images.size * (4 if kind == np.uint16 else 1)
     assert on_device(data.images, CPU, free=4 * needed - 4) is None
     assert on_device(data.images, CPU, free=4 * needed) is not None
+
+
+def test_a_files_map_moves_without_a_warning(tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", stored(np.uint8).images)
+    images = np.load(tmp_path / "images.npy", mmap_mode="r")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        resident = on_device(images, CPU, free=10**9)
+    assert resident is not None
+    assert np.array_equal(resident.numpy(), images)
