@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import torch
     from mlflow import MlflowClient
 
+_DEVICE = "MLFLOW_DEFAULT_PREDICTION_DEVICE"
+
 
 @contextmanager
 def global_tracking(address: str) -> Iterator[None]:
@@ -31,6 +33,9 @@ def global_tracking(address: str) -> Iterator[None]:
 
     before = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(address)
+    # Our exports lie on the CPU. Where there is a GPU, MLflow would try them on that, and fail.
+    device = os.environ.get(_DEVICE)
+    os.environ[_DEVICE] = "cpu"
     environment = logging.getLogger("mlflow.utils.environment")  # warns where pip is not installed: uv needs none
     level = environment.level
     environment.setLevel(logging.ERROR)
@@ -43,6 +48,9 @@ def global_tracking(address: str) -> Iterator[None]:
         mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # it takes the address out of the environment too
         if before is not None:
             os.environ["MLFLOW_TRACKING_URI"] = before
+        os.environ.pop(_DEVICE)
+        if device is not None:
+            os.environ[_DEVICE] = device
 
 
 def holds_model(client: MlflowClient, uri: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -79,6 +80,17 @@ def test_a_model_in_training_mode_is_logged_in_eval_mode_and_left_as_it_was(brid
     both = torch.cat([one, torch.zeros(1, 3, 32, 32)])
     with torch.no_grad():
         assert torch.allclose(loaded(both)[:1], loaded(torch.cat([one, one]))[:1], atol=1e-6)
+
+
+def test_where_there_is_a_gpu_mlflow_tries_the_export_on_the_cpu_it_was_made_on(
+    bridge: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.delenv("MLFLOW_DEFAULT_PREDICTION_DEVICE", raising=False)
+    monkeypatch.setattr(logging.getLogger("mlflow"), "propagate", True)
+    bridge.log_model(small_net(), example(), {}, "fine_tuning/1")
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+    assert "MLFLOW_DEFAULT_PREDICTION_DEVICE" not in os.environ
 
 
 def test_a_model_is_logged_once_and_found_again_after_a_restart(
