@@ -176,3 +176,10 @@ def test_backbones_are_listed_for_people_and_for_machines(tmp_path: Path) -> Non
     assert resnet["batchnorm_layers"] == 20
     assert resnet["parameter_share"][1] == pytest.approx(8393728 / 11176512)
     assert resnet["backward_share"][5] == 1.0
+
+
+def test_nothing_is_called_a_leak_when_a_command_ends() -> None:
+    pytest.importorskip("triton")  # comes with torch for CUDA; the export of a model loads it
+    code = "import sys, triton; sys.argv = ['harness', '--help']; from harness.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")

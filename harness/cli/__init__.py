@@ -19,7 +19,7 @@ from harness.terminal import take_warnings
 def main() -> None:
     """Run a command; every error of ours is one short text on stderr and its exit code."""
     take_warnings(err)
-    atexit.register(gc.freeze)  # or Python looks through all that is left once more, which takes seconds after a study
+    atexit.register(_leave)
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
@@ -33,3 +33,12 @@ def main() -> None:
     except Exception:  # printed here, not by Python: a file's name in it must not steer the terminal
         err.print(traceback.format_exc().rstrip())
         raise SystemExit(1) from None
+
+
+def _leave() -> None:
+    """Spare Python its last look through all that is left, which takes seconds after a study.
+
+    Not where triton is loaded (MLflow's export of a model does that): it would report each of its types as leaked.
+    """
+    if "triton" not in sys.modules:
+        gc.freeze()
