@@ -58,6 +58,8 @@ class Tracker:
         if self._thread.is_alive():
             self._thread.join()
         if self._catch_up(patient=True):
+            if self._bridge.left():
+                self._say(f"MLflow has not been given everything yet: {self._later()}.")
             self._try(lambda: self._bridge.log_artifacts())
 
     def log_model(
@@ -101,12 +103,15 @@ class Tracker:
                 if not self._warned:
                     where = masked(self._address)
                     self._say(
-                        f"MLflow at {where} did not take everything ({_said(error)}). The study goes on; "
-                        f"`harness sync {self._name}` sends what is missing, and so does the next `make study`."
+                        f"MLflow at {where} did not take everything ({_said(error)}). "
+                        f"The study goes on; {self._later()}."
                     )
                 self._warned = True
                 return False
         return True
+
+    def _later(self) -> str:
+        return f"`harness sync {self._name}` sends what is missing, and so does the next `make study`"
 
 
 def _said(error: Exception) -> str:

@@ -88,6 +88,10 @@ class MlflowBridge:
         with self._reaching(patient):
             return self._walk.catch_up(events, enough)
 
+    def left(self) -> int:
+        """How many events of the last call's log MLflow has not been given."""
+        return len(self._events) - self._walk.position
+
     # --- artifacts and models -------------------------------------------------------------------------------
 
     def log_artifacts(self, paths: Sequence[Path] | None = None) -> None:

@@ -109,6 +109,11 @@ class Projector:
         self.parent = None
         self._runs.clear()
 
+    @property
+    def position(self) -> int:
+        """How many events the store holds."""
+        return self._position
+
     def trial_run(self, trial_id: str) -> Run | None:
         """The run of a trial's latest attempt."""
         return self._find(self._ledger.keys.get(trial_id, run_key(trial_id, 1)))

@@ -17,6 +17,7 @@ from small_study import Watching, World, records, runs
 
 from harness.errors import ConfigError, HarnessError, Interrupted, StudyHeldError
 from harness.results.home import home
+from harness.study import coordinator
 from harness.study.lock import held
 
 
@@ -232,6 +233,23 @@ def test_what_mlflow_missed_is_sent_when_the_finished_study_is_called_again(
     assert len(runs("tiny", "search")) == 2
     assert len(runs("tiny", "confirmation")) == 4
     assert len(world.events("tiny", "model_logged")) == 1
+
+
+def test_what_mlflow_has_no_time_for_after_a_signal_is_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(job: Any, record: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(coordinator, "STORES_SECONDS", -1.0)
+    watching = Watching(on_epoch=stop)
+    with pytest.raises(Interrupted):
+        world.run(watching=watching)
+    said = [text for text in watching.texts if "MLflow has not been given everything" in text]
+    assert len(said) == 1
+    assert "`harness sync tiny`" in said[0]
+    again = Watching()
+    world.run(watching=again)
+    assert not any("MLflow has not been given" in text for text in again.texts)
+    assert len(runs("tiny", "search")) == len([r for r in records(world) if r.kind == "search"])
 
 
 def workers() -> list[psutil.Process]:

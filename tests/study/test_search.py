@@ -156,6 +156,21 @@ def test_the_database_is_brought_to_what_the_log_says_each_trial_once(tmp_path: 
     assert [trial.params for trial in trials] == [one.params for one in finished]
 
 
+def test_what_an_ended_study_has_no_time_to_write_is_written_by_the_next(tmp_path: Path) -> None:
+    finished: list[Ended] = []
+    run(make(), range(5), finished)
+    told = [("fine_tuning", one) for one in finished]
+    path = tmp_path / "optuna.db"
+    hurried = mirror(path)
+    hurried.start(told)
+    hurried.finish(within=-1)
+    assert len(stored(path)) < len(finished)
+    patient = mirror(path)
+    patient.start(told)
+    patient.finish()
+    assert [trial.user_attrs["harness.key"] for trial in stored(path)] == [one.key for one in finished]
+
+
 def test_a_trial_that_an_earlier_version_left_running_is_failed(tmp_path: Path) -> None:
     path = tmp_path / "optuna.db"
     optuna.create_study(storage=open_storage(path), study_name="s/fine_tuning", direction="maximize").ask()
