@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from harness.report import wording
+from harness.report import ink, wording
 from harness.results.metrics import METRICS
+
+APART = 0.17  # of the axis' height, between two labels of two lines
 
 
 def lower(objective: str) -> bool:
@@ -33,3 +37,24 @@ def difference_axis(axes: Axes, objective: str, which: Literal["x", "y"] = "x") 
     axis.set_major_formatter(
         FuncFormatter(lambda value, _: f"{value * factor:+.4g}".replace("-", wording.MINUS) if value else "0")
     )
+
+
+def named_ends(axes: Axes, ends: Mapping[str, float]) -> None:
+    """The strategies' names at the right, at the height where their lines end; the axis has its limits already."""
+    low, high = axes.get_ylim()
+    shares = [(end - low) / (high - low) for end in ends.values()]
+    for strategy, y in zip(ends, heights(shares, APART), strict=True):
+        axes.text(
+            1.03, y, wording.STRATEGY[strategy].replace(" ", "\n", 1), transform=axes.transAxes, va="center",
+            color=ink.STRATEGY[strategy], weight="bold", linespacing=1.05,
+        )  # fmt: skip
+
+
+def heights(wanted: Sequence[float], gap: float) -> list[float]:
+    """Where labels stand that want these heights: in their order, `gap` apart, moved as little as can be seen."""
+    placed: dict[int, float] = {}
+    floor = -np.inf
+    for index in np.argsort(wanted, kind="stable"):
+        placed[int(index)] = floor = max(float(wanted[index]), floor + gap)
+    moved = max((placed[i] - wanted[i] for i in placed), default=0.0) / 2
+    return [placed[i] - moved for i in range(len(wanted))]

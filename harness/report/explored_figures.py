@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from harness.report import ink, wording
-from harness.report.axes import difference_axis, scale, score_axis
+from harness.report.axes import difference_axis, named_ends, scale, score_axis
 from harness.report.explored import Answered, Changed
 from harness.report.ink import Picture, drawing, picture
 
@@ -59,7 +59,7 @@ def by_size(points: Sequence[Answered], objective: str) -> Picture:
                 axes.fill_between(x, low, high, color=colour, alpha=0.16, lw=0)
                 axes.plot(x, [one.mean for one in found], color=colour, lw=2, marker=ink.MARKER[strategy], ms=7)
         _image_axis(axes, points)
-        _named_ends(axes, points)
+        named_ends(axes, {strategy: found.mean for strategy, found in points[-1].scores.items()})
         axes.set_title(f"test {scale(objective)}")
         score_axis(axes.yaxis, objective)
         said = "; ".join(
@@ -96,7 +96,7 @@ def under_shift(points: Sequence[Answered], objective: str) -> Picture:
     with drawing(560, 70 + (16 + 20 * len(strategies)) * len(points)) as (figure, axes):
         y = 0.0
         for point in points:
-            axes.text(0, y, point.name or "as they are", transform=axes.get_yaxis_transform(), va="center",
+            axes.text(0, y, wording.SHIFT[point.name], transform=axes.get_yaxis_transform(), va="center",
                       weight="normal" if point.name else "bold")  # fmt: skip
             for strategy in strategies:
                 y -= 1
@@ -111,7 +111,7 @@ def under_shift(points: Sequence[Answered], objective: str) -> Picture:
         axes.margins(x=0.06)
         score_axis(axes.xaxis, objective)
         said = "; ".join(
-            f"{point.name or 'as they are'}: "
+            f"{wording.SHIFT[point.name]}: "
             + ", ".join(f"{wording.STRATEGY[s]} {wording.level(e.mean, objective)}" for s, e in point.scores.items())
             for point in points
         )
@@ -124,21 +124,3 @@ def _image_axis(axes: Axes, points: Sequence[Answered]) -> None:
     axes.set_xticks(counts, [f"{count:,}" for count in counts])
     axes.set_xticks([], minor=True)
     axes.margins(x=0.12)
-
-
-def _named_ends(axes: Axes, points: Sequence[Answered]) -> None:
-    """Each strategy's name at the end of its line, the upper one above it and the lower one below."""
-    last = points[-1]
-    ranked = sorted(last.scores, key=lambda strategy: last.scores[strategy].mean)
-    for place, strategy in enumerate(ranked):
-        above = place == len(ranked) - 1
-        axes.annotate(
-            wording.STRATEGY[strategy],
-            (last.train_images[strategy], last.scores[strategy].mean),
-            (-8, 12 if above else -14),
-            textcoords="offset points",
-            ha="right",
-            va="bottom" if above else "top",
-            color=ink.STRATEGY[strategy],
-            weight="bold",
-        )

@@ -72,8 +72,8 @@ def controlled_heading(found: Sequence[Changed], objective: str) -> str:
     if worse:
         cost = wording.difference(-worse[-1].mean, objective)
         others = len(complete) - len(worse)
-        rest = f"; {others} of {len(complete)} other choices make no clear difference" if others else ""
-        return f"{who}: {told(worse[-1])} would have cost {cost} {wording.unit(objective)}{rest}"
+        plain = f"{wording.count(others, 'other choice')} {'makes' if others == 1 else 'make'} no clear difference"
+        return f"{who}: {told(worse[-1])} would have cost {cost} {wording.unit(objective)}{f'; {plain}' * (others > 0)}"
     return f"{who}: none of {wording.count(len(complete), 'other choice')} makes a clear difference"
 
 
@@ -130,7 +130,7 @@ def _shifts(points: Sequence[Answered], objective: str) -> Section:
 def shifts_heading(points: Sequence[Answered], objective: str) -> str:
     """Which side stands shifts better, by the intervals; else the shift that costs most."""
     base, *rest = points
-    told = [(point.name, point.pair) for point in rest if point.pair is not None]
+    told = [(wording.SHIFT[point.name], point.pair) for point in rest if point.pair is not None]
     ahead = [name for name, pair in told if pair.outcome == "better"]
     behind = [name for name, pair in told if pair.outcome == "worse"]
     if ahead and not behind:
@@ -145,7 +145,7 @@ def shifts_heading(points: Sequence[Answered], objective: str) -> str:
         )
     sign = sign_of(objective)
     drops = [
-        (sign * (base.scores[s].mean - found.mean), s, point.name)
+        (sign * (base.scores[s].mean - found.mean), s, wording.SHIFT[point.name])
         for point in rest
         for s, found in point.scores.items()
         if s in base.scores
@@ -165,7 +165,7 @@ def _table(points: Sequence[Answered], objective: str) -> Table:
     columns += [("difference (95 % interval)", True), ("reads as", False)]
     rows = []
     for point in points:
-        name = f"{max(point.train_images.values()):,}" if sized else point.name or "as they are"
+        name = f"{max(point.train_images.values()):,}" if sized else wording.SHIFT[point.name]
         cells = [
             wording.level(point.scores[s].mean, objective) if s in point.scores else wording.DASH for s in strategies
         ]

@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from harness.report import ink, wording
 from harness.report.anytime import Course
-from harness.report.axes import lower, scale, score_axis
+from harness.report.axes import lower, named_ends, scale, score_axis
 from harness.report.ink import Picture, drawing, picture
 
 WIDE = 60  # trials; beyond it their axis is drawn in the logarithm
-APART = 0.17  # of the axis' height, between two labels of two lines
 # Seconds that read well; no scale of powers of ten says what an hour is.
 TIMES = (0.01, 0.1, 1, 10, 60, 600, 3600, 36_000, 360_000, 3_600_000)
 FINER = (0.02, 0.05, 0.2, 0.5, 2, 5, 20, 30, 120, 300, 1200, 1800, 7200, 18_000, 72_000, 180_000)
@@ -34,7 +32,7 @@ def anytime(courses: Sequence[Course], against: Literal["trials", "seconds"], ob
             end = (course.cost[-1], course.mean[-1])
             axes.scatter(*end, s=46, color=colour, marker=marker, edgecolor=ink.SURFACE, lw=1, zorder=4)
         axes.set(ylim=(low, high), ylabel="")
-        _names(axes, courses)
+        named_ends(axes, {course.strategy: float(course.mean[-1]) for course in courses})
         most = max(float(course.cost[-1]) for course in courses)
         if against == "seconds":
             least = min(float(course.cost[0]) for course in courses)
@@ -68,16 +66,6 @@ def limits(courses: Sequence[Course], objective: str) -> tuple[float, float]:
     return float(seen.min()) - reach, float(seen.max()) + reach
 
 
-def heights(wanted: Sequence[float], gap: float) -> list[float]:
-    """Where labels stand that want these heights: in their order, `gap` apart, moved as little as can be seen."""
-    placed: dict[int, float] = {}
-    floor = -np.inf
-    for index in np.argsort(wanted, kind="stable"):
-        placed[int(index)] = floor = max(float(wanted[index]), floor + gap)
-    moved = max((placed[i] - wanted[i] for i in placed), default=0.0) / 2
-    return [placed[i] - moved for i in range(len(wanted))]
-
-
 def time_ticks(least: float, most: float) -> list[float]:
     """Seconds to mark between these two: the finer ones too where there is room."""
     fine, coarse = (
@@ -90,24 +78,6 @@ def _time(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:g} s"
     return f"{seconds / 60:g} min" if seconds < 3600 else f"{seconds / 3600:,.0f} h"
-
-
-def _names(axes: Axes, courses: Sequence[Course]) -> None:
-    """The strategies' names at the right, at the height where their lines end."""
-    low, high = axes.get_ylim()
-    shares = [(float(course.mean[-1]) - low) / (high - low) for course in courses]
-    for course, y in zip(courses, heights(shares, APART), strict=True):
-        name = wording.STRATEGY[course.strategy].replace(" ", "\n", 1)
-        axes.text(
-            1.03,
-            y,
-            name,
-            transform=axes.transAxes,
-            va="center",
-            color=ink.STRATEGY[course.strategy],
-            weight="bold",
-            linespacing=1.05,
-        )
 
 
 def _told(course: Course, against: str, objective: str) -> str:

@@ -108,7 +108,7 @@ def card_facts(story: Story) -> list[tuple[str, str]]:
         ("grouped by", card["group_rule"]),
         ("image sizes", ", ".join(sizes)),
         ("scaled to", f"{card['image_size']} px, {card['resize']}"),
-        ("bit depth", card["bit_depth"]),
+        ("full scale", wording.FULL_SCALE.get(card["bit_depth"], f"{card['bit_depth']} bits")),
         ("digest", card["digest"]),
         ("same image again", card["duplicates"]),
         ("left unused", card["split"].get("unused")),

@@ -64,6 +64,7 @@ def _environment() -> Environment:
         "level": wording.level,
         "duration": wording.duration,
         "times": wording.times,
+        "probability": wording.probability,
         "capital": wording.capital,
         "svg": lambda picture: Markup(picture.svg),  # noqa: S704 - written and escaped by ElementTree
     }

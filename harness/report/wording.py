@@ -24,6 +24,15 @@ STATE = {
     "out_of_memory": "out of memory",
     "failed": "failed",
 }
+SHIFT = {
+    "": "as they are",
+    "blur": "blur",
+    "noise": "noise",
+    "brightness": "brightness",
+    "stain": "stain",
+    "jpeg": "JPEG",
+}
+FULL_SCALE = {"dtype": "of the stored type", "minmax": "each image's own range"}
 
 _ESCAPE = r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4})"  # of a control character (see data.names): no path
 # An absolute path: two segments or more after a slash, a home or a drive, not the slashes of an address.
@@ -82,6 +91,13 @@ def level(value: float | None, objective: str) -> str:
     if METRICS[objective].in_percent:
         return f"{value * 100:.1f} %".replace("-", MINUS)
     return f"{value:.3f}".replace("-", MINUS)
+
+
+def probability(value: float) -> str:
+    """`about 87 %`; what rounds to certainty is no certainty: `more than 99 %`, `less than 1 %`."""
+    if value > 0.99:
+        return "more than 99 %"
+    return "less than 1 %" if value < 0.01 else f"about {value * 100:.0f} %"
 
 
 def rate(value: float | None) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from harness.config.space import space
 from harness.config.study import StudyConfig
-from harness.report import anytime, search_figures, search_findings
+from harness.report import anytime, axes, search_figures, search_findings
 from harness.report.anytime import best_by_seconds, best_of_draws
 from harness.report.scored import Side, sides
 from harness.report.search_sections import search_sections
@@ -432,10 +432,10 @@ def test_the_figure_tells_each_strategy_s_numbers() -> None:
 
 
 def test_labels_of_lines_that_end_together_stand_apart_in_their_order() -> None:
-    placed = search_figures.heights([0.9, 0.88, 0.2], 0.17)
+    placed = axes.heights([0.9, 0.88, 0.2], 0.17)
     assert placed[0] - placed[1] == pytest.approx(0.17)
     assert placed[1] - placed[2] > 0.17
-    assert search_figures.heights([0.9, 0.3], 0.17) == [0.9, 0.3]
+    assert axes.heights([0.9, 0.3], 0.17) == [0.9, 0.3]
 
 
 @pytest.mark.parametrize(("least", "most"), [(12, 50), (0.02, 9), (9, 110), (3, 90_000)])

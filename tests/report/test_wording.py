@@ -69,3 +69,11 @@ def test_durations_choose_their_unit(value: float | None, text: str) -> None:
 def test_lists_end_with_and() -> None:
     assert wording.listed(["a"]) == "a"
     assert wording.listed(["a", "b", "c"]) == "a, b and c"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.873, "about 87 %"), (0.9999, "more than 99 %"), (0.985, "about 98 %"), (0.001, "less than 1 %")],
+)
+def test_no_probability_reads_as_certain(value: float, text: str) -> None:
+    assert wording.probability(value) == text
