@@ -38,7 +38,8 @@ class Outcome:
         self._trainable = self._total = self._batchnorm_layers = 0
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
         if device.type == "cuda":
-            torch.cuda.init()  # the next line does not: of a process whose images are not on the GPU it is the first
+            # Resetting alone does not, and is the first to ask for the GPU where the images do not lie on it.
+            torch.cuda.init()  # type: ignore[no-untyped-call]
             torch.cuda.reset_peak_memory_stats(device)
 
     def count(self, model: TransferModel, names: frozenset[str]) -> None:
