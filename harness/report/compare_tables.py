@@ -151,7 +151,7 @@ def _probability(entry: Entry) -> Cell:
     if entry.verdict is None:
         return Cell(wording.DASH)
     value = entry.verdict["probability_fine_tuning_better"]
-    return Cell(f"{value * 100:.0f} %", value=value)
+    return Cell(wording.probability_short(value), value=value)
 
 
 def _test(entry: Entry, strategy: str, objective: str) -> Cell:

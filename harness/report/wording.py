@@ -95,9 +95,16 @@ def level(value: float | None, objective: str) -> str:
 
 def probability(value: float) -> str:
     """`about 87 %`; what rounds to certainty is no certainty: `more than 99 %`, `less than 1 %`."""
+    text = probability_short(value)
+    signs = {">": "more than", "<": "less than"}
+    return f"{signs[text[0]]}{text[1:]}" if text[0] in signs else f"about {text}"
+
+
+def probability_short(value: float) -> str:
+    """`87 %`, `> 99 %`, `< 1 %`."""
     if value > 0.99:
-        return "more than 99 %"
-    return "less than 1 %" if value < 0.01 else f"about {value * 100:.0f} %"
+        return "> 99 %"
+    return "< 1 %" if value < 0.01 else f"{value * 100:.0f} %"
 
 
 def rate(value: float | None) -> str:

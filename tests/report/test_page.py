@@ -208,6 +208,15 @@ def test_every_stage_of_a_study_has_its_page(make_study: MakeStudy, stage: dict[
     assert words in page_of(make_study(**stage)).text
 
 
+def test_images_that_a_limit_left_out_are_not_counted_as_used(make_study: MakeStudy) -> None:
+    folder = make_study()
+    card = json.loads(folder.data_card.read_text(encoding="utf-8"))
+    assert "used)" not in page_of(folder).text
+    card["split"]["unused"] = 1200
+    folder.data_card.write_text(json.dumps(card), encoding="utf-8")
+    assert f"{card['images']:,} images ({card['images'] - 1200:,} used)" in page_of(folder).text
+
+
 def test_a_study_without_a_data_card_has_a_page(make_study: MakeStudy) -> None:
     folder = make_study(until="search", done=0)
     folder.data_card.unlink()

@@ -73,7 +73,9 @@ def test_lists_end_with_and() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.873, "about 87 %"), (0.9999, "more than 99 %"), (0.985, "about 98 %"), (0.001, "less than 1 %")],
+    [(0.873, "87 %"), (0.9999, "> 99 %"), (0.985, "98 %"), (0.001, "< 1 %")],
 )
 def test_no_probability_reads_as_certain(value: float, text: str) -> None:
-    assert wording.probability(value) == text
+    assert wording.probability_short(value) == text
+    words = text.replace(">", "more than").replace("<", "less than")
+    assert wording.probability(value) == (words if words != text else f"about {text}")
