@@ -13,6 +13,7 @@ from rich.progress import Progress, TextColumn
 from rich.table import Table
 
 from harness import cli
+from harness.config.secrets import masked
 from harness.errors import DataError
 from harness.terminal import Terminal, take_warnings
 
@@ -94,3 +95,9 @@ def test_an_error_that_ends_the_command_is_neutral(
     assert "\\x1b[2J" in shown
     assert not STEERS.search(shown)
     assert ("Traceback" in shown) == (debug or code == 1)
+
+
+def test_the_view_in_a_link_to_mlflow_is_no_secret() -> None:
+    link = "http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=harness"
+    assert masked(link) == link
+    assert masked(f"{link}&apiKey=sesame") == f"{link}&apiKey=***"
