@@ -12,7 +12,9 @@ _PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):[^/\s]*@")
 # SQLAlchemy reads on to the @ also where the password holds a slash; an address of the web cannot.
 _DATABASE_PASSWORD = re.compile(r"(?i)(?<![\w+.-])(?!https?:)([a-z][\w+.-]*://[^/@\s:]*):(?!\*\*\*@)\S*@")
 # MLflow's viewStateShareKey names a view of its own page, and the link that `make ui` prints needs it.
-_PARAMETER = re.compile(r"(?i)([?&;](?!viewStateShareKey=)(?:[\w-]*(?:password|passwd|pwd|token|secret|key))=)[^&;\s'\"]*")
+_PARAMETER = re.compile(
+    r"(?i)([?&;](?!viewStateShareKey=)(?:[\w-]*(?:password|passwd|pwd|token|secret|key))=)" r"[^&;\s'\"]*"
+)
 
 
 def masked(text: str) -> str:
