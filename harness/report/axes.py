@@ -12,6 +12,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from harness.report import ink, wording
 from harness.results.metrics import METRICS
 
+BETWEEN = 1.5  # in zorder: above grid lines, below marks
+NEARER = 0.2  # of a line: a name stands nearer to its own row than to the one above
 APART = 0.17  # of the axis' height, between two labels of two lines
 
 
@@ -37,6 +39,12 @@ def difference_axis(axes: Axes, objective: str, which: Literal["x", "y"] = "x") 
     axis.set_major_formatter(
         FuncFormatter(lambda value, _: f"{value * factor:+.4g}".replace("-", wording.MINUS) if value else "0")
     )
+
+
+def row_name(axes: Axes, y: float, name: str, **look: Any) -> None:
+    """A row's name above its marks, at the left edge: on a ground of its own, since grid lines pass there."""
+    ground = {"boxstyle": "square,pad=0.1", "facecolor": ink.SURFACE, "edgecolor": "none"}
+    axes.text(0, y, name, transform=axes.get_yaxis_transform(), zorder=BETWEEN, bbox=ground, **look)
 
 
 def named_ends(axes: Axes, ends: Mapping[str, float]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from harness.report import ink, wording
-from harness.report.axes import difference_axis, named_ends, scale, score_axis
+from harness.report.axes import NEARER, difference_axis, named_ends, row_name, scale, score_axis
 from harness.report.explored import Answered, Changed
 from harness.report.ink import Picture, drawing, picture
 
@@ -24,7 +24,7 @@ def changes(rows: Sequence[tuple[str, Changed]], strategy: str, objective: str) 
         axes.axvline(0, color=ink.MUTED, lw=1, zorder=1)
         for row, (label, one) in enumerate(rows):
             y = -row
-            axes.text(0, y + 0.32, label, transform=axes.get_yaxis_transform(), va="center", fontsize=11)
+            row_name(axes, y + 0.32, label, va="center", fontsize=11)
             axes.plot(one.ci95, [y, y], color=colour, lw=2.6, zorder=3)
             heights = y - 0.13 - 0.07 * (np.arange(len(one.differences)) % 2)
             axes.scatter(one.differences, heights, s=22, facecolor=ink.SURFACE, edgecolor=colour, lw=1.1, zorder=4)
@@ -96,8 +96,8 @@ def under_shift(points: Sequence[Answered], objective: str) -> Picture:
     with drawing(560, 70 + (16 + 20 * len(strategies)) * len(points)) as (figure, axes):
         y = 0.0
         for point in points:
-            axes.text(0, y, wording.SHIFT[point.name], transform=axes.get_yaxis_transform(), va="center",
-                      weight="normal" if point.name else "bold")  # fmt: skip
+            row_name(axes, y, wording.SHIFT[point.name], va="center", weight="normal" if point.name else "bold")
+            y += NEARER
             for strategy in strategies:
                 y -= 1
                 if strategy in point.scores:
@@ -105,8 +105,8 @@ def under_shift(points: Sequence[Answered], objective: str) -> Picture:
                     axes.plot(found.interval(), [y, y], color=colour, lw=2.6)
                     axes.scatter([found.mean], [y], s=64, color=colour, marker=ink.MARKER[strategy],
                                  edgecolor=ink.SURFACE, lw=1, zorder=4)  # fmt: skip
-            y -= 1.1
-        axes.set(yticks=[], ylim=(y + 0.5, 0.7), xlabel="test " + scale(objective))
+            y -= 1.1 + NEARER
+        axes.set(yticks=[], ylim=(y + 0.5 + NEARER, 0.7), xlabel="test " + scale(objective))
         axes.grid(visible=False, axis="y")
         axes.margins(x=0.06)
         score_axis(axes.xaxis, objective)

@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from harness.report import ink, wording
-from harness.report.axes import difference_axis, scale, score_axis
+from harness.report.axes import difference_axis, row_name, scale, score_axis
 from harness.report.ink import Picture, drawing, picture
 
 ROW = 112  # height of one comparison, in CSS pixels
@@ -100,14 +100,8 @@ def side_by_side(rows: Sequence[dict[str, Any]], objective: str) -> Picture:
         for row, values in enumerate(rows):
             colour = ink.STRATEGY[values["strategy"]]
             y = -row
-            axes.text(
-                0,
-                y + 0.3,
-                wording.capital(wording.STRATEGY[values["strategy"]]),
-                transform=axes.get_yaxis_transform(),
-                weight="bold",
-                color=colour,
-            )
+            name = wording.capital(wording.STRATEGY[values["strategy"]])
+            row_name(axes, y + 0.3, name, weight="bold", color=colour)
             if values["test_ci95"]:
                 axes.plot(values["test_ci95"], [y, y], color=colour, lw=3, zorder=2)
             if values["best_validation"] is not None:
@@ -157,7 +151,7 @@ def configurations(
     colour = ink.STRATEGY[strategy]
     with drawing(380, 64 + 40 * len(rows)) as (figure, axes):
         for row, (label, scores) in enumerate(rows):
-            axes.text(0, -row + 0.3, label, transform=axes.get_yaxis_transform(), va="center", fontsize=11)
+            row_name(axes, -row + 0.3, label, va="center", fontsize=11)
             axes.scatter(scores, [-row] * len(scores), s=26, facecolor=ink.SURFACE, edgecolor=colour, lw=1.2, zorder=3)
             mean = float(np.mean(scores))
             axes.scatter(

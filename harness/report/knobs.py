@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from harness.report import ink, wording
-from harness.report.axes import lower, scale, score_axis
+from harness.report.axes import NEARER, lower, row_name, scale, score_axis
 from harness.report.ink import Picture, drawing, picture
 
 
@@ -73,15 +73,16 @@ def by_choice(trials: pd.DataFrame, column: str, objective: str, label: str) -> 
     with drawing(440, 60 + 22 * lines) as (figure, axes):
         y = 0.0
         for name in names:
-            axes.text(0, y, str(name), transform=axes.get_yaxis_transform(), va="center")
+            row_name(axes, y, str(name), va="center")
+            y += NEARER
             for strategy, part in parts:
                 scores = part.loc[part[column] == name, "score"]
                 if len(scores):
                     y -= 1
                     _marks(axes, scores.to_numpy(), y + _spread(scores * 0, 0.25), strategy, dense)
                     axes.plot([scores.median()] * 2, [y - 0.42, y + 0.42], color=ink.STRATEGY[strategy], lw=2.4)
-            y -= 1.15
-        axes.set(yticks=[], ylim=(y + 0.45, 0.6), xlabel="validation " + scale(objective))
+            y -= 1.15 + NEARER
+        axes.set(yticks=[], ylim=(y + 0.45 + NEARER, 0.6), xlabel="validation " + scale(objective))
         axes.grid(visible=False, axis="y")
         axes.margins(x=0.06)
         axes.set_title(label, loc="left")

@@ -93,3 +93,22 @@ def test_it_sorts_filters_fits_and_loads_nothing(finished_report: Path, tmp_path
 
     surface, ink = (sum(int(part) for part in re.findall(r"\d+", seen[name])[:3]) for name in ("surface", "ink"))
     assert (surface < 150 < ink) if dark else (ink < 400 < surface)
+
+
+# Notes down what holds more than it shows: on paper nobody can scroll.
+READER = """
+const hiding = Array.from(document.querySelectorAll("pre, .scroll"))
+  .filter((box) => getComputedStyle(box).overflowX !== "visible" || box.scrollWidth > box.clientWidth + 1);
+const said = hiding.map((box) => `${box.scrollWidth} in ${box.clientWidth}: ${box.textContent.trim().slice(0, 60)}`);
+const note = document.createElement("pre");
+note.id = "seen"; note.textContent = JSON.stringify({ hiding: said }); document.body.append(note);
+"""
+
+
+def test_nothing_has_to_be_scrolled_on_paper(finished_report: Path, tmp_path: Path) -> None:
+    sheet = without_policy(finished_report / "index.html", tmp_path / "sheet.html", READER)
+    text = sheet.read_text(encoding="utf-8")
+    assert "@media print {" in text
+    sheet.write_text(text.replace("@media print {", "@media all {"), encoding="utf-8")  # --dump-dom does not print
+    dom, _ = visit(sheet, tmp_path / "profile", width=720)  # about a sheet of A4 between its margins
+    assert seen_by(dom)["hiding"] == []
