@@ -131,7 +131,8 @@ def _print(result: dict[str, Any], say: Say) -> None:
         f"{result['overhead_ms_at_10000']:.1f} where 10,000 came before"
     )
     say(
-        f"report of 10,000 trials: {report['seconds']:.1f} s, {report['megabytes']:.2f} MB; "
+        f"report of 10,000 trials: {report['seconds']:.1f} s, of them {report['figures_seconds']:.1f} s for figures, "
+        f"the slowest {report['slowest_figure_seconds']:.2f} s; {report['megabytes']:.2f} MB; "
         f"{report['memory_mb']:.0f} MB of memory"
     )
     say(f"negative controls caught: {result['negative_controls_caught']}")

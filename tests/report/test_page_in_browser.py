@@ -112,3 +112,35 @@ def test_nothing_has_to_be_scrolled_on_paper(finished_report: Path, tmp_path: Pa
     sheet.write_text(text.replace("@media print {", "@media all {"), encoding="utf-8")  # --dump-dom does not print
     dom, _ = visit(sheet, tmp_path / "profile", width=720)  # about a sheet of A4 between its margins
     assert seen_by(dom)["hiding"] == []
+
+
+# Looks at a table of which the first rows alone are laid out, sorts it, filters it, asks for the rest.
+SKIMMER = """
+const cells = (n) => Array.from(document.querySelectorAll("#trial-table tbody tr:not([hidden])"))
+  .map((row) => row.cells[n].textContent.trim());
+const said = () => document.getElementById("shown").textContent;
+const more = document.getElementById("more");
+const field = document.getElementById("filter");
+const ask = (text) => { field.value = text; field.dispatchEvent(new Event("input")); };
+const seen = { first: cells(0).length, said: said(), offered: !more.hidden };
+const score = document.querySelectorAll("#trial-table thead th")[3].querySelector("button");
+score.click(); seen.best = cells(3);
+ask("fine-tuning"); seen.filtered = said();
+ask("pruned"); seen.few = said(); seen.few_offered = !more.hidden;
+ask(""); more.click(); seen.all = cells(3); seen.all_said = said(); seen.all_offered = !more.hidden;
+const note = document.createElement("pre");
+note.id = "seen"; note.textContent = JSON.stringify(seen); document.body.append(note);
+"""
+
+
+def test_of_many_trials_the_first_are_shown_until_more_is_asked_for(finished_report: Path, tmp_path: Path) -> None:
+    page = without_policy(finished_report / "index.html", tmp_path / "skimmed.html", SKIMMER)
+    text = page.read_text(encoding="utf-8")
+    assert "const FIRST = 1000;" in text
+    page.write_text(text.replace("const FIRST = 1000;", "const FIRST = 5;"), encoding="utf-8")
+    seen = seen_by(visit(page, tmp_path / "profile")[0])
+    assert (seen["first"], seen["said"], seen["offered"]) == (5, "16 of 16, the first 5 shown", True)
+    assert (seen["filtered"], seen["few_offered"]) == ("8 of 16, the first 5 shown", False)
+    assert re.fullmatch(r"\d of 16", seen["few"])
+    assert (len(seen["all"]), seen["all_said"], seen["all_offered"]) == (16, "16 of 16", False)
+    assert seen["best"] == seen["all"][:5], "the first five in the order that was asked for"

@@ -33,29 +33,44 @@
           return sign * compare(x, y);
         });
         body.append(...rows);
+        table.dispatchEvent(new Event("sorted"));
       });
     });
   };
   document.querySelectorAll("table.sortable").forEach(sortable);
 
-  // Filtering the trials: every word must stand somewhere in the row.
+  // Filtering the trials: every word must stand somewhere in the row. Of many, the first alone are laid out, until
+  // more is asked for: 10,000 rows take a browser two seconds, again at every sorting.
+  const FIRST = 1000;
   const table = document.getElementById("trial-table");
   if (!table) return;
-  const rows = Array.from(table.tBodies[0].rows);
+  const body = table.tBodies[0];
+  const rows = Array.from(body.rows);
   const field = document.getElementById("filter");
   const shown = document.getElementById("shown");
+  const more = document.getElementById("more");
+  const written = (number) => number.toLocaleString("en");
+  let limit = FIRST;
   const texts = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
   const filter = () => {
     const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
     let count = 0;
-    for (const row of rows) {
+    for (const row of body.rows) {
       const hit = words.every((word) => texts.get(row).includes(word));
-      row.hidden = !hit;
       count += hit;
+      row.hidden = !hit || count > limit;
     }
-    shown.textContent = `${count} of ${rows.length}`;
+    more.hidden = count <= limit;
+    shown.textContent = `${written(count)} of ${written(rows.length)}` +
+      (more.hidden ? "" : `, the first ${written(limit)} shown`);
   };
   field.addEventListener("input", filter);
+  table.addEventListener("sorted", filter);
+  more.addEventListener("click", () => {
+    limit = Infinity;
+    filter();
+    field.focus();
+  });
   field.closest("p").hidden = false;
   filter();
 })();
