@@ -36,14 +36,20 @@ def group_index(groups: ArrayLike | None, images: int) -> Ints:
     """Group numbers (images,) from 0; without groups each image is its own.
 
     Raises:
-        ValueError: not one name an image, or a single group, whose luck nothing could tell.
+        ValueError: not one name an image, names that are NaN or of several kinds, or a single group, whose luck
+            nothing could tell.
     """
     if groups is None:
         return np.arange(images, dtype=np.int64)
     names = np.asarray(groups)
     if names.shape != (images,):
         raise ValueError(f"groups must name one group an image, but got {names.shape} for {images} images")
-    index = np.unique(names, return_inverse=True)[1].astype(np.int64)
+    if names.dtype.kind == "f" and np.isnan(names).any():
+        raise ValueError("groups must name every image's group, but some are NaN")
+    try:
+        index = np.unique(names, return_inverse=True)[1].astype(np.int64)
+    except TypeError as error:
+        raise ValueError(f"groups must be names of one kind that can be sorted, but {error}") from None
     if images > 1 and not index.any():
         raise ValueError("groups must name two groups or more: one alone does not show how much groups differ")
     return index

@@ -42,6 +42,7 @@ Floats = NDArray[np.float64]
 
 SEEDS_AT_MOST = 200  # `needed` looks no further
 IMAGES_FACTOR_AT_MOST = 50
+PROBABLE = 0.8
 
 
 @dataclass(frozen=True)
@@ -72,19 +73,26 @@ class Estimate:
     groups: int
     images: int
     of_images: float
-    of_seeds: float
     of_both: float
-    observed: float  # plain variance over the seeds
+    observed: float  # plain variance over the seeds: of the seeds themselves, and of both
 
-    def half_width(self, level: float = 0.95, seeds: int | None = None, factor: float = 1.0) -> float:
-        """Half the interval at `level`; also as it would be with more `seeds`, or `factor` times the test images."""
-        seeds = seeds or self.seeds
-        of_one_seed = self.of_seeds + min(self.of_both, self.observed) / factor
+    def half_width(self, level: float = 0.95) -> float:
+        """Half the interval at `level`."""
+        return float(self.half_widths(level, self.seeds))
+
+    def half_widths(self, level: float, seeds: ArrayLike, factor: ArrayLike = 1.0) -> Floats:
+        """Half the interval as it would be with so many `seeds` and `factor` times the test images, which broadcast.
+
+        The spread over the seeds is taken as it was seen: how much of it more images would take away, few seeds do
+        not show.
+        """
+        seeds, factor = np.asarray(seeds, float), np.asarray(factor, float)
         t_seeds = stdtrit(seeds - 1, 0.5 + level / 2)
-        t_images = stdtrit(max(self.groups * factor - 1, 1), 0.5 + level / 2)
-        both_parts = t_seeds**2 * of_one_seed / seeds + t_images**2 * self.of_images / factor
+        t_images = stdtrit(np.maximum(np.floor(self.groups * factor + 1e-9) - 1, 1), 0.5 + level / 2)
+        both_parts = t_seeds**2 * self.observed / seeds + t_images**2 * self.of_images / factor
         images_alone = t_images**2 * (self.of_images + self.of_both / seeds) / factor
-        return float(np.sqrt(max(both_parts, images_alone)))
+        widths: Floats = np.sqrt(np.maximum(both_parts, images_alone))
+        return widths
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Around the mean."""
@@ -130,8 +138,9 @@ def compare_strategies(
         `worse` where it leaves zero out, `undecided` otherwise. Identical predictions give 0, [0, 0] and `equal`.
 
     Raises:
-        ValueError: fewer than two seeds, shapes that do not fit, one group alone, or class indices where
-            probabilities are needed.
+        ValueError: fewer than two seeds or images, shapes that do not fit, one group alone, labels or class indices
+            that are no whole numbers, class indices where probabilities are needed, for log-loss and calibration error
+            numbers that are no probabilities, or a zone below zero.
     """
     return judge(difference(predictions_a, predictions_b, labels, groups, objective), equivalence)
 
@@ -161,7 +170,9 @@ def estimate(
 
 
 def judge(found: Estimate, equivalence: float, level: float = 0.95) -> Comparison:
-    """Read the outcome off the interval at `level`; `ci95` stays the 95 % interval."""
+    """Read the outcome off the interval at `level`; `ci95` stays the 95 % interval. ValueError: a zone below zero."""
+    if not equivalence >= 0:
+        raise ValueError(f"equivalence must be a difference of zero or more, but got {equivalence}")
     low, high = found.interval(level)
     outcome: Outcome = "undecided"
     if -equivalence <= low and high <= equivalence:
@@ -199,15 +210,19 @@ def _estimate(
     groups: ArrayLike | None,
     objective: str,
 ) -> Estimate:
-    labels = np.asarray(labels, np.int64)
     if objective not in METRICS:
         raise ValueError(f"objective must be one of {', '.join(METRICS)}, but got {objective!r}")
+    labels = _whole_numbers(labels, "labels")
     for side in sides:
-        if side.ndim not in (2, 3) or side.shape[1] != labels.size or side.shape[0] < 2:
+        if side.ndim not in (2, 3) or labels.shape != side.shape[1:2] or side.shape[0] < 2 or labels.size < 2:
             raise ValueError(
-                "predictions must have the shape (seeds, images) or (seeds, images, classes) with two seeds or more "
-                f"and one label an image, but got {side.shape} and {labels.size} labels"
+                "predictions must have the shape (seeds, images) or (seeds, images, classes) with two seeds and two "
+                f"images or more, and one label an image, but got {side.shape} and labels of shape {labels.shape}"
             )
+    sides = [_whole_numbers(side, "predictions") if side.ndim == 2 else side for side in sides]
+    if objective in ("log_loss", "calibration_error"):
+        for side in sides:
+            _refuse_what_is_no_probability(side, objective)
     classes = 1 + max(int(labels.max()), *(side.shape[2] - 1 if side.ndim == 3 else int(side.max()) for side in sides))
     index = group_index(groups, labels.size)
     sign = sign_of(objective) if len(sides) > 1 else 1
@@ -232,10 +247,30 @@ def _estimate(
         groups=int(index.max()) + 1,
         images=labels.size,
         of_images=max(of_mean - of_both / seeds, 0.0),
-        of_seeds=max(observed - of_both, 0.0),
         of_both=of_both,
         observed=observed,
     )
+
+
+def _whole_numbers(values: ArrayLike, what: str) -> NDArray[np.int64]:
+    """The values as int64, not rounded: ValueError where one is no whole number."""
+    given = np.asarray(values)
+    if given.dtype.kind in "iub":
+        return given.astype(np.int64)
+    if given.dtype.kind != "f" or not (given == np.floor(given)).all():  # NaN equals nothing
+        raise ValueError(f"{what} must be class indices, whole numbers from 0, but some are not: {given.ravel()[:3]}")
+    return given.astype(np.int64)
+
+
+def _refuse_what_is_no_probability(side: NDArray[Any], objective: str) -> None:
+    """Logits would give a number that means nothing; half precision may round a sum by a hundredth."""
+    if side.ndim == 3 and np.isfinite(side).all():
+        sums = side.sum(axis=2, dtype=np.float64)
+        if side.min() < 0 or np.abs(sums - 1).max() > 0.01:
+            raise ValueError(
+                f"{objective} needs probabilities, from 0 and with the sum 1 for each image (a softmax's), but got "
+                f"values from {side.min():.3g} and sums from {sums.min():.3g} to {sums.max():.3g}"
+            )
 
 
 def _probability(found: Estimate) -> float:
@@ -250,13 +285,35 @@ def _probability(found: Estimate) -> float:
 
 
 def _needed(found: Estimate, equivalence: float) -> Needed:
-    """Seeds alone, or test images alone, that would bring the interval off zero or into the zone."""
-    wanted = max(abs(found.mean), equivalence - abs(found.mean))
-    seeds = next(
-        (n for n in range(found.seeds + 1, SEEDS_AT_MOST + 1) if found.half_width(seeds=n) < wanted),
-        None,
-    )
+    """Seeds alone, or test images alone, with which the interval leaves zero out or lies in the zone at PROBABLE.
+
+    The difference that is seen now is all that is known. After n seeds, of which these are S, it lies around it with
+    the variance of one seed times 1/S - 1/n: the old seeds stay, and the new ones need not agree with them. Likewise
+    with the images.
+    """
+    seeds = np.arange(found.seeds + 1, SEEDS_AT_MOST + 1)
+    moves = max(found.observed, found.of_both) * (1 / found.seeds - 1 / seeds)
+    widths = found.half_widths(0.95, seeds)
+    by_seeds = _decided(found.mean, moves, found.seeds - 1, widths, equivalence) >= PROBABLE
+
     factors = np.arange(1.1, IMAGES_FACTOR_AT_MOST, 0.1)
-    factor = next((f for f in factors if found.half_width(factor=f) < wanted), None)
-    images = None if factor is None else int(float(f"{found.images * factor:.2g}"))
-    return Needed(seeds, images)
+    moves = (found.of_images + found.of_both / found.seeds) * (1 - 1 / factors)
+    widths = found.half_widths(0.95, found.seeds, factors)
+    by_images = _decided(found.mean, moves, found.groups - 1, widths, equivalence) >= PROBABLE
+    return Needed(
+        int(seeds[by_seeds.argmax()]) if by_seeds.any() else None,
+        int(float(f"{found.images * factors[by_images.argmax()]:.2g}")) if by_images.any() else None,
+    )
+
+
+def _decided(mean: float, moves: Floats, freedom: int, widths: Floats, equivalence: float) -> Floats:
+    """The chance that a difference which will lie around `mean`, with the variances `moves`, is decided by intervals of
+    ± `widths`: that it lies beyond them, or with them in the zone."""
+
+    def below(edge: Floats) -> Floats:
+        share: Floats = stdtr(freedom, (edge - mean) / np.sqrt(np.maximum(moves, np.finfo(float).tiny)))
+        return share
+
+    beyond = below(-widths) + 1 - below(widths)
+    within = np.maximum(below(equivalence - widths) - below(widths - equivalence), 0)
+    return np.where(2 * widths <= equivalence, 1.0, beyond + within)

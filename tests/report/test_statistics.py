@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from harness.bench.worlds import World, draw
 from harness.report.jackknife import group_index, variance, without_each
 from harness.report.statistics import compare_strategies, difference, estimate, holm_levels
 from harness.results.metrics import METRICS, score
@@ -167,6 +170,33 @@ def test_undecided_says_what_would_probably_decide() -> None:
     assert found.needed.seeds or found.needed.test_images
 
 
+def test_the_seeds_that_would_probably_decide_do() -> None:
+    """Confirmations of four seeds from worlds of many truths: those left undecided get the seeds they ask for."""
+    rng = np.random.default_rng(7)
+    world = World((1, 1, 1), (0, 0, 0), seed=0.15)
+    decided = []
+    for _ in range(250):
+        drawn = draw(world, seeds=40, images=400, truth=float(np.clip(rng.normal(0, 0.04), -0.19, 0.19)), rng=rng)
+        needed = compare_strategies(drawn.a[:4], drawn.b[:4], drawn.labels).needed
+        if needed and needed.seeds and needed.seeds <= 40:
+            more = compare_strategies(drawn.a[: needed.seeds], drawn.b[: needed.seeds], drawn.labels)
+            decided.append(more.outcome != "undecided")
+    assert len(decided) > 30
+    assert np.mean(decided) > 0.6, "more often than not, also where most truths are small beside the luck of a seed"
+
+
+def test_more_images_are_asked_for_where_they_and_not_the_seeds_leave_it_open() -> None:
+    rng = np.random.default_rng(3)
+    labels = np.arange(200) % 4
+    shared = rng.random(200)  # every seed answers alike: the images alone are luck
+    a, b = (np.tile(np.where(shared < share, labels, (labels + 1) % 4), (5, 1)) for share in (0.70, 0.74))
+    half = rng.permutation(200)[:60]
+    few = compare_strategies(a[:, half], b[:, half], labels[half], equivalence=0.0)
+    assert few.outcome == "undecided" and few.needed is not None
+    assert few.needed.seeds is None
+    assert few.needed.test_images is not None and few.needed.test_images > 60
+
+
 def test_no_chance_enters_the_interval() -> None:
     rng = np.random.default_rng(10)
     labels = np.arange(100) % 4
@@ -212,7 +242,7 @@ def test_an_estimate_of_one_side_keeps_the_objectives_direction() -> None:
 @pytest.mark.parametrize(
     ("a", "b", "objective", "words"),
     [
-        ((1, 10), (1, 10), "accuracy", "two seeds or more"),
+        ((1, 10), (1, 10), "accuracy", "two seeds and two images or more"),
         ((2, 10), (3, 10), "accuracy", "same seeds"),
         ((2, 9), (2, 9), "accuracy", "one label an image"),
         ((2, 10), (2, 10), "log_loss", "needs probabilities"),
@@ -222,3 +252,38 @@ def test_an_estimate_of_one_side_keeps_the_objectives_direction() -> None:
 def test_input_that_does_not_fit_is_refused(a: tuple[int, ...], b: tuple[int, ...], objective: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         compare_strategies(np.zeros(a, int), np.zeros(b, int), np.arange(10) % 2, objective=objective)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"labels": list("abcabcabca")}, "labels must be class indices"),
+        ({"labels": np.arange(10) % 3 + 0.5}, "labels must be class indices"),
+        ({"labels": (np.arange(10) % 3)[:, None]}, "one label an image"),
+        ({"predictions_a": np.full((3, 10), np.nan)}, "predictions must be class indices"),
+        ({"predictions_a": np.full((3, 10), -1)}, "class indices must lie in"),
+        ({"predictions_a": np.zeros((3, 0), int), "predictions_b": np.zeros((3, 0), int), "labels": []}, "two images"),
+        ({"groups": [1.0, np.nan] * 5}, "some are NaN"),
+        ({"groups": np.array(["a", 1] * 5, object)}, "names of one kind"),
+        ({"equivalence": -0.01}, "zero or more"),
+        ({"equivalence": float("nan")}, "zero or more"),
+    ],
+)
+def test_what_means_nothing_is_refused_in_words(change: dict[str, Any], words: str) -> None:
+    sound = {
+        "predictions_a": np.zeros((3, 10), int),
+        "predictions_b": np.zeros((3, 10), int),
+        "labels": np.arange(10) % 3,
+    }
+    with pytest.raises(ValueError, match=words):
+        compare_strategies(**(sound | change))
+
+
+@pytest.mark.parametrize("objective", ["log_loss", "calibration_error"])
+def test_logits_are_no_probabilities(objective: str) -> None:
+    labels = np.arange(30) % 3
+    sound = probabilities(np.random.default_rng(1), labels, 2, 1.0)
+    assert compare_strategies(sound, sound.astype(np.float16), labels, objective=objective).difference is not None
+    for wrong in (np.log(sound), 3 * sound):
+        with pytest.raises(ValueError, match="needs probabilities, from 0 and with the sum 1"):
+            compare_strategies(sound, wrong, labels, objective=objective)
