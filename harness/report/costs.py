@@ -110,7 +110,7 @@ def heading(points: Sequence[Point], drawn: Sequence[str], objective: str, equiv
 
 def _gain(first: Point, last: Point, objective: str) -> str:
     ratio = wording.times(last.seconds / first.seconds)
-    return f"gains {_points(first, last, objective)} on its cheapest one for {ratio} the seconds"
+    return f"gains {_points(first, last, objective)} over its cheapest one for {ratio} the seconds"
 
 
 def _points(first: Point, last: Point, objective: str) -> str:

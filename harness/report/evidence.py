@@ -109,7 +109,10 @@ def _rates(complete: pd.DataFrame, objective: str, drawn: list[str]) -> Section:
             pictures.append(knobs.rate_map(part, strategy, objective))
     if len(pictures) > 1:
         note += " Then: both rates together, the strongest colour for the best score, the best trial ringed."
-    return Section("rates", findings.rates(complete), pictures, note, drawn)
+    heading = findings.rates(complete)
+    if "near" in heading:
+        note += " Near: the geometric mean over a strategy's best quarter of trials, so not the single best one."
+    return Section("rates", heading, pictures, note, drawn)
 
 
 def _others(complete: pd.DataFrame, objective: str, drawn: list[str]) -> list[Section]:
@@ -122,7 +125,7 @@ def _others(complete: pd.DataFrame, objective: str, drawn: list[str]) -> list[Se
         if knob.kind == "choice":
             found, shown = findings.choice(complete, name), knobs.by_choice(complete, name, objective, label)
         else:
-            found = findings.trend(complete, name, f"More {label}")
+            found = findings.trend(complete, name, "higher values")
             shown = knobs.by_value(complete, name, objective, label)
         if found:
             made.append(Section(name, f"{wording.capital(label)}: {found}", [shown], _SEARCH_NOTE, drawn))

@@ -64,7 +64,7 @@ def test_points_are_called_by_depth_and_by_backbone_where_there_are_several() ->
         ([(A, 3.0, 0.8)], "The cheapest trial also scored best: feature extraction, 80.0 % in 3.0 s"),
         (
             [(B, 3.0, 0.7), (B, 6.0, 0.8)],
-            "Only fine-tuning is on the cost-score front: its best trial gains 10.0 points of balanced accuracy on "
+            "Only fine-tuning is on the cost-score front: its best trial gains 10.0 points of balanced accuracy over "
             "its cheapest one for 2.0 times the seconds",
         ),
         (
@@ -83,7 +83,7 @@ def test_the_heading_says_who_is_on_the_front_and_what_more_seconds_gain(
 def test_a_strategy_alone_is_not_called_the_only_one() -> None:
     told = heading(points((A, 3.0, 0.7), (A, 6.0, 0.705)), [A], "balanced_accuracy", 0.01)
     assert told == (
-        "Feature extraction: the best trial gains 0.5 points of balanced accuracy on its cheapest one "
+        "Feature extraction: the best trial gains 0.5 points of balanced accuracy over its cheapest one "
         "for 2.0 times the seconds, which counts as equal"
     )
 

@@ -257,7 +257,7 @@ def test_a_knob_that_matters_has_a_heading_of_its_own(make_study: MakeStudy) -> 
     for event in lines:
         log.append(event["kind"], event["data"])
     log.close()
-    assert "Label smoothing: More label smoothing scored worse in feature extraction" in page_of(folder).text
+    assert "Label smoothing: higher values scored worse in feature extraction" in page_of(folder).text
 
 
 def confirm(folder: StudyFolder, points: dict[tuple[str, int], list[float]]) -> None:
