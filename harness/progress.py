@@ -13,6 +13,7 @@ from harness.terminal import Terminal
 from harness.training.trial import TrialJob
 
 PLAIN_SECONDS = 2.0  # between two lines of the same preparation, where there is no terminal
+QUIET_SECONDS = 30.0  # without a line there, before a phase that moved on says how far it is
 
 
 class Watcher:
@@ -27,6 +28,8 @@ class Watcher:
         self._best: dict[str, float] = {}
         self._plain = not console.is_terminal
         self._said: dict[str, float] = {}
+        self._last_line = 0.0  # when it was written
+        self._told = 0  # of the phase, how many were done by the last line
         self._bars = Progress(
             TextColumn("{task.description}", markup=False), BarColumn(bar_width=24),
             TextColumn("{task.completed:.0f}/{task.total:.0f}"), TimeElapsedColumn(), TextColumn("left"),
@@ -47,6 +50,7 @@ class Watcher:
         self._bars.stop()
 
     def message(self, text: str) -> None:
+        self._last_line = time.monotonic()
         self._console.print(text, markup=False, highlight=False)
 
     def working(self, what: str, done: int, of: int) -> None:
@@ -60,9 +64,10 @@ class Watcher:
 
     def phase(self, name: str, done: int, total: int) -> None:
         if self._plain:
-            if name != self._phase:
+            quiet = time.monotonic() - self._last_line
+            if name != self._phase or (done > self._told and quiet >= QUIET_SECONDS):
                 self.message(f"{name}: {done} of {total} done")
-            self._phase = name
+                self._phase, self._told = name, done
             return
         self._show(name, done, total)
 
@@ -85,6 +90,7 @@ class Watcher:
             if best is None or sign * record.score > sign * best:
                 self._best[record.strategy] = record.score
         if self._plain:
+            self._told += 1
             self.message(self._line(record))
         elif self._study is not None:
             self._bars.update(self._study, note=self._notes())
