@@ -117,7 +117,7 @@ CARD = {
 def _main(name: str) -> None:
     """Make the report of a study and print what it took."""
     figures = _figures_timed()
-    from harness.report.page import write_report
+    from harness.report.page import write_report  # only now: its modules take `ink.drawing` by name as they load
 
     started = time.perf_counter()
     page = write_report(StudyFolder(name))

@@ -109,10 +109,10 @@ def _rates(complete: pd.DataFrame, objective: str, drawn: list[str]) -> Section:
             pictures.append(knobs.rate_map(part, strategy, objective))
     if len(pictures) > 1:
         note += " Then: both rates together, the strongest colour for the best score, the best trial ringed."
-    heading = findings.rates(complete)
-    if "near" in heading:
+    found = findings.rates(complete)
+    if found:
         note += " Near: the geometric mean over a strategy's best quarter of trials, so not the single best one."
-    return Section("rates", heading, pictures, note, drawn)
+    return Section("rates", found or "Learning rates", pictures, note, drawn)
 
 
 def _others(complete: pd.DataFrame, objective: str, drawn: list[str]) -> list[Section]:

@@ -93,8 +93,8 @@ def _nothing(name: str, what: str, tested: list[tuple[str, pd.DataFrame]]) -> st
     return f"{wording.capital(name)}: no clear {what} in {sum(len(part) for _, part in tested)} trials"
 
 
-def rates(trials: pd.DataFrame) -> str:
-    """Where the best quarter of the trials lies."""
+def rates(trials: pd.DataFrame) -> str | None:
+    """Where the best quarter of the trials lies; None where there are too few."""
     told = []
     for strategy in wording.STRATEGY:
         part = trials[trials["strategy"] == strategy].dropna(subset=["score"])
@@ -106,7 +106,7 @@ def rates(trials: pd.DataFrame) -> str:
         if top["backbone_lr"].notna().all():
             text += f" (backbone {_rough(float(np.exp(np.log(top['backbone_lr']).mean())))})"
         told.append(text)
-    return f"Best learning rates: {wording.listed(told)}" if told else "Learning rates"
+    return f"Best learning rates: {wording.listed(told)}" if told else None
 
 
 def confusions(counts: NDArray[np.int64], classes: Sequence[str]) -> str:

@@ -42,7 +42,7 @@ Floats = NDArray[np.float64]
 
 SEEDS_AT_MOST = 200  # `needed` looks no further
 IMAGES_FACTOR_AT_MOST = 50
-PROBABLE = 0.8
+PROBABLE = 0.8  # the chance at which it names a number, as studies are planned by a power of 80 %
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def judge(found: Estimate, equivalence: float, level: float = 0.95) -> Compariso
         ci95=found.interval(),
         probability_b_better=_probability(found),
         outcome=outcome,
-        needed=_needed(found, equivalence) if outcome == "undecided" else None,
+        needed=_needed(found, equivalence, level) if outcome == "undecided" else None,
     )
 
 
@@ -284,7 +284,7 @@ def _probability(found: Estimate) -> float:
     return float(stdtr(freedom, found.mean / np.sqrt(spread)))
 
 
-def _needed(found: Estimate, equivalence: float) -> Needed:
+def _needed(found: Estimate, equivalence: float, level: float) -> Needed:
     """Seeds alone, or test images alone, with which the interval leaves zero out or lies in the zone at PROBABLE.
 
     The difference that is seen now is all that is known. After n seeds, of which these are S, it lies around it with
@@ -293,12 +293,12 @@ def _needed(found: Estimate, equivalence: float) -> Needed:
     """
     seeds = np.arange(found.seeds + 1, SEEDS_AT_MOST + 1)
     moves = max(found.observed, found.of_both) * (1 / found.seeds - 1 / seeds)
-    widths = found.half_widths(0.95, seeds)
+    widths = found.half_widths(level, seeds)
     by_seeds = _decided(found.mean, moves, found.seeds - 1, widths, equivalence) >= PROBABLE
 
     factors = np.arange(1.1, IMAGES_FACTOR_AT_MOST, 0.1)
     moves = (found.of_images + found.of_both / found.seeds) * (1 - 1 / factors)
-    widths = found.half_widths(0.95, found.seeds, factors)
+    widths = found.half_widths(level, found.seeds, factors)
     by_images = _decided(found.mean, moves, found.groups - 1, widths, equivalence) >= PROBABLE
     return Needed(
         int(seeds[by_seeds.argmax()]) if by_seeds.any() else None,

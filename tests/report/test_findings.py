@@ -21,9 +21,14 @@ def trials(scores: list[float | None]) -> pd.DataFrame:
 
 def test_the_best_quarter_s_rates_are_told() -> None:
     told = findings.rates(trials([0.9, 0.9, *[0.1] * 6]))
+    assert told is not None
     assert told.endswith(f"feature extraction near 3e{wording.MINUS}2")
 
 
 @pytest.mark.parametrize("scores", [[0.5] * 8, [0.5] * 7 + [None]], ids=["all equal", "one without a score"])
 def test_where_all_scores_are_equal_no_trial_is_better_than_the_others(scores: list[float | None]) -> None:
-    assert "feature extraction near" in findings.rates(trials(scores))
+    assert "feature extraction near" in (findings.rates(trials(scores)) or "")
+
+
+def test_of_too_few_trials_no_rate_is_told() -> None:
+    assert findings.rates(trials([0.9, 0.5, 0.1])) is None
