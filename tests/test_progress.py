@@ -7,7 +7,8 @@ import io
 import pytest
 
 from harness import progress
-from harness.config.trial import DEFAULTS, TrialConfig
+from harness.config.parameters import default_values
+from harness.config.trial import TrialConfig
 from harness.progress import QUIET_SECONDS, Watcher
 from harness.results.records import TrialRecord
 from harness.terminal import Terminal
@@ -53,7 +54,7 @@ def test_what_a_line_has_told_is_not_told_again(clock: Clock) -> None:
     stream = io.StringIO()
     watcher = Watcher(Terminal(file=stream), "accuracy", 1)
     watcher.phase("Search", 3, 16)
-    config = TrialConfig(strategy="feature_extraction", backbone="resnet18", **DEFAULTS["feature_extraction"])
+    config = TrialConfig(strategy="feature_extraction", **default_values("feature_extraction"))
     watcher.trial_finished(
         TrialRecord(
             trial_id="feature_extraction/3", kind="search", strategy="feature_extraction", slot=3, config=config,

@@ -20,9 +20,9 @@ from harness.config.trial import TrialConfig
 from harness.results.events import EventLog
 from harness.results.metrics import METRICS
 from harness.results.records import EpochRecord, TrialRecord
+from harness.search.optuna_params import suggest
 from harness.study.executors.base import EpochDone, Handler, Task, Trained
 from harness.study.prepare import Prepared, prepare, write_folder
-from harness.study.search import suggest
 from harness.study.session import Session
 from harness.study.signals import StopRequest
 from harness.study.slots import SlotSearch

@@ -18,8 +18,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from harness.config.parameters import default_values
 from harness.config.study import StudyConfig
-from harness.config.trial import DEFAULTS, STRATEGIES, TrialConfig
+from harness.config.trial import STRATEGIES, TrialConfig
 from harness.report import ink
 from harness.results.events import EventLog
 from harness.results.home import StudyFolder
@@ -79,7 +80,7 @@ def _log(log: EventLog, record: TrialRecord) -> None:
 
 def _record(rng: np.random.Generator, strategy: Any, slot: int, epochs: int) -> TrialRecord:
     depth = int(rng.integers(1, 6)) if strategy == "fine_tuning" else 0
-    config = TrialConfig(strategy=strategy, backbone="resnet18", epochs=epochs, **DEFAULTS[strategy])
+    config = TrialConfig(strategy=strategy, epochs=epochs, **default_values(strategy))
     config = dataclasses.replace(
         config, backbone=str(rng.choice(BACKBONES)), unfreeze_depth=depth,
         head_lr=float(10 ** rng.uniform(-4, -1)), backbone_lr=float(10 ** rng.uniform(-6, -2)) if depth else None,

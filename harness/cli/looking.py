@@ -58,14 +58,16 @@ def inspect(
     name: Annotated[str, typer.Argument(envvar="HARNESS_NAME", help="A study file: studies/NAME.yaml.")],
     backbone: Annotated[str | None, typer.Option(help="The study's first one where it is missing.")] = None,
     depth: Annotated[int | None, typer.Option(min=0, max=DEPTH_MAX, help="unfreeze_depth; 0 trains the head.")] = None,
-    knob: Annotated[list[str] | None, typer.Option("--set", help="KNOB=VALUE, as in `search`; again for more.")] = None,
+    parameter: Annotated[
+        list[str] | None, typer.Option("--set", help="PARAMETER=VALUE, as in `search`; again for more.")
+    ] = None,
     classes: Annotated[int, typer.Option(min=2, help="That the head tells apart.")] = 2,
 ) -> None:
     """Print what a trial would train, stage by stage, before anything runs."""
     from harness.config.load import load_study
     from harness.study.inspection import inspected
 
-    chosen = dict(_pair(text) for text in knob or [])
+    chosen = dict(_pair(text) for text in parameter or [])
     if backbone is not None:
         chosen["backbone"] = backbone
     if depth is not None:
@@ -142,7 +144,7 @@ def plan(
 def _pair(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not value:
-        raise ConfigError(f"--set takes KNOB=VALUE, but got {text!r}")
+        raise ConfigError(f"--set takes PARAMETER=VALUE, but got {text!r}")
     return key, value
 
 

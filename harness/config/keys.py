@@ -8,15 +8,16 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from harness.config.study import KNOBS, Knob, StudyConfig
+from harness.config.parameters import PARAMETERS, Parameter
+from harness.config.study import StudyConfig
 
 
 def table() -> str:
-    """Markdown: every key of the file, then every knob of `search`."""
+    """Markdown: every key of the file, then every parameter of `search`."""
     lines = ["| key | default | what it says |", "|---|---|---|", *_rows(StudyConfig, "")]
-    lines += ["", "Knobs of `search` (a scalar fixes one, a list or a range `{low, high, log}` searches it):", ""]
-    lines += ["| knob | values | what it says |", "|---|---|---|"]
-    lines += [f"| `{name}` | {_values(knob)} | {knob.doc} |" for name, knob in KNOBS.items()]
+    lines += ["", "Parameters of `search` (a scalar fixes one, a list or a range `{low, high, log}` searches it):", ""]
+    lines += ["| parameter | values | what it says |", "|---|---|---|"]
+    lines += [f"| `{name}` | {_values(one)} | {one.doc} |" for name, one in PARAMETERS.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -48,9 +49,9 @@ def _sentence(info: FieldInfo) -> str:
     return text
 
 
-def _values(knob: Knob) -> str:
-    if knob.kind == "choice":
-        return ", ".join(f"`{choice}`" for choice in knob.choices) or "names"
-    low = "" if knob.low is None else f"{knob.low:g}"
-    high = "" if knob.high is None or knob.high > 1e30 else f"{knob.high:g}"
-    return f"{'above ' if knob.low_open else ''}{low}{' to ' + high if high else ' up'}"
+def _values(parameter: Parameter) -> str:
+    if parameter.kind == "choice":
+        return ", ".join(f"`{choice}`" for choice in parameter.choices) or "names"
+    low = "" if parameter.low is None else f"{parameter.low:g}"
+    high = "" if parameter.high is None or parameter.high > 1e30 else f"{parameter.high:g}"
+    return f"{'above ' if parameter.low_open else ''}{low}{' to ' + high if high else ' up'}"

@@ -13,9 +13,9 @@ import yaml
 from pydantic import ValidationError
 
 from harness.config.sheets import check_image_size, sheet
-from harness.config.space import faults_of_try, space
-from harness.config.study import IntRange, StudyConfig
-from harness.config.trial import NAME_RULE, Strategy
+from harness.config.space import SearchSpace, faults_of_try, space
+from harness.config.study import StudyConfig
+from harness.config.trial import NAME_RULE
 from harness.errors import ConfigError
 
 
@@ -163,7 +163,7 @@ def _readable(fault: Any) -> list[str]:
     text = str(fault["msg"]).removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
         return [f"{where}: unknown key{_near(fault['loc'])}"]
-    if where == "search" and not text.startswith("must map"):  # a line for each knob, which it begins with
+    if where == "search" and not text.startswith("must map"):  # a line for each parameter, which it begins with
         return [f"{where}.{line}" for line in text.splitlines()]
     if fault["type"] not in ("value_error", "missing"):
         text = f"{text[0].lower()}{text[1:]}, but got {fault['input']!r}"
@@ -187,7 +187,7 @@ def _against_backbones(study: StudyConfig) -> list[str]:
     """Faults that need a backbone's data sheet: its name, the image size, phases without an epoch."""
     faults: list[str] = []
     spaces = {strategy: space(study, strategy) for strategy in study.strategies}
-    backbones = dict.fromkeys(name for here in spaces.values() for name in _values(here.entries["backbone"]))
+    backbones = dict.fromkeys(name for here in spaces.values() for name in here.ranges["backbone"].values())
     for name in backbones:
         try:
             sheet(name)
@@ -196,16 +196,16 @@ def _against_backbones(study: StudyConfig) -> list[str]:
         except ConfigError as error:
             faults.append(f"search.backbone: {error}")
     if "fine_tuning" in spaces:
-        faults += _phases(study, spaces["fine_tuning"].entries, "fine_tuning")
+        faults += _phases(study, spaces["fine_tuning"])
     if study.search.get("backbone") is None and study.weights not in ("none", "bundled", "imagenet"):
         faults.append("search.backbone: name the backbone that the checkpoint belongs to")
     return faults
 
 
-def _phases(study: StudyConfig, entries: dict[str, Any], strategy: Strategy) -> list[str]:
-    schedules = _values(entries["unfreeze_schedule"])
+def _phases(study: StudyConfig, here: SearchSpace) -> list[str]:
+    schedules = here.ranges["unfreeze_schedule"].values()
     faults = []
-    deepest = max(_values(entries["unfreeze_depth"]))
+    deepest = max(here.ranges["unfreeze_depth"].ends())
     if "progressive" in schedules and deepest + 1 > study.epochs:
         faults.append(
             f"epochs: {study.epochs} leave a phase of `progressive` without an epoch; unfreeze_depth up to {deepest} "
@@ -214,20 +214,8 @@ def _phases(study: StudyConfig, entries: dict[str, Any], strategy: Strategy) -> 
     if "head_first" in schedules:
         faults += [
             f"search.head_fraction: {fraction:g} of {study.epochs} epochs leaves none for the backbone "
-            f"({strategy}); take a smaller fraction or more epochs"
-            for fraction in _ends(entries["head_fraction"])
+            f"({here.strategy}); take a smaller fraction or more epochs"
+            for fraction in here.ranges["head_fraction"].ends()
             if max(round(fraction * study.epochs), 1) >= study.epochs
         ]
     return faults
-
-
-def _values(entry: Any) -> tuple[Any, ...]:
-    if isinstance(entry, tuple):
-        return entry
-    return tuple(range(entry.low, entry.high + 1)) if isinstance(entry, IntRange) else (entry,)
-
-
-def _ends(entry: Any) -> tuple[float, ...]:
-    if isinstance(entry, tuple):
-        return entry
-    return (entry.low, entry.high) if hasattr(entry, "low") else (entry,)

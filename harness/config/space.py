@@ -1,121 +1,96 @@
-"""SearchSpace: which knobs a strategy searches, its default configuration, and the user's own ones."""
+"""SearchSpace: which parameters a strategy searches, its default configuration, and the user's own ones."""
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from harness.config.sheets import sheet
-from harness.config.study import KNOBS, FloatRange, IntRange, StudyConfig, unknown_knob
-from harness.config.trial import DEFAULTS, Strategy, TrialConfig, canonical
-
-_FIELD_DEFAULTS = {f.name: f.default for f in dataclasses.fields(TrialConfig) if f.default is not dataclasses.MISSING}
-# Knobs that a strategy settles by its definition: never asked, whatever the file says.
-SETTLED: dict[Strategy, dict[str, Any]] = {
-    "feature_extraction": {
-        "unfreeze_depth": 0,
-        "backbone_lr": None,
-        "unfreeze_from": "head",
-        "unfreeze_schedule": "at_once",
-        "head_fraction": 0.3,
-        "layer_decay": 1.0,
-    },
-    "fine_tuning": {},
-    "from_scratch": {
-        "unfreeze_depth": 5,
-        "unfreeze_from": "head",
-        "unfreeze_schedule": "at_once",
-        "head_fraction": 0.3,
-        "batchnorm": "updated_stats",
-    },
-}
+from harness.config.parameters import PARAMETERS, Parameter, default_values, settled_values, unknown_parameter
+from harness.config.ranges import Fixed, Range, one_of
+from harness.config.study import StudyConfig
+from harness.config.trial import Strategy, TrialConfig, canonical
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """What one strategy may try: `entries` maps every knob to a scalar, a tuple, an IntRange or a FloatRange."""
+    """What one strategy may try: the range of every parameter, in the order of PARAMETERS."""
 
     strategy: Strategy
-    entries: dict[str, Any]
+    ranges: dict[str, Range]
     epochs: int
 
-    def searched(self) -> dict[str, Any]:
-        """The knobs with more than one value."""
-        return {k: e for k, e in self.entries.items() if isinstance(e, (tuple, IntRange, FloatRange))}
+    @cached_property
+    def settled(self) -> dict[str, Any]:
+        """What the strategy leaves no choice in: never asked, whatever the file says."""
+        return settled_values(self.strategy)
 
-    def config(self, values: dict[str, Any]) -> TrialConfig:
-        """The canonical configuration with these values; knobs that are missing take the default's."""
-        merged = {**self._default_values(), **values, **SETTLED[self.strategy]}
-        config = TrialConfig(strategy=self.strategy, epochs=self.epochs, **merged)
-        return canonical(config, sheet(config.backbone).has_batchnorm)
+    @cached_property
+    def _defaults(self) -> dict[str, Any]:
+        """The strategy's defaults, clamped to the space."""
+        wanted = default_values(self.strategy)
+        return {
+            name: found.clamp(None if PARAMETERS[name].first_is_default else wanted[name])
+            for name, found in self.ranges.items()
+        }
+
+    def searched(self) -> dict[str, Range]:
+        """The parameters that the file gives a list or a range, and the strategy does not settle."""
+        return {name: found for name, found in self.ranges.items() if found.is_searched}
+
+    def config(self, values: Mapping[str, Any]) -> TrialConfig:
+        """The canonical configuration with these values; parameters that are missing take the default's."""
+        merged = {**self._defaults, **values, **self.settled}
+        return canonical(TrialConfig(strategy=self.strategy, epochs=self.epochs, **merged))
 
     def default(self) -> TrialConfig:
         """The strategy's default configuration, clamped to the space: the first slot."""
         return self.config({})
 
     def holds(self, name: str, value: object) -> bool:
-        """Whether a knob may take this value here."""
-        entry = self.entries[name]
-        if isinstance(entry, tuple):
-            return value in entry
-        if isinstance(entry, (IntRange, FloatRange)):
-            return isinstance(value, (int, float)) and entry.low <= value <= entry.high
-        return bool(value == entry)
-
-    def _default_values(self) -> dict[str, Any]:
-        wanted = {**_FIELD_DEFAULTS, **DEFAULTS[self.strategy]}
-        return {name: _clamped(entry, wanted.get(name)) for name, entry in self.entries.items()}
-
-
-def _clamped(entry: Any, wanted: Any) -> Any:
-    """The value of an entry that is nearest to the wanted one."""
-    if isinstance(entry, tuple):
-        return wanted if wanted in entry else entry[0]
-    if isinstance(entry, (IntRange, FloatRange)):
-        return entry.low if wanted is None else min(max(wanted, entry.low), entry.high)
-    return entry
+        """Whether a parameter may take this value here."""
+        return self.ranges[name].holds(value)
 
 
 def space(study: StudyConfig, strategy: Strategy) -> SearchSpace:
-    """The search space of one strategy: the file's entries, the defaults elsewhere, what it settles fixed."""
-    named = study.entries()
-    wanted = {**_FIELD_DEFAULTS, **DEFAULTS[strategy]}
-    entries: dict[str, Any] = {}
-    for name in KNOBS:
-        if name in SETTLED[strategy]:
-            entries[name] = SETTLED[strategy][name]
-        elif name in named:
-            entries[name] = named[name]
+    """The search space of one strategy: the file's ranges, the defaults elsewhere, what it settles fixed."""
+    named, settled, defaults = study.ranges(), settled_values(strategy), default_values(strategy)
+    ranges: dict[str, Range] = {}
+    for name, parameter in PARAMETERS.items():
+        if name in settled or name not in named:
+            ranges[name] = Fixed(defaults[name])
         else:
-            entries[name] = wanted.get(name)
-    if entries["backbone"] is None:
-        entries["backbone"] = "resnet18"
-    if strategy == "feature_extraction":
-        entries["batchnorm"] = _distinct_when_frozen(entries["batchnorm"])
-    return SearchSpace(strategy, entries, study.epochs)
+            ranges[name] = _distinct(named[name], parameter, settled)
+    return SearchSpace(strategy, ranges, study.epochs)
 
 
-def _distinct_when_frozen(policies: Any) -> Any:
-    """The policies that differ at depth 0, where `fixed_stats` and `updated_stats` are `frozen`."""
-    as_tuple = policies if isinstance(policies, tuple) else (policies,)
-    kept = tuple(dict.fromkeys("frozen" if p in ("fixed_stats", "updated_stats") else p for p in as_tuple))
-    return kept if len(kept) > 1 else kept[0]
+def _distinct(found: Range, parameter: Parameter, settled: dict[str, Any]) -> Range:
+    """Leave out values that do the same as another one beside what is settled: some BatchNorm policies at depth 0."""
+    others = parameter.simplified.of
+    if not others or not settled.keys() >= set(others):
+        return found
+    return one_of(parameter.simplified(settled, value) for value in found.values())
 
 
 def tried(study: StudyConfig, strategy: Strategy) -> list[TrialConfig]:
     """The user's own configurations of this strategy (`try:`), in their order, canonical."""
     here = space(study, strategy)
     return [
-        here.config({name: KNOBS[name].check(value) for name, value in entry.items() if name != "strategy"
-                     and name not in SETTLED[strategy]})
+        here.config(
+            {
+                name: PARAMETERS[name].check(value)
+                for name, value in entry.items()
+                if name != "strategy" and name not in here.settled
+            }
+        )
         for entry in study.try_
         if entry.get("strategy") == strategy
-    ]  # fmt: skip
+    ]
 
 
 def faults_of_try(study: StudyConfig) -> list[str]:
-    """What is wrong with the `try` list: unknown knobs, wrong values, values outside the searched space."""
+    """What is wrong with the `try` list: unknown parameters, wrong values, values outside the searched space."""
     faults: list[str] = []
     for index, entry in enumerate(study.try_):
         where = f"try[{index}]"
@@ -127,16 +102,15 @@ def faults_of_try(study: StudyConfig) -> list[str]:
         for name, value in entry.items():
             if name == "strategy":
                 continue
-            if name not in KNOBS:
-                faults.append(f"{where}.{name}: {unknown_knob(name)}")
+            if name not in PARAMETERS:
+                faults.append(f"{where}.{name}: {unknown_parameter(name)}")
                 continue
-            settled = SETTLED[strategy]
-            if name in settled:
-                if value != settled[name]:
-                    faults.append(f"{where}.{name}: {strategy} settles it at {settled[name]}, but got {value!r}")
+            if name in here.settled:
+                if value != here.settled[name]:
+                    faults.append(f"{where}.{name}: {strategy} settles it at {here.settled[name]}, but got {value!r}")
                 continue
             try:
-                checked = KNOBS[name].check(value)
+                checked = PARAMETERS[name].check(value)
             except ValueError as error:
                 faults.append(f"{where}.{name}: {error}")
                 continue

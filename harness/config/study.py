@@ -1,26 +1,24 @@
-"""StudyConfig: the one list of keys a study file may hold, and SearchSpace, what is asked for each trial."""
+"""StudyConfig: the one list of keys a study file may hold."""
 
 from __future__ import annotations
 
-import difflib
 import re
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
-
-from harness.config.trial import (
-    Augmentation,
-    BatchNormPolicy,
-    Head,
-    HeadInit,
-    Imbalance,
-    Optimizer,
-    Shift,
-    Strategy,
-    UnfreezeFrom,
-    UnfreezeSchedule,
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SkipValidation,
+    field_validator,
+    model_validator,
 )
+
+from harness.config.parameters import PARAMETERS, TOP_LEVEL_PARAMETERS, unknown_parameter
+from harness.config.ranges import Range, Scalar
+from harness.config.trial import Shift, Strategy
 
 Objective = Literal["balanced_accuracy", "accuracy", "macro_f1", "auroc", "mcc", "log_loss"]
 BitDepth = Literal["dtype", "minmax", 8, 10, 12, 14, 16]
@@ -30,148 +28,8 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
-class FloatRange(_Model):
-    """A range of real numbers, both ends included; `log` draws uniformly in the logarithm."""
-
-    low: float
-    high: float
-    log: bool = False
-
-    @model_validator(mode="after")
-    def _ordered(self) -> FloatRange:
-        if not self.low <= self.high:
-            raise ValueError(f"low must not exceed high, but got low {self.low} and high {self.high}")
-        if self.log and self.low <= 0:
-            raise ValueError(f"a log range needs low above 0, but got {self.low}")
-        return self
-
-
-class IntRange(_Model):
-    """A range of whole numbers, both ends included."""
-
-    low: int
-    high: int
-
-    @model_validator(mode="after")
-    def _ordered(self) -> IntRange:
-        if self.low > self.high:
-            raise ValueError(f"low must not exceed high, but got low {self.low} and high {self.high}")
-        return self
-
-
-Scalar = bool | int | float | str
-Entry = Scalar | tuple[Scalar, ...] | IntRange | FloatRange
-
-
-@dataclass(frozen=True)
-class Knob:
-    """What values one field of TrialConfig may take in a study file."""
-
-    kind: Literal["float", "int", "choice"]
-    doc: str
-    low: float | None = None
-    high: float | None = None
-    low_open: bool = False  # low itself is excluded
-    choices: tuple[str, ...] = ()
-
-    def check(self, value: object) -> Any:
-        """The value in its own type; raises ValueError with the rule and what came."""
-        if self.kind == "choice":
-            if not isinstance(value, str) or (self.choices and value not in self.choices):
-                rule = f"one of {', '.join(self.choices)}" if self.choices else "a name"
-                raise ValueError(f"must be {rule}, but got {value!r}")
-            return value
-        if isinstance(value, bool):
-            raise ValueError(f"must be a number, but got {value!r}")
-        try:
-            number = float(value)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
-            raise ValueError(f"must be a number, but got {value!r}") from None
-        if self.kind == "int" and number != int(number):
-            raise ValueError(f"must be a whole number, but got {value!r}")
-        low = self.low if self.low is not None else float("-inf")
-        high = self.high if self.high is not None else float("inf")
-        if not (low <= number <= high) or (self.low_open and number == low):
-            raise ValueError(f"must lie in {'(' if self.low_open else '['}{low:g}, {high:g}], but got {value!r}")
-        return int(number) if self.kind == "int" else number
-
-
-# The knobs a study file may fix (scalar) or search (list, range), in the order they are asked.
-KNOBS: dict[str, Knob] = {
-    "backbone": Knob("choice", "torchvision classifiers, by name"),
-    "unfreeze_depth": Knob("int", "stages that train; feature extraction is 0 by definition", 1, 5),
-    "unfreeze_from": Knob("choice", "which end unfreezes first", choices=get_args(UnfreezeFrom)),
-    "unfreeze_schedule": Knob("choice", "when the stages start to train", choices=get_args(UnfreezeSchedule)),
-    "head_fraction": Knob("float", "share of the epochs for the head alone, with head_first", 0, 1, low_open=True),
-    "head_lr": Knob("float", "peak rate of the head", 0, 1e31, low_open=True),
-    "backbone_lr": Knob("float", "peak rate of the last unfrozen stage", 0, 1e31, low_open=True),
-    "layer_decay": Knob("float", "rate factor from a stage to the one before it", 0, 1, low_open=True),
-    "batchnorm": Knob("choice", "BatchNorm policy", choices=get_args(BatchNormPolicy)),
-    "optimizer": Knob("choice", "AdamW, or SGD with Nesterov momentum 0.9", choices=get_args(Optimizer)),
-    "weight_decay": Knob("float", "not on biases and normalisation", 0, 10),
-    "label_smoothing": Knob("float", "share of the target spread over all classes", 0, 0.9),
-    "warmup_fraction": Knob("float", "share of the steps with a rising rate", 0, 0.9),
-    "gradient_clip": Knob("float", "largest norm of all gradients together; 0 does not clip", 0, 1e6),
-    "ema": Knob(
-        "float", "decay of a moving average of the weights, which is what is scored and kept; 0: none", 0, 0.9999
-    ),
-    "early_stopping": Knob("int", "epochs without a better validation score that end a trial; 0: none do", 0, 10_000),
-    "head": Knob("choice", "one linear layer, or a hidden layer before it", choices=get_args(Head)),
-    "head_hidden": Knob("int", "units of the hidden layer, for mlp", 1, 65536),
-    "head_dropout": Knob("float", "probability, before each layer of the head", 0, 0.95),
-    "head_init": Knob("choice", "of the head's last layer: as torch draws it, or zeros", choices=get_args(HeadInit)),
-    "imbalance": Knob(
-        "choice",
-        "unequal classes: nothing, a loss weighted by 1 / class size, or every class drawn equally often",
-        choices=get_args(Imbalance),
-    ),
-    "augmentation": Knob("choice", "recipe for training images", choices=get_args(Augmentation)),
-    "mixup": Knob("float", "alpha of mixup, two images blended; 0: none", 0, 10),
-    "cutmix": Knob("float", "alpha of CutMix, a box of another image pasted; 0: none", 0, 10),
-    "batch_size": Knob("int", "images a step; one batch shape for each value", 2, 65536),
-}
-TOP_LEVEL_KNOBS = ("augmentation", "batch_size")  # may stand beside `search` in the file
-
-
-def unknown_knob(name: str) -> str:
-    """What to say of a knob that is none: the one that was probably meant, or all there are."""
-    near = difflib.get_close_matches(name, KNOBS, n=1)
-    return f"unknown; did you mean {near[0]}?" if near else f"unknown; the knobs are {', '.join(KNOBS)}"
-
-
-def _entry(name: str, value: object) -> Any:
-    """One entry of `search`: a checked scalar, tuple of scalars, IntRange or FloatRange."""
-    knob = KNOBS[name]
-    if isinstance(value, (IntRange, FloatRange)):
-        value = value.model_dump()
-    if isinstance(value, (list, tuple)):
-        checked = tuple(knob.check(item) for item in value)
-        if not checked:
-            raise ValueError("a list must name at least one value")
-        if len(set(checked)) != len(checked):
-            raise ValueError(f"names a value twice: {list(value)}")
-        return checked[0] if len(checked) == 1 else checked
-    if isinstance(value, dict):
-        if knob.kind == "choice":
-            raise ValueError("takes a name or a list of names, not a range")
-        unknown = sorted(set(value) - {"low", "high", "log"})
-        if unknown or not {"low", "high"} <= set(value):
-            raise ValueError(f"a range is {{low: …, high: …, log: true|false}}, but got the keys {', '.join(value)}")
-        low, high = knob.check(value["low"]), knob.check(value["high"])
-        if knob.kind == "int":
-            if value.get("log"):
-                raise ValueError("log is for ranges of real numbers; list the values instead")
-            return _range(IntRange, low=low, high=high)
-        return _range(FloatRange, low=low, high=high, log=bool(value.get("log", False)))
-    return knob.check(value)
-
-
-def _range(kind: type[IntRange] | type[FloatRange], **values: Any) -> IntRange | FloatRange:
-    """The range, or a ValueError with its rule alone."""
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+# A value of the file, read as a range by the validators of StudyConfig, and written as it stands in a file.
+Entry = Annotated[Range, SkipValidation, PlainSerializer(lambda entry: entry.to_yaml())]
 
 
 class SplitConfig(_Model):
@@ -300,7 +158,7 @@ class StudyConfig(_Model):
         ("feature_extraction", "fine_tuning"), min_length=1, description="the sides compared"
     )
     search: dict[str, Entry] = Field(
-        default_factory=dict, description="a scalar fixes a knob, a list or a range searches it"
+        default_factory=dict, description="a scalar fixes a parameter, a list or a range searches it"
     )
     try_: tuple[dict[str, Scalar], ...] = Field(
         (), alias="try", description="own configurations, always evaluated after the default"
@@ -355,14 +213,14 @@ class StudyConfig(_Model):
     @classmethod
     def _check_search(cls, value: object) -> object:
         if not isinstance(value, dict):
-            raise ValueError("must map knobs to values, as in `head_lr: 1e-3`")
+            raise ValueError("must map parameters to values, as in `head_lr: 1e-3`")
         checked, faults = {}, []
         for name, entry in value.items():
-            if name not in KNOBS:
-                faults.append(f"{name}: {unknown_knob(str(name))}")
+            if name not in PARAMETERS:
+                faults.append(f"{name}: {unknown_parameter(str(name))}")
                 continue
             try:
-                checked[name] = _entry(name, entry)
+                checked[name] = PARAMETERS[name].read(entry)
             except ValueError as error:
                 faults.append(f"{name}: {error}")
         if faults:
@@ -371,8 +229,8 @@ class StudyConfig(_Model):
 
     @field_validator("augmentation", "batch_size", mode="before")
     @classmethod
-    def _check_knob(cls, value: object, info: Any) -> object:
-        return None if value is None else _entry(info.field_name, value)
+    def _check_parameter(cls, value: object, info: Any) -> object:
+        return None if value is None else PARAMETERS[info.field_name].read(value)
 
     @field_validator("strategies", "shifts", "data_sizes")
     @classmethod
@@ -381,17 +239,17 @@ class StudyConfig(_Model):
             raise ValueError(f"names a value twice: {list(value)}")
         return value
 
-    def entries(self) -> dict[str, Any]:
-        """Every knob the file names, wherever it stands, in the order of KNOBS."""
+    def ranges(self) -> dict[str, Range]:
+        """Every parameter that the file names, wherever it stands, in the order of PARAMETERS."""
         named = dict(self.search)
-        for name in TOP_LEVEL_KNOBS:
+        for name in TOP_LEVEL_PARAMETERS:
             if getattr(self, name) is not None:
                 named[name] = getattr(self, name)
-        return {name: named[name] for name in KNOBS if name in named}
+        return {name: named[name] for name in PARAMETERS if name in named}
 
     @model_validator(mode="after")
     def _no_second_place(self) -> StudyConfig:
-        for name in TOP_LEVEL_KNOBS:
+        for name in TOP_LEVEL_PARAMETERS:
             if name in self.search and getattr(self, name) is not None:
                 raise ValueError(f"{name} stands twice: under search and beside it; keep one")
         return self

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from harness.config.trial import Augmentation
+from harness.config.parameters import Augmentation
 
 _MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
 STAIN_JITTER = 0.2  # factor on a channel's optical density, 1 ± this

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.densenet import _DenseBlock
 
-from harness.config.trial import BatchNormPolicy
+from harness.config.batchnorm_policy import BatchNormPolicy
 from harness.errors import DataError
 from harness.model.transfer import BATCHNORM, TransferModel
 

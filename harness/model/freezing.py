@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 
 from torch import nn
 
+from harness.config.batchnorm_policy import POLICIES
 from harness.config.trial import DEPTH_MAX, STAGES, TrialConfig
 from harness.errors import ConfigError
 from harness.model.transfer import BATCHNORM, TransferModel
@@ -96,10 +97,10 @@ def _batchnorm_affine(model: TransferModel) -> frozenset[str]:
 def trainable(model: TransferModel, config: TrialConfig, epoch: int) -> frozenset[str]:
     """Names of the parameters that train in an epoch (from 1), from depth, direction, schedule and BatchNorm policy.
 
-    Everything else is frozen in that epoch. With the policy `frozen` the affine weights of BatchNorm never train.
+    Everything else is frozen in that epoch. A BatchNorm policy may keep its affine weights from ever training.
     """
     training = {*unfrozen_stages(config, epoch), "head"}
-    kept = _batchnorm_affine(model) if config.batchnorm == "frozen" else frozenset()
+    kept = frozenset() if POLICIES[config.batchnorm].trains_affine else _batchnorm_affine(model)
     return frozenset(name for name, _ in model.named_parameters() if stage_of(name) in training) - kept
 
 

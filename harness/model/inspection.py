@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.config.batchnorm_policy import POLICIES, Policy
 from harness.config.trial import STAGES, TrialConfig
 from harness.model import batchnorm, freezing
 from harness.model.param_groups import param_groups
 from harness.model.transfer import TransferModel
-
-# policy -> what happens to the running statistics in a frozen and in an unfrozen stage, and what normalises there
-_STATISTICS = {
-    "frozen": ("kept", "kept"),
-    "fixed_stats": ("kept", "kept"),
-    "updated_stats": ("kept", "updated, normalises by the batch"),
-    "recalibrated": ("re-estimated once, then kept", "re-estimated once, then kept"),
-    "train_mode": ("updated, normalises by the batch", "updated, normalises by the batch"),
-}
 
 
 @dataclass(frozen=True)
@@ -59,10 +51,17 @@ def parts(model: TransferModel, config: TrialConfig) -> list[Part]:
                 epochs=_epochs(config, name),
                 lr=rates.get(name),
                 batchnorm_layers=layers,
-                statistics=_STATISTICS[config.batchnorm][name in last] if layers else "",
+                statistics=_statistics(POLICIES[config.batchnorm], name in last) if layers else "",
             )
         )
     return made
+
+
+def _statistics(policy: Policy, unfrozen: bool) -> str:
+    """What happens to the running statistics of a stage, and what normalises there if it is not they."""
+    if policy.updates(unfrozen):
+        return "updated, normalises by the batch"
+    return "re-estimated once, then kept" if policy.recalibrates else "kept"
 
 
 def _epochs(config: TrialConfig, name: str) -> str:

@@ -9,8 +9,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from harness.config.batchnorm_policy import POLICIES, BatchNormPolicy
+from harness.config.parameters import PARAMETERS, Head, HeadInit
 from harness.config.sheets import Triple, check_image_size, sheet
-from harness.config.trial import STAGES, BatchNormPolicy, Head, HeadInit
+from harness.config.trial import STAGES
 from harness.errors import ConfigError
 from harness.model import backbones
 from harness.model import weights as weight_files
@@ -74,11 +76,12 @@ class TransferModel(nn.Module):
         """
         if not mode or self.batchnorm_policy is None:
             return super().train(mode)
+        policy = POLICIES[self.batchnorm_policy]
         self.training = self.stages.training = True
         self.head.train()
         for name, stage in self.stages.items():
             trains = name in self.unfrozen
-            by_batch = self.batchnorm_policy == "train_mode" or (self.batchnorm_policy == "updated_stats" and trains)
+            by_batch = policy.updates(unfrozen=trains)
             for layer in stage.modules():  # in one walk: at every epoch of every trial three of them would be felt
                 wanted = by_batch if isinstance(layer, BATCHNORM) else trains
                 if layer.training != wanted:
@@ -92,7 +95,7 @@ def new_head(
     seed: int,
     *,
     head: Head = "linear",
-    head_hidden: int = 256,
+    head_hidden: int = PARAMETERS["head_hidden"].default,
     head_dropout: float = 0.0,
     head_init: HeadInit = "default",
 ) -> nn.Module:
@@ -151,7 +154,7 @@ def build(
     image_size: int | None = None,
     seed: int = 0,
     head: Head = "linear",
-    head_hidden: int = 256,
+    head_hidden: int = PARAMETERS["head_hidden"].default,
     head_dropout: float = 0.0,
     head_init: HeadInit = "default",
 ) -> TransferModel:

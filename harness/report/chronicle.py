@@ -10,16 +10,15 @@ from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from typing import Any
 
-from harness.config.study import KNOBS
+from harness.config.parameters import PARAMETERS, idle, short_label
 from harness.data.names import clean
 from harness.report import wording
-from harness.report.labels import config_text, idle
+from harness.report.labels import config_text
 from harness.results.events import Damage, Event, Reading
 from harness.results.metrics import METRICS
 
 _FIRST = ("backbone", "unfreeze_depth", "batchnorm", "head_lr", "backbone_lr")  # what a configuration is known by
-_SHORT = {"unfreeze_depth": "depth", "head_lr": "head rate", "backbone_lr": "backbone rate"}
-_MOST = 7  # knobs in a line
+_MOST = 7  # parameters in a line
 _WENT_WRONG = ("diverged", "out_of_memory", "failed")
 
 
@@ -214,8 +213,8 @@ class _Teller:
         shown = [name for name in names if name not in quiet and config.get(name) is not None][:_MOST]
         return ", ".join(
             config_text(name, config[name])
-            if name in KNOBS and KNOBS[name].kind == "choice"
-            else f"{_SHORT.get(name, name.replace('_', ' '))} {config_text(name, config[name])}"
+            if name in PARAMETERS and PARAMETERS[name].kind == "choice"
+            else f"{short_label(name)} {config_text(name, config[name])}"
             for name in shown
         )
 
@@ -230,13 +229,13 @@ def _name(data: dict[str, Any]) -> str:
 
 
 def _varied(events: Sequence[Event]) -> list[str]:
-    """Knobs in which the study's configurations differ."""
+    """Parameters in which the study's configurations differ."""
     values: dict[str, set[str]] = {}
     for event in events:
         if event.kind in ("trial_started", "trial_finished"):
             for name, value in event.data.get("config", {}).items():
                 values.setdefault(name, set()).add(str(value))
-    return [name for name, seen in values.items() if len(seen) > 1 and name in KNOBS]
+    return [name for name, seen in values.items() if len(seen) > 1 and name in PARAMETERS]
 
 
 def _unreadable(at: str, gap: Damage) -> Line:

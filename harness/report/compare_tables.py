@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.config.parameters import PARAMETERS, label
 from harness.report import wording
 from harness.report.compare import Difference, Entry
 from harness.report.compare_figures import OUTCOME
-from harness.report.labels import LABELS, config_text
+from harness.report.labels import config_text
 from harness.results.metrics import METRICS
 
 RECOMMENDED = ("backbone", "unfreeze_depth", "unfreeze_schedule", "batchnorm", "head_lr", "backbone_lr", "batch_size")
@@ -86,7 +87,7 @@ def data(entries: Sequence[Entry]) -> Grid:
 def recommended(entries: Sequence[Entry]) -> Grid:
     """What each study recommends."""
     columns = [("study", False), ("strategy", False)]
-    columns += [(LABELS[name], name not in ("backbone", "unfreeze_schedule", "batchnorm")) for name in RECOMMENDED]
+    columns += [(label(name), PARAMETERS[name].kind != "choice") for name in RECOMMENDED]
     rows = []
     for entry in entries:
         chosen = entry.summary["recommendation"]

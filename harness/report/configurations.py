@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-from harness.config.study import KNOBS
+from harness.config.parameters import PARAMETERS, label, short_label
 from harness.report import figures, findings, wording
 from harness.report.confirmed import Confirmed, Group
-from harness.report.labels import LABELS, config_text
+from harness.report.labels import config_text
 from harness.report.section import Section, Table
 
-NAMED_BY = 2  # knobs that name a configuration, at most; all of them stand in a table below
-_SHORT = {"unfreeze_depth": "depth", "head_lr": "head rate", "backbone_lr": "backbone rate"}
+NAMED_BY = 2  # parameters that name a configuration, at most; all of them stand in a table below
 _FIRST = ("unfreeze_depth", "backbone", "batchnorm", "batch_size")  # what people call a configuration by
 
 
 def configuration_section(group: Group, objective: str) -> Section:
-    """The confirmed configurations of a strategy, side by side by one knob where they are a full table of two."""
+    """The confirmed configurations of a strategy, side by side by one parameter where they are a full table of two."""
     panel = group.panels
-    rest = [name for name in group.knobs if name != panel]
+    rest = [name for name in group.parameters if name != panel]
     names = rest if panel or len(rest) <= NAMED_BY else telling(group.members, rest)
     scores = [score for member in group.members for score in member.scores]
     reach = 0.06 * (max(scores) - min(scores)) + 1e-6
@@ -29,7 +28,7 @@ def configuration_section(group: Group, objective: str) -> Section:
     values = sorted({member.values[panel] for member in group.members}) if panel else [None]
     for value in values:
         rows = [(labels[id(m)], m.scores) for m in group.members if panel is None or m.values[panel] == value]
-        title = f"{LABELS[panel]} {config_text(panel, value)}" if panel else ""
+        title = f"{label(panel)} {config_text(panel, value)}" if panel else ""
         key = f"confirmed-{group.strategy}-{value}"
         pictures.append(figures.configurations(rows, group.strategy, key, title, objective, limits))
     seeds = wording.count(len(group.members[0].scores), "seed")
@@ -39,13 +38,13 @@ def configuration_section(group: Group, objective: str) -> Section:
         "Holm's correction at 5 %."
     )
     best = group.members[0]
-    heading = findings.configurations(group, told(best, group.knobs) if panel else labels[id(best)])
+    heading = findings.configurations(group, told(best, group.parameters) if panel else labels[id(best)])
     table = None if panel or names == rest else _table(group, labels, objective)
     return Section(f"confirmed-{group.strategy}", heading, pictures, note, table=table)
 
 
 def telling(members: Sequence[Confirmed], names: Sequence[str]) -> list[str]:
-    """The fewest of these knobs that tell all configurations apart, NAMED_BY at most; [] where so few do not."""
+    """The fewest of these parameters that tell all configurations apart, NAMED_BY at most; [] where so few do not."""
     ranked = sorted(names, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
     for size in range(1, NAMED_BY + 1):
         for chosen in combinations(ranked, size):
@@ -55,22 +54,22 @@ def telling(members: Sequence[Confirmed], names: Sequence[str]) -> list[str]:
 
 
 def told(member: Confirmed, names: Sequence[str]) -> str:
-    """These knobs of a configuration, `recalibrated, batch size 64`."""
+    """These parameters of a configuration, `recalibrated, batch size 64`."""
     return ", ".join(
         config_text(name, member.values[name])
-        if KNOBS[name].kind == "choice"
-        else f"{_SHORT.get(name, LABELS[name])} {config_text(name, member.values[name])}"
+        if PARAMETERS[name].kind == "choice"
+        else f"{short_label(name)} {config_text(name, member.values[name])}"
         for name in names
         if member.values[name] is not None
     )
 
 
 def _table(group: Group, labels: dict[int, str], objective: str) -> Table:
-    """Everything in which the configurations differ: a row a knob, since there are few configurations."""
+    """Everything in which the configurations differ: a row for each parameter, since there are few configurations."""
     columns = [("", False), *((labels[id(member)], False) for member in group.members)]
     rows = [
-        [wording.capital(LABELS[name]), *(config_text(name, member.values[name]) for member in group.members)]
-        for name in group.knobs
+        [wording.capital(label(name)), *(config_text(name, member.values[name]) for member in group.members)]
+        for name in group.parameters
     ]
     rows.append(["Mean validation score", *(wording.level(member.mean, objective) for member in group.members)])
     return Table("The confirmed configurations", columns, rows)

@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from harness.config.study import KNOBS
+from harness.config.parameters import PARAMETERS
 from harness.report.statistics import holm_levels
 from harness.report.tables import of_kind
 from harness.results.metrics import sign_of
 from harness.results.records import TrialRecord
 
 FEWEST = 3  # configurations; winner and default alone stand in the table of strategies
-PANELS = 3  # values of a knob that are drawn side by side
+PANELS = 3  # values of a parameter that are drawn side by side
 
 
 @dataclass(frozen=True)
 class Confirmed:
     """One configuration and its best validation score at each seed, in the order of the seeds."""
 
-    values: Mapping[str, Any]  # the knobs in which the configurations differ
+    values: Mapping[str, Any]  # the parameters in which the configurations differ
     scores: tuple[float, ...]
 
     @property
@@ -36,18 +36,18 @@ class Group:
     """The confirmed configurations of one strategy that share their seeds, the best first."""
 
     strategy: str
-    knobs: tuple[str, ...]  # that differ between them, in the order of KNOBS
+    parameters: tuple[str, ...]  # that differ between them, in the order of PARAMETERS
     members: tuple[Confirmed, ...]
     clearly_worse: tuple[bool, ...]  # than the first member, for each of the others
 
     @property
     def panels(self) -> str | None:
-        """The knob to draw side by side: of two or more, the one with fewest values, if every combination is there."""
-        counts = {knob: len({m.values[knob] for m in self.members}) for knob in self.knobs}
+        """The parameter to draw side by side: of several, the one with fewest values, if all combinations are there."""
+        counts = {parameter: len({m.values[parameter] for m in self.members}) for parameter in self.parameters}
         if len(counts) < 2 or len(self.members) != np.prod(list(counts.values())):
             return None
-        knob = min(reversed(counts), key=lambda name: counts[name])
-        return knob if counts[knob] <= PANELS else None
+        parameter = min(reversed(counts), key=lambda name: counts[name])
+        return parameter if counts[parameter] <= PANELS else None
 
 
 def groups(found: Sequence[TrialRecord], objective: str) -> list[Group]:
@@ -68,17 +68,19 @@ def groups(found: Sequence[TrialRecord], objective: str) -> list[Group]:
 
 def _group(strategy: str, kept: list[dict[int, TrialRecord]], objective: str) -> Group:
     configs = [next(iter(runs.values())).config.to_json() for runs in kept]
-    knobs = tuple(name for name in KNOBS if len({str(config[name]) for config in configs}) > 1)
+    parameters = tuple(name for name in PARAMETERS if len({str(config[name]) for config in configs}) > 1)
     sign = sign_of(objective)
     members = sorted(
         (
-            Confirmed({name: config[name] for name in knobs}, tuple(float(run.score or 0.0) for run in runs.values()))
+            Confirmed(
+                {name: config[name] for name in parameters}, tuple(float(run.score or 0.0) for run in runs.values())
+            )
             for config, runs in zip(configs, kept, strict=True)
         ),
         key=lambda member: sign * member.mean,
         reverse=True,
     )
-    return Group(strategy, knobs, tuple(members), _clearly_worse(members, sign))
+    return Group(strategy, parameters, tuple(members), _clearly_worse(members, sign))
 
 
 def _clearly_worse(members: Sequence[Confirmed], sign: int) -> tuple[bool, ...]:

@@ -7,14 +7,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.config.costs import cost
-from harness.config.study import KNOBS
+from harness.config.parameters import PARAMETERS
 from harness.config.trial import DEPTH_MAX
 from harness.report import confirmed, figures, findings, knobs, wording
 from harness.report.classes import class_section
 from harness.report.configurations import configuration_section
 from harness.report.costs import cost_section
 from harness.report.explored_sections import explored_sections
-from harness.report.labels import LABELS
 from harness.report.mistakes import mistakes_section
 from harness.report.scored import Side
 from harness.report.search_sections import search_sections
@@ -116,13 +115,13 @@ def _rates(complete: pd.DataFrame, objective: str, drawn: list[str]) -> Section:
 
 
 def _others(complete: pd.DataFrame, objective: str, drawn: list[str]) -> list[Section]:
-    """The other knobs that took more than one value: a section for each with a finding, one for all the rest."""
+    """The other parameters that took more than one value: a section for each with a finding, one for all the rest."""
     made, silent = [], []
-    for name, knob in KNOBS.items():
+    for name, parameter in PARAMETERS.items():
         if name in OWN_SECTION or complete[name].nunique() < 2:
             continue
-        label = LABELS[name]
-        if knob.kind == "choice":
+        label = parameter.label
+        if parameter.kind == "choice":
             found, shown = findings.choice(complete, name), knobs.by_choice(complete, name, objective, label)
         else:
             found = findings.trend(complete, name, "higher values")

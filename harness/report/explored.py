@@ -20,10 +20,10 @@ from harness.results.metrics import sign_of
 
 @dataclass(frozen=True)
 class Changed:
-    """The winner of a strategy with another value of one knob, on validation images; positive favours the change."""
+    """A strategy's winner with another value of one parameter, on validation images; positive favours the change."""
 
     strategy: str
-    knob: str
+    parameter: str
     before: Any
     value: Any
     differences: tuple[float, ...]  # one a seed, changed minus winner; () where a run did not complete
@@ -97,10 +97,10 @@ def _one(
         low, high = mean - half, mean + half
         # No spread at all is chance in a coarse score, and no certainty.
         p = float(2 * stdtr(freedom, -abs(mean) / error)) if error > 0 else 1.0
-    knob = entry["knob"]
-    before = winner.config[knob]
+    parameter = entry["parameter"]
+    before = winner.config[parameter]
     return Changed(
-        winner.strategy, knob, before, entry["value"], tuple(apart), mean, (low, high), clear=False, ended=ended
+        winner.strategy, parameter, before, entry["value"], tuple(apart), mean, (low, high), clear=False, ended=ended
     ), p
 
 
@@ -200,7 +200,7 @@ def as_json(story: Story) -> dict[str, list[dict[str, Any]]]:
         "controlled": [
             {
                 "strategy": one.strategy,
-                "knob": one.knob,
+                "parameter": one.parameter,
                 "from": one.before,
                 "to": one.value,
                 "seeds": len(one.differences),

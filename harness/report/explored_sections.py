@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.config.parameters import label
 from harness.report import explored_figures as figures
 from harness.report import wording
 from harness.report.explored import Answered, Changed, changed, shifts, sizes
-from harness.report.labels import LABELS, config_text
+from harness.report.labels import config_text
 from harness.report.section import Section, Table
 from harness.report.statistics import Comparison
 from harness.report.story import Story
@@ -33,9 +34,9 @@ def explored_sections(story: Story) -> list[Section]:
 
 def told(one: Changed) -> str:
     """`unfreeze depth (stages) 2 instead of 3`."""
-    label = "" if one.knob in ("backbone", "batchnorm") else f"{LABELS[one.knob]} "
-    prefix = "BatchNorm " if one.knob == "batchnorm" else label
-    return f"{prefix}{config_text(one.knob, one.value)} instead of {config_text(one.knob, one.before)}"
+    named = "" if one.parameter in ("backbone", "batchnorm") else f"{label(one.parameter)} "
+    prefix = "BatchNorm " if one.parameter == "batchnorm" else named
+    return f"{prefix}{config_text(one.parameter, one.value)} instead of {config_text(one.parameter, one.before)}"
 
 
 def _controlled(found: Sequence[Changed], objective: str) -> Section:

@@ -50,12 +50,12 @@ def curves(winners: Sequence[Side]) -> str:
 
 
 def of_number(trials: pd.DataFrame, column: str, name: str, more: str) -> str:
-    """Whether the score follows a knob of numbers, within a strategy that searched it."""
+    """Whether the score follows a parameter of numbers, within a strategy that searched it."""
     return trend(trials, column, more) or _nothing(name, "trend", _tested(trials, column))
 
 
 def trend(trials: pd.DataFrame, column: str, more: str) -> str | None:
-    """How the score follows a knob of numbers; None where nothing was found."""
+    """How the score follows a parameter of numbers; None where nothing was found."""
     tested = _tested(trials, column)
     for strategy, part in tested:
         rho, p = stats.spearmanr(part[column], _goodness(part))
@@ -67,12 +67,12 @@ def trend(trials: pd.DataFrame, column: str, more: str) -> str | None:
 
 
 def of_choice(trials: pd.DataFrame, column: str, name: str) -> str:
-    """Whether the score differs between the values of a knob of names, within a strategy that searched it."""
+    """Whether the score differs between the values of a parameter of names, within a strategy that searched it."""
     return choice(trials, column) or _nothing(name, "difference", _tested(trials, column))
 
 
 def choice(trials: pd.DataFrame, column: str) -> str | None:
-    """Which value of a knob of names scored best; None where no difference was found."""
+    """Which value of a parameter of names scored best; None where no difference was found."""
     objective = str(trials.attrs["objective"])
     sign = sign_of(objective)
     tested = _tested(trials, column)
@@ -130,7 +130,7 @@ def configurations(group: Group, label: str) -> str:
 
 
 def _tested(trials: pd.DataFrame, column: str) -> list[tuple[str, pd.DataFrame]]:
-    """The strategies with trials enough in which the knob and the score took more than one value.
+    """The strategies with trials enough in which the parameter and the score took more than one value.
 
     Each is tested by itself: over all of them a value that only the better strategy may take would look good.
     """

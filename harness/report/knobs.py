@@ -1,6 +1,6 @@
-"""Figures of the search: the score of every complete trial against one knob, or two.
+"""Figures of the search: the score of every complete trial against one parameter, or two.
 
-The trials differ in many knobs at once, so these figures show where good scores lie, not what causes them.
+The trials differ in many parameters at once, so these figures show where good scores lie, not what causes them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from harness.report.ink import Picture, drawing, picture
 def by_number(
     trials: pd.DataFrame, column: str, objective: str, label: str, notes: Mapping[int, str] | None = None
 ) -> Picture:
-    """Score of every complete trial against a knob of few whole numbers, with the median of each value.
+    """Score of every complete trial against a parameter of few whole numbers, with the median of each value.
 
     `notes` stand below the numbers of the axis.
     """
@@ -45,7 +45,7 @@ def by_number(
 
 
 def by_value(trials: pd.DataFrame, column: str, objective: str, label: str) -> Picture:
-    """Score of every complete trial against a knob of real numbers; a wide span is drawn in the logarithm."""
+    """Score of every complete trial against a parameter of real numbers; a wide span is drawn in the logarithm."""
     values = trials[column].dropna()
     wide, dense = bool((values > 0).all() and values.max() / values.min() > 30), len(trials) > ink.DENSE
     with drawing(360, 270) as (figure, axes):
@@ -66,7 +66,7 @@ def by_value(trials: pd.DataFrame, column: str, objective: str, label: str) -> P
 
 
 def by_choice(trials: pd.DataFrame, column: str, objective: str, label: str) -> Picture:
-    """Score of every complete trial by a knob of names, with the median of each strategy and name."""
+    """Score of every complete trial by a parameter of names, with the median of each strategy and name."""
     names = list(trials.groupby(column)["score"].median().sort_values(ascending=lower(objective)).index)
     parts = _strategies(trials)
     lines, dense = len(names) + sum(part[column].nunique() for _, part in parts), len(trials) > ink.DENSE

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.config.parameters import label
 from harness.report import wording
 from harness.report.anytime import CLOSE, Anytime
 from harness.report.findings import ALPHA
-from harness.report.labels import LABELS
 from harness.report.searching import Edge, Gap, Paid, Pruning
 from harness.results.metrics import METRICS
 
@@ -74,10 +74,10 @@ def edges(found: Sequence[Edge]) -> str:
     if len(named) == 1:
         edge = next(iter(named.values()))
         who = wording.capital(wording.STRATEGY[edge.strategy])
-        return f"{who}'s best {LABELS[edge.parameter]} lies at the edge of its range: search further {_way(edge)}"
+        return f"{who}'s best {label(edge.parameter)} lies at the edge of its range: search further {_way(edge)}"
     told = []
     for strategy in dict.fromkeys(edge.strategy for edge in found):
-        own = [f"{LABELS[edge.parameter]} ({_way(edge)})" for edge in named.values() if edge.strategy == strategy]
+        own = [f"{label(edge.parameter)} ({_way(edge)})" for edge in named.values() if edge.strategy == strategy]
         told.append(f"{wording.listed(own)} in {wording.STRATEGY[strategy]}")
     return f"Best values lie at the edge of their range, search further: {'; '.join(told)}"
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from harness.config.study import FloatRange, IntRange
+from harness.config.parameters import label
 from harness.report import search_figures, search_findings, wording
 from harness.report.anytime import BAND, ORDERS, Anytime, anytime
-from harness.report.labels import LABELS, config_text
+from harness.report.labels import config_text
 from harness.report.scored import sides
 from harness.report.searching import NEAR, Edge, Gap, Paid, Pruning, edges, gaps, paid, pruning
 from harness.report.section import Section, Table
@@ -138,7 +138,7 @@ def _edges(found: Sequence[Edge]) -> Section:
     rows = [
         [
             wording.capital(wording.STRATEGY[edge.strategy]),
-            LABELS[edge.parameter],
+            label(edge.parameter),
             config_text(edge.parameter, edge.value),
             f"{_span(edge)} ({'upper' if edge.end == 'high' else 'lower'} end)",
             wording.listed(edge.of),
@@ -181,5 +181,4 @@ def _unit(objective: str) -> str:
 
 
 def _span(edge: Edge) -> str:
-    span: FloatRange | IntRange = edge.span
-    return f"{config_text(edge.parameter, span.low)} to {config_text(edge.parameter, span.high)}"
+    return " to ".join(config_text(edge.parameter, end) for end in edge.span.ends())

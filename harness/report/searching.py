@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
 
 import numpy as np
 from scipy.stats import fisher_exact
 
+from harness.config.parameters import PARAMETERS, idle
+from harness.config.ranges import End, Range
 from harness.config.space import space
-from harness.config.study import KNOBS, FloatRange, IntRange, StudyConfig
+from harness.config.study import StudyConfig
 from harness.config.trial import TrialConfig
-from harness.report.labels import idle
 from harness.report.scored import Side
 from harness.report.statistics import Comparison, difference, holm_levels, judge
 from harness.report.summary import best_trial
@@ -23,7 +22,6 @@ from harness.results.metrics import score, sign_of
 from harness.results.records import TrialRecord
 
 NEAR = 0.05  # share of a range's span that counts as its edge
-LEAST_VALUES = 4  # of a range of whole numbers; below it the ends are half of what there is
 
 
 @dataclass(frozen=True)
@@ -57,8 +55,8 @@ class Edge:
     strategy: str
     parameter: str
     value: float
-    span: FloatRange | IntRange
-    end: Literal["low", "high"]
+    span: Range
+    end: End
     of: tuple[str, ...]  # "best trial", "confirmed winner": whose value it is
 
 
@@ -135,7 +133,7 @@ def edges(found: Sequence[TrialRecord], winners: Mapping[str, Side], study: Stud
         chosen = {"best trial": best.config if best else None, "confirmed winner": _config(winner) if winner else None}
         for role, config in chosen.items():
             for name, span in space(study, strategy).searched().items():
-                if config is None or name in idle(config.to_json()) or not isinstance(span, (FloatRange, IntRange)):
+                if config is None or name in idle(config.to_json()):
                     continue
                 value = getattr(config, name)
                 end = None if value is None else end_of(name, value, span)
@@ -146,22 +144,14 @@ def edges(found: Sequence[TrialRecord], winners: Mapping[str, Side], study: Stud
     return list(made.values())
 
 
-def end_of(name: str, value: float, span: FloatRange | IntRange) -> Literal["low", "high"] | None:
+def end_of(name: str, value: float, span: Range) -> End | None:
     """At which end of its range a value lies; None within, and at an end that is the parameter's own."""
-    if span.low == span.high:
+    end = span.edge(value, NEAR)
+    if end is None:
         return None
-    if isinstance(span, IntRange):
-        if span.high - span.low + 1 < LEAST_VALUES:
-            return None
-        place = {span.low: 0.0, span.high: 1.0}.get(int(value), 0.5)
-    else:
-        low, high, at = (math.log(v) if span.log else v for v in (span.low, span.high, value))
-        place = (at - low) / (high - low)
-    if place <= NEAR + 1e-9:
-        return None if span.low == KNOBS[name].low else "low"
-    if place >= 1 - NEAR - 1e-9:
-        return None if span.high == KNOBS[name].high else "high"
-    return None
+    low, high = span.ends()
+    is_own = low == PARAMETERS[name].low if end == "low" else high == PARAMETERS[name].high
+    return None if is_own else end
 
 
 def pruning(found: Sequence[TrialRecord], strategies: Sequence[str]) -> Pruning | None:

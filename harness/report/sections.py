@@ -6,11 +6,11 @@ from typing import Any
 
 import yaml
 
-from harness.config.study import KNOBS
+from harness.config.parameters import PARAMETERS, idle, label
 from harness.config.trial import TrialConfig
 from harness.report import figures, wording
 from harness.report.ink import Picture
-from harness.report.labels import LABELS, config_text, idle
+from harness.report.labels import config_text
 from harness.report.scored import Side
 from harness.report.story import Story
 from harness.results.metrics import score, sign_of
@@ -46,7 +46,8 @@ def recommendation(story: Story) -> dict[str, Any] | None:
         return None
     config = chosen["config"]
     off = idle(config)
-    rows = [(LABELS[k], config_text(k, config[k])) for k in LABELS if config.get(k) is not None and k not in off]
+    names = [name for name in (*PARAMETERS, "epochs") if config.get(name) is not None and name not in off]
+    rows = [(label(name), config_text(name, config[name])) for name in names]
     return {
         "strategy": chosen["strategy"],
         "rows": rows,
@@ -70,7 +71,7 @@ def _try_lines(strategy: str, config: dict[str, Any]) -> str:
     """The configuration as a line under `try:` of a study file, without what is the default anyway."""
     usual = TrialConfig(strategy="fine_tuning", backbone="", unfreeze_depth=-1, head_lr=0.0, backbone_lr=None).to_json()
     kept = {"strategy": strategy}
-    kept |= {k: v for k, v in config.items() if k in KNOBS and v is not None and v != usual[k]}
+    kept |= {k: v for k, v in config.items() if k in PARAMETERS and v is not None and v != usual[k]}
     if strategy == "feature_extraction":
         kept.pop("unfreeze_depth", None)
     return "try:\n  - " + yaml.safe_dump(kept, sort_keys=False).strip().replace("\n", "\n    ")

@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup, escape
 
-from harness.config.study import KNOBS
+from harness.config.parameters import PARAMETERS, idle, label
 from harness.report import wording
 from harness.report.axes import lower
-from harness.report.labels import LABELS, config_text, idle
+from harness.report.labels import config_text
 from harness.report.story import Story
 from harness.results.metrics import METRICS
 
@@ -23,17 +23,15 @@ _BEST = ' <abbr title="best validation score of its strategy">best</abbr>'
 def trial_table(story: Story) -> dict[str, Any]:
     """`columns` (heading, is a number), `rows` as HTML, and what is the `same` in all of them, a text each."""
     table, objective = story.trials, story.study.objective
-    varying = [
-        name for name in LABELS if name != "epochs" and (name in ALWAYS_SHOWN or table[name].nunique(dropna=False) > 1)
-    ]
+    varying = [name for name in PARAMETERS if name in ALWAYS_SHOWN or table[name].nunique(dropna=False) > 1]
     same = [
-        f"{LABELS[name]} {config_text(name, table[name].iloc[0])}"
-        for name in LABELS
+        f"{label(name)} {config_text(name, table[name].iloc[0])}"
+        for name in (*PARAMETERS, "epochs")
         if len(table) and name not in (*varying, *idle(table.iloc[0].to_dict())) and pd.notna(table[name].iloc[0])
     ]
     columns = [("trial", True), ("strategy", False), ("state", False)]
     columns += [(f"{METRICS[objective].label} (validation)", True)]
-    columns += [(LABELS[name], KNOBS[name].kind != "choice") for name in varying]
+    columns += [(label(name), PARAMETERS[name].kind != "choice") for name in varying]
     columns += [("epochs", True), ("device seconds", True), ("note", False)]
     texts = [
         _texts(table["score"], lambda score: wording.level(score, objective)),

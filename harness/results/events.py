@@ -20,7 +20,7 @@ Kinds, and what `data` holds:
     verdict              the "verdict", "comparisons", "recommendation" blocks of summary.json, and look
     explored             what ("data_size", "shift"), strategy, config_key, seed_index, fraction and train_images, or
                          shift; metrics, predictions (file): on the test split, after a verdict, choosing nothing
-    controlled_selected  seeds, configs: {strategy: [{"knob", "value", "config"}]}: changes of the winner
+    controlled_selected  seeds, configs: {strategy: [{"parameter", "value", "config"}]}: changes of the winner
     model_logged         uri, trial_id, validation_score
     session_ended        state ("finished", "interrupted", "failed"), seconds (of this session)
 """

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Any
 
-from harness.config.sheets import sheet
+from harness.config.ranges import Range
 from harness.config.space import SearchSpace
-from harness.config.study import FloatRange, IntRange
 from harness.config.trial import TrialConfig, canonical
 
 FACTORS = ("batchnorm", "unfreeze_depth", "backbone", "backbone_lr", "unfreeze_schedule", "unfreeze_from")
@@ -20,9 +19,9 @@ RATIO = 10.0  # by which the ratio of head rate to backbone rate is changed, bot
 
 @dataclass(frozen=True)
 class Change:
-    """The winner with another value of one knob."""
+    """The winner with another value of one parameter."""
 
-    knob: str
+    parameter: str
     value: Any
     config: TrialConfig
 
@@ -34,33 +33,28 @@ def changes(here: SearchSpace, winner: TrialConfig, most: int) -> list[Change]:
     stays where the ratio of the rates changes.
     """
     found: dict[str, Change] = {}
-    each = (_of_factor(here, winner, knob) for knob in FACTORS)
+    each = (_of_factor(here, winner, parameter) for parameter in FACTORS)
     for change in chain.from_iterable(zip_longest(*each)):
         if change is not None and change.config != winner:
             found.setdefault(change.config.key(), change)
     return list(found.values())[:most]
 
 
-def _of_factor(here: SearchSpace, winner: TrialConfig, knob: str) -> Iterator[Change]:
-    entry, now = here.entries[knob], getattr(winner, knob)
-    if knob == "backbone_lr":
-        values: list[Any] = _rates(entry, now)
-    elif isinstance(entry, IntRange):
-        values = sorted(range(entry.low, entry.high + 1), key=lambda value: (abs(value - now), value))
-    elif isinstance(entry, tuple):
-        number = all(isinstance(value, int) for value in entry)
-        values = sorted(entry, key=lambda value: abs(value - now)) if number else list(entry)
-    else:
+def _of_factor(here: SearchSpace, winner: TrialConfig, parameter: str) -> Iterator[Change]:
+    found, now = here.ranges[parameter], getattr(winner, parameter)
+    if not found.is_searched:
         return
+    values = _rates(found, now) if parameter == "backbone_lr" else list(found.values())
+    if parameter != "backbone_lr" and all(isinstance(value, int) for value in values):
+        values.sort(key=lambda value: abs(value - now))
     for value in values:
         if value != now:
-            changed = dataclasses.replace(winner, **{knob: value})
-            yield Change(knob, value, canonical(changed, sheet(changed.backbone).has_batchnorm))
+            yield Change(parameter, value, canonical(dataclasses.replace(winner, **{parameter: value})))
 
 
-def _rates(entry: Any, now: float | None) -> list[float]:
+def _rates(found: Range, now: float | None) -> list[Any]:
     """The rate times and over RATIO, as far as the range reaches; a step of less than half of it is no other choice."""
-    if now is None or not isinstance(entry, FloatRange):
+    if now is None or not found.is_continuous:
         return []
-    wanted = (min(max(now * factor, entry.low), entry.high) for factor in (1 / RATIO, RATIO))
+    wanted = (found.clamp(now * factor) for factor in (1 / RATIO, RATIO))
     return [rate for rate in wanted if abs(math.log(rate / now)) > math.log(RATIO) / 2]

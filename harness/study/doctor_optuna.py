@@ -15,11 +15,12 @@ from harness.config.space import space
 from harness.config.study import StudyConfig
 from harness.results import database
 from harness.results.home import home
+from harness.search.optuna_params import KEY
 from harness.study.doctor_case import Case, Finding
 from harness.study.doctor_replay import replay_all
 from harness.study.history import History
 from harness.study.optuna_store import open_storage
-from harness.study.search import KEY, frozen
+from harness.study.search import frozen
 from harness.study.sync import mirror
 
 _WHERE = "optuna.db"

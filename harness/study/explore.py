@@ -96,7 +96,7 @@ def _out_of_time(session: Session) -> bool:
 def _planned(session: Session, winners: dict[str, Candidate]) -> dict[str, list[dict[str, Any]]]:
     most = session.study.controlled.changes
     return {
-        strategy: [{"knob": c.knob, "value": c.value, "config": c.config.to_json()} for c in found]
+        strategy: [{"parameter": c.parameter, "value": c.value, "config": c.config.to_json()} for c in found]
         for strategy, winner in winners.items()
         if (found := changes(space(session.study, winner.config.strategy), winner.config, most))
     }

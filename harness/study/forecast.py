@@ -13,7 +13,7 @@ from harness.config.study import StudyConfig
 from harness.config.trial import DEPTH_MAX
 from harness.model.transfer import build
 from harness.study.memory import Memory, reckon
-from harness.study.plan import distinct_views, values_of
+from harness.study.plan import distinct_views
 from harness.study.prepare import Prepared, backbones
 from harness.study.splits import SEARCH_SPLIT
 from harness.training.inputs import TrialData
@@ -68,8 +68,8 @@ def forecast(prepared: Prepared, devices: list[str]) -> Forecast:
         data = context.data(backbone, SEARCH_SPLIT)
         rates[backbone] = _measure(study, backbone, data, torch.device(devices[0]))
         for strategy in study.strategies:
-            entry = space(study, strategy).entries["unfreeze_depth"]
-            depths += [_of(strategy, backbone, d, rates[backbone], data, prepared) for d in values_of(entry)]
+            values = space(study, strategy).ranges["unfreeze_depth"].some_values()
+            depths += [_of(strategy, backbone, d, rates[backbone], data, prepared) for d in values]
     by_strategy = {s: [d for d in depths if d.strategy == s] for s in study.strategies}
     shared = {s: sum(d.seconds_shared for d in found) / len(found) for s, found in by_strategy.items()}
     making = sum(
@@ -97,7 +97,7 @@ def kept_rows(prepared: Prepared, views: str) -> float:
 
 
 def _measure(study: StudyConfig, backbone: str, data: TrialData, device: torch.device) -> Rate:
-    size = max(int(v) for s in study.strategies for v in values_of(space(study, s).entries["batch_size"]))
+    size = max(int(v) for s in study.strategies for v in space(study, s).ranges["batch_size"].ends())
     model = build(backbone, data.num_classes, image_size=data.images.shape[1]).to(device).eval()
     images = torch.rand(size, 3, *data.images.shape[1:3], device=device)
     labels = torch.zeros(size, dtype=torch.long, device=device)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.config.parameters import PARAMETERS, unknown_parameter
 from harness.config.sheets import check_image_size
 from harness.config.space import space
-from harness.config.study import KNOBS, StudyConfig, unknown_knob
+from harness.config.study import StudyConfig
 from harness.config.trial import Strategy, TrialConfig
 from harness.errors import ConfigError
 from harness.model.inspection import Part, parts
@@ -14,13 +15,14 @@ from harness.model.shapes import build_shapes
 
 
 def inspected(study: StudyConfig, chosen: dict[str, str], num_classes: int) -> tuple[TrialConfig, list[Part]]:
-    """The configuration with these knobs, the study's defaults elsewhere, and its stages.
+    """The configuration with these parameters, the study's defaults elsewhere, and its stages.
 
     Args:
-        chosen: knobs and values, which need not lie in the study's search. `unfreeze_depth` 0 is feature extraction.
+        chosen: parameters and values, which need not lie in the study's search; `unfreeze_depth` 0 is feature
+            extraction.
 
     Raises:
-        ConfigError: an unknown knob, a value out of its range, or a schedule without an epoch for each phase.
+        ConfigError: an unknown parameter, a value out of its range, or a schedule without an epoch for each phase.
     """
     values: dict[str, Any] = {}
     faults: list[str] = []
@@ -28,11 +30,11 @@ def inspected(study: StudyConfig, chosen: dict[str, str], num_classes: int) -> t
     for name, value in chosen.items():
         if name == "unfreeze_depth" and strategy == "feature_extraction":
             continue  # settled by the strategy
-        if name not in KNOBS:
-            faults.append(f"{name}: {unknown_knob(name)}")
+        if name not in PARAMETERS:
+            faults.append(f"{name}: {unknown_parameter(name)}")
             continue
         try:
-            values[name] = KNOBS[name].check(value)
+            values[name] = PARAMETERS[name].check(value)
         except ValueError as error:
             faults.append(f"{name}: {error}")
     if faults:

@@ -51,7 +51,7 @@ def reckon(prepared: Prepared, devices: list[str]) -> Memory:
     """What the study's largest configurations will hold, and what is free now."""
     study = prepared.study
     classes = len(prepared.context.classes)
-    batch = max(int(v) for s in study.strategies for v in _ends(space(study, s).entries["batch_size"]))
+    batch = max(int(v) for s in study.strategies for v in space(study, s).ranges["batch_size"].ends())
     depth = max(_depth(space(study, strategy)) for strategy in study.strategies)
     steps, models = {}, 0
     for backbone in backbones(study):
@@ -122,8 +122,8 @@ def models_on_disk(study: StudyConfig) -> int:
 
 def _depth(here: SearchSpace) -> int:
     """The largest number of stages, counted from the head, that gradients go through."""
-    depth = max(int(value) for value in _ends(here.entries["unfreeze_depth"]))
-    return DEPTH_MAX if depth and "stem" in _ends(here.entries["unfreeze_from"]) else depth
+    depth = max(int(value) for value in here.ranges["unfreeze_depth"].ends())
+    return DEPTH_MAX if depth and "stem" in here.ranges["unfreeze_from"].values() else depth
 
 
 @cache
@@ -157,13 +157,6 @@ def kept_bytes(model: torch.nn.Module, images: torch.Tensor) -> int:
 @cache
 def _parameter_bytes(backbone: str, classes: int, side: int) -> int:
     return 4 * sum(p.numel() for p in build_shapes(backbone, classes, image_size=side).parameters())
-
-
-def _ends(entry: object) -> tuple[Any, ...]:
-    """The values of an entry, or the ends of a range."""
-    if isinstance(entry, tuple):
-        return entry
-    return (entry.low, entry.high) if hasattr(entry, "low") else (entry,)  # type: ignore[attr-defined]
 
 
 def _gb(size: int) -> str:

@@ -17,7 +17,8 @@ from optuna.trial import TrialState
 
 from harness.config.space import SearchSpace
 from harness.results.metrics import direction
-from harness.study.search import KEY, Ended, frozen
+from harness.search.optuna_params import KEY
+from harness.study.search import Ended, frozen
 
 
 def open_storage(path: Path) -> optuna.storages.RDBStorage:

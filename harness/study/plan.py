@@ -21,9 +21,10 @@ import psutil
 import torch
 
 from harness.config.costs import cost
+from harness.config.parameters import PARAMETERS
 from harness.config.sheets import sheet
 from harness.config.space import SearchSpace, space
-from harness.config.study import IntRange, StudyConfig
+from harness.config.study import StudyConfig
 from harness.config.trial import DEPTH_MAX, TrialConfig
 from harness.errors import ConfigError
 from harness.model import freezing
@@ -113,7 +114,7 @@ def distinct_views(study: StudyConfig, views: str) -> float:
     """Expected number of distinct views of a training image in a trial; `views` as in `Kept`."""
     if views != "flips":
         return study.epochs
-    recipes = {r for s in study.strategies for r in values_of(space(study, s).entries["augmentation"])}
+    recipes = {r for s in study.strategies for r in space(study, s).ranges["augmentation"].values()}
     return 8 * (1 - (7 / 8) ** study.epochs) if "flips" in recipes else 1
 
 
@@ -152,36 +153,19 @@ def _expected_uses(study: StudyConfig) -> dict[Facts, dict[int, float]]:
     return {facts: dict(by_cut) for facts, by_cut in uses.items()}
 
 
-_MATTERING = (
-    "backbone", "batch_size", "augmentation", "batchnorm", "unfreeze_depth", "unfreeze_from", "unfreeze_schedule",
-    "mixup", "cutmix", "imbalance",
-)  # fmt: skip
-
-
 def _configurations(here: SearchSpace) -> Iterable[TrialConfig]:
     """One configuration for each combination of what decides sharing; ranges of real numbers by their ends."""
-    values = [values_of(here.entries[name]) for name in _MATTERING]
+    names = [name for name, parameter in PARAMETERS.items() if parameter.sharing]
+    values = [here.ranges[name].some_values() for name in names]
     if math.prod(len(v) for v in values) <= MOST_CONFIGURATIONS:
         combinations: Iterable[tuple[Any, ...]] = itertools.product(*values)
     else:
         rng = np.random.default_rng(0)
         combinations = (tuple(v[rng.integers(len(v))] for v in values) for _ in range(MOST_CONFIGURATIONS))
     for combination in combinations:
-        config = here.config(dict(zip(_MATTERING, combination, strict=True)))
+        config = here.config(dict(zip(names, combination, strict=True)))
         try:
             freezing.check_schedule(config)
         except ConfigError:  # depth and epochs that leave a phase without an epoch
             continue
         yield config
-
-
-def values_of(entry: Any) -> tuple[Any, ...]:
-    """The values a knob may take; of a range some that stand for all."""
-    if isinstance(entry, tuple):
-        return entry
-    if isinstance(entry, IntRange):
-        span = range(entry.low, entry.high + 1)
-        return tuple(span) if len(span) <= 8 else tuple(span[:: len(span) // 4])
-    if hasattr(entry, "low"):
-        return (entry.low, entry.high) if entry.low != entry.high else (entry.low,)
-    return (entry,)

@@ -65,8 +65,7 @@ def backbones(study: StudyConfig) -> list[str]:
     """Every backbone the study may build, in the file's order."""
     names: dict[str, None] = {}
     for strategy in study.strategies:
-        entry = space(study, strategy).entries["backbone"]
-        names.update(dict.fromkeys(entry if isinstance(entry, tuple) else (entry,)))
+        names.update(dict.fromkeys(space(study, strategy).ranges["backbone"].values()))
     return list(names)
 
 
@@ -196,8 +195,7 @@ def _check_source(loaded: LoadedStudy) -> None:
 
 def _check_batch_sizes(study: StudyConfig, train: int) -> None:
     """The largest batch fits into the training part, and into the smallest fraction of it that is asked for."""
-    entries = [space(study, strategy).entries["batch_size"] for strategy in study.strategies]
-    largest = max(max(e) if isinstance(e, tuple) else getattr(e, "high", e) for e in entries)
+    largest = max(max(space(study, strategy).ranges["batch_size"].ends()) for strategy in study.strategies)
     if largest > train:
         raise DataError(
             f"batch_size must not exceed the training part, but got {largest} for {train} training images; "

@@ -1,4 +1,4 @@
-"""SearchSpace + Optuna trial -> TrialConfig, and all else that Optuna is asked; the only file with `suggest_*`.
+"""One strategy's search: slots are drawn, trials are told and pruned, importances are reckoned.
 
 Each strategy has an Optuna study of its own, in memory: made from the event log when a session starts, and copied to
 `optuna.db` behind the trials' back (`harness.study.optuna_store`), so that no trial waits for a database. In one shared
@@ -15,29 +15,20 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import optuna
+from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from harness.config.sheets import sheet
-from harness.config.space import SETTLED, SearchSpace
-from harness.config.study import FloatRange, IntRange
-from harness.config.trial import DEPTH_MAX, TrialConfig
+from harness.config.space import SearchSpace
+from harness.config.trial import TrialConfig
 from harness.results.metrics import direction
 from harness.results.records import EpochRecord, TrialRecord
+from harness.search.optuna_params import KEY, STATES, distributions, suggest
 from harness.training.seeds import derive
 
 STARTUP_TRIALS = 5  # drawn at random before TPE's model: few, since budgets are small
 FANOVA_CHOICES = 10  # of one list; fANOVA's time doubles with each: a list of 60 ran for 12 minutes without an end
 IMPORTANCE_TRIALS = 20  # fewer say nothing
 HISTORY = 200  # newest trials that sampler, pruner and fANOVA look at: of 1,000 fANOVA takes a minute
-KEY = "harness.key"  # user attribute of a trial
-STATES = {
-    "complete": TrialState.COMPLETE,
-    "pruned": TrialState.PRUNED,
-    "diverged": TrialState.PRUNED,  # counts as bad
-    "out_of_memory": TrialState.PRUNED,
-    "failed": TrialState.FAIL,  # counts as missing
-    "duplicate": TrialState.COMPLETE,  # with the value it is known to have; without one it counts as missing
-}
 
 
 class _Newest(optuna.storages.InMemoryStorage):
@@ -204,7 +195,8 @@ class StrategySearch:
 
     def _widest_choice(self) -> int:
         """Values of the searched list that has most of them."""
-        return max((len(entry) for entry in self.space.searched().values() if isinstance(entry, tuple)), default=0)
+        lists = [found for found in distributions(self.space).values() if isinstance(found, CategoricalDistribution)]
+        return max((len(found.choices) for found in lists), default=0)
 
 
 def _study_of(trials: Sequence[FrozenTrial], like: optuna.Study) -> optuna.Study:
@@ -231,77 +223,3 @@ def frozen(space: SearchSpace, ended: Ended, objective: str) -> FrozenTrial:
         intermediate_values={epoch.epoch: epoch.validation[objective] for epoch in ended.epochs},
         user_attrs={KEY: ended.key, "harness.state": ended.state},
     )
-
-
-def suggest(trial: optuna.Trial | optuna.trial.FixedTrial, space: SearchSpace) -> TrialConfig:
-    """Ask the trial for every knob that has an effect beside the ones asked before it."""
-    values: dict[str, Any] = {}
-    for name, entry in space.entries.items():
-        if name in SETTLED[space.strategy] or not has_effect(name, values, space):
-            continue
-        if isinstance(entry, tuple):
-            values[name] = trial.suggest_categorical(name, list(entry))
-        elif isinstance(entry, IntRange):
-            values[name] = trial.suggest_int(name, entry.low, entry.high)
-        elif isinstance(entry, FloatRange):
-            values[name] = trial.suggest_float(name, entry.low, entry.high, log=entry.log)
-        else:
-            values[name] = entry
-    return space.config(values)
-
-
-def has_effect(name: str, values: dict[str, Any], space: SearchSpace) -> bool:
-    """Whether a knob changes anything beside the values of the knobs before it (in the order of KNOBS)."""
-    depth = SETTLED[space.strategy].get("unfreeze_depth", values.get("unfreeze_depth"))
-    match name:
-        case "backbone_lr":
-            return bool(depth != 0)
-        case "unfreeze_from":
-            return bool(depth != DEPTH_MAX) or "progressive" in _possible(space.entries["unfreeze_schedule"])
-        case "head_fraction":
-            return values.get("unfreeze_schedule") == "head_first"
-        case "layer_decay":
-            return depth is not None and depth > 1
-        case "head_hidden":
-            return values.get("head") == "mlp"
-        case "batchnorm":
-            return sheet(values["backbone"]).has_batchnorm
-    return True
-
-
-def params_of(config: TrialConfig, space: SearchSpace) -> dict[str, Any]:
-    """Optuna's parameters for a configuration: the searched knobs that have an effect beside each other."""
-    values = config.to_json()
-    searched = space.searched()
-    kept: dict[str, Any] = {}
-    for name in space.entries:
-        if name in SETTLED[space.strategy] or not has_effect(name, values, space):
-            continue
-        if name in searched:
-            kept[name] = values[name] if space.holds(name, values[name]) else _stand_in(values[name], searched[name])
-    return kept
-
-
-def _stand_in(value: Any, entry: Any) -> Any:
-    """A value the space holds, for a canonical one that it does not: beside the others they mean the same."""
-    if not isinstance(entry, tuple):
-        return entry.low
-    same = {"frozen": ("fixed_stats", "updated_stats"), "updated_stats": ("train_mode",)}.get(value, ())
-    return next((other for other in same if other in entry), entry[0])
-
-
-def distributions(space: SearchSpace) -> dict[str, optuna.distributions.BaseDistribution]:
-    """Optuna's distribution of every searched knob."""
-    made: dict[str, optuna.distributions.BaseDistribution] = {}
-    for name, entry in space.searched().items():
-        if isinstance(entry, tuple):
-            made[name] = optuna.distributions.CategoricalDistribution(entry)
-        elif isinstance(entry, IntRange):
-            made[name] = optuna.distributions.IntDistribution(entry.low, entry.high)
-        else:
-            made[name] = optuna.distributions.FloatDistribution(entry.low, entry.high, log=entry.log)
-    return made
-
-
-def _possible(entry: Any) -> tuple[Any, ...]:
-    return entry if isinstance(entry, tuple) else (entry,)

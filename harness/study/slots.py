@@ -11,11 +11,12 @@ from harness.config.trial import Strategy, TrialConfig
 from harness.files import write_whole
 from harness.results.home import StudyFolder, home
 from harness.results.records import TrialRecord
+from harness.search.optuna_params import params_of
 from harness.study.budget import Budget
 from harness.study.executors.base import Died, EpochDone, Message, Trained
 from harness.study.history import MAX_REDRAWS, Slot
 from harness.study.optuna_store import OptunaMirror
-from harness.study.search import StrategySearch, params_of
+from harness.study.search import StrategySearch
 from harness.study.session import Session
 from harness.study.splits import SEARCH_SPLIT
 from harness.training.seeds import derive

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from harness.config.batchnorm_policy import POLICIES
 from harness.config.trial import TrialConfig
 from harness.errors import ResourceError
 from harness.files import write_whole
@@ -26,7 +27,7 @@ def moving(model: TransferModel, config: TrialConfig, training: frozenset[str]) 
     """The tensors that may come to differ from the weights: what trains in any epoch (`training`), and every buffer
     where the policy touches some. By name, sorted; they are the model's own, not copies."""
     tensors = {name: parameter.detach() for name, parameter in model.named_parameters() if name in training}
-    if config.batchnorm not in ("frozen", "fixed_stats"):
+    if POLICIES[config.batchnorm].moves_buffers:
         tensors |= dict(model.named_buffers())
     return dict(sorted(tensors.items()))
 

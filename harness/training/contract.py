@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from harness.config.trial import BatchNormPolicy
+from harness.config.batchnorm_policy import POLICIES, BatchNormPolicy
 from harness.errors import ContractError, DivergedError
 from harness.model.transfer import TransferModel
 from harness.model.weights import normalisation
@@ -25,13 +25,11 @@ from harness.model.weights import normalisation
 
 def movable_buffers(model: TransferModel, policy: BatchNormPolicy, unfrozen: Iterable[str]) -> frozenset[str]:
     """Names of the buffers that the policy lets move while these stages train."""
-    if policy not in ("updated_stats", "train_mode"):
-        return frozenset()
     allowed = tuple(f"stages.{stage}." for stage in unfrozen)
     names = set()
     for prefix, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (
-            policy == "train_mode" or f"{prefix}.".startswith(allowed)
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and POLICIES[policy].updates(
+            unfrozen=f"{prefix}.".startswith(allowed)
         ):
             names |= {f"{prefix}.{name}" for name, _ in module.named_buffers()}
     return frozenset(names)

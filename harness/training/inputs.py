@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.config.trial import Augmentation
+from harness.config.parameters import Augmentation
 from harness.data import views
 from harness.errors import DataError
 

@@ -28,8 +28,8 @@ class Mixed:
 def mix(images: Tensor, config: TrialConfig, seed: int, epoch: int, step: int) -> Mixed | None:
     """Mix a batch of images in [0, 1]; None where the configuration mixes nothing.
 
-    One draw for each (seed, epoch, step), the same in every trial. With both knobs above zero each batch takes one of
-    the two, by a fair coin.
+    One draw for each (seed, epoch, step), the same in every trial. With both parameters above zero each batch takes
+    one of the two, by a fair coin.
     """
     if config.mixup == 0 and config.cutmix == 0:
         return None

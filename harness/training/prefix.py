@@ -7,7 +7,7 @@ the batch, and the rest of the model the same bits for what was stored.
 
     condition                                                  checked by
     nothing before the cut trains, decays or is averaged       freezing.frozen_prefix, the contract at each phase's end
-    BatchNorm before the cut normalises by fixed statistics    reason_against (train_mode)
+    BatchNorm before the cut normalises by fixed statistics    reason_against (policy)
     nothing before the cut is random                           frozen stages are in eval mode (TransferModel.train)
     a view is a function of (seed, epoch, image)               reason_against (mixing, repeated images)
     one batch shape, the same threads and kernels              identity
@@ -29,7 +29,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.config.trial import DEPTH_MAX, Augmentation, TrialConfig
+from harness.config.batchnorm_policy import POLICIES
+from harness.config.parameters import Augmentation
+from harness.config.trial import DEPTH_MAX, TrialConfig
 from harness.data import views
 from harness.model.transfer import TransferModel
 from harness.training import contract
@@ -93,8 +95,8 @@ def reason_against(config: TrialConfig, epoch: int, cut: int) -> str | None:
     """
     if cut == 0:
         return "the stem trains"
-    if config.batchnorm == "train_mode":
-        return "train_mode normalises frozen stages by the batch"
+    if not POLICIES[config.batchnorm].is_cacheable:
+        return f"{config.batchnorm} normalises frozen stages by the batch"
     if config.mixup > 0 or config.cutmix > 0:
         return "mixup and CutMix mix images before the backbone"
     if config.imbalance == "balanced_sampling" and config.augmentation not in ("none", "flips"):

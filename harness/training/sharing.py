@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from harness.config.batchnorm_policy import POLICIES
 from harness.config.trial import STAGES, TrialConfig
 from harness.errors import ResourceError
 from harness.model import freezing
@@ -63,7 +64,7 @@ class Plan:
 def needs(config: TrialConfig, split: str, *, random_weights: bool) -> Facts:
     """What decides a trial's activations within a study."""
     right_angles = config.augmentation in ("none", "flips")
-    recalibrated = config.batchnorm == "recalibrated"
+    recalibrated = POLICIES[config.batchnorm].recalibrates
     own = not right_angles or recalibrated or random_weights
     return (
         config.backbone, config.batch_size, "flips" if right_angles else config.augmentation,

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from harness.config.batchnorm_policy import POLICIES
 from harness.config.trial import TrialConfig
 from harness.model import batchnorm
 from harness.model.freezing import stage_of, unfrozen_stages
@@ -75,14 +76,14 @@ class StartingModels:
         key = (
             config.backbone, data.images.shape[1], weights_name, str(device),
             seed if weights_name == "none" else None,
-            (data.source, data.train.tobytes(), micro_batch) if config.batchnorm == "recalibrated" else None,
+            (data.source, data.train.tobytes(), micro_batch) if POLICIES[config.batchnorm].recalibrates else None,
         )  # fmt: skip
         at_hand = key in self._made
         if not at_hand:
             started = time.monotonic()
             plain = dataclasses.replace(config, head="linear", head_dropout=0.0)  # every trial gets a head of its own
             model = build_for(plain, seed, data, weights_name).to(device)
-            if config.batchnorm == "recalibrated":
+            if POLICIES[config.batchnorm].recalibrates:
                 _recalibrate(model, data, device, micro_batch)
             self._made[key] = Starting(model, time.monotonic() - started)
             self._make_room()
@@ -108,7 +109,7 @@ def _lent(
     start: TransferModel, config: TrialConfig, seed: int, num_classes: int, device: torch.device
 ) -> TransferModel:
     """A model with copies of the stages that may change in this trial, the stages themselves else, and a new head."""
-    everything = config.batchnorm == "train_mode"  # moves statistics in frozen stages too
+    everything = POLICIES[config.batchnorm].updates(unfrozen=False)  # statistics move in frozen stages too
     changing = unfrozen_stages(config, config.epochs)
     head = new_head(
         start.head, num_classes, derive(seed, "initialisation"), head=config.head, head_hidden=config.head_hidden,

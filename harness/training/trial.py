@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from harness.config.trial import BatchNormPolicy, TrialConfig
+from harness.config.batchnorm_policy import BatchNormPolicy
+from harness.config.trial import TrialConfig
 from harness.errors import ContractError, DivergedError, ResourceError
 from harness.model import batchnorm, freezing
 from harness.model.freezing import names_any_epoch

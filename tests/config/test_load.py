@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from harness.config.load import Overrides, load_study
+from harness.config.ranges import Choice, FloatRange, IntRange
 from harness.config.space import space, tried
-from harness.config.study import FloatRange, IntRange, StudyConfig
+from harness.config.study import StudyConfig
 from harness.config.trial import TrialConfig, canonical
 from harness.errors import ConfigError
 
@@ -131,7 +132,7 @@ def test_feature_extraction_asks_nothing_that_has_no_effect(studies: Path) -> No
     )
     here = space(study, "feature_extraction")
     assert set(here.searched()) == {"batchnorm"}
-    assert here.entries["batchnorm"] == ("frozen", "recalibrated")
+    assert here.ranges["batchnorm"] == Choice(("frozen", "recalibrated"))
     assert isinstance(space(study, "fine_tuning").searched()["unfreeze_depth"], IntRange)
 
 
@@ -150,22 +151,20 @@ BASE = TrialConfig("fine_tuning", "resnet18", 5, 1e-3, 1e-4, batchnorm="fixed_st
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "has_batchnorm"),
+    ("a", "b"),
     [
-        ({"unfreeze_depth": 0, "batchnorm": "updated_stats"}, {"unfreeze_depth": 0, "batchnorm": "frozen"}, True),
-        ({"unfreeze_depth": 0, "backbone_lr": 1.0}, {"unfreeze_depth": 0, "layer_decay": 0.5}, True),
-        ({"batchnorm": "train_mode"}, {"batchnorm": "updated_stats"}, True),
-        ({"batchnorm": "recalibrated"}, {"batchnorm": "train_mode"}, False),
-        ({"unfreeze_from": "stem"}, {"unfreeze_from": "head"}, True),
-        ({"head_fraction": 0.5}, {"head_fraction": 0.2}, True),
+        ({"unfreeze_depth": 0, "batchnorm": "updated_stats"}, {"unfreeze_depth": 0, "batchnorm": "frozen"}),
+        ({"unfreeze_depth": 0, "backbone_lr": 1.0}, {"unfreeze_depth": 0, "layer_decay": 0.5}),
+        ({"batchnorm": "train_mode"}, {"batchnorm": "updated_stats"}),
+        ({"backbone": "vgg11", "batchnorm": "recalibrated"}, {"backbone": "vgg11", "batchnorm": "train_mode"}),
+        ({"unfreeze_from": "stem"}, {"unfreeze_from": "head"}),
+        ({"head_fraction": 0.5}, {"head_fraction": 0.2}),
     ],
 )
-def test_configurations_that_train_the_same_are_one(
-    a: dict[str, object], b: dict[str, object], has_batchnorm: bool
-) -> None:
+def test_configurations_that_train_the_same_are_one(a: dict[str, object], b: dict[str, object]) -> None:
     one, two = dataclasses.replace(BASE, **a), dataclasses.replace(BASE, **b)  # type: ignore[arg-type]
     assert one != two
-    assert canonical(one, has_batchnorm) == canonical(two, has_batchnorm)
+    assert canonical(one) == canonical(two)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +186,7 @@ def test_configurations_that_train_the_same_are_one(
 )
 def test_configurations_that_differ_stay_two(a: dict[str, object], b: dict[str, object]) -> None:
     one, two = dataclasses.replace(BASE, **a), dataclasses.replace(BASE, **b)  # type: ignore[arg-type]
-    assert canonical(one, True) != canonical(two, True)
+    assert canonical(one) != canonical(two)
 
 
 def test_the_key_names_a_configuration() -> None:

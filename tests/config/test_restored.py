@@ -40,7 +40,7 @@ def test_it_does_not_change_with_the_values_it_was_made_from() -> None:
 
 def test_a_field_that_is_not_given_has_its_default() -> None:
     values = CONFIG.to_json()
-    del values["batch_size"]  # a study from before there was this knob
+    del values["batch_size"]  # a study from before there was this parameter
     assert restored(TrialConfig, values) == CONFIG
 
 

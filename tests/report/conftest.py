@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.config.parameters import default_values
 from harness.config.study import StudyConfig
-from harness.config.trial import DEFAULTS, TrialConfig
+from harness.config.trial import TrialConfig
 from harness.report.page import write_report
 from harness.report.verdict import conclude
 from harness.results.events import EventLog
@@ -61,7 +62,7 @@ def build_study(
     study: dict[str, Any] | None = None,
     card: dict[str, Any] | None = None,
     session: bool = True,  # the session has ended
-    vary: dict[str, tuple[Any, ...]] | None = None,  # knobs and the values that the slots take in turn
+    vary: dict[str, tuple[Any, ...]] | None = None,  # parameters and the values that the slots take in turn
 ) -> StudyFolder:
     """Write a study under HARNESS_HOME and return its folder; the same arguments give the same numbers."""
     rng = np.random.default_rng(7)
@@ -181,7 +182,7 @@ def _selected(best: dict[str, TrialRecord]) -> dict[str, Any]:
 
 
 def _default(strategy: str) -> TrialConfig:
-    return TrialConfig(strategy=strategy, backbone="resnet18", epochs=6, **DEFAULTS[strategy])  # type: ignore[arg-type,index]
+    return TrialConfig(strategy=strategy, epochs=6, **default_values(strategy))  # type: ignore[arg-type]
 
 
 def _search(

@@ -1,4 +1,4 @@
-"""Configurations are named by the fewest knobs that tell them apart."""
+"""Configurations are named by the fewest parameters that tell them apart."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from typing import Any
 from harness.report.configurations import NAMED_BY, configuration_section, telling, told
 from harness.report.confirmed import Confirmed, Group
 
-KNOBS = ("unfreeze_depth", "unfreeze_schedule", "head_lr", "weight_decay")
+NAMES = ("unfreeze_depth", "unfreeze_schedule", "head_lr", "weight_decay")
 
 
 def members(*rows: tuple[Any, ...]) -> tuple[Confirmed, ...]:
     return tuple(
-        Confirmed(dict(zip(KNOBS, row, strict=True)), (0.8 - 0.1 * i, 0.82 - 0.1 * i)) for i, row in enumerate(rows)
+        Confirmed(dict(zip(NAMES, row, strict=True)), (0.8 - 0.1 * i, 0.82 - 0.1 * i)) for i, row in enumerate(rows)
     )
 
 
-def test_one_knob_names_them_where_it_tells_them_apart() -> None:
+def test_one_parameter_names_them_where_it_tells_them_apart() -> None:
     made = members((2, "at_once", 1e-3, 1e-4), (1, "at_once", 1e-3, 1e-4), (5, "head_first", 1e-2, 0.1))
-    assert telling(made, KNOBS) == ["unfreeze_depth"]
+    assert telling(made, NAMES) == ["unfreeze_depth"]
     assert told(made[0], ["unfreeze_depth"]) == "depth 2"
 
 
-def test_two_knobs_where_one_is_not_enough_and_none_where_two_are_not() -> None:
+def test_two_parameters_where_one_is_not_enough_and_none_where_two_are_not() -> None:
     two = members((2, "at_once", 1e-3, 1e-4), (2, "head_first", 1e-3, 1e-4), (1, "at_once", 1e-3, 1e-4))
-    assert telling(two, KNOBS) == ["unfreeze_depth", "unfreeze_schedule"]
+    assert telling(two, NAMES) == ["unfreeze_depth", "unfreeze_schedule"]
     rows = [(d, s, h, 1e-4) for d in (1, 2) for s in ("at_once", "head_first") for h in (1e-3, 1e-2)]
     assert NAMED_BY == 2
-    assert telling(members(*rows), KNOBS) == []
+    assert telling(members(*rows), NAMES) == []
 
 
 def test_a_short_name_leaves_the_rest_to_a_table() -> None:
     made = members((2, "head_first", 6.5e-2, 1.5e-6), (1, "head_first", 7.2e-2, 4.4e-5), (5, "at_once", 3e-4, 1e-4))
-    section = configuration_section(Group("fine_tuning", KNOBS, made, (False, True)), "balanced_accuracy")
+    section = configuration_section(Group("fine_tuning", NAMES, made, (False, True)), "balanced_accuracy")
     assert section.heading.startswith("Fine-tuning, confirmed: depth 2 scored best")
     assert section.table is not None
     assert [heading for heading, _ in section.table.columns] == ["", "depth 2", "depth 1", "depth 5"]
@@ -41,7 +41,7 @@ def test_a_short_name_leaves_the_rest_to_a_table() -> None:
     assert "weight decay" not in section.pictures[0].alt
 
 
-def test_few_knobs_need_no_table() -> None:
+def test_few_parameters_need_no_table() -> None:
     pairs = ((1e-3, 0.1), (1e-2, 0.1), (1e-2, 0.2))
     made = tuple(Confirmed({"head_lr": rate, "weight_decay": decay}, (0.8, 0.7)) for rate, decay in pairs)
     section = configuration_section(

@@ -28,7 +28,7 @@ def change(folder: StudyFolder, effects: dict[str, float], spread: float = 0.002
     winner = story.winners["fine_tuning"]
     log, rng = EventLog(folder.events), np.random.default_rng(0)
     configs = {policy: dataclasses.replace(winner.runs[0].config, batchnorm=policy) for policy in effects}
-    entries = [{"knob": "batchnorm", "value": p, "config": c.to_json()} for p, c in configs.items()]
+    entries = [{"parameter": "batchnorm", "value": p, "config": c.to_json()} for p, c in configs.items()]
     log.append("controlled_selected", {"seeds": seeds, "configs": {"fine_tuning": entries}})
     for policy, config in configs.items():
         for run in winner.runs[:seeds]:
@@ -180,7 +180,9 @@ def test_machines_can_read_it_too(make_study: MakeStudy) -> None:
     change(folder, {"frozen": -0.08})
     write_report(folder)
     found = json.loads((folder.report / "summary.json").read_text())["explored"]
-    assert [(one["knob"], one["to"], one["clear"]) for one in found["controlled"]] == [("batchnorm", "frozen", True)]
+    assert [(one["parameter"], one["to"], one["clear"]) for one in found["controlled"]] == [
+        ("batchnorm", "frozen", True)
+    ]
     assert found["controlled"][0]["difference"] == pytest.approx(-0.08, abs=0.01)
     assert [point["fraction"] for point in found["data_sizes"]] == [0.5, 1.0]
     assert [point["shift"] for point in found["shifts"]] == [None, "blur"]

@@ -28,7 +28,7 @@ PAYLOAD = (
     '<svg onload="' + MARK + '"><a href="javascript:{token}">{{{{ 7*7 }}}} ${token}$ &#60;b> \x1b[2J\u202e{token}'
 )
 WIDTH = "document.documentElement.setAttribute('data-overflow', document.documentElement.scrollWidth - innerWidth)"
-# What a page cannot do without: names of states, kinds and knobs, times and numbers, which the harness itself writes.
+# What a page cannot do without: names of states, kinds and parameters, times and numbers, which the harness writes.
 KEPT = {"trial_id", "kind", "strategy", "state", "config", "started_at", "role", "config_key", "predictions", "outcome"}
 MUST_SHOW = (
     "study.description", "study.report.title", "study.data.wanted", "study.data.split.group", "study.weights",

@@ -14,9 +14,8 @@ from typing import Any
 
 import pytest
 
-from harness.config.study import KNOBS
+from harness.config.parameters import PARAMETERS
 from harness.report.evidence import OWN_SECTION
-from harness.report.labels import LABELS
 from harness.report.page import write_report
 from harness.results.events import EventLog
 from harness.results.home import StudyFolder
@@ -224,25 +223,27 @@ def test_a_study_without_a_data_card_has_a_page(make_study: MakeStudy) -> None:
     assert "No verdict" in page_of(folder).text
 
 
-def test_every_searched_knob_has_its_picture_and_its_column(make_study: MakeStudy) -> None:
+def test_every_searched_parameter_has_its_picture_and_its_column(make_study: MakeStudy) -> None:
     vary = {
-        name: tuple(dict.fromkeys(knob.choices[:2]))
-        if knob.kind == "choice"
-        else ((2, 5, 9, 14) if knob.kind == "int" else (0.1, 0.2, 0.35, 0.6))
-        for name, knob in KNOBS.items()
+        name: tuple(dict.fromkeys(parameter.choices[:2]))
+        if parameter.kind == "choice"
+        else ((2, 5, 9, 14) if parameter.kind == "int" else (0.1, 0.2, 0.35, 0.6))
+        for name, parameter in PARAMETERS.items()
         if name not in OWN_SECTION
     }
     page = page_of(make_study(trials=12, until="search", vary=vary))
     described = " ".join(page.values("aria-label"))
     heads = page.html[page.html.index('id="trial-table"') :].split("</thead>")[0]
-    for name in KNOBS:
-        assert LABELS[name] in heads, name
+    for name in PARAMETERS:
+        assert PARAMETERS[name].label in heads, name
         if name not in OWN_SECTION:
-            assert f"by {LABELS[name]}." in described or f"against {LABELS[name]}:" in described, name
+            assert f"by {PARAMETERS[name].label}." in described or f"against {PARAMETERS[name].label}:" in described, (
+                name
+            )
     assert "No clear effect of" in page.text
 
 
-def test_a_knob_that_matters_has_a_heading_of_its_own(make_study: MakeStudy) -> None:
+def test_a_parameter_that_matters_has_a_heading_of_its_own(make_study: MakeStudy) -> None:
     # the made-up scores fall from slot to slot by nothing but chance, so the trend is made here
     folder = make_study(trials=20, until="search", vary={"label_smoothing": (0.0, 0.1)})
     lines = []
@@ -321,10 +322,6 @@ def test_depths_of_a_single_backbone_are_shown_with_their_share(make_study: Make
     for share in ("75 %", "94 %", "99 %"):
         assert share in text
     assert "their share of" not in page_of(make_study("two", until="search")).text
-
-
-def test_every_knob_has_a_label() -> None:
-    assert set(LABELS) == {*KNOBS, "epochs"}
 
 
 def test_importances_are_shown_with_their_method(make_study: MakeStudy) -> None:

@@ -41,7 +41,7 @@ STUDY = StudyConfig.model_validate(
 
 
 def trial(slot: int, value: float | None, strategy: Any = FT, state: State = "complete", **changes: Any) -> TrialRecord:
-    """A finished search trial; `epochs_done` epochs where given, knobs of the configuration by their names."""
+    """A finished search trial; `epochs_done` epochs where given, parameters of the configuration by their names."""
     done, seconds = changes.pop("epochs_done", 10), changes.pop("seconds", 2.0)
     config = dataclasses.replace(space(STUDY, strategy).default(), **{"batch_size": 32, **changes})
     return TrialRecord(
@@ -328,7 +328,7 @@ def test_a_confirmed_winner_s_edge_is_named_beside_the_best_trial_s() -> None:
     }
 
 
-def test_a_knob_that_has_no_effect_is_at_no_edge() -> None:
+def test_a_parameter_that_has_no_effect_is_at_no_edge() -> None:
     study = StudyConfig.model_validate({"search": {"head_hidden": {"low": 256, "high": 1024}}})
     assert edges([trial(0, 0.9)], {}, study) == []  # a linear head has no hidden units; 256 is a placeholder
     (edge,) = edges([trial(0, 0.9, head="mlp")], {}, study)

@@ -11,8 +11,9 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 from harness.config.load import parse
 from harness.config.space import SearchSpace, space
 from harness.results.records import TrialRecord
+from harness.search.optuna_params import params_of, suggest
 from harness.study.optuna_store import OptunaMirror, open_storage
-from harness.study.search import Asked, Ended, StrategySearch, params_of, suggest
+from harness.study.search import Asked, Ended, StrategySearch
 
 SEARCH: dict[str, Any] = {
     "backbone": ["resnet18", "mobilenet_v3_small", "vgg11"],
@@ -58,7 +59,7 @@ def run(search: StrategySearch, slots: range, finished: list[Any]) -> list[Any]:
     return asked_configs
 
 
-def test_an_unusual_value_of_every_knob_reaches_the_configuration() -> None:
+def test_an_unusual_value_of_every_parameter_reaches_the_configuration() -> None:
     wanted = {
         "backbone": "resnet18", "unfreeze_depth": 3, "unfreeze_from": "stem", "unfreeze_schedule": "head_first",
         "head_fraction": 0.41, "head_lr": 0.0123, "backbone_lr": 4.5e-5, "layer_decay": 0.5, "batchnorm": "train_mode",
@@ -76,7 +77,7 @@ def test_an_unusual_value_of_every_knob_reaches_the_configuration() -> None:
         ({"backbone": "vgg11"}, {"batchnorm", "head_fraction"}),
     ],
 )
-def test_a_knob_without_an_effect_is_not_asked(values: dict[str, Any], not_asked: set[str]) -> None:
+def test_a_parameter_without_an_effect_is_not_asked(values: dict[str, Any], not_asked: set[str]) -> None:
     usual = {
         "backbone": "resnet18", "unfreeze_depth": 3, "unfreeze_from": "stem", "unfreeze_schedule": "at_once",
         "head_lr": 0.01, "backbone_lr": 1e-4, "layer_decay": 0.5, "batchnorm": "frozen", "batch_size": 32,

@@ -1,4 +1,4 @@
-"""Every knob: an unusual value goes in at the YAML and is found where the training step happens."""
+"""Every parameter: an unusual value goes in at the YAML and is found where the training step happens."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from harness.config.load import load_study
+from harness.config.parameters import PARAMETERS
 from harness.config.space import space
-from harness.config.study import KNOBS
 from harness.training import average, feed, trial
 from harness.training.inputs import TrialData
 from harness.training.trial import TrialJob, run_trial
@@ -95,7 +95,7 @@ def trained(search: str, data: TrialData, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def _once(lines: str) -> str:
-    """The later of two lines for the same knob counts."""
+    """The later of two lines for the same parameter counts."""
     return "".join({line.partition(":")[0]: f"{line}\n" for line in lines.splitlines()}.values())
 
 
@@ -159,16 +159,16 @@ PROBES: dict[str, tuple[str, Callable[[Seen], bool]]] = {
 }
 
 
-def test_every_knob_has_a_probe() -> None:
-    assert set(PROBES) == set(KNOBS)
+def test_every_parameter_has_a_probe() -> None:
+    assert set(PROBES) == set(PARAMETERS)
 
 
-@pytest.mark.parametrize("knob", PROBES)
+@pytest.mark.parametrize("parameter", PROBES)
 def test_a_value_in_the_file_reaches_the_training_step(
-    knob: str, data: TrialData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    parameter: str, data: TrialData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    search, found = PROBES[knob]
-    over_time = knob in ("unfreeze_schedule", "head_fraction", "warmup_fraction", "early_stopping")
+    search, found = PROBES[parameter]
+    over_time = parameter in ("unfreeze_schedule", "head_fraction", "warmup_fraction", "early_stopping")
     assert found(trained(search, data, tmp_path, monkeypatch, epochs=4 if over_time else 1))
 
 
@@ -176,9 +176,9 @@ def test_no_probe_finds_its_value_where_the_file_says_nothing(
     data: TrialData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = trained("", data, tmp_path, monkeypatch)
-    for knob, (_, found) in PROBES.items():
+    for parameter, (_, found) in PROBES.items():
         with contextlib.suppress(KeyError, TypeError, AttributeError, IndexError):  # what it looks at is not there
-            assert not found(seen), knob
+            assert not found(seen), parameter
 
 
 def test_balanced_sampling_reaches_the_step(data: TrialData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

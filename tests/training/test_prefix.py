@@ -111,7 +111,7 @@ def test_every_family_shares_exactly(run: Run, config: TrialConfig, tmp_path: Pa
     assert_equal(shared, run(config))
 
 
-def test_knobs_of_the_last_part_share_exactly(run: Run, config: TrialConfig, tmp_path: Path) -> None:
+def test_parameters_of_the_last_part_share_exactly(run: Run, config: TrialConfig, tmp_path: Path) -> None:
     """Averaging, dropout, clipping, class weights, repeated images, SGD: none of them touches the frozen part."""
     config = dataclasses.replace(
         config, ema=0.9, head="mlp", head_dropout=0.3, gradient_clip=0.5, imbalance="balanced_sampling",

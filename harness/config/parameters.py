@@ -1,0 +1,470 @@
+"""The search parameters, one table: what each may be, what it is called, what it is by default, and when it matters.
+
+Everything else is derived from `PARAMETERS`: the keys of a study file, the defaults, what a strategy settles, what the
+sampler is asked, when two configurations are the same one, and the words of log and page. A new search parameter needs
+its entry here, its field in `TrialConfig`, and the place that uses it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from harness.config.batchnorm_policy import POLICIES, BatchNormPolicy, first_same
+from harness.config.ranges import Choice, Fixed, FloatRange, IntRange, Range
+from harness.config.sheets import sheet
+from harness.config.strategies import DEPTH_MAX, Strategy
+from harness.errors import ConfigError
+
+UnfreezeFrom = Literal["head", "stem"]
+UnfreezeSchedule = Literal["at_once", "head_first", "progressive"]
+Optimizer = Literal["adamw", "sgd"]
+Augmentation = Literal["none", "flips", "microscopy", "natural"]
+Head = Literal["linear", "mlp"]
+HeadInit = Literal["default", "zero"]
+Imbalance = Literal["none", "weighted_loss", "balanced_sampling"]
+
+Values = Mapping[str, Any]  # of a configuration's fields, by name
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An answer that depends on other fields of the configuration, named in `of`, in the order `answer` takes them."""
+
+    of: tuple[str, ...]
+    answer: Callable[..., Any]
+
+    def __call__(self, values: Values, *before: Any) -> Any:
+        """The answer beside these values; `before` comes before the values of `of`."""
+        return self.answer(*before, *(values[name] for name in self.of))
+
+
+ALWAYS = Rule((), lambda: True)
+AS_IT_IS = Rule((), lambda value: value)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One field of TrialConfig that a study file may fix or search."""
+
+    name: str
+    kind: Literal["float", "int", "choice"]
+    doc: str  # of the study file's key
+    label: str  # on the page
+    default: Any  # of all strategies that `by_strategy` does not name, and wherever it is not active
+    short: str = ""  # label in a line of many; "" is the label itself
+    low: float | None = None
+    high: float | None = None
+    low_open: bool = False  # low itself is excluded
+    choices: tuple[str, ...] = ()  # () takes any name
+    by_strategy: Mapping[Strategy, Any] = field(default_factory=dict)  # defaults
+    settled: Mapping[Strategy, Any] = field(default_factory=dict)  # by its definition, whatever the file says
+    first_is_default: bool = False  # of a list in the file the first value is the default, whatever `default` is
+    off: Any = None  # the value at which it is switched off and not worth a line; None: there is none
+    active: Rule = ALWAYS  # whether it changes anything beside the other values; otherwise it takes its default
+    asked: Rule | None = None  # when the sampler is asked for it, if that is more rarely than it is active
+    simplified: Rule = AS_IT_IS  # (value, others) -> the value that stands for all that do the same beside the others
+    sharing: bool = False  # whether trials that differ in it cannot share the activations of frozen stages
+
+    @property
+    def short_label(self) -> str:
+        return self.short or self.label
+
+    def check(self, value: object) -> Any:
+        """The value in its own type; raises ValueError with the rule and what came."""
+        if self.kind == "choice":
+            if not isinstance(value, str) or (self.choices and value not in self.choices):
+                rule = f"one of {', '.join(self.choices)}" if self.choices else "a name"
+                raise ValueError(f"must be {rule}, but got {value!r}")
+            return value
+        if isinstance(value, bool):
+            raise ValueError(f"must be a number, but got {value!r}")
+        try:
+            number = float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            raise ValueError(f"must be a number, but got {value!r}") from None
+        if self.kind == "int" and number != int(number):
+            raise ValueError(f"must be a whole number, but got {value!r}")
+        low = self.low if self.low is not None else float("-inf")
+        high = self.high if self.high is not None else float("inf")
+        if not (low <= number <= high) or (self.low_open and number == low):
+            raise ValueError(f"must lie in {'(' if self.low_open else '['}{low:g}, {high:g}], but got {value!r}")
+        return int(number) if self.kind == "int" else number
+
+    def read(self, value: object) -> Range:
+        """What a study file says of it, as a range; raises ValueError with the rule and what came."""
+        if isinstance(value, Range):
+            value = value.to_yaml()
+        if isinstance(value, (list, tuple)):
+            checked = tuple(self.check(item) for item in value)
+            if not checked:
+                raise ValueError("a list must name at least one value")
+            if len(set(checked)) != len(checked):
+                raise ValueError(f"names a value twice: {list(value)}")
+            return Fixed(checked[0]) if len(checked) == 1 else Choice(checked)
+        if isinstance(value, dict):
+            return self._read_range(value)
+        return Fixed(self.check(value))
+
+    def _read_range(self, value: dict[str, Any]) -> Range:
+        if self.kind == "choice":
+            raise ValueError("takes a name or a list of names, not a range")
+        unknown = sorted(set(value) - {"low", "high", "log"})
+        if unknown or not {"low", "high"} <= set(value):
+            raise ValueError(f"a range is {{low: …, high: …, log: true|false}}, but got the keys {', '.join(value)}")
+        low, high = self.check(value["low"]), self.check(value["high"])
+        if self.kind == "float":
+            return FloatRange(low, high, bool(value.get("log", False)))
+        if value.get("log"):
+            raise ValueError("log is for ranges of real numbers; list the values instead")
+        return IntRange(low, high)
+
+    def canonical(self, values: Values) -> Any:
+        """Its value in the one form of all configurations that train the same."""
+        return self.simplified(values, values[self.name]) if self.active(values) else self.default
+
+    def is_asked(self, possible: Mapping[str, Sequence[Any]]) -> bool:
+        """Whether to ask the sampler for it, if it is asked for beside any of the values the others may still take."""
+        rule = self.asked or self.active
+        return any(rule.answer(*values) for values in itertools.product(*(possible[name] for name in rule.of)))
+
+
+def _has_batchnorm(backbone: str) -> bool:
+    try:
+        return sheet(backbone).has_batchnorm
+    except ConfigError:  # of another version; whoever builds it says that there is no such backbone
+        return True
+
+
+def _same_policy(policy: BatchNormPolicy, depth: int, schedule: UnfreezeSchedule) -> BatchNormPolicy:
+    """The policy that stands for this one at a depth: with every stage frozen, or none, some do the same."""
+    any_frozen = depth < DEPTH_MAX or schedule != "at_once"
+    return first_same(POLICIES[policy], any_frozen=any_frozen, any_unfrozen=depth > 0)
+
+
+_UNFROZEN = Rule(("unfreeze_depth",), lambda depth: depth != 0)
+_HAS_DIRECTION = Rule(
+    ("unfreeze_depth", "unfreeze_schedule"),
+    lambda depth, schedule: depth != 0 and (depth != DEPTH_MAX or schedule == "progressive"),
+)
+
+# In the order in which they are asked. Reasons for the defaults: ARCHITECTURE.md, "Defaults".
+_ALL = (
+    Parameter(
+        "backbone",
+        "choice",
+        doc="torchvision classifiers, by name",
+        label="backbone",
+        default="resnet18",
+        first_is_default=True,
+        sharing=True,
+    ),
+    Parameter(
+        "unfreeze_depth",
+        "int",
+        doc="stages that train; feature extraction is 0 by definition",
+        label="unfreeze depth (stages)",
+        default=DEPTH_MAX,
+        short="depth",
+        low=1,
+        high=DEPTH_MAX,
+        settled={"feature_extraction": 0, "from_scratch": DEPTH_MAX},
+        sharing=True,
+    ),
+    Parameter(
+        "unfreeze_from",
+        "choice",
+        doc="which end unfreezes first",
+        label="unfreezes from",
+        default="head",
+        choices=get_args(UnfreezeFrom),
+        active=_HAS_DIRECTION,
+        sharing=True,
+    ),
+    Parameter(
+        "unfreeze_schedule",
+        "choice",
+        doc="when the stages start to train",
+        label="unfreeze schedule",
+        default="at_once",
+        choices=get_args(UnfreezeSchedule),
+        settled={"feature_extraction": "at_once", "from_scratch": "at_once"},
+        active=_UNFROZEN,
+        sharing=True,
+    ),
+    Parameter(
+        "head_fraction",
+        "float",
+        doc="share of the epochs for the head alone, with head_first",
+        label="head-first share of epochs",
+        default=0.3,
+        short="head-first share",
+        low=0,
+        high=1,
+        low_open=True,
+        active=Rule(("unfreeze_schedule",), lambda schedule: schedule == "head_first"),
+    ),
+    Parameter(
+        "head_lr",
+        "float",
+        doc="peak rate of the head",
+        label="head learning rate",
+        default=1e-3,
+        short="head rate",
+        low=0,
+        high=1e31,
+        low_open=True,
+        by_strategy={"fine_tuning": 3e-4},
+    ),
+    Parameter(
+        "backbone_lr",
+        "float",
+        doc="peak rate of the last unfrozen stage",
+        label="backbone learning rate",
+        default=None,
+        short="backbone rate",
+        low=0,
+        high=1e31,
+        low_open=True,
+        by_strategy={"fine_tuning": 3e-5, "from_scratch": 1e-3},
+        active=_UNFROZEN,
+    ),
+    Parameter(
+        "layer_decay",
+        "float",
+        doc="rate factor from a stage to the one before it",
+        label="layer decay",
+        default=1.0,
+        low=0,
+        high=1,
+        low_open=True,
+        off=1.0,
+        active=_UNFROZEN,
+        # At depth 1 there is no stage before it. A value that the file fixes stays in the configuration nevertheless.
+        asked=Rule(("unfreeze_depth",), lambda depth: depth > 1),
+    ),
+    Parameter(
+        "batchnorm",
+        "choice",
+        doc="BatchNorm policy",
+        label="BatchNorm",
+        default="frozen",
+        choices=tuple(POLICIES),
+        by_strategy={"fine_tuning": "fixed_stats"},
+        settled={"from_scratch": "updated_stats"},
+        active=Rule(("backbone",), _has_batchnorm),
+        simplified=Rule(("unfreeze_depth", "unfreeze_schedule"), _same_policy),
+        sharing=True,
+    ),
+    Parameter(
+        "optimizer",
+        "choice",
+        doc="AdamW, or SGD with Nesterov momentum 0.9",
+        label="optimizer",
+        default="adamw",
+        choices=get_args(Optimizer),
+    ),
+    Parameter(
+        "weight_decay",
+        "float",
+        doc="not on biases and normalisation",
+        label="weight decay",
+        default=1e-4,
+        low=0,
+        high=10,
+    ),
+    Parameter(
+        "label_smoothing",
+        "float",
+        doc="share of the target spread over all classes",
+        label="label smoothing",
+        default=0.0,
+        low=0,
+        high=0.9,
+        off=0.0,
+    ),
+    Parameter(
+        "warmup_fraction",
+        "float",
+        doc="share of the steps with a rising rate",
+        label="warm-up share of steps",
+        default=0.1,
+        short="warm-up share",
+        low=0,
+        high=0.9,
+    ),
+    Parameter(
+        "gradient_clip",
+        "float",
+        doc="largest norm of all gradients together; 0 does not clip",
+        label="gradient clipping (norm)",
+        default=0.0,
+        short="gradient clipping",
+        low=0,
+        high=1e6,
+        off=0.0,
+    ),
+    Parameter(
+        "ema",
+        "float",
+        doc="decay of a moving average of the weights, which is what is scored and kept; 0: none",
+        label="moving average (decay)",
+        default=0.0,
+        short="moving average",
+        low=0,
+        high=0.9999,
+        off=0.0,
+    ),
+    Parameter(
+        "early_stopping",
+        "int",
+        doc="epochs without a better validation score that end a trial; 0: none do",
+        label="early stopping (epochs)",
+        default=0,
+        short="early stopping",
+        low=0,
+        high=10_000,
+        off=0,
+        # A patience of all epochs never ends a trial.
+        simplified=Rule(("epochs",), lambda patience, epochs: patience if patience < epochs else 0),
+    ),
+    Parameter(
+        "head",
+        "choice",
+        doc="one linear layer, or a hidden layer before it",
+        label="head",
+        default="linear",
+        choices=get_args(Head),
+        off="linear",
+    ),
+    Parameter(
+        "head_hidden",
+        "int",
+        doc="units of the hidden layer, for mlp",
+        label="hidden units of the head",
+        default=256,
+        short="hidden units",
+        low=1,
+        high=65536,
+        active=Rule(("head",), lambda head: head == "mlp"),
+    ),
+    Parameter(
+        "head_dropout",
+        "float",
+        doc="probability, before each layer of the head",
+        label="dropout in the head",
+        default=0.0,
+        short="head dropout",
+        low=0,
+        high=0.95,
+        off=0.0,
+    ),
+    Parameter(
+        "head_init",
+        "choice",
+        doc="of the head's last layer: as torch draws it, or zeros",
+        label="head initialisation",
+        default="default",
+        choices=get_args(HeadInit),
+        off="default",
+    ),
+    Parameter(
+        "imbalance",
+        "choice",
+        doc="unequal classes: nothing, a loss weighted by 1 / class size, or every class drawn equally often",
+        label="class imbalance",
+        default="none",
+        choices=get_args(Imbalance),
+        off="none",
+        sharing=True,
+    ),
+    Parameter(
+        "augmentation",
+        "choice",
+        doc="recipe for training images",
+        label="augmentation",
+        default="flips",
+        choices=get_args(Augmentation),
+        sharing=True,
+    ),
+    Parameter(
+        "mixup",
+        "float",
+        doc="alpha of mixup, two images blended; 0: none",
+        label="mixup (alpha)",
+        default=0.0,
+        short="mixup",
+        low=0,
+        high=10,
+        off=0.0,
+        sharing=True,
+    ),
+    Parameter(
+        "cutmix",
+        "float",
+        doc="alpha of CutMix, a box of another image pasted; 0: none",
+        label="CutMix (alpha)",
+        default=0.0,
+        short="CutMix",
+        low=0,
+        high=10,
+        off=0.0,
+        sharing=True,
+    ),
+    Parameter(
+        "batch_size",
+        "int",
+        doc="images a step; one batch shape for each value",
+        label="batch size",
+        default=64,
+        low=2,
+        high=65536,
+        sharing=True,
+    ),
+)
+PARAMETERS: dict[str, Parameter] = {parameter.name: parameter for parameter in _ALL}
+TOP_LEVEL_PARAMETERS = ("augmentation", "batch_size")  # may stand beside `search` in the file
+
+
+def unknown_parameter(name: str) -> str:
+    """What to say of a name that is no parameter: the one that was probably meant, or all there are."""
+    near = difflib.get_close_matches(name, PARAMETERS, n=1)
+    return f"unknown; did you mean {near[0]}?" if near else f"unknown; the parameters are {', '.join(PARAMETERS)}"
+
+
+def settled_values(strategy: Strategy) -> dict[str, Any]:
+    """What a strategy leaves no choice in: what it settles itself, and the defaults of what is not active beside it."""
+    found = {name: one.settled[strategy] for name, one in PARAMETERS.items() if strategy in one.settled}
+    for name, one in PARAMETERS.items():
+        if name not in found and found.keys() >= set(one.active.of) and not one.active(found):
+            found[name] = one.default
+    return found
+
+
+def default_values(strategy: Strategy) -> dict[str, Any]:
+    """Every parameter's default for a strategy: what practitioners' guides recommend as a first setup."""
+    defaults = {name: one.by_strategy.get(strategy, one.default) for name, one in PARAMETERS.items()}
+    return {**defaults, **settled_values(strategy)}
+
+
+def idle(config: Mapping[Any, Any]) -> set[str]:
+    """The parameters of a configuration that say nothing: switched off, or without an effect beside the others."""
+    return {
+        name
+        for name, one in PARAMETERS.items()
+        if (one.off is not None and config.get(name) == one.off)
+        or (config.keys() >= set(one.active.of) and not one.active(config))
+    }
+
+
+def label(name: str) -> str:
+    """What a field of a configuration is called on the page."""
+    return PARAMETERS[name].label if name in PARAMETERS else name
+
+
+def short_label(name: str) -> str:
+    """What a field of a configuration is called in a line of many."""
+    return PARAMETERS[name].short_label if name in PARAMETERS else name
