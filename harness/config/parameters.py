@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -126,10 +126,16 @@ class Parameter:
         """Its value in the one form of all configurations that train the same."""
         return self.simplified(values, values[self.name]) if self.active(values) else self.default
 
-    def is_asked(self, possible: Mapping[str, Sequence[Any]]) -> bool:
-        """Whether to ask the sampler for it, if it is asked for beside any of the values the others may still take."""
+    def is_asked(self, known: Values, ranges: Mapping[str, Range]) -> bool:
+        """Whether to ask the sampler for it: it may matter beside some of the values that the others may take.
+
+        Args:
+            known: values that are settled, or were asked before.
+            ranges: what is still possible for the others.
+        """
         rule = self.asked or self.active
-        return any(rule.answer(*values) for values in itertools.product(*(possible[name] for name in rule.of)))
+        possible = ((known[name],) if name in known else ranges[name].values() for name in rule.of)
+        return any(rule.answer(*values) for values in itertools.product(*possible))
 
 
 def _has_batchnorm(backbone: str) -> bool:

@@ -182,9 +182,9 @@ class FloatRange:
         Args:
             near: share of the span, in the logarithm if it is searched so, that counts as its end.
         """
-        if self.low == self.high:
-            return None
         low, high, at = (math.log(v) if self.log else v for v in (self.low, self.high, value))
+        if low == high:
+            return None
         place = (at - low) / (high - low)
         if place <= near + 1e-9:
             return "low"

@@ -69,11 +69,7 @@ def has_effect(name: str, values: Mapping[str, Any], space: SearchSpace) -> bool
 
     Of those that come after it, every value of the space is still possible. What the strategy settles has no effect.
     """
-    if name in space.settled:
-        return False
-    known = {**space.settled, **values}
-    possible = {other: (known[other],) if other in known else found.values() for other, found in space.ranges.items()}
-    return PARAMETERS[name].is_asked(possible)
+    return name not in space.settled and PARAMETERS[name].is_asked({**space.settled, **values}, space.ranges)
 
 
 def params_of(config: TrialConfig, space: SearchSpace) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 from harness.config.load import parse
 from harness.config.space import SearchSpace, space
 from harness.results.records import TrialRecord
-from harness.search.optuna_params import params_of, suggest
+from harness.search.optuna_params import distributions, params_of, suggest
 from harness.study.optuna_store import OptunaMirror, open_storage
 from harness.study.search import Asked, Ended, StrategySearch
 
@@ -105,6 +105,21 @@ def test_a_canonical_policy_that_is_not_in_the_list_is_asked_for_by_one_that_mea
     config = here.config({"unfreeze_depth": 5, "batchnorm": "train_mode"})
     assert config.batchnorm == "updated_stats"
     assert suggest(FixedTrial(params_of(config, here)), here) == config
+
+
+def test_a_patience_that_ends_no_trial_is_asked_for_by_one_that_ends_none_either() -> None:
+    here = space_of("fine_tuning", early_stopping={"low": 2, "high": 12})  # of ten epochs
+    config = here.config({"early_stopping": 11})
+    assert config.early_stopping == 0
+    assert suggest(FixedTrial(params_of(config, here)), here) == config
+
+
+def test_a_range_has_the_distribution_that_its_value_is_asked_from() -> None:
+    here = space_of("fine_tuning", unfreeze_schedule="head_first", backbone="resnet18")
+    trial = FixedTrial(params_of(here.config({"unfreeze_depth": 3}), here))
+    suggest(trial, here)
+    assert trial.distributions == {n: d for n, d in distributions(here).items() if n in trial.distributions}
+    assert set(trial.distributions) == set(here.searched())
 
 
 def test_a_resumed_search_asks_for_what_an_uninterrupted_one_does() -> None:
