@@ -33,9 +33,9 @@ def explored_sections(story: Story) -> list[Section]:
 
 def told(one: Changed) -> str:
     """`unfreeze depth (stages) 2 instead of 3`."""
-    label = "" if one.knob in ("backbone", "batchnorm") else f"{LABELS[one.knob]} "
-    prefix = "BatchNorm " if one.knob == "batchnorm" else label
-    return f"{prefix}{config_text(one.knob, one.value)} instead of {config_text(one.knob, one.before)}"
+    label = "" if one.parameter in ("backbone", "batchnorm") else f"{LABELS[one.parameter]} "
+    prefix = "BatchNorm " if one.parameter == "batchnorm" else label
+    return f"{prefix}{config_text(one.parameter, one.value)} instead of {config_text(one.parameter, one.before)}"
 
 
 def _controlled(found: Sequence[Changed], objective: str) -> Section:
