@@ -8,9 +8,8 @@ from types import TracebackType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from harness.results.metrics import METRICS
-from harness.results.records import EpochRecord, TrialRecord
+from harness.results.records import EpochRecord, TrialJob, TrialRecord
 from harness.terminal import Terminal
-from harness.training.trial import TrialJob
 
 PLAIN_SECONDS = 2.0  # between two lines of the same preparation, where there is no terminal
 QUIET_SECONDS = 30.0  # without a line there, before a phase that moved on says how far it is

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sqlite3
@@ -14,6 +15,7 @@ import optuna
 import pandas as pd
 from small_study import World, records
 
+from harness.results.event_types import Explored, SessionStarted, TestScored, TrialStarted
 from harness.results.events import EventLog
 from harness.results.home import home
 from harness.study.optuna_store import open_storage
@@ -53,8 +55,8 @@ def overtaken(world: World) -> Path:
 
 
 def of_event(world: World, what: str) -> Path:
-    events = [e for e in world.events("tiny", "test_scored", "explored") if e.data.get("what", "test") == what]
-    return world.folder().predictions / events[0].data["predictions"]
+    scored = world.of(TestScored) if what == "test" else [e for e in world.of(Explored) if e.what == what]
+    return world.folder().predictions / scored[0].predictions
 
 
 def other_answers(path: Path) -> None:
@@ -88,9 +90,10 @@ def sql(name: str, *statements: str) -> None:
 def killed(world: World) -> None:
     """A session that began and started a trial anew, and was killed then."""
     log = EventLog(world.folder().events)
-    log.append("session_started", {"environment": {}, "resumed": True})
-    started = log.of("trial_started")[-1].data
-    log.append("trial_started", {**started, "trial_id": "fine_tuning/7", "slot": 7, "kind": "search"})
+    log.append(SessionStarted(environment={}, resumed=True))
+    began = log.of(TrialStarted)[-1]
+    job = dataclasses.replace(began.job, trial_id="fine_tuning/7", slot=7, kind="search")
+    log.append(dataclasses.replace(began, job=job))
     log.close()
 
 

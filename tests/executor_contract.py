@@ -11,6 +11,7 @@ import pytest
 
 from harness.config.trial import TrialConfig
 from harness.errors import Interrupted
+from harness.results.records import TrialJob
 from harness.study.executors import make_executor
 from harness.study.executors.base import (
     Died,
@@ -23,7 +24,6 @@ from harness.study.executors.base import (
     TrainTask,
     WorkerContext,
 )
-from harness.training.trial import TrialJob
 
 CONFIG = TrialConfig(
     "fine_tuning", "mobilenet_v3_small", 1, 1e-2, 1e-3, batchnorm="fixed_stats", batch_size=8, epochs=2

@@ -12,11 +12,11 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from harness.config.load import LoadedStudy, Overrides, load_study
-from harness.results.events import Event, read_events
+from harness.results.event_types import TrialFinished
+from harness.results.events import E, Event, of_type, read_events
 from harness.results.home import StudyFolder, home
-from harness.results.records import EpochRecord, TrialRecord
+from harness.results.records import EpochRecord, TrialJob, TrialRecord
 from harness.study.coordinator import Outcome, run_study
-from harness.training.trial import TrialJob
 
 SLIDES, PER_SLIDE, CLASSES = 12, 9, ("blue", "green", "red")
 
@@ -99,12 +99,16 @@ class World:
     def folder(self, name: str = "tiny") -> StudyFolder:
         return StudyFolder(name)
 
-    def events(self, name: str = "tiny", *kinds: str) -> list[Event]:
-        return [e for e in read_events(StudyFolder(name).events) if not kinds or e.kind in kinds]
+    def events(self, name: str = "tiny") -> list[Event]:
+        return read_events(StudyFolder(name).events)
+
+    def of(self, wanted: type[E], name: str = "tiny") -> list[E]:
+        """What the events of this type hold."""
+        return of_type(self.events(name), wanted)
 
 
 def records(world: World, name: str = "tiny") -> list[TrialRecord]:
-    return [TrialRecord.from_json(e.data) for e in world.events(name, "trial_finished")]
+    return [ended.record for ended in world.of(TrialFinished, name)]
 
 
 def runs(name: str, kind: str) -> list[Any]:

@@ -23,11 +23,13 @@ from harness.bench.task import DEPTHS, TRIALS, config_of, homes
 from harness.data import rendered
 from harness.results.events import read_events
 from harness.results.home import StudyFolder
+from harness.results.records import TrialJob
+from harness.results.study_state import StudyState
 from harness.study.executors.base import WorkerContext
 from harness.study.splits import SEARCH_SPLIT
 from harness.training.inputs import TrialData
 from harness.training.sharing import Kept, Plan, needs
-from harness.training.trial import TrialJob, run_trial
+from harness.training.trial import run_trial
 
 CPU = torch.device("cpu")
 # MLflow's first import in a process warns of what SQLAlchemy will drop; here it is the hand-written loop's own import.
@@ -95,9 +97,9 @@ def test_bookkeeping_runs_the_search_itself_on_made_up_trials(tmp_path: Path, be
     images = draw_images(tmp_path / "cells")
     assert 0 < bookkeeping(images, trials=8, before=before) < 10
     name = f"bookkeeping-{8 + before}"
-    found = [e.data for e in read_events(StudyFolder(name).events) if e.kind == "trial_finished"]
+    found = StudyState.of(read_events(StudyFolder(name).events)).records
     assert len(found) == 8 + before
-    assert [d["slot"] for d in found] == [slot for slot in range((8 + before) // 2) for _ in range(2)]
+    assert [record.slot for record in found] == [slot for slot in range((8 + before) // 2) for _ in range(2)]
     assert not (StudyFolder(name).path.parent / "optuna.db").exists()  # which follows behind, in a study
 
 

@@ -68,11 +68,12 @@ def test_the_log_tells_the_study_in_lines(study: StudyFolder, harness: Harness) 
 
 
 def test_a_torn_log_and_escape_sequences_are_told_in_plain_text(study: StudyFolder, harness: Harness) -> None:
+    from harness.results.event_types import TrialInterrupted
     from harness.results.events import EventLog
 
     log = EventLog(study.events)
     reason = "worker died: \x1b]0;owned\x07\x1b[2J"
-    log.append("trial_interrupted", {"trial_id": "fine_tuning/0", "attempt": 1, "reason": reason, "requeued": True})
+    log.append(TrialInterrupted("fine_tuning/0", 1, "worker_died", reason))
     log.close()
     with study.events.open("ab") as stream:
         stream.write(b'{"seq":')

@@ -10,7 +10,7 @@ from harness import progress
 from harness.config.parameters import default_values
 from harness.config.trial import TrialConfig
 from harness.progress import QUIET_SECONDS, Watcher
-from harness.results.records import TrialRecord
+from harness.results.records import TrialJob, TrialRecord
 from harness.terminal import Terminal
 
 
@@ -57,8 +57,8 @@ def test_what_a_line_has_told_is_not_told_again(clock: Clock) -> None:
     config = TrialConfig(strategy="feature_extraction", **default_values("feature_extraction"))
     watcher.trial_finished(
         TrialRecord(
-            trial_id="feature_extraction/3", kind="search", strategy="feature_extraction", slot=3, config=config,
-            seed=0, state="complete", reason=None, epochs=(), best_epoch=1, score=0.8, seconds_alone=1.0,
+            job=TrialJob("feature_extraction/3", "search", "feature_extraction", 3, config, 0, "search"),
+            state="complete", reason=None, epochs=(), best_epoch=1, score=0.8, seconds_alone=1.0,
             trainable_parameters=1, total_parameters=2, device="cpu", started_at="2026-01-01T00:00:00+00:00",
         )
     )  # fmt: skip

@@ -26,6 +26,7 @@ from harness.config.study import StudyConfig
 from harness.data.names import clean
 from harness.errors import ConfigError
 from harness.progress import Watcher
+from harness.results.event_types import StudyCreated
 from harness.results.home import StudyFolder, home
 from harness.study.environment import environment
 from harness.study.shelf import remove_study
@@ -277,9 +278,7 @@ def test_a_password_in_the_tracking_address_is_stored_and_told_nowhere(world: Wo
     assert world.run().already_finished
     assert any("http://me:***@127.0.0.1:9" in text for text in watching.texts)
     assert "s3cret-word" not in "".join(watching.texts)
-    assert world.events("tiny", "study_created")[0].data["study"]["tracking_uri"] == ADDRESS.replace(
-        "s3cret-word", "***"
-    )
+    assert world.of(StudyCreated)[0].study["tracking_uri"] == ADDRESS.replace("s3cret-word", "***")
     stored = json.loads(world.folder().study_json.read_text())
     assert stored["study"]["tracking_uri"] == "http://you:***@127.0.0.1:9/mlflow"
     assert "tracking_uri" not in json.dumps(stored["fingerprint"])

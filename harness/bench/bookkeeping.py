@@ -17,16 +17,17 @@ from harness.bench.task import SearchWatcher
 from harness.config.load import LoadedStudy, parse
 from harness.config.space import space
 from harness.config.trial import TrialConfig
+from harness.results.event_types import SessionStarted, StudyCreated, TrialFinished, TrialStarted
 from harness.results.events import EventLog
 from harness.results.metrics import METRICS
-from harness.results.records import EpochRecord, TrialRecord
+from harness.results.records import EpochRecord, TrialJob, TrialRecord
+from harness.results.trial_id import TrialId
 from harness.search.optuna_params import suggest
 from harness.study.executors.base import EpochDone, Handler, Task, Trained
 from harness.study.prepare import Prepared, prepare, write_folder
 from harness.study.session import Session
 from harness.study.signals import StopRequest
 from harness.study.slots import SlotSearch
-from harness.training.trial import TrialJob
 
 EPOCHS = 10
 
@@ -51,7 +52,7 @@ def bookkeeping(images: Path, trials: int, before: int = 0) -> float:
     search.run()
     seconds = time.perf_counter() - started
     session.log.close()
-    done = len(session.history.finished) - before
+    done = len(session.state.finished) - before
     assert done == trials, f"{done} of {trials} trials were filled"
     return seconds / trials
 
@@ -109,8 +110,7 @@ def record_of(job: TrialJob, epochs: tuple[EpochRecord, ...]) -> TrialRecord:
     best = max(epochs, key=lambda epoch: epoch.validation["accuracy"])
     whole = len(epochs) == EPOCHS
     return TrialRecord(
-        trial_id=job.trial_id, kind=job.kind, strategy=job.strategy, slot=job.slot, config=job.config, seed=job.seed,
-        state="complete" if whole else "pruned", reason=None if whole else "below the median", epochs=epochs,
+        job=job, state="complete" if whole else "pruned", reason=None if whole else "below the median", epochs=epochs,
         best_epoch=best.epoch, score=best.validation["accuracy"], seconds_alone=1.0, trainable_parameters=1,
         total_parameters=2, device="cpu", started_at="2026-01-01T00:00:00+00:00",
     )  # fmt: skip
@@ -135,8 +135,8 @@ def _write(prepared: Prepared, trials: int, rng: np.random.Generator) -> None:
     """The log of a study that has so many trials behind it."""
     study, log = prepared.study, EventLog(prepared.folder.events)
     document = study.model_dump(mode="json", by_alias=True)
-    log.append("study_created", {"study": document, "fingerprint": prepared.fingerprint})
-    log.append("session_started", {"environment": {}, "resumed": False})
+    log.append(StudyCreated(document, prepared.fingerprint))
+    log.append(SessionStarted(environment={}, resumed=False))
     for number in range(trials):
         strategy, slot = study.strategies[number % 2], number // 2
         params = {
@@ -146,11 +146,8 @@ def _write(prepared: Prepared, trials: int, rng: np.random.Generator) -> None:
         }  # fmt: skip
         asked = optuna.trial.FixedTrial(params)
         config = suggest(asked, space(study, strategy))
-        job = TrialJob(f"{strategy}/{slot}", "search", strategy, slot, config, 0, "search")
+        job = TrialJob(str(TrialId("search", strategy, slot)), "search", strategy, slot, config, 0, "search")
         record = record_of(job, tuple(epochs_of(config, rng)))
-        log.append("trial_started", {
-            "trial_id": job.trial_id, "kind": "search", "strategy": strategy, "slot": slot, "redraw": 0, "attempt": 1,
-            "config": config.to_json(), "seed": 0, "params": dict(asked.params),
-        }, sync=False)  # fmt: skip
-        log.append("trial_finished", record.to_json(), sync=False)
+        log.append(TrialStarted(job, redraw=0, params=dict(asked.params)), sync=False)
+        log.append(TrialFinished(record), sync=False)
     log.close()

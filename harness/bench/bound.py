@@ -18,6 +18,7 @@ from harness.bench.plain import optimizer_of
 from harness.bench.task import BATCH, DEPTHS, EPOCHS, SEED, config_of
 from harness.config.trial import STAGES, TrialConfig
 from harness.model.transfer import build
+from harness.results.records import TrialJob
 from harness.training.feed import Normalise
 from harness.training.inputs import TrialData, epoch_order, padded
 from harness.training.precision import now
@@ -25,7 +26,7 @@ from harness.training.prefix import ViewFamily
 from harness.training.schedule import factor
 from harness.training.seeds import derive
 from harness.training.sharing import Sharing
-from harness.training.trial import TrialJob, run_trial
+from harness.training.trial import run_trial
 
 PASSES = 4  # batches of a turn's frozen passes
 

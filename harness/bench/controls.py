@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from harness.config.trial import DEPTH_MAX, TrialConfig
-from harness.results.records import TrialRecord
+from harness.results.records import TrialJob, TrialRecord
 from harness.training import prefix
 from harness.training.activations import _check
 from harness.training.inputs import TrialData
 from harness.training.sharing import Kept, Plan, Sharing, needs
-from harness.training.trial import TrialJob, run_trial
+from harness.training.trial import run_trial
 
 
 def all_caught(data: TrialData, config: TrialConfig, folder: Path, device: torch.device) -> dict[str, bool]:

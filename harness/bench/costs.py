@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from harness.bench.task import BATCH, HEAD_EPOCHS, SEED, config_of, rate_of, searched, study_of
-from harness.results.records import TrialRecord
+from harness.results.records import TrialJob, TrialRecord
 from harness.study.executors.base import Message, TrainTask, WorkerContext
 from harness.study.executors.processes import ProcessExecutor
 from harness.study.splits import SEARCH_SPLIT
-from harness.training.trial import TrialJob
 
 AGAIN = {0: 10}  # trials of the second sweep, all heads
 POLL = 60.0  # seconds that a worker may keep silent

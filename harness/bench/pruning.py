@@ -37,12 +37,12 @@ from harness.config.load import LoadedStudy, Overrides, load_study, parse
 from harness.config.space import tried
 from harness.config.trial import Strategy, TrialConfig
 from harness.results.metrics import direction
-from harness.results.records import TrialRecord
+from harness.results.records import TrialJob, TrialRecord
 from harness.study.prepare import Prepared, prepare
 from harness.study.search import pruner
 from harness.study.splits import SEARCH_SPLIT
 from harness.training.seeds import derive
-from harness.training.trial import TrialJob, run_trial
+from harness.training.trial import run_trial
 
 LIMIT = 750  # of the training and validation images
 BATCH = 32

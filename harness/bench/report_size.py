@@ -22,10 +22,19 @@ from harness.config.parameters import default_values
 from harness.config.study import StudyConfig
 from harness.config.trial import STRATEGIES, TrialConfig
 from harness.report import ink
+from harness.results.event_types import (
+    EpochDone,
+    SessionEnded,
+    SessionStarted,
+    StudyCreated,
+    TrialFinished,
+    TrialStarted,
+)
 from harness.results.events import EventLog
 from harness.results.home import StudyFolder
 from harness.results.metrics import METRICS
-from harness.results.records import EpochRecord, TrialRecord
+from harness.results.records import EpochRecord, TrialJob, TrialRecord
+from harness.results.trial_id import TrialId
 
 NAME = "ten-thousand"
 BACKBONES = ("resnet18", "resnet50", "efficientnet_b0", "mobilenet_v3_small")
@@ -58,24 +67,23 @@ def make_up(trials: int, epochs: int) -> StudyFolder:
     folder.study_json.write_text(json.dumps({"study": study, "name": NAME, "fingerprint": {}}), encoding="utf-8")
     folder.data_card.write_text(json.dumps(CARD), encoding="utf-8")
     log = EventLog(folder.events)
-    log.append("study_created", {"study": study, "fingerprint": {}}, sync=False)
-    log.append("session_started", {"environment": {}, "resumed": False}, sync=False)
+    log.append(StudyCreated(study, fingerprint={}), sync=False)
+    log.append(SessionStarted(environment={}, resumed=False), sync=False)
     for number in range(trials):
         record = _record(rng, STRATEGIES[number % 2], number // 2, epochs)
-        _log(log, record)
-    log.append("session_ended", {"state": "finished", "seconds": 1.0})
+        _log(log, record, config.objective)
+    log.append(SessionEnded("finished", seconds=1.0))
     log.close()
     return folder
 
 
-def _log(log: EventLog, record: TrialRecord) -> None:
-    """What a session writes of a trial: that it began, each epoch, and all of it once more at its end."""
-    finished = record.to_json()
-    began = {name: finished[name] for name in ("trial_id", "kind", "strategy", "slot", "attempt", "config", "seed")}
-    log.append("trial_started", {**began, "redraw": 0, "params": {}}, sync=False)
-    for epoch in finished["epochs"]:
-        log.append("epoch", {"trial_id": record.trial_id, "attempt": record.attempt, **epoch}, sync=False)
-    log.append("trial_finished", finished, sync=False)
+def _log(log: EventLog, record: TrialRecord, objective: str) -> None:
+    """What a session writes of a trial: that it began, the score of each epoch, and its record."""
+    log.append(TrialStarted(record.job, redraw=0, params={}), sync=False)
+    for epoch in record.epochs:
+        score = epoch.validation[objective]
+        log.append(EpochDone(record.trial_id, record.attempt, epoch.epoch, score), sync=False)
+    log.append(TrialFinished(record), sync=False)
 
 
 def _record(rng: np.random.Generator, strategy: Any, slot: int, epochs: int) -> TrialRecord:
@@ -97,8 +105,8 @@ def _record(rng: np.random.Generator, strategy: Any, slot: int, epochs: int) -> 
     )  # fmt: skip
     scored = state != "diverged"
     return TrialRecord(
-        trial_id=f"{strategy}/{slot}", kind="search", strategy=strategy, slot=slot, config=config, seed=0, state=state,
-        reason=None if state == "complete" else f"{state} after epoch 3", epochs=told,
+        job=TrialJob(str(TrialId("search", strategy, slot)), "search", strategy, slot, config, 0, "search"),
+        state=state, reason=None if state == "complete" else f"{state} after epoch 3", epochs=told,
         best_epoch=len(told) if scored else None, score=told[-1].validation["accuracy"] if scored else None,
         seconds_alone=2.0 + 2 * depth + float(rng.random()), trainable_parameters=3000 * 10**depth,
         total_parameters=11_000_000, device="cpu", started_at="2026-01-01T00:00:00+00:00", batchnorm_layers=20,

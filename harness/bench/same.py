@@ -24,12 +24,12 @@ from harness.config.load import LoadedStudy, parse
 from harness.config.space import space
 from harness.report.statistics import compare_strategies
 from harness.results.metrics import score
+from harness.results.records import TrialJob
 from harness.study.executors.base import Scored, ScoreTask, TrainTask
 from harness.study.executors.doing import do, settle
 from harness.study.prepare import prepare
 from harness.study.splits import confirmation_split
 from harness.training.seeds import derive
-from harness.training.trial import TrialJob
 
 STUDIES, RUNS = 10, 60  # test splits, and trainings on each
 SEEDS = (2, 3, 5)  # of a side

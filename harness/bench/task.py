@@ -24,12 +24,12 @@ from harness.data import rendered
 from harness.errors import Interrupted
 from harness.results.events import read_events
 from harness.results.home import StudyFolder
-from harness.results.records import EpochRecord, TrialRecord
+from harness.results.records import EpochRecord, TrialJob, TrialRecord
+from harness.results.study_state import StudyState
 from harness.study.coordinator import run_study
 from harness.study.environment import processor
 from harness.study.prepare import Prepared
 from harness.study.splits import SEARCH_SPLIT
-from harness.training.trial import TrialJob
 
 Say = Callable[[str], None]
 SLIDES, BATCH = 27, 32  # so many slides that `make bench` ends within a quarter of an hour on two slow cores
@@ -74,8 +74,7 @@ def searched(loaded: LoadedStudy) -> tuple[list[TrialRecord], float]:
         run_study(loaded, watcher)
     assert watcher.ended is not None, watcher.texts
     events = read_events(StudyFolder(loaded.name).events)
-    records = [TrialRecord.from_json(event.data) for event in events if event.kind == "trial_finished"]
-    return records, watcher.ended - started
+    return StudyState.of(events).records, watcher.ended - started
 
 
 @contextmanager

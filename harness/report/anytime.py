@@ -16,9 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaln
 
 from harness.report.findings import FEWEST
-from harness.report.tables import of_kind
 from harness.results.metrics import sign_of
 from harness.results.records import TrialRecord
+from harness.results.study_state import of_kind
 
 Floats = NDArray[np.float64]
 

@@ -5,17 +5,40 @@ No path, page or database is needed beside the log, and no line can write contro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from typing import Any
 
 from harness.config.parameters import PARAMETERS, idle, short_label
+from harness.config.trial import TrialConfig
 from harness.data.names import clean
 from harness.report import wording
 from harness.report.labels import config_text
-from harness.results.events import Damage, Event, Reading
+from harness.results.event_types import (
+    ConfirmationSelected,
+    ControlledSelected,
+    Duplicate,
+    EpochDone,
+    Explored,
+    ModelLogged,
+    SearchFinished,
+    SessionEnded,
+    SessionStarted,
+    StrategyExhausted,
+    StudyCreated,
+    StudyEvent,
+    TestScored,
+    TrialFinished,
+    TrialInterrupted,
+    TrialStarted,
+    VerdictReached,
+)
+from harness.results.events import Damage, Event, Reading, of_type
 from harness.results.metrics import METRICS
+from harness.results.records import TrialRecord
+from harness.results.study_state import StudyState
+from harness.results.trial_id import run_key
 
 _FIRST = ("backbone", "unfreeze_depth", "batchnorm", "head_lr", "backbone_lr")  # what a configuration is known by
 _MOST = 7  # parameters in a line
@@ -69,135 +92,118 @@ def told(lines: Sequence[Line], zone: tzinfo | None, name: str) -> Iterator[str]
 
 
 class _Teller:
-    """Puts events into words; remembers which session it is in, and which trials have begun."""
+    """Puts events into words; follows the study, to know which session it is in and which trials have begun."""
 
     def __init__(self, objective: str, events: Sequence[Event]) -> None:
-        self._objective = objective
+        self._state = StudyState()
+        self._given = objective
         self._varied = _varied(events)
-        self._in_flight: dict[tuple[str, int], tuple[str, str]] = {}  # when it began, and what it is
-        self._sessions = 0
-        self._open = ""  # when the session began that has no end yet
-        self._last = ""  # time of the event before
+        ended = [finished.record for finished in of_type(events, TrialFinished)]
+        self._records = {record.job.key: record for record in ended}
 
     def tell(self, event: Event) -> list[Line]:
-        """The lines of one event; none where a later one says it all."""
+        """The lines of one event; none if a later one says it all."""
         lines: list[Line] = []
-        if event.kind == "session_started" and self._open:
-            lines.append(Line(self._last, f"session {self._sessions} has no end: it was killed", problem=True))
-        self._last = event.at
-        method: Callable[[dict[str, Any]], Line | str | None] | None = getattr(self, f"_{event.kind}", None)
-        try:
-            made = method(event.data) if method else event.kind
-        except (KeyError, TypeError, ValueError, AttributeError):  # of another version: its kind is all we know
-            made = event.kind
+        if isinstance(event.data, SessionStarted) and self._state.is_running:
+            lines.append(self._killed(self._state.last_at or ""))
+        self._state.apply(event)
+        made = self._line(event.data)
         if isinstance(made, str):
             made = Line("", made)
-        if event.kind == "session_started":
-            self._open = event.at
-        elif event.kind == "session_ended":
-            self._open = ""
         return lines if made is None else [*lines, Line(event.at, made.text, made.problem, made.epoch)]
 
     def standing(self, at: str, running: int | None) -> list[Line]:
         """How things stand behind the last event."""
+        open_trials = self._state.in_flight.values()
+        begun = [(t.at, f"{_name(t.job.trial_id, t.job.attempt)} {self._words(t.job.config)}") for t in open_trials]
         if running is not None:
-            training = [Line(began, f"{text}: training since then") for began, text in self._in_flight.values()]
+            training = [Line(began, f"{text}: training since then") for began, text in begun]
             return [*training, Line(at, f"the study runs now (process {running})")]
-        if not self._open:
+        if not self._state.is_running:
             return []
-        cut = [
-            Line(began, f"{text}: begun then, and cut off", problem=True) for began, text in self._in_flight.values()
-        ]
-        return [*cut, Line(at, f"session {self._sessions} has no end: it was killed", problem=True)]
+        cut = [Line(began, f"{text}: begun then, and cut off", problem=True) for began, text in begun]
+        return [*cut, self._killed(at)]
 
-    def _study_created(self, data: dict[str, Any]) -> str:
-        study = data["study"]
-        self._objective = study.get("objective", self._objective)
-        return (
-            f"study created: {self._metric()}, {study['trials']} trials of {study['epochs']} epochs for each of "
-            f"{wording.listed(wording.STRATEGY.get(s, s) for s in study['strategies'])}, seed {study['seed']}"
-        )
+    def _killed(self, at: str) -> Line:
+        return Line(at, f"session {self._state.sessions_started} has no end: it was killed", problem=True)
 
-    def _session_started(self, data: dict[str, Any]) -> str:
-        self._sessions += 1
-        facts = data["environment"]
-        shown = [f"torch {facts['torch']}"] if facts.get("torch") else []
-        shown += [facts["device"]] if facts.get("device") else []
-        shown += [wording.count(facts[unit + "s"], unit) for unit in ("thread", "worker") if unit + "s" in facts]
-        shown += [f"commit {facts['commit']}"] if facts.get("commit") else []
-        return f"session {self._sessions} {'resumed' if data.get('resumed') else 'started'}: {', '.join(shown)}"
+    def _line(self, event: StudyEvent) -> Line | str | None:
+        session = self._state.sessions_started
+        match event:
+            case StudyCreated(study):
+                return (
+                    f"study created: {self._metric()}, {study['trials']} trials of {study['epochs']} epochs for each "
+                    f"of {wording.listed(wording.STRATEGY.get(s, s) for s in study['strategies'])}, "
+                    f"seed {study['seed']}"
+                )
+            case SessionStarted(facts, resumed):
+                return f"session {session} {'resumed' if resumed else 'started'}: {_environment(facts)}"
+            case SessionEnded(state, seconds):
+                text = f"session {session} {state} after {wording.duration(seconds)}"
+                return Line("", text, problem=state != "finished")
+            case TrialStarted():
+                return None  # the line that says how it ended is enough
+            case EpochDone() as done:
+                return Line("", self._epoch(done), epoch=True)
+            case TrialFinished(record):
+                return Line("", self._finished(record), problem=record.state in _WENT_WRONG)
+            case TrialInterrupted() as cut:
+                name = _name(cut.trial_id, cut.attempt)
+                return Line("", f"{name} interrupted: {cut.reason}; it is tried again", problem=True)
+            case Duplicate() as draw:
+                return f"{draw.strategy}/{draw.slot} drew what {draw.of} has ({self._words(draw.config)}); drawn again"
+            case StrategyExhausted(strategy, slots):
+                return f"{wording.STRATEGY.get(strategy)} is exhausted after {wording.count(slots, 'slot')}"
+            case SearchFinished(reason):
+                return f"search finished ({reason})"
+            case ConfirmationSelected() as selection:
+                chosen = [
+                    f"{wording.STRATEGY.get(strategy, strategy)} {entry.role}: {self._words(entry.config)}"
+                    for strategy, entries in selection.configs.items()
+                    for entry in entries
+                ]
+                seeds = wording.count(selection.seeds, "seed")
+                return f"confirmation {selection.look} over {seeds}: {'; '.join(chosen)}"
+            case TestScored() as scored:
+                return (
+                    f"test split, look {scored.look}: {wording.STRATEGY.get(scored.strategy)} ({scored.role}), "
+                    f"seed {scored.seed_index}: {self._score(scored.metrics.get(self._objective))}"
+                )
+            case VerdictReached() as reached:
+                sentence = reached.sentence
+                return f"verdict {reached.look}: {sentence}" if sentence else f"no verdict: {reached.verdict_reason}"
+            case Explored() as one:
+                what = f"shift {one.shift}" if one.what == "shift" else f"{one.fraction:g} of the training images"
+                return (
+                    f"explored, {what}: {wording.STRATEGY.get(one.strategy)}, seed {one.seed_index}: "
+                    f"{self._score(one.metrics.get(self._objective))}"
+                )
+            case ControlledSelected(seeds, configs):
+                changes = wording.count(sum(len(entries) for entries in configs.values()), "change")
+                return f"one choice at a time: {changes} over {wording.count(seeds, 'seed')}"
+            case ModelLogged(uri, trial_id):
+                return f"model of {trial_id} logged to MLflow as {uri}"
 
-    def _session_ended(self, data: dict[str, Any]) -> Line:
-        text = f"session {self._sessions} {data['state']} after {wording.duration(data['seconds'])}"
-        return Line("", text, problem=data["state"] != "finished")
+    def _epoch(self, done: EpochDone) -> str:
+        """With the numbers of the trial's record, once there is one."""
+        text = f"{_name(done.trial_id, done.attempt)} epoch {done.epoch}: {self._score(done.score)}"
+        record = self._records.get(run_key(done.trial_id, done.attempt))
+        epoch = next((one for one in record.epochs if one.epoch == done.epoch), None) if record else None
+        if epoch is None:
+            return text
+        return f"{text}, training loss {epoch.train_loss:.3f}, {wording.duration(epoch.seconds)}"
 
-    def _trial_started(self, data: dict[str, Any]) -> None:
-        """No line of its own: the one that says how it ended is enough."""
-        self._in_flight[_attempt(data)] = self._last, f"{_name(data)} {self._words(data['config'])}"
+    def _finished(self, record: TrialRecord) -> str:
+        state = wording.STATE.get(record.state, record.state)
+        score = "" if record.score is None else f", {self._score(record.score)}"
+        warned = f", {wording.count(len(record.warnings), 'warning')}" if record.warnings else ""
+        reason = f" ({record.reason})" if record.reason else ""
+        text = f"{_name(record.trial_id, record.attempt)} {self._words(record.config)}: {state}{reason}{score}"
+        return f"{text} in {wording.duration(record.seconds_alone)}{warned}"
 
-    def _epoch(self, data: dict[str, Any]) -> Line:
-        score = self._score(data["validation"].get(self._objective))
-        text = f"{_name(data)} epoch {data['epoch']}: {score}, training loss {data['train_loss']:.3f}"
-        return Line("", f"{text}, {wording.duration(data['seconds'])}", epoch=True)
-
-    def _trial_finished(self, data: dict[str, Any]) -> Line:
-        self._in_flight.pop(_attempt(data), None)
-        state = wording.STATE.get(data["state"], data["state"])
-        score = "" if data["score"] is None else f", {self._score(data['score'])}"
-        warned = f", {wording.count(len(data['warnings']), 'warning')}" if data.get("warnings") else ""
-        reason = f" ({data['reason']})" if data["reason"] else ""
-        text = f"{_name(data)} {self._words(data['config'])}: {state}{reason}{score}"
-        text += f" in {wording.duration(data['seconds_alone'])}{warned}"
-        return Line("", text, problem=data["state"] in _WENT_WRONG)
-
-    def _trial_interrupted(self, data: dict[str, Any]) -> Line:
-        self._in_flight.pop(_attempt(data), None)
-        again = "; it is tried again" if data.get("requeued") else ""
-        return Line("", f"{_name(data)} interrupted: {data['reason']}{again}", problem=True)
-
-    def _duplicate(self, data: dict[str, Any]) -> str:
-        return (
-            f"{data['strategy']}/{data['slot']} drew what {data['of'] or 'another trial'} has "
-            f"({self._words(data['config'])}); drawn again"
-        )
-
-    def _strategy_exhausted(self, data: dict[str, Any]) -> str:
-        return f"{wording.STRATEGY.get(data['strategy'])} is exhausted after {wording.count(data['slots'], 'slot')}"
-
-    def _search_finished(self, data: dict[str, Any]) -> str:
-        return f"search finished ({data['reason']})"
-
-    def _confirmation_selected(self, data: dict[str, Any]) -> str:
-        chosen = [
-            f"{wording.STRATEGY.get(strategy, strategy)} {entry['role']}: {self._words(entry['config'])}"
-            for strategy, entries in data["configs"].items()
-            for entry in entries
-        ]
-        return f"confirmation {data['look']} over {wording.count(data['seeds'], 'seed')}: {'; '.join(chosen)}"
-
-    def _test_scored(self, data: dict[str, Any]) -> str:
-        return (
-            f"test split, look {data['look']}: {wording.STRATEGY.get(data['strategy'])} ({data['role']}), "
-            f"seed {data['seed_index']}: {self._score(data['metrics'].get(self._objective))}"
-        )
-
-    def _verdict(self, data: dict[str, Any]) -> str:
-        sentence = (data["verdict"] or {}).get("sentence")
-        return f"verdict {data['look']}: {sentence}" if sentence else f"no verdict: {data.get('verdict_reason')}"
-
-    def _explored(self, data: dict[str, Any]) -> str:
-        what = f"shift {data['shift']}" if data.get("shift") else f"{data['fraction']:g} of the training images"
-        return (
-            f"explored, {what}: {wording.STRATEGY.get(data['strategy'])}, seed {data['seed_index']}: "
-            f"{self._score(data['metrics'].get(self._objective))}"
-        )
-
-    def _controlled_selected(self, data: dict[str, Any]) -> str:
-        changes = sum(len(entries) for entries in data["configs"].values())
-        return f"one choice at a time: {wording.count(changes, 'change')} over {wording.count(data['seeds'], 'seed')}"
-
-    def _model_logged(self, data: dict[str, Any]) -> str:
-        return f"model of {data['trial_id']} logged to MLflow as {data['uri']}"
+    @property
+    def _objective(self) -> str:
+        return self._state.objective or self._given
 
     def _metric(self) -> str:
         return METRICS[self._objective].label if self._objective in METRICS else self._objective
@@ -206,9 +212,10 @@ class _Teller:
         shown = wording.level(value, self._objective) if self._objective in METRICS else str(value)
         return f"{self._metric()} {shown}"
 
-    def _words(self, config: dict[str, Any]) -> str:
+    def _words(self, chosen: TrialConfig) -> str:
         """`resnet18, depth 3, fixed_stats, head rate 1e-3`: what it is known by, then what the study varies."""
-        quiet = idle(config) | ({"unfreeze_depth", "backbone_lr"} if config["unfreeze_depth"] == 0 else set())
+        config = chosen.to_json()
+        quiet = idle(config) | ({"unfreeze_depth", "backbone_lr"} if chosen.unfreeze_depth == 0 else set())
         names = [*_FIRST, *(name for name in self._varied if name not in _FIRST)]
         shown = [name for name in names if name not in quiet and config.get(name) is not None][:_MOST]
         return ", ".join(
@@ -219,22 +226,25 @@ class _Teller:
         )
 
 
-def _attempt(data: dict[str, Any]) -> tuple[str, int]:
-    return data["trial_id"], data.get("attempt", 1)
+def _environment(facts: dict[str, Any]) -> str:
+    shown = [f"torch {facts['torch']}"] if facts.get("torch") else []
+    shown += [facts["device"]] if facts.get("device") else []
+    shown += [wording.count(facts[unit + "s"], unit) for unit in ("thread", "worker") if unit + "s" in facts]
+    shown += [f"commit {facts['commit']}"] if facts.get("commit") else []
+    return ", ".join(shown)
 
 
-def _name(data: dict[str, Any]) -> str:
-    attempt = data.get("attempt", 1)
-    return f"{data['trial_id']} (attempt {attempt})" if attempt > 1 else str(data["trial_id"])
+def _name(trial_id: str, attempt: int) -> str:
+    return f"{trial_id} (attempt {attempt})" if attempt > 1 else trial_id
 
 
 def _varied(events: Sequence[Event]) -> list[str]:
     """Parameters in which the study's configurations differ."""
     values: dict[str, set[str]] = {}
-    for event in events:
-        if event.kind in ("trial_started", "trial_finished"):
-            for name, value in event.data.get("config", {}).items():
-                values.setdefault(name, set()).add(str(value))
+    configs = [began.job.config for began in of_type(events, TrialStarted)]
+    for config in configs + [finished.record.config for finished in of_type(events, TrialFinished)]:
+        for name, value in vars(config).items():
+            values.setdefault(name, set()).add(str(value))
     return [name for name, seen in values.items() if len(seen) > 1 and name in PARAMETERS]
 
 

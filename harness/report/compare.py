@@ -16,12 +16,11 @@ import numpy as np
 
 from harness.config.study import StudyConfig
 from harness.errors import ConfigError, HarnessError
-from harness.report.scored import looks
-from harness.report.summary import assemble, is_running
-from harness.report.tables import UNREAD, records
+from harness.report.summary import assemble
 from harness.report.wording import cleaned
-from harness.results.events import Event, read_events
+from harness.results.events import read_events
 from harness.results.home import StudyFolder, home, reports
+from harness.results.study_state import StudyState
 
 SCHEMA = 1
 NAME_AT_MOST = 120  # characters of a comparison's folder; file systems take 255 bytes
@@ -142,20 +141,19 @@ def read(folder: StudyFolder) -> Entry:
     study = StudyConfig.model_validate(stored["study"])
     card = json.loads(folder.data_card.read_text(encoding="utf-8")) if folder.data_card.exists() else {}
     try:
-        events = read_events(folder.events, UNREAD)
+        state = StudyState.of(read_events(folder.events), study.objective)
     except HarnessError as error:
         raise HarnessError(f"study {folder.name}: {error}") from error
-    marks = [event.at for event in events if event.kind in ("session_started", "session_ended")]
     return Entry(
         name=folder.name,
-        summary=assemble(folder, study, events, records(events), card),
+        summary=assemble(folder, study, state, card),
         equivalence=study.confirmation.equivalence,
-        looks=looks(events),
-        last_session=marks[-1] if marks else None,
-        running=is_running(events),
+        looks=state.test_looks,
+        last_session=state.session_at,
+        running=state.is_running,
         file=cleaned(stored["study"]),
         fingerprint=cleaned(stored.get("fingerprint", {})),
-        test_rows=_test_rows(events, folder),
+        test_rows=_test_rows(state, folder),
     )
 
 
@@ -205,9 +203,9 @@ def _flat(value: dict[str, Any], where: str = "") -> dict[str, Any]:
     return flat
 
 
-def _test_rows(events: Sequence[Event], folder: StudyFolder) -> frozenset[int] | None:
-    scored = [event.data["predictions"] for event in events if event.kind == "test_scored"]
-    path = folder.predictions / PurePosixPath(scored[-1]).name if scored else None
+def _test_rows(state: StudyState, folder: StudyFolder) -> frozenset[int] | None:
+    scored = state.test_scores
+    path = folder.predictions / PurePosixPath(scored[-1].predictions).name if scored else None
     if path is None or not path.exists():
         return None
     with np.load(path, allow_pickle=False) as stored:

@@ -11,9 +11,9 @@ from scipy import stats
 
 from harness.config.parameters import PARAMETERS
 from harness.report.statistics import holm_levels
-from harness.report.tables import of_kind
 from harness.results.metrics import sign_of
 from harness.results.records import TrialRecord
+from harness.results.study_state import of_kind
 
 FEWEST = 3  # configurations; winner and default alone stand in the table of strategies
 PANELS = 3  # values of a parameter that are drawn side by side

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
@@ -13,9 +13,10 @@ from scipy.special import stdtr, stdtrit
 from harness.report.scored import Side, read_side
 from harness.report.statistics import Comparison, Estimate, difference, estimate, holm_levels, judge
 from harness.report.story import Story
-from harness.report.tables import of_kind
 from harness.report.verdict import PRIMARY
+from harness.results.event_types import ControlledChange, Explored
 from harness.results.metrics import sign_of
+from harness.results.study_state import of_kind
 
 
 @dataclass(frozen=True)
@@ -50,24 +51,24 @@ class Answered:
 
 def changed(story: Story) -> list[Changed]:
     """Every change that was trained around the winners that stand, by strategy, the costliest last."""
-    selected = [event.data for event in story.events if event.kind == "controlled_selected"]
-    if not selected:
+    selected = story.state.controlled
+    if selected is None:
         return []
     found: list[Changed] = []
-    for strategy, entries in selected[-1]["configs"].items():
+    for strategy, entries in selected.configs.items():
         winner = story.winners.get(strategy)
         if winner is not None:
-            found += _around(story, winner, entries, selected[-1]["seeds"])
+            found += _around(story, winner, entries, selected.seeds)
     return found
 
 
-def _around(story: Story, winner: Side, entries: Sequence[dict[str, Any]], seeds: int) -> list[Changed]:
+def _around(story: Story, winner: Side, entries: Sequence[ControlledChange], seeds: int) -> list[Changed]:
     sign = sign_of(story.study.objective)
     base = {run.slot: run.score for run in winner.runs if run.score is not None}
     trained = [r for r in of_kind(story.records, "controlled") if r.strategy == winner.strategy]
-    rows: list[tuple[dict[str, Any], list[float], tuple[str, ...]]] = []
+    rows: list[tuple[ControlledChange, list[float], tuple[str, ...]]] = []
     for entry in entries:
-        runs = [run for run in trained if run.config.to_json() == entry["config"] and run.slot in base]
+        runs = [run for run in trained if run.config == entry.config and run.slot in base]
         if len(runs) < seeds:
             continue  # still at it
         whole = all(run.state == "complete" and run.score is not None for run in runs)
@@ -86,7 +87,7 @@ def _around(story: Story, winner: Side, entries: Sequence[dict[str, Any]], seeds
 
 
 def _one(
-    winner: Side, entry: dict[str, Any], apart: list[float], ended: tuple[str, ...], pooled: float, freedom: int
+    winner: Side, entry: ControlledChange, apart: list[float], ended: tuple[str, ...], pooled: float, freedom: int
 ) -> tuple[Changed, float]:
     """A change and its p-value."""
     mean, low, high, p = float("nan"), float("nan"), float("nan"), 1.0
@@ -97,26 +98,25 @@ def _one(
         low, high = mean - half, mean + half
         # No spread at all is chance in a coarse score, and no certainty.
         p = float(2 * stdtr(freedom, -abs(mean) / error)) if error > 0 else 1.0
-    parameter = entry["parameter"]
-    before = winner.config[parameter]
+    before = winner.config[entry.parameter]
     return Changed(
-        winner.strategy, parameter, before, entry["value"], tuple(apart), mean, (low, high), clear=False, ended=ended
+        winner.strategy, entry.parameter, before, entry.value, tuple(apart), mean, (low, high), clear=False, ended=ended
     ), p
 
 
 def sizes(story: Story) -> list[Answered]:
     """The winners on growing shares of the training images, all of them last; [] where no share was tried."""
-    data = [entry for entry in _events(story, "data_size") if entry["fraction"] in story.study.data_sizes]
-    fractions = sorted({entry["fraction"] for entry in data})
-    parts = [_condition(story, [e for e in data if e["fraction"] == f], fraction=f) for f in fractions]
+    data = [entry for entry in _answers(story, "data_size") if entry.fraction in story.study.data_sizes]
+    fractions = sorted({entry.fraction for entry in data if entry.fraction is not None})
+    parts = [_condition(story, [e for e in data if e.fraction == f], fraction=f) for f in fractions]
     return _read(story, [*parts, _as_judged(story)]) if parts else []
 
 
 def shifts(story: Story) -> list[Answered]:
     """The winners on the test images as they are, then on each kind of shifted copy; [] where none was asked for."""
-    data = [entry for entry in _events(story, "shift") if entry["shift"] in story.study.shifts]
-    names = [name for name in story.study.shifts if any(entry["shift"] == name for entry in data)]
-    parts = [_condition(story, [e for e in data if e["shift"] == name], name=name) for name in names]
+    data = [entry for entry in _answers(story, "shift") if entry.shift in story.study.shifts]
+    names = [name for name in story.study.shifts if any(entry.shift == name for entry in data)]
+    parts = [_condition(story, [e for e in data if e.shift == name], name=name) for name in names]
     return _read(story, [_as_judged(story), *parts]) if parts else []
 
 
@@ -135,29 +135,23 @@ def _as_judged(story: Story) -> _Condition:
     return _Condition("", 1.0, dict.fromkeys(sides, train), sides)
 
 
-def _condition(story: Story, data: Sequence[dict[str, Any]], name: str = "", fraction: float = 1.0) -> _Condition:
+def _condition(story: Story, data: Sequence[Explored], name: str = "", fraction: float = 1.0) -> _Condition:
     trained: dict[str, int] = {}
     sides: dict[str, Side] = {}
     for strategy, winner in story.winners.items():
-        own = {entry["seed_index"]: entry for entry in data if entry["strategy"] == strategy}
-        files = {seed: entry["predictions"] for seed, entry in own.items()}
+        own = {entry.seed_index: entry for entry in data if entry.strategy == strategy}
+        files = {seed: entry.predictions for seed, entry in own.items()}
         side = read_side(strategy, winner.key, files, story.folder, story.records)
         if side is not None and len(side.seeds) > 1:
             sides[strategy] = side
-            trained[strategy] = int(own[side.seeds[0]].get("train_images", 0))
+            trained[strategy] = own[side.seeds[0]].train_images or 0
     return _Condition(name, fraction, trained, sides)
 
 
-def _events(story: Story, what: str) -> list[dict[str, Any]]:
-    """Answers of the winners that stand."""
+def _answers(story: Story, what: Literal["data_size", "shift"]) -> list[Explored]:
+    """Of the winners that stand."""
     keys = {side.strategy: side.key for side in story.winners.values()}
-    return [
-        event.data
-        for event in story.events
-        if event.kind == "explored"
-        and event.data["what"] == what
-        and keys.get(event.data["strategy"]) == event.data["config_key"]
-    ]
+    return [one for one in story.state.explored if one.what == what and keys.get(one.strategy) == one.config_key]
 
 
 def _read(story: Story, conditions: Sequence[_Condition]) -> list[Answered]:

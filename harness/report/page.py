@@ -85,10 +85,10 @@ def render(story: Story) -> str:
 def _progress(story: Story) -> str:
     """`in progress: 5 of 16 trials`, `finished: 16 trials` or how it stopped."""
     done, slots = len(story.trials), story.study.trials * len(story.study.strategies)
-    ended = [event.data["state"] for event in story.events if event.kind == "session_ended"]
-    if story.running or not ended:
+    ended = story.state.session_state
+    if ended is None:
         return f"in progress: {done} of {slots} trials"
-    return f"{ended[-1]}: {wording.count(done, 'trial')}" + ("" if ended[-1] == "finished" else f" of {slots}")
+    return f"{ended}: {wording.count(done, 'trial')}" + ("" if ended == "finished" else f" of {slots}")
 
 
 def _clean(table: pd.DataFrame) -> pd.DataFrame:

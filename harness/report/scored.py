@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.config.trial import STRATEGIES
-from harness.report.tables import config_key, of_kind
-from harness.results.events import Event
 from harness.results.home import StudyFolder
 from harness.results.records import TrialRecord
+from harness.results.study_state import StudyState, config_key, of_kind
 
 Role = Literal["winner", "default"]
 
@@ -68,28 +67,22 @@ class Side:
         return text if self.groups is None else f"{text} in {len(np.unique(self.groups)):,} groups"
 
 
-def looks(events: Sequence[Event]) -> int:
-    """How many times the test split was scored."""
-    return len({event.data["look"] for event in events if event.kind == "test_scored"})
-
-
-def sides(events: Sequence[Event], folder: StudyFolder, found: Sequence[TrialRecord], role: Role) -> dict[str, Side]:
+def sides(state: StudyState, folder: StudyFolder, role: Role) -> dict[str, Side]:
     """The winner (or default) of each strategy as of the last look, in the order of STRATEGIES.
 
     A configuration that was scored in several looks keeps all its seeds, each as scored last. Strategies whose
     prediction files are missing or do not fit together are left out.
     """
-    scored = [event.data for event in events if event.kind == "test_scored"]
     result: dict[str, Side] = {}
     for strategy in STRATEGIES:
-        own = [data for data in scored if data["strategy"] == strategy]
-        chosen = [data for data in own if role in data["role"].split("+")]
+        own = [scored for scored in state.test_scores if scored.strategy == strategy]
+        chosen = [scored for scored in own if role in scored.role.split("+")]
         if not chosen:
             continue
-        last = max(data["look"] for data in chosen)
-        key = next(data["config_key"] for data in reversed(chosen) if data["look"] == last)
-        files = {data["seed_index"]: data["predictions"] for data in own if data["config_key"] == key}
-        side = read_side(strategy, key, files, folder, found)
+        last = max(scored.look for scored in chosen)
+        key = next(scored.config_key for scored in reversed(chosen) if scored.look == last)
+        files = {scored.seed_index: scored.predictions for scored in own if scored.config_key == key}
+        side = read_side(strategy, key, files, folder, state.records)
         if side is not None:
             result[strategy] = side
     return result

@@ -28,7 +28,7 @@ def search_sections(story: Story) -> list[Section]:
     """What the search came to: its course, what it brought on test, what it promised, its edges, its pruning."""
     study, objective = story.study, story.study.objective
     searches = [made for name in study.strategies if (made := anytime(story.records, name, objective))]
-    defaults = sides(story.events, story.folder, story.records, "default") if story.winners else {}
+    defaults = sides(story.state, story.folder, "default") if story.winners else {}
     compared = paid(story.winners, defaults, objective, study.confirmation.equivalence)
     promised = gaps(story.records, story.winners, objective)
     at_edges = edges(story.records, story.winners, study)

@@ -16,10 +16,9 @@ from harness.config.study import StudyConfig
 from harness.config.trial import TrialConfig
 from harness.report.scored import Side
 from harness.report.statistics import Comparison, difference, holm_levels, judge
-from harness.report.summary import best_trial
-from harness.report.tables import of_kind
 from harness.results.metrics import score, sign_of
 from harness.results.records import TrialRecord
+from harness.results.study_state import best_trial, of_kind
 
 NEAR = 0.05  # share of a range's span that counts as its edge
 

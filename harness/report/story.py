@@ -11,13 +11,14 @@ from typing import Any
 import pandas as pd
 
 from harness.config.study import StudyConfig
-from harness.report.scored import Side, looks, sides
-from harness.report.summary import assemble, is_running
-from harness.report.tables import UNREAD, epochs, records, trials
+from harness.report.scored import Side, sides
+from harness.report.summary import assemble
+from harness.report.tables import epochs, trials
 from harness.report.wording import cleaned
-from harness.results.events import Event, read_events
+from harness.results.events import read_events
 from harness.results.home import StudyFolder
 from harness.results.records import TrialRecord
+from harness.results.study_state import StudyState
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Story:
     study_json: dict[str, Any]
     fingerprint: dict[str, Any]
     card: dict[str, Any]
-    events: Sequence[Event]
+    state: StudyState
     records: Sequence[TrialRecord]
     trials: pd.DataFrame  # see tables.trials
     epochs: pd.DataFrame  # see tables.epochs
@@ -44,20 +45,20 @@ class Story:
         study = StudyConfig.model_validate(stored["study"])
         card = cleaned(json.loads(folder.data_card.read_text())) if folder.data_card.exists() else {}
         importance = json.loads(folder.importance.read_text()) if folder.importance.exists() else {}
-        events = read_events(folder.events, UNREAD)
-        found = records(events)
+        state = StudyState.of(read_events(folder.events), study.objective)
+        found = state.records
         return cls(
             folder=folder,
             study=study,
             study_json=cleaned(stored["study"]),
             fingerprint=cleaned(stored.get("fingerprint", {})),
             card=card,
-            events=events,
+            state=state,
             records=found,
             trials=trials(found),
             epochs=epochs(found),
-            winners=sides(events, folder, found, "winner"),
-            summary=assemble(folder, study, events, found, card),
+            winners=sides(state, folder, "winner"),
+            summary=assemble(folder, study, state, card),
             importance=importance,
         )
 
@@ -74,7 +75,7 @@ class Story:
 
     @property
     def running(self) -> bool:
-        return is_running(self.events)
+        return self.state.is_running
 
     def class_names(self, number: int) -> list[str]:
         """The names of the classes, or plain numbers where the data card does not have so many."""
@@ -84,15 +85,9 @@ class Story:
     @property
     def earlier_verdicts(self) -> list[tuple[str, str]]:
         """Day and sentence (or why there was none) of every verdict before the one that stands."""
-        kept = [event for event in self.events if event.kind == "verdict"][:-1]
-        return [
-            (
-                event.at[:10],
-                cleaned((event.data["verdict"] or {}).get("sentence") or event.data["verdict_reason"] or ""),
-            )
-            for event in kept
-        ]
+        each = zip(self.state.verdicts_at, self.state.verdicts, strict=True)
+        return [(at[:10], cleaned(reached.sentence or reached.verdict_reason or "")) for at, reached in each][:-1]
 
     @property
     def looks(self) -> int:
-        return looks(self.events)
+        return self.state.test_looks

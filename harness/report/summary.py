@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -12,13 +10,12 @@ import numpy as np
 from harness.config.study import StudyConfig
 from harness.report.scored import Side, sides
 from harness.report.statistics import estimate
-from harness.report.tables import UNREAD, of_kind, records, states
 from harness.report.verdict import conclude
 from harness.report.wording import cleaned
-from harness.results.events import Event, read_events
+from harness.results.events import read_events
 from harness.results.home import StudyFolder
-from harness.results.metrics import METRICS, all_metrics, sign_of
-from harness.results.records import TrialRecord
+from harness.results.metrics import METRICS, all_metrics
+from harness.results.study_state import StudyState, states
 
 SCHEMA = 1
 
@@ -33,20 +30,13 @@ def summary(folder: StudyFolder) -> dict[str, Any]:
     stored = json.loads(folder.study_json.read_text())
     study = StudyConfig.model_validate(stored["study"])
     card = json.loads(folder.data_card.read_text()) if folder.data_card.exists() else {}
-    events = read_events(folder.events, UNREAD)
-    return assemble(folder, study, events, records(events), card)
+    return assemble(folder, study, StudyState.of(read_events(folder.events), study.objective), card)
 
 
-def assemble(
-    folder: StudyFolder,
-    study: StudyConfig,
-    events: Sequence[Event],
-    found: Sequence[TrialRecord],
-    card: dict[str, Any],
-) -> dict[str, Any]:
+def assemble(folder: StudyFolder, study: StudyConfig, state: StudyState, card: dict[str, Any]) -> dict[str, Any]:
     """`summary` from what was read already."""
-    winners = sides(events, folder, found, "winner")
-    defaults = sides(events, folder, found, "default")
+    winners = sides(state, folder, "winner")
+    defaults = sides(state, folder, "default")
     result: dict[str, Any] = {
         "schema": SCHEMA,
         "study": folder.name,
@@ -61,103 +51,42 @@ def assemble(
             "split": {part: card.get("split", {}).get(part, 0) for part in ("train", "validation", "test")},
             "digest": card.get("digest"),
         },
-        **answer(events, folder, study, found),
+        **answer(state, folder, study),
         "strategies": {
-            name: _strategy(name, study, found, winners.get(name), defaults.get(name)) for name in study.strategies
+            name: _strategy(name, study, state, winners.get(name), defaults.get(name)) for name in study.strategies
         },
-        "seconds_spent": seconds_spent(events),
-        "sessions": sessions(events),
-        "environment": environment(events),
+        "seconds_spent": state.seconds_spent,
+        "sessions": state.sessions,
+        "environment": dict(state.environment),
     }
     clean: dict[str, Any] = cleaned(result)
     return clean
 
 
-def answer(
-    events: Sequence[Event], folder: StudyFolder, study: StudyConfig, found: Sequence[TrialRecord]
-) -> dict[str, Any]:
+def answer(state: StudyState, folder: StudyFolder, study: StudyConfig) -> dict[str, Any]:
     """Verdict, its reason, comparisons and recommendation: as the log holds them, else as they stand now."""
-    kept = [event.data for event in events if event.kind == "verdict"]
-    if not kept:
-        return conclude(events, folder, study, found)
-    blocks = {name: kept[-1].get(name) for name in ("verdict", "verdict_reason", "comparisons", "recommendation")}
-    if blocks["verdict"] is None and not blocks["verdict_reason"]:
-        blocks["verdict_reason"] = conclude(events, folder, study, found)["verdict_reason"]
-    blocks["comparisons"] = blocks["comparisons"] or []
-    if chosen := blocks["recommendation"]:
-        uris = {event.data["trial_id"]: event.data["uri"] for event in events if event.kind == "model_logged"}
-        blocks["recommendation"] = {**chosen, "model": uris.get(chosen.get("trial_id"), chosen.get("model"))}
-    return blocks
-
-
-def best_trial(found: Sequence[TrialRecord], strategy: str, objective: str) -> TrialRecord | None:
-    """The complete search trial with the best validation score, the earlier of equals."""
-    sign = sign_of(objective)
-    scored = [
-        record
-        for record in of_kind(found, "search")
-        if record.strategy == strategy and record.state == "complete" and record.score is not None
-    ]
-    return max(scored, key=lambda record: sign * (record.score or 0.0), default=None)
-
-
-def seconds_spent(events: Sequence[Event]) -> float:
-    """Seconds of all sessions; a session without an end counts to its last event."""
-    total, started, last = 0.0, None, None
-    for event in events:
-        if event.kind == "session_started":
-            total += _between(started, last)
-            started = event.at
-        elif event.kind == "session_ended":
-            total += float(event.data["seconds"])
-            started = None
-        last = event.at
-    return total + _between(started, last)
-
-
-def sessions(events: Sequence[Event]) -> dict[str, int]:
-    """How often the study was `started`, and how many of these sessions were `interrupted` (a signal asked), `failed`,
-    or `cut_off` (killed: they have no end; the last one may still run)."""
-    counts = {"started": 0, "interrupted": 0, "failed": 0, "cut_off": 0}
-    is_open = False
-    for event in events:
-        if event.kind == "session_started":
-            counts["cut_off"] += is_open
-            counts["started"] += 1
-            is_open = True
-        elif event.kind == "session_ended":
-            is_open = False
-            if event.data["state"] != "finished":
-                counts[event.data["state"]] += 1
-    return counts
-
-
-def is_running(events: Sequence[Event]) -> bool:
-    """Whether the last session has no end yet (it works, or was killed)."""
-    marks = [event.kind for event in events if event.kind in ("session_started", "session_ended")]
-    return bool(marks) and marks[-1] == "session_started"
-
-
-def environment(events: Sequence[Event]) -> dict[str, Any]:
-    """Of the last session."""
-    found = [event.data["environment"] for event in events if event.kind == "session_started"]
-    return dict(found[-1]) if found else {}
-
-
-def _between(start: str | None, end: str | None) -> float:
-    if start is None or end is None:
-        return 0.0
-    return max(0.0, (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds())
+    if not state.verdicts:
+        return conclude(state, folder, study)
+    last = state.verdicts[-1]
+    advice = last.recommendation
+    if advice is not None:
+        advice = {**advice, "model": state.models.get(last.recommended_trial or "", advice.get("model"))}
+    return {
+        "verdict": last.verdict,
+        "verdict_reason": last.verdict_reason,
+        "comparisons": last.comparisons,
+        "recommendation": advice,
+    }
 
 
 def _strategy(
-    name: str, study: StudyConfig, found: Sequence[TrialRecord], winner: Side | None, default: Side | None
+    name: str, study: StudyConfig, state: StudyState, winner: Side | None, default: Side | None
 ) -> dict[str, Any]:
-    best = best_trial(found, name, study.objective)
+    best, own = state.best(name), state.searched(name)
     test = _on_test(winner, study)
     cost = winner.seconds_alone if winner and winner.runs else best.seconds_alone if best else None
     return {
-        "trials": states(found, name),
+        "trials": states(own, name),
         "best_validation": best.score if best else None,
         "validation_mean": winner.validation_mean if winner else None,
         "test_mean": test["mean"],
@@ -166,7 +95,7 @@ def _strategy(
         "default_test_mean": _on_test(default, study)["mean"],
         "seeds": len(winner.seeds) if winner else 0,
         "seconds_alone": cost,
-        "search_seconds_alone": sum(r.seconds_alone for r in of_kind(found, "search") if r.strategy == name),
+        "search_seconds_alone": sum(record.seconds_alone for record in own),
         "trainable_share": winner.trainable_share if winner and winner.runs else best.trainable_share if best else None,
         "best_config": (winner.config if winner and winner.runs else best.config.to_json() if best else None),
     }

@@ -9,24 +9,18 @@ from typing import Any
 
 from harness.config.study import StudyConfig
 from harness.report import wording
-from harness.report.scored import Side, looks, sides
+from harness.report.scored import Side, sides
 from harness.report.statistics import Comparison, Estimate, difference, holm_levels, judge
-from harness.report.tables import records, states
-from harness.results.events import Event
 from harness.results.home import StudyFolder
 from harness.results.records import TrialRecord
+from harness.results.study_state import StudyState, states
 
 PRIMARY = ("feature_extraction", "fine_tuning")
 _WINNER = {"better": "fine_tuning", "worse": "feature_extraction", "equal": "equal", "undecided": "undecided"}
 
 
-def conclude(
-    events: Sequence[Event], folder: StudyFolder, study: StudyConfig, found: Sequence[TrialRecord] | None = None
-) -> dict[str, Any]:
+def conclude(state: StudyState, folder: StudyFolder, study: StudyConfig) -> dict[str, Any]:
     """The blocks of summary.json that answer the study's question, from its log and stored predictions.
-
-    Args:
-        found: the log's trials, where they were read already.
 
     Returns:
         `verdict`: the schema of summary.json, or None where a side is missing; `verdict_reason`: why, or None;
@@ -35,8 +29,7 @@ def conclude(
         `recommendation`: strategy, config, `model` (None until a model was logged), and `trial_id` of the
         winner's confirmation run with the median validation score; None where nothing was scored.
     """
-    found = records(events) if found is None else found
-    scored = sides(events, folder, found, "winner")
+    scored = sides(state, folder, "winner")
     pairs = _compare(scored, study)
     primary = pairs.get(PRIMARY)
     verdict = None
@@ -49,13 +42,13 @@ def conclude(
             "probability_fine_tuning_better": primary.probability_b_better,
             "equivalence": study.confirmation.equivalence,
             "seeds": len(_shared(a, b)),
-            "test_looks": looks(events),
+            "test_looks": state.test_looks,
             "needed": asdict(primary.needed) if primary.needed else None,
             "sentence": sentence(primary, a, b, study, scratch=_scratch_gain(pairs, primary)),
         }
     return {
         "verdict": verdict,
-        "verdict_reason": None if verdict else _why_not(scored, found, study),
+        "verdict_reason": None if verdict else _why_not(scored, state.records, study),
         "comparisons": [
             {
                 "a": a,
@@ -67,7 +60,7 @@ def conclude(
             }
             for (a, b), pair in pairs.items()
         ],
-        "recommendation": _recommend(events, scored, pairs, study),
+        "recommendation": _recommend(state, scored, pairs, study),
     }
 
 
@@ -194,7 +187,7 @@ def _why_not(scored: dict[str, Side], found: Sequence[TrialRecord], study: Study
 
 
 def _recommend(
-    events: Sequence[Event], scored: dict[str, Side], pairs: dict[tuple[str, str], Comparison], study: StudyConfig
+    state: StudyState, scored: dict[str, Side], pairs: dict[tuple[str, str], Comparison], study: StudyConfig
 ) -> dict[str, Any] | None:
     """The better strategy; the cheaper one where equal or undecided; the only one where nothing else was scored.
 
@@ -214,14 +207,9 @@ def _recommend(
         if _scratch_gain(pairs, pairs.get(PRIMARY)) is not None:
             use = scored["from_scratch"]
     run = use.median_run
-    uris = [
-        event.data["uri"]
-        for event in events
-        if event.kind == "model_logged" and run and event.data["trial_id"] == run.trial_id
-    ]
     return {
         "strategy": use.strategy,
         "config": use.config,
-        "model": uris[-1] if uris else None,
+        "model": state.models.get(run.trial_id) if run else None,
         "trial_id": run.trial_id if run else None,
     }

@@ -4,25 +4,8 @@ One JSON object a line: `seq` from 1 without a gap, `at` in UTC, `kind`, `data`,
 A line that a crash tore off at the end is dropped when the log is opened for writing again; damage
 anywhere else is an error, because a log that lost its middle is no truth.
 
-Kinds, and what `data` holds:
-    study_created        study (resolved, JSON), fingerprint
-    session_started      environment (see study.environment), resumed (bool)
-    trial_started        trial_id, kind, strategy, slot, redraw, attempt, config, seed, params (Optuna's)
-    epoch                trial_id, attempt, and the fields of EpochRecord
-    trial_finished       the fields of TrialRecord
-    trial_interrupted    trial_id, attempt, reason ("coordinator ended", "worker died: ..."), requeued (bool)
-    duplicate            strategy, slot, redraw, config, params, of (trial_id)
-    strategy_exhausted   strategy, slots
-    search_finished      reason ("budget", "time", "exhausted")
-    confirmation_selected  look, seeds, configs: {strategy: [{"config", "role": "best"|"default", "trial_id"}]}
-    test_scored          look, strategy, role ("winner", "default" or "winner+default"), config_key, seed_index,
-                         metrics, predictions (file)
-    verdict              the "verdict", "comparisons", "recommendation" blocks of summary.json, and look
-    explored             what ("data_size", "shift"), strategy, config_key, seed_index, fraction and train_images, or
-                         shift; metrics, predictions (file): on the test split, after a verdict, choosing nothing
-    controlled_selected  seeds, configs: {strategy: [{"parameter", "value", "config"}]}: changes of the winner
-    model_logged         uri, trial_id, validation_score
-    session_ended        state ("finished", "interrupted", "failed"), seconds (of this session)
+The kinds of events, and what `data` holds of each, are the classes of `event_types`. The first line also says in which
+`schema` the log is written: whoever reads a log reads that line anyway, and a log never changes its schema.
 """
 
 from __future__ import annotations
@@ -30,22 +13,21 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic_core import from_json
 
 from harness.errors import HarnessError
 from harness.files import disk_errors
+from harness.results import event_types
+from harness.results.event_types import SCHEMA, StudyEvent
 
-_NAMES_EPOCH = ("trial_id", "attempt", "epoch")
-
-_START = re.compile(rb'\{"seq":(\d+),"at":"([^"]+)","kind":"(\w+)","data":')
+E = TypeVar("E", bound=StudyEvent)
 
 
 @dataclass(frozen=True)
@@ -53,34 +35,63 @@ class Event:
     """One line of the log."""
 
     seq: int
-    at: str
-    kind: str
-    data: dict[str, Any]
+    at: str  # UTC, ISO 8601
+    data: StudyEvent
+
+    @property
+    def kind(self) -> str:
+        """The word for it in the log."""
+        return self.data.kind
+
+
+def of_type(events: Iterable[Event], wanted: type[E]) -> list[E]:
+    """What the events of this type hold, in order."""
+    return [event.data for event in events if isinstance(event.data, wanted)]
 
 
 def encode(event: Event) -> bytes:
     """The line of an event."""
-    body = {"seq": event.seq, "at": event.at, "kind": event.kind, "data": event.data}
+    schema = {"schema": SCHEMA} if event.seq == 1 else {}
+    data = event_types.to_json(event.data)
+    body = {"seq": event.seq, "at": event.at, "kind": event.kind, **schema, "data": data}
     text = json.dumps(body, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     crc = zlib.crc32(text.encode())
     return f'{text[:-1]},"crc":{crc}}}\n'.encode()
 
 
-def decode(line: bytes, unread: Collection[str] = ()) -> Event | None:
-    """The event on this line, or None where the line is torn or changed; without data where its kind is `unread`."""
-    head, separator, tail = line.rpartition(b',"crc":')
-    if not separator or not tail.endswith(b"}\n"):
-        return None
+def decode(line: bytes) -> Event | None:
+    """The event on this line, or None if the line is torn or changed, or holds no event of this schema."""
     try:
-        if zlib.crc32(b"}", zlib.crc32(head)) != int(tail[:-2]):
-            return None
-        start = _START.match(head)
-        if start and (kind := start[3].decode()) in unread:
-            return Event(int(start[1]), start[2].decode(), kind, {})
-        body = _parsed(head + b"}")
-        return Event(body["seq"], body["at"], body["kind"], body["data"])
+        body = _body(line)
+        return (
+            None if body is None else Event(body["seq"], body["at"], event_types.from_json(body["kind"], body["data"]))
+        )
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def _body(line: bytes) -> Any:
+    """The JSON of a line; None if it is torn or changed."""
+    head, separator, tail = line.rpartition(b',"crc":')
+    if not separator or not tail.endswith(b"}\n") or zlib.crc32(b"}", zlib.crc32(head)) != int(tail[:-2]):
+        return None
+    return _parsed(head + b"}")
+
+
+def _check_schema(path: Path) -> None:
+    """Refuse a log of another schema by its first line. A damaged line says nothing, and is not refused here."""
+    with path.open("rb") as stream:
+        line = stream.readline()
+    try:
+        body = _body(line)
+        found = body.get("schema", "none") if body is not None and body["seq"] == 1 else SCHEMA
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return
+    if found != SCHEMA:
+        raise HarnessError(
+            f"the log of {path.parent.name} has schema {found}, and this version reads and writes schema {SCHEMA}: "
+            "start the study under another name (AS=newname), or use the version that wrote it."
+        )
 
 
 @dataclass(frozen=True)
@@ -109,7 +120,13 @@ class Reading:
 
 
 def survey(path: Path) -> Reading:
-    """Read what can be read, also of a damaged log and while it is written; nothing where there is no file."""
+    """Read what can be read, also of a damaged log and while it is written; nothing if there is no file.
+
+    Raises:
+        HarnessError: it is a log of another schema.
+    """
+    if path.exists():
+        _check_schema(path)
     events: list[Event] = []
     damages: list[Damage] = []
     last = offset = 0  # seq, byte
@@ -132,16 +149,10 @@ def survey(path: Path) -> Reading:
     return Reading(tuple(events), tuple(damages))
 
 
-def _without_numbers(event: Event) -> Event:
-    if event.kind != "epoch":
-        return event
-    return Event(event.seq, event.at, event.kind, {k: event.data[k] for k in _NAMES_EPOCH if k in event.data})
-
-
 def _parsed(text: bytes) -> Any:
     """What `json.loads` gives, in a third of its time and with one copy of a text that stands in many lines.
 
-    The log of 10,000 trials holds a million values, and the same sixty names in every line.
+    The log of 10,000 trials holds a million values, and the same names in every line.
     """
     try:
         return from_json(text)
@@ -149,13 +160,14 @@ def _parsed(text: bytes) -> Any:
         return json.loads(text)  # half a surrogate pair (a file name that is no UTF-8) is JSON to Python alone
 
 
-def _scan(path: Path, unread: Collection[str] = ()) -> tuple[list[Event], int]:
+def _scan(path: Path) -> tuple[list[Event], int]:
     """All sound events, and the number of bytes they take."""
+    _check_schema(path)
     events: list[Event] = []
     sound = 0
     with path.open("rb") as stream:
         for line in stream:
-            event = decode(line, unread)
+            event = decode(line)
             if event is None or event.seq != len(events) + 1:
                 if stream.read(1):
                     raise HarnessError(
@@ -169,44 +181,43 @@ def _scan(path: Path, unread: Collection[str] = ()) -> tuple[list[Event], int]:
     return events, sound
 
 
-def read_events(path: Path, unread: Collection[str] = ()) -> list[Event]:
-    """All sound events of a log, also while it is written; [] where there is no file yet.
+def read_events(path: Path) -> list[Event]:
+    """All sound events of a log, also while it is written; [] if there is no file yet.
 
-    Args:
-        unread: kinds that come with empty `data`, for who does not need it: most lines tell of an epoch.
+    Raises:
+        HarnessError: the log is damaged before its end, or of another schema.
     """
-    return _scan(path, unread)[0] if path.exists() else []
+    return _scan(path)[0] if path.exists() else []
 
 
 def first_event(path: Path) -> Event | None:
-    """The event that began a log, without reading the rest; None where there is none, or it is torn."""
+    """The event that began a log, without reading the rest; None if there is none, or it is torn.
+
+    Raises:
+        HarnessError: it is a log of another schema.
+    """
     if not path.exists():
         return None
+    _check_schema(path)
     with path.open("rb") as stream:
         return decode(stream.readline())
 
 
 class EventLog:
-    """The log, open for its only writer. Every `append` is on the disk when it returns, unless `sync=False`.
-
-    What it hands out of an epoch is which one it was, without its numbers: a trial's record holds them again, nobody
-    asks the open log for them, and a study of 10,000 trials has 100,000 epochs. The file has them.
-    """
+    """The log, open for its only writer. Every `append` is on the disk when it returns, unless `sync=False`."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._events: list[Event] = []
         self._path, self._bytes = path, 0
         if path.exists():
-            events, sound = _scan(path)
-            self._events = [_without_numbers(event) for event in events]
-            self._bytes = sound
-            if sound != path.stat().st_size:
-                os.truncate(path, sound)
+            self._events, self._bytes = _scan(path)
+            if self._bytes != path.stat().st_size:
+                os.truncate(path, self._bytes)
         with disk_errors(path):
             self._stream = path.open("ab", buffering=0)
 
-    def append(self, kind: str, data: dict[str, Any], *, sync: bool = True) -> Event:
+    def append(self, data: StudyEvent, *, sync: bool = True) -> Event:
         """Write one event.
 
         Raises:
@@ -216,7 +227,7 @@ class EventLog:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         # a clock that is set back would make MLflow's runs end before they began
         at = max(now, self._events[-1].at) if self._events else now
-        event = Event(len(self._events) + 1, at, kind, data)
+        event = Event(len(self._events) + 1, at, data)
         line = encode(event)
         with disk_errors(self._path):
             try:
@@ -227,7 +238,7 @@ class EventLog:
                 os.truncate(self._path, self._bytes)  # half a line would be damage as soon as another followed it
                 raise
         self._bytes += len(line)
-        self._events.append(_without_numbers(event))
+        self._events.append(event)
         return event
 
     def _write(self, line: bytes) -> None:
@@ -241,9 +252,9 @@ class EventLog:
     def __len__(self) -> int:
         return len(self._events)
 
-    def of(self, *kinds: str) -> list[Event]:
-        """The events of these kinds, in order."""
-        return [event for event in self._events if event.kind in kinds]
+    def of(self, wanted: type[E]) -> list[E]:
+        """What the events of this type hold, in order."""
+        return of_type(self._events, wanted)
 
     def close(self) -> None:
         self._stream.close()

@@ -1,4 +1,7 @@
-"""What happened: one EpochRecord for each epoch, one TrialRecord for each trial. Frozen, JSON there and back."""
+"""What a worker is asked to train (TrialJob), and what happened: an EpochRecord an epoch, a TrialRecord a trial.
+
+All are frozen, and go to JSON and back.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,35 @@ from typing import Any, Literal
 
 from harness.config.restored import restored
 from harness.config.trial import TrialConfig
+from harness.results.trial_id import Kind as Kind
+from harness.results.trial_id import run_key
 
 State = Literal["complete", "pruned", "diverged", "out_of_memory", "failed"]
-Kind = Literal["search", "confirmation", "controlled", "data_size"]
 STATES: tuple[State, ...] = ("complete", "pruned", "diverged", "out_of_memory", "failed")
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """What a worker is asked to train."""
+
+    trial_id: str  # see `trial_id.TrialId`
+    kind: Kind
+    strategy: str
+    slot: int  # of the search; after it the index of the confirmation's seed
+    config: TrialConfig
+    seed: int  # order, views, initialisation and suffix randomness all derive from it
+    split: str  # name of the split it trains on
+    attempt: int = 1  # 1 unless a worker died before
+
+    @property
+    def key(self) -> str:
+        """Names this attempt: see `run_key`."""
+        return run_key(self.trial_id, self.attempt)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> TrialJob:
+        """Back from `dataclasses.asdict`."""
+        return restored(cls, values | {"config": TrialConfig.from_json(values["config"])})
 
 
 @dataclass(frozen=True)
@@ -42,12 +70,7 @@ class TrialRecord:
     the tries that ran out of memory.
     """
 
-    trial_id: str  # "<strategy>/<slot>", or "<kind>/<strategy>/<config key>/<seed index>"; data_size: "...@<fraction>"
-    kind: Kind
-    strategy: str
-    slot: int  # of the search; after it the index of the confirmation's seed
-    config: TrialConfig
-    seed: int
+    job: TrialJob
     state: State
     reason: str | None  # why it is not complete
     epochs: tuple[EpochRecord, ...]
@@ -58,7 +81,6 @@ class TrialRecord:
     total_parameters: int
     device: str
     started_at: str  # UTC, ISO 8601
-    attempt: int = 1  # 1 unless a worker died before
     device_memory_bytes: int | None = None  # peak on the device; None on a CPU
     seconds_spent: float | None = None  # None in records from before it was measured
     shared_seconds: float = 0.0  # of seconds_spent, what went into work that others share
@@ -70,6 +92,35 @@ class TrialRecord:
     warnings: tuple[str, ...] = ()
     checkpoint: str | None = None  # below the study's folder
     extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def trial_id(self) -> str:
+        return self.job.trial_id
+
+    @property
+    def kind(self) -> Kind:
+        return self.job.kind
+
+    @property
+    def strategy(self) -> str:
+        return self.job.strategy
+
+    @property
+    def slot(self) -> int:
+        """Of the search; after it the index of the confirmation's seed."""
+        return self.job.slot
+
+    @property
+    def config(self) -> TrialConfig:
+        return self.job.config
+
+    @property
+    def seed(self) -> int:
+        return self.job.seed
+
+    @property
+    def attempt(self) -> int:
+        return self.job.attempt
 
     @property
     def trainable_share(self) -> float:
@@ -84,7 +135,7 @@ class TrialRecord:
     def from_json(cls, values: dict[str, Any]) -> TrialRecord:
         """Back from `to_json`."""
         parts = {
-            "config": TrialConfig.from_json(values["config"]),
+            "job": TrialJob.from_json(values["job"]),
             "epochs": tuple([EpochRecord.from_json(epoch) for epoch in values["epochs"]]),
             "warnings": tuple(values["warnings"]),
         }

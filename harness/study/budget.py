@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from harness.config.study import StudyConfig
-from harness.study.history import History
+from harness.results.study_state import StudyState
 
 
 class Budget:
@@ -15,8 +15,8 @@ class Budget:
         started: when this session started, on the monotonic clock.
     """
 
-    def __init__(self, study: StudyConfig, history: History, started: float) -> None:
-        self._study, self._history, self._started = study, history, started
+    def __init__(self, study: StudyConfig, state: StudyState, started: float) -> None:
+        self._study, self._state, self._started = study, state, started
         self._seen: dict[str, int] = {}  # finished trials of each strategy that are reckoned with
         self._slowest: dict[str, float] = {}  # seconds of the slowest complete one among them
 
@@ -24,14 +24,14 @@ class Budget:
         """Whether another search trial would eat into the time the confirmation needs."""
         if self._study.time is None:
             return False
-        spent = self._history.seconds + time.monotonic() - self._started
+        spent = self._state.seconds + time.monotonic() - self._started
         return spent + self.confirmation_seconds() >= self._study.time
 
     def confirmation_seconds(self) -> float:
         """What the confirmation will probably take: its trials, each as long as its strategy's slowest was."""
         runs = (self._study.confirmation.top + 1) * self._study.confirmation.seeds
         for strategy in self._study.strategies:
-            records = self._history.records(strategy)
+            records = self._state.searched(strategy)
             done = [record for record in records[self._seen.get(strategy, 0) :] if record.state == "complete"]
             self._seen[strategy] = len(records)
             seconds = [r.seconds_alone if r.seconds_spent is None else r.seconds_spent for r in done]

@@ -19,7 +19,9 @@ from harness.config.trial import TrialConfig
 from harness.files import whole
 from harness.report.verdict import conclude
 from harness.results import metrics
-from harness.results.records import TrialRecord
+from harness.results.event_types import ConfirmationSelected, SelectedConfig, TestScored, VerdictReached
+from harness.results.records import TrialJob, TrialRecord
+from harness.results.trial_id import TrialId
 from harness.study import export
 from harness.study.executors.base import ScoreTask
 from harness.study.mistakes import write_mistakes
@@ -28,7 +30,6 @@ from harness.study.session import Session
 from harness.study.splits import confirmation_split
 from harness.study.work import score_all, train_all
 from harness.training.seeds import derive
-from harness.training.trial import TrialJob
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Candidate:
 
     def job(self, index: int, seed: int, attempt: int) -> TrialJob:
         """Its confirmation trial for the seed with this index."""
-        name = f"confirmation/{self.strategy}/{self.config.key()}/{index}"
+        name = str(TrialId("confirmation", self.strategy, index, self.config.key()))
         return TrialJob(
             name, "confirmation", self.strategy, index, self.config, derive(seed, "confirmation", index),
             confirmation_split(index), attempt,
@@ -51,43 +52,40 @@ class Candidate:
 
 def wants_more(session: Session) -> bool:
     """Whether more slots or more seeds are wanted than the last verdict rests on."""
-    looks = session.log.of("confirmation_selected")
-    if not looks or not session.log.of("verdict"):
+    looks = session.state.confirmations
+    if not looks or not session.state.verdicts:
         return True
-    last = looks[-1].data
-    study = session.study
-    return bool(study.trials > last["trials"] or study.confirmation.seeds > last["seeds"])
+    last, study = looks[-1], session.study
+    return study.trials > last.trials or study.confirmation.seeds > last.seeds
 
 
 def run(session: Session) -> None:
     """Train, choose on validation, score on test, conclude; picks up where an earlier session stopped."""
     if not wants_more(session):
         return
-    study, look = session.study, session.history.looks + 1
+    study, look = session.study, session.state.looks + 1
     chosen = {strategy: candidates(session, strategy) for strategy in study.strategies}
-    selection = {
-        "look": look, "trials": study.trials, "seeds": study.confirmation.seeds,
-        "configs": {
-            strategy: [{"config": c.config.to_json(), "role": c.role, "trial_id": c.trial_id} for c in group]
-            for strategy, group in chosen.items()
-        },
-    }  # fmt: skip
-    earlier = session.log.of("confirmation_selected")
-    if not earlier or earlier[-1].data != selection:
-        session.append("confirmation_selected", selection)
+    configs: dict[str, tuple[SelectedConfig, ...]] = {
+        strategy: tuple(SelectedConfig(c.config, c.role, c.trial_id) for c in group)
+        for strategy, group in chosen.items()
+    }
+    selection = ConfirmationSelected(look, study.trials, study.confirmation.seeds, configs)
+    if session.state.confirmations[-1:] != [selection]:
+        session.append(selection)
     seeds = range(study.confirmation.seeds)
     waiting = [candidate for group in chosen.values() for candidate in group]
     train_all(session, [c.job(index, study.seed, 1) for index in seeds for c in waiting], "Confirmation")
     _score(session, chosen, look)
-    conclusion = conclude(list(session.log), session.folder, study)
-    write_mistakes(session, conclusion)
-    session.append("verdict", {"look": look, **conclusion})
-    export.log_recommended(session, conclusion)
+    verdict = VerdictReached(look=look, **conclude(session.state, session.folder, study))
+    write_mistakes(session, verdict)
+    session.append(verdict)
+    if verdict.recommended_trial is not None:
+        export.log_recommended(session, verdict.recommended_trial)
 
 
 def candidates(session: Session, strategy: Any) -> list[Candidate]:
     """The best configurations of a strategy by validation score, and its default, each once."""
-    ranked = session.history.ranked(strategy)
+    ranked = session.state.ranked(strategy)
     if not ranked:
         return []
     default = space(session.study, strategy).default()
@@ -96,7 +94,7 @@ def candidates(session: Session, strategy: Any) -> list[Candidate]:
         for r in ranked[: session.study.confirmation.top]
     ]
     if all(candidate.config != default for candidate in made):
-        twin = session.history.same_config(default)
+        twin = session.state.same_config(default)
         made.append(Candidate(strategy, default, "default", twin.trial_id if twin else None))
     return made
 
@@ -121,8 +119,7 @@ def winner(session: Session, group: list[Candidate]) -> Candidate | None:
 def _records(session: Session, candidate: Candidate) -> list[TrialRecord]:
     seed = session.study.seed
     return [
-        session.history.later[candidate.job(index, seed, 1).trial_id]
-        for index in range(session.study.confirmation.seeds)
+        session.state.later[candidate.job(index, seed, 1).trial_id] for index in range(session.study.confirmation.seeds)
     ]
 
 
@@ -144,20 +141,15 @@ def _score(session: Session, chosen: dict[Any, list[Candidate]], look: int) -> N
                 job, score = candidate.job(index, session.study.seed, 1), records[index].score
                 task = ScoreTask(job, session.prepared.test_rows, score=score)
                 plan[task.task_id] = (task, candidate, "+".join(roles), index)
-    done = {
-        (event.data["strategy"], event.data["role"], event.data["config_key"], event.data["seed_index"])
-        for event in session.log.of("test_scored") if event.data["look"] == look
-    }  # fmt: skip
+    scored = [one for one in session.state.test_scores if one.look == look]
+    done = {(one.strategy, one.role, one.config_key, one.seed_index) for one in scored}
     waiting = [task for task, c, role, index in plan.values() if (c.strategy, role, c.config.key(), index) not in done]
     labels = read_test_labels(session.prepared)
 
     def keep(task_id: str, probabilities: NDArray[np.float32]) -> None:
         _, c, role, index = plan[task_id]
         stored = store_predictions(session.prepared, f"{c.strategy}-{c.config.key()}-{index}", probabilities, labels)
-        session.append("test_scored", {
-            "look": look, "strategy": c.strategy, "role": role, "config_key": c.config.key(), "seed_index": index,
-            **stored,
-        })  # fmt: skip
+        session.append(TestScored(look, c.strategy, role, c.config.key(), index, **stored))
 
     score_all(session, waiting, "Scoring the test split", keep, len(plan) - len(waiting))
 

@@ -5,34 +5,25 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Any
 
 from harness.config.ranges import Range
 from harness.config.space import SearchSpace
 from harness.config.trial import TrialConfig, canonical
+from harness.results.event_types import ControlledChange
 
 FACTORS = ("batchnorm", "unfreeze_depth", "backbone", "backbone_lr", "unfreeze_schedule", "unfreeze_from")
 RATIO = 10.0  # by which the ratio of head rate to backbone rate is changed, both ways
 
 
-@dataclass(frozen=True)
-class Change:
-    """The winner with another value of one parameter."""
-
-    parameter: str
-    value: Any
-    config: TrialConfig
-
-
-def changes(here: SearchSpace, winner: TrialConfig, most: int) -> list[Change]:
+def changes(here: SearchSpace, winner: TrialConfig, most: int) -> list[ControlledChange]:
     """At most so many changes, one of each factor in turn, the values nearest to the winner's first.
 
     Only values that the search might have taken, and none that leaves the configuration as it is. The head's rate
     stays where the ratio of the rates changes.
     """
-    found: dict[str, Change] = {}
+    found: dict[str, ControlledChange] = {}
     each = (_of_factor(here, winner, parameter) for parameter in FACTORS)
     for change in chain.from_iterable(zip_longest(*each)):
         if change is not None and change.config != winner:
@@ -40,7 +31,7 @@ def changes(here: SearchSpace, winner: TrialConfig, most: int) -> list[Change]:
     return list(found.values())[:most]
 
 
-def _of_factor(here: SearchSpace, winner: TrialConfig, parameter: str) -> Iterator[Change]:
+def _of_factor(here: SearchSpace, winner: TrialConfig, parameter: str) -> Iterator[ControlledChange]:
     found, now = here.ranges[parameter], getattr(winner, parameter)
     if not found.is_searched:
         return
@@ -49,7 +40,7 @@ def _of_factor(here: SearchSpace, winner: TrialConfig, parameter: str) -> Iterat
         values.sort(key=lambda value: abs(value - now))
     for value in values:
         if value != now:
-            yield Change(parameter, value, canonical(dataclasses.replace(winner, **{parameter: value})))
+            yield ControlledChange(parameter, value, canonical(dataclasses.replace(winner, **{parameter: value})))
 
 
 def _rates(found: Range, now: float | None) -> list[Any]:

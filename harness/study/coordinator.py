@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from harness.config.load import LoadedStudy
 from harness.errors import HarnessError, Interrupted
 from harness.files import disk_errors
 from harness.report.page import write_report
+from harness.results.event_types import SessionEnded, SessionStarted, StudyCreated
 from harness.results.home import home
 from harness.study import confirm, explore, export, memory
 from harness.study.environment import environment, resolve_devices
@@ -50,7 +51,7 @@ def run_study(loaded: LoadedStudy, observer: Observer) -> Outcome:
         with held(prepared.folder):
             session = Session(prepared, devices, observer, stop)
             try:
-                if session.history.done and not _more_wanted(session):
+                if session.state.done and not _more_wanted(session):
                     update_shown(prepared)
                     outcome = _outcome(session, already_finished=True)
                     _send_missing(session)
@@ -81,26 +82,26 @@ def _run(session: Session) -> None:
     """One session from its start to its report, whatever ends it."""
     search = _open(session)
     session.stop.raising = False  # from here on a signal waits for a moment that leaves nothing half done
-    state = "failed"
+    ending: Literal["finished", "interrupted", "failed"] = "failed"
     try:
         session.stop.check()
         with session.executing():
             search.run()
             confirm.run(session)
             explore.run(session)
-        state = "finished"
+        ending = "finished"
     except Interrupted:
-        state = "interrupted"
+        ending = "interrupted"
         raise
     finally:
         session.requeue()  # nothing seems to run afterwards, neither here nor in MLflow
-        within = STORES_SECONDS if state == "interrupted" else math.inf
+        within = STORES_SECONDS if ending == "interrupted" else math.inf
         search.finish(within)
         search.write_importances()
-        session.append("session_ended", {"state": state, "seconds": time.monotonic() - session.started})
+        session.append(SessionEnded(ending, time.monotonic() - session.started))
         write_report(session.folder)
         session.tracker.finish(within)
-    if not any(record.state == "complete" for _, record in session.history.finished):
+    if not any(record.state == "complete" for record in session.state.finished):
         raise HarnessError(_nothing_completed(session))
 
 
@@ -108,9 +109,9 @@ def _open(session: Session) -> SlotSearch:
     """Write what is known before trial one, and bring both stores to what the log says."""
     write_folder(session.prepared)  # a resumed study's too: whatever was lost or changed is as it was again
     if len(session.log) == 0:
-        session.append("study_created", {"study": stored(session.study), "fingerprint": session.prepared.fingerprint})
+        session.append(StudyCreated(stored(session.study), session.prepared.fingerprint))
     facts = environment(session.devices[0], session.prepared.context.threads, len(session.devices))
-    session.append("session_started", {"environment": facts, "resumed": session.history.sessions > 0})
+    session.append(SessionStarted(facts, resumed=session.state.sessions_started > 0))
     session.requeue_orphans()
     search = SlotSearch(session)
     session.tracker.start()
@@ -119,34 +120,31 @@ def _open(session: Session) -> SlotSearch:
 
 def _more_wanted(session: Session) -> bool:
     """Whether the file or the flags ask for more than the finished study has."""
-    if (session.history.search_finished or 0) < session.study.trials:
+    if (session.state.search_finished or 0) < session.study.trials:
         return True
     return confirm.wants_more(session) or explore.wants_more(session)
 
 
 def _send_missing(session: Session) -> None:
     """What MLflow could not take while the study ran: events, the recommended model, the page."""
-    verdicts = session.log.of("verdict")
-    logged = {event.data["trial_id"]: event.data["uri"] for event in session.log.of("model_logged")}
-    recommended = (verdicts[-1].data.get("recommendation") or {}) if verdicts else {}
-    uri = logged.get(recommended.get("trial_id"))
-    if recommended and (uri is None or not session.tracker.holds_model(uri)):
-        export.log_recommended(session, verdicts[-1].data)
+    recommended = session.state.verdicts[-1].recommended_trial if session.state.verdicts else None
+    if recommended is not None:
+        uri = session.state.models.get(recommended)
+        if uri is None or not session.tracker.holds_model(uri):
+            export.log_recommended(session, recommended)
     session.tracker.finish()
 
 
 def _outcome(session: Session, *, already_finished: bool) -> Outcome:
     page = write_report(session.folder) if already_finished else session.folder.report / "index.html"
-    verdicts = session.log.of("verdict")
-    last: dict[str, Any] = {"verdict": None, "verdict_reason": "no strategy was confirmed"}
-    if verdicts:
-        last = verdicts[-1].data
-    sentence = last["verdict"]["sentence"] if last["verdict"] else None
-    return Outcome(session.prepared.name, page, sentence, last.get("verdict_reason"), already_finished)
+    if not session.state.verdicts:
+        return Outcome(session.prepared.name, page, None, "no strategy was confirmed", already_finished)
+    last = session.state.verdicts[-1]
+    return Outcome(session.prepared.name, page, last.sentence, last.verdict_reason, already_finished)
 
 
 def _nothing_completed(session: Session) -> str:
-    ends = "; ".join(f"{r.trial_id}: {r.state}, {r.reason}" for _, r in session.history.finished[:3])
+    ends = "; ".join(f"{r.trial_id}: {r.state}, {r.reason}" for r in session.state.finished[:3])
     return (
         "no trial completed, so there is nothing to compare; smaller rates (search.head_lr, search.backbone_lr) "
         f"usually help. The first trials ended so: {ends}"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from harness.data.names import clean
 from harness.errors import StudyHeldError
+from harness.results.event_types import TrialFinished
 from harness.results.home import StudyFolder
 from harness.study import (
     doctor_cache,
@@ -108,7 +109,7 @@ def _look(folder: StudyFolder, running: bool, say: Callable[[str], None], diagno
     case = Case(folder, running, say)
     found = [finding for where, check in CHECKS for finding in looked(check, case, where)]
     diagnosis.running, diagnosis.checked = running, case.checked
-    diagnosis.trials = sum(event.kind == "trial_finished" for event in case.reading.events)
+    diagnosis.trials = sum(isinstance(event.data, TrialFinished) for event in case.reading.events)
     return found
 
 

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from harness.config.study import StudyConfig
 from harness.errors import HarnessError
-from harness.results.events import Reading, survey
+from harness.results.event_types import StudyCreated, TrialFinished
+from harness.results.events import Reading, of_type, survey
 from harness.results.home import StudyFolder
 from harness.results.records import TrialRecord
-from harness.study.history import History
+from harness.results.study_state import StudyState
 from harness.study.rebuild import Rebuilder
 
 
@@ -76,15 +77,14 @@ class Case:
             return {}
 
     @cached_property
-    def created(self) -> dict[str, Any]:
-        """What the log says of the study's creation; {} where that cannot be read."""
-        first = next((event for event in self.reading.events if event.kind == "study_created"), None)
-        return first.data if first else {}
+    def created(self) -> StudyCreated | None:
+        """What the log says of the study's creation; None if that cannot be read."""
+        return next(iter(of_type(self.reading.events, StudyCreated)), None)
 
     @cached_property
     def study(self) -> StudyConfig | None:
         """The resolved study: of study.json, else of the log."""
-        for values in (self.document.get("study"), self.created.get("study")):
+        for values in (self.document.get("study"), self.created.study if self.created else None):
             try:
                 return StudyConfig.model_validate(values)
             except ValueError:  # pydantic's own is one
@@ -94,21 +94,20 @@ class Case:
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
         """What decides the study's numbers: of the log, which has checksums, else of study.json."""
-        found = self.created.get("fingerprint") or self.document.get("fingerprint")
+        found = (self.created.fingerprint if self.created else None) or self.document.get("fingerprint")
         return found if isinstance(found, dict) else {}
 
     @cached_property
     def records(self) -> dict[str, TrialRecord]:
         """Every finished trial that can be read, by id; where one was written twice the later counts."""
-        events = (event for event in self.reading.events if event.kind == "trial_finished")
-        return {event.data["trial_id"]: TrialRecord.from_json(event.data) for event in events}
+        return {ended.record.trial_id: ended.record for ended in of_type(self.reading.events, TrialFinished)}
 
     @cached_property
-    def history(self) -> History | None:
+    def history(self) -> StudyState | None:
         """The log replayed; None where it is damaged or there is none, since then it is no truth to compare with."""
         if self.study is None or not self.reading.events or not self.reading.whole:
             return None
-        return History.of(list(self.reading.events), self.study.objective)
+        return StudyState.of(self.reading.events, self.study.objective)
 
     @cached_property
     def rebuilder(self) -> Rebuilder:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any
 
 from harness.config.study import StudyConfig
 from harness.files import write_whole
-from harness.report.summary import is_running
+from harness.results.event_types import SessionEnded, StudyCreated
 from harness.results.events import Damage, EventLog
 from harness.results.repair import repaired
+from harness.results.study_state import StudyState, cut_off
 from harness.study.doctor_case import Case, Finding
-from harness.study.history import cut_off, open_trials
 from harness.study.prepare import FREE_TO_CHANGE, differences
 
 _WHERE = "events.jsonl"
@@ -35,12 +34,12 @@ def events(case: Case) -> Iterator[Finding]:
     yield from (_damaged(case, damage) for damage in reading.damages if not (damage.torn and case.running))
     if reading.damages:
         return  # what the last line says may change what follows
-    if reading.events and reading.events[0].kind != "study_created":
+    if reading.events and not isinstance(reading.events[0].data, StudyCreated):
         yield Finding(
             _WHERE, "its first event does not create a study", "nothing can be compared with it",
             "Restore it from a copy.",
         )  # fmt: skip
-    elif is_running(reading.events) and not case.running:
+    elif StudyState.of(reading.events).is_running and not case.running:
         yield Finding(
             _WHERE, "the last session has no end, and nobody runs it", "it was killed, and looks as if it ran",
             "`make study` continues it; --fix notes the end.", lambda: _end(case), first=True,
@@ -95,36 +94,35 @@ def _end(case: Case) -> str:
     """What the next session would note first, and the end that this one could not."""
     log = EventLog(case.folder.events)
     try:
-        started = log.of("session_started")[-1]
-        seconds = datetime.fromisoformat(list(log)[-1].at) - datetime.fromisoformat(started.at)
-        cut = open_trials(log)
-        for trial_id, attempt in cut:
-            log.append("trial_interrupted", cut_off(trial_id, attempt))
-        log.append("session_ended", {"state": "interrupted", "seconds": max(seconds.total_seconds(), 0.0)})
+        state = StudyState.of(log)
+        for trial in state.in_flight.values():
+            log.append(cut_off(trial.job))
+        log.append(SessionEnded("interrupted", state.open_seconds))
     finally:
         log.close()
-    return f"the end of the killed session was noted, and {len(cut)} trials that it cut off"
+    return f"the end of the killed session was noted, and {len(state.in_flight)} trials that it cut off"
 
 
 def study_json(case: Case) -> Iterator[Finding]:
     """It can be read, and speaks of the study that the log was begun with."""
-    if not case.created:
+    if case.created is None:
         if not case.document and case.reading.whole:
             yield Finding(
                 "study.json", "it cannot be read, and the log does not hold the study yet", "the study does not start",
                 f"`harness rm {case.folder.name}` removes what is left; nothing was trained.",
             )  # fmt: skip
         return
-    faults = _faults(case)
+    created = case.created
+    faults = _faults(case, created)
     if faults:
         yield Finding(
             "study.json", faults[0], "the study is refused, or shown as another one than was run",
             "--fix writes it again from the log's first event; what may change is kept where it can be read.",
-            lambda: _write(case), first=True,
+            lambda: _write(case, created), first=True,
         )  # fmt: skip
 
 
-def _faults(case: Case) -> list[str]:
+def _faults(case: Case, created: StudyCreated) -> list[str]:
     if not case.document:
         return ["it is gone or cannot be read"]
     if case.document.get("name") != case.folder.name:
@@ -133,12 +131,12 @@ def _faults(case: Case) -> list[str]:
         stored = StudyConfig.model_validate(case.document.get("study")).model_dump(mode="json", by_alias=True)
     except ValueError as error:
         return [f"its study is not valid ({' '.join(str(error).split())[:120]})"]
-    created = StudyConfig.model_validate(case.created["study"]).model_dump(mode="json", by_alias=True)
+    began = StudyConfig.model_validate(created.study).model_dump(mode="json", by_alias=True)
     return [
         f"it does not fit the log: {line}"
         for line in (
-            *differences(case.created["fingerprint"], case.document.get("fingerprint")),
-            *differences(_bound(created), _bound(stored)),
+            *differences(created.fingerprint, case.document.get("fingerprint")),
+            *differences(_bound(began), _bound(stored)),
         )
     ]
 
@@ -151,23 +149,23 @@ def _bound(study: dict[str, Any]) -> dict[str, Any]:
     return kept | {"data": data, "confirmation": confirmation}
 
 
-def _write(case: Case) -> str:
+def _write(case: Case, created: StudyCreated) -> str:
     """The log's study, with what the file says of what may change, as far as that makes a valid study."""
-    created = case.created["study"]
+    began = created.study
     stored = case.document.get("study")
-    merged = dict(created)
+    merged = dict(began)
     if isinstance(stored, dict):
         merged |= {name: stored[name] for name in _FREE if name in stored}
         for part, names in (("data", ("source", "wanted", "name")), ("confirmation", ("seeds",))):
             if isinstance(stored.get(part), dict):
-                merged[part] = created[part] | {name: stored[part][name] for name in names if name in stored[part]}
+                merged[part] = began[part] | {name: stored[part][name] for name in names if name in stored[part]}
     try:
         study = StudyConfig.model_validate(merged)
     except ValueError:
-        study = StudyConfig.model_validate(created)
+        study = StudyConfig.model_validate(began)
     document = {
         "name": case.folder.name, "study": study.model_dump(mode="json", by_alias=True),
-        "fingerprint": case.created["fingerprint"],
+        "fingerprint": created.fingerprint,
     }  # fmt: skip
     write_whole(case.folder.study_json, json.dumps(document, indent=1, ensure_ascii=True).encode())
     return "written again from the event log"

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.errors import ContractError, ResourceError
+from harness.results.event_types import TrialInterrupted
+from harness.results.events import of_type
 from harness.results.records import TrialRecord
+from harness.results.study_state import StudyState
+from harness.results.trial_id import file_stem
 from harness.study.doctor_case import Case, Finding
-from harness.study.history import History, open_trials
 from harness.training.checkpoint import load_best
 from harness.training.contract import check_classes
 
@@ -31,10 +34,10 @@ def check(case: Case) -> Iterator[Finding]:
         yield from _leftovers(case, wanted)
 
 
-def kept(history: History) -> dict[str, TrialRecord]:
+def kept(history: StudyState) -> dict[str, TrialRecord]:
     """The checkpoints that a study keeps, by file name: each strategy's best trial, and all after the search."""
-    strategies = {record.strategy for _, record in history.finished}
-    best = [ranked[0] for strategy in sorted(strategies) if (ranked := history.ranked(strategy))]
+    strategies = {record.strategy for record in history.finished}
+    best = [best for strategy in sorted(strategies) if (best := history.best(strategy)) is not None]
     records = [*best, *(record for record in history.later.values() if record.state == "complete")]
     return {record.checkpoint: record for record in records if record.checkpoint is not None}
 
@@ -66,8 +69,9 @@ def _lost(case: Case, name: str, record: TrialRecord, fault: str) -> Finding:
 
 def _leftovers(case: Case, wanted: dict[str, TrialRecord]) -> Iterator[Finding]:
     """Files that no trial needs: of a trial that was overtaken, of a note behind an end, or of nobody."""
-    by_stem = {trial_id.replace("/", "-"): record for trial_id, record in case.records.items()}
-    in_flight = {trial_id.replace("/", "-") for trial_id, _ in open_trials(case.reading.events)}
+    by_stem = {file_stem(trial_id): record for trial_id, record in case.records.items()}
+    state = StudyState.of(case.reading.events)
+    in_flight = {file_stem(trial.job.trial_id) for trial in state.in_flight.values()}
     in_flight |= _to_run_again(case)
     for path in sorted(case.folder.checkpoints.iterdir()):
         record = by_stem.get(path.name.removesuffix(path.suffix))
@@ -84,8 +88,8 @@ def _leftovers(case: Case, wanted: dict[str, TrialRecord]) -> Iterator[Finding]:
 
 def _to_run_again(case: Case) -> set[str]:
     """Trials that were interrupted and have not ended since, as their files are called."""
-    again = {e.data["trial_id"] for e in case.reading.events if e.kind == "trial_interrupted"}
-    return {trial_id.replace("/", "-") for trial_id in again - set(case.records)}
+    again = {cut.trial_id for cut in of_type(case.reading.events, TrialInterrupted)}
+    return {file_stem(trial_id) for trial_id in again - set(case.records)}
 
 
 def _readable(path: Path) -> bool:

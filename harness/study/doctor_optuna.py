@@ -15,10 +15,10 @@ from harness.config.space import space
 from harness.config.study import StudyConfig
 from harness.results import database
 from harness.results.home import home
+from harness.results.study_state import StudyState
 from harness.search.optuna_params import KEY
 from harness.study.doctor_case import Case, Finding
 from harness.study.doctor_replay import replay_all
-from harness.study.history import History
 from harness.study.optuna_store import open_storage
 from harness.study.search import frozen
 from harness.study.sync import mirror
@@ -67,7 +67,9 @@ def _held(study: str) -> dict[str, list[FrozenTrial]]:
         return {name: optuna.load_study(study_name=name, storage=storage).get_trials() for name in names}
 
 
-def _trials(case: Case, study: StudyConfig, history: History, held: dict[str, list[FrozenTrial]]) -> Iterator[Finding]:
+def _trials(
+    case: Case, study: StudyConfig, history: StudyState, held: dict[str, list[FrozenTrial]]
+) -> Iterator[Finding]:
     for strategy in study.strategies:
         name = f"{case.folder.name}/{strategy}"
         ended = [one for of, one in history.ended if of == strategy]
@@ -129,7 +131,7 @@ def _written(case: Case, study: StudyConfig) -> str:
     return f"written what the log of {case.folder.name} says"
 
 
-def _again(case: Case, study: StudyConfig, history: History, name: str) -> str:
+def _again(case: Case, study: StudyConfig, history: StudyState, name: str) -> str:
     """Keep what is there under another name: it may hold a trial that the log has lost."""
     aside = f"{name} set aside {datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}"
     with _opened() as storage:

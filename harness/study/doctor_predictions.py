@@ -14,9 +14,8 @@ import numpy as np
 
 from harness.config.space import space
 from harness.errors import HarnessError
-from harness.results.events import Event
+from harness.results.event_types import Explored, TestScored
 from harness.results.metrics import all_metrics
-from harness.results.records import TrialRecord
 from harness.study import doctor_data
 from harness.study.doctor_case import Case, Finding
 from harness.study.rebuild import same_metrics
@@ -30,7 +29,8 @@ def check(case: Case) -> Iterator[Finding]:
     """Every file that a scoring wrote, the surest mistakes, and the importances."""
     if case.history is None:
         return
-    named = {e.data["predictions"]: e for e in case.reading.events if e.kind in ("test_scored", "explored")}
+    scored: list[TestScored | Explored] = [*case.history.test_scores, *case.history.explored]
+    named = {one.predictions: one for one in scored}
     for name, event in named.items():
         fault = _fault(case, event)
         if fault is not None:
@@ -49,7 +49,7 @@ def check(case: Case) -> Iterator[Finding]:
         yield Finding(
             case.folder.mistakes.name, "it cannot be read", "the report does not show the surest mistakes",
             "--fix picks them again, where the images are at hand.",
-            lambda: case.rebuilder.mistakes(case.reading.events),
+            partial(case.rebuilder.mistakes, case.history),
         )  # fmt: skip
     if case.folder.importance.exists() and not _is_json(case):
         yield Finding(
@@ -58,9 +58,9 @@ def check(case: Case) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _fault(case: Case, event: Event) -> str | None:
+def _fault(case: Case, event: TestScored | Explored) -> str | None:
     """What is wrong with the file of a scoring; None: nothing."""
-    path = case.folder.predictions / PurePosixPath(event.data["predictions"]).name
+    path = case.folder.predictions / PurePosixPath(event.predictions).name
     fault = doctor_data.archive_fault(path, ("probabilities", "labels", "groups", "rows"))
     if fault is not None:
         return fault
@@ -71,13 +71,13 @@ def _fault(case: Case, event: Event) -> str | None:
         return "it speaks of other test images, or gives them other labels"
     if probabilities.ndim != 2 or len(probabilities) != len(labels):
         return "it does not hold an answer for each test image"
-    if not same_metrics(all_metrics(probabilities, labels), event.data["metrics"], _ROUNDING):
+    if not same_metrics(all_metrics(probabilities, labels), event.metrics, _ROUNDING):
         return "its answers do not give the metrics that the log tells of"
     return None
 
 
-def _lost(case: Case, name: str, event: Event, fault: str) -> Finding:
-    record = _record(case, event)
+def _lost(case: Case, name: str, event: TestScored | Explored, fault: str) -> Finding:
+    record = case.records.get(event.trial_id)
 
     def mend() -> str:
         if record is None:
@@ -92,14 +92,6 @@ def _lost(case: Case, name: str, event: Event, fault: str) -> Finding:
 
 def _moved(case: Case, path: Path) -> str:
     return f"moved to {case.set_aside(path)}"
-
-
-def _record(case: Case, event: Event) -> TrialRecord | None:
-    """The trial whose model was scored."""
-    data = event.data
-    kind = "data_size" if data.get("what") == "data_size" else "confirmation"
-    name = f"{kind}/{data['strategy']}/{data['config_key']}/{data['seed_index']}"
-    return case.records.get(f"{name}@{data['fraction']:g}" if kind == "data_size" else name)
 
 
 def _is_json(case: Case) -> bool:

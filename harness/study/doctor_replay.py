@@ -8,6 +8,7 @@ from typing import Literal
 
 from harness.errors import HarnessError
 from harness.results import database
+from harness.results.event_types import StudyCreated
 from harness.results.events import Event, read_events
 from harness.results.home import StudyFolder, home
 from harness.study.doctor_case import Case
@@ -48,7 +49,7 @@ def _studies() -> Iterator[tuple[StudyFolder, list[Event]]]:
             events = read_events(path)
         except HarnessError:
             continue  # its own doctor says so
-        if events and events[0].kind == "study_created":
+        if events and isinstance(events[0].data, StudyCreated):
             yield folder, events
 
 

@@ -10,14 +10,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.config.space import space
 from harness.config.study import StudyConfig
-from harness.config.trial import TrialConfig
+from harness.results.event_types import ControlledChange, ControlledSelected, Explored
+from harness.results.records import TrialJob
+from harness.results.trial_id import TrialId
 from harness.study import confirm
 from harness.study.confirm import Candidate
 from harness.study.controlled import changes
@@ -26,7 +28,6 @@ from harness.study.session import Session
 from harness.study.splits import confirmation_split, fraction_split
 from harness.study.work import score_all, train_all
 from harness.training.seeds import derive
-from harness.training.trial import TrialJob
 
 
 @dataclass(frozen=True)
@@ -36,42 +37,43 @@ class Asked:
     task: ScoreTask
     candidate: Candidate
     index: int  # of the confirmation's seed
-    about: dict[str, Any]  # what, and fraction with train_images, or shift
+    fraction: float | None = None  # of the training images; None: the test images are shifted
+    train_images: int | None = None  # how many that is
+
+    @property
+    def what(self) -> Literal["data_size", "shift"]:
+        return "shift" if self.fraction is None else "data_size"
 
     @property
     def done_as(self) -> tuple[Any, ...]:
         """How the log names it."""
-        about = self.about
-        return (
-            about["what"], self.candidate.strategy, self.candidate.config.key(), self.index,
-            about.get("fraction"), about.get("shift"),
-        )  # fmt: skip
+        key = self.candidate.config.key()
+        return self.what, self.candidate.strategy, key, self.index, self.fraction, self.task.shift
 
 
 def wants_more(session: Session) -> bool:
     """Whether something is asked for that the log does not hold, and `time` has not run out."""
-    if not session.log.of("verdict"):
+    if not session.state.verdicts:
         return True
     if _out_of_time(session):
         return False
     winners = confirm.winners(session)
     jobs = [*_controlled_jobs(session, winners, _planned(session, winners)), *_size_jobs(session, winners)]
-    return any(job.trial_id not in session.history.later for job in jobs) or bool(_unanswered(session, winners)[0])
+    return any(job.trial_id not in session.state.later for job in jobs) or bool(_unanswered(session, winners)[0])
 
 
 def run(session: Session) -> None:
     """Train and score what the study asks for, from where an earlier session stopped."""
-    if not session.log.of("verdict"):
+    if not session.state.verdicts:
         return
     if _out_of_time(session) and wanted(session.study):
         session.observer.message("The study's time is used up: what comes after the verdict was left out.")
         return
     winners = confirm.winners(session)
     if planned := _planned(session, winners):
-        selection = {"seeds": _controlled_seeds(session), "configs": planned}
-        earlier = session.log.of("controlled_selected")
-        if not earlier or earlier[-1].data != selection:
-            session.append("controlled_selected", selection)
+        selection = ControlledSelected(_controlled_seeds(session), planned)
+        if session.state.controlled != selection:
+            session.append(selection)
         train_all(session, list(_controlled_jobs(session, winners, planned)), "One choice at a time")
     if sizes := list(_size_jobs(session, winners)):
         train_all(session, sizes, "Data sizes")
@@ -90,13 +92,13 @@ def wanted(study: StudyConfig) -> bool:
 
 def _out_of_time(session: Session) -> bool:
     bound = session.study.time
-    return bound is not None and session.history.seconds + time.monotonic() - session.started >= bound
+    return bound is not None and session.state.seconds + time.monotonic() - session.started >= bound
 
 
-def _planned(session: Session, winners: dict[str, Candidate]) -> dict[str, list[dict[str, Any]]]:
+def _planned(session: Session, winners: dict[str, Candidate]) -> dict[str, tuple[ControlledChange, ...]]:
     most = session.study.controlled.changes
     return {
-        strategy: [{"parameter": c.parameter, "value": c.value, "config": c.config.to_json()} for c in found]
+        strategy: tuple(found)
         for strategy, winner in winners.items()
         if (found := changes(space(session.study, winner.config.strategy), winner.config, most))
     }
@@ -107,23 +109,23 @@ def _controlled_seeds(session: Session) -> int:
 
 
 def _controlled_jobs(
-    session: Session, winners: dict[str, Candidate], planned: dict[str, list[dict[str, Any]]]
+    session: Session, winners: dict[str, Candidate], planned: dict[str, tuple[ControlledChange, ...]]
 ) -> Iterator[TrialJob]:
     """Seed by seed; all changes of all strategies at one seed first."""
     for index in range(_controlled_seeds(session)):
         for strategy, entries in planned.items():
             for entry in entries:
-                config = TrialConfig.from_json(entry["config"])
+                name = TrialId("controlled", strategy, index, entry.config.key())
                 yield TrialJob(
-                    f"controlled/{strategy}/{config.key()}/{index}", "controlled", winners[strategy].config.strategy,
-                    index, config, derive(session.study.seed, "confirmation", index), confirmation_split(index),
+                    str(name), "controlled", winners[strategy].config.strategy,
+                    index, entry.config, derive(session.study.seed, "confirmation", index), confirmation_split(index),
                 )  # fmt: skip
 
 
 def _size_job(session: Session, winner: Candidate, fraction: float, index: int) -> TrialJob:
-    name = f"data_size/{winner.strategy}/{winner.config.key()}/{index}@{fraction:g}"
+    name = TrialId("data_size", winner.strategy, index, winner.config.key(), fraction)
     return TrialJob(
-        name, "data_size", winner.config.strategy, index, winner.config,
+        str(name), "data_size", winner.config.strategy, index, winner.config,
         derive(session.study.seed, "confirmation", index), fraction_split(index, fraction),
     )  # fmt: skip
 
@@ -144,29 +146,19 @@ def _unanswered(session: Session, winners: dict[str, Candidate]) -> tuple[list[A
     for index in range(study.confirmation.seeds):
         for winner in winners.values():
             confirmed = winner.job(index, study.seed, 1)
-            score = session.history.later[confirmed.trial_id].score
-            asked += [
-                Asked(ScoreTask(confirmed, rows, shift, score=score), winner, index, {"what": "shift", "shift": shift})
-                for shift in study.shifts
-            ]
+            score = session.state.later[confirmed.trial_id].score
+            asked += [Asked(ScoreTask(confirmed, rows, s, score=score), winner, index) for s in study.shifts]
             for fraction in study.data_sizes:
                 if fraction == 1:
                     continue
                 job = _size_job(session, winner, fraction, index)
-                record = session.history.later.get(job.trial_id)
+                record = session.state.later.get(job.trial_id)
                 if record is not None and record.state != "complete":
                     continue  # no model: the state stands in the log
                 train = len(session.prepared.context.splits[job.split][0])
-                about = {"what": "data_size", "fraction": fraction, "train_images": train}
                 task = ScoreTask(job, rows, score=record.score if record else None)
-                asked.append(Asked(task, winner, index, about))
-    done = {
-        (
-            event.data["what"], event.data["strategy"], event.data["config_key"], event.data["seed_index"],
-            event.data.get("fraction"), event.data.get("shift"),
-        )
-        for event in session.log.of("explored")
-    }  # fmt: skip
+                asked.append(Asked(task, winner, index, fraction, train))
+    done = {(e.what, e.strategy, e.config_key, e.seed_index, e.fraction, e.shift) for e in session.state.explored}
     left = [one for one in asked if one.done_as not in done]
     return left, len(asked) - len(left)
 
@@ -176,10 +168,18 @@ def _keep(
     probabilities: NDArray[np.float32],
 ) -> None:  # fmt: skip
     one = plan[task_id]
-    suffix = one.about.get("shift") or f"size{one.about['fraction']:g}"
+    suffix = one.task.shift if one.fraction is None else f"size{one.fraction:g}"
     name = f"{one.candidate.strategy}-{one.candidate.config.key()}-{one.index}-{suffix}"
     stored = confirm.store_predictions(session.prepared, name, probabilities, labels)
-    session.append("explored", {
-        **one.about, "strategy": one.candidate.strategy, "config_key": one.candidate.config.key(),
-        "seed_index": one.index, **stored,
-    })  # fmt: skip
+    session.append(
+        Explored(
+            what=one.what,
+            strategy=one.candidate.strategy,
+            config_key=one.candidate.config.key(),
+            seed_index=one.index,
+            fraction=one.fraction,
+            train_images=one.train_images,
+            shift=one.task.shift,
+            **stored,
+        )
+    )

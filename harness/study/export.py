@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import nn
 
 from harness.errors import ContractError, ResourceError
 from harness.model.transfer import TransferModel
+from harness.results.event_types import ModelLogged
 from harness.study.session import Session
-from harness.study.splits import confirmation_split
 from harness.training import contract
 from harness.training.inputs import TrialData
 from harness.training.loop import predict_images
-from harness.training.trial import TrialJob, restore
+from harness.training.trial import restore
 
 
 class Deployable(nn.Module):
@@ -35,20 +33,15 @@ class Deployable(nn.Module):
         return logits
 
 
-def log_recommended(session: Session, conclusion: dict[str, Any]) -> None:
-    """Log the model of the recommendation: the winner's confirmation trial with the median validation score.
+def log_recommended(session: Session, trial_id: str) -> None:
+    """Log the model of the recommended trial: the winner's confirmation trial with the median validation score.
 
     One that does not answer as the trained model did, or for other classes, is not logged, and the observer is told.
     """
-    recommendation = conclusion.get("recommendation") or {}
-    record = session.history.later.get(recommendation.get("trial_id", ""))
+    record = session.state.later.get(trial_id)
     if record is None:
         return
-    job = TrialJob(
-        record.trial_id, record.kind, record.strategy, record.slot, record.config, record.seed,
-        confirmation_split(record.slot), record.attempt,
-    )  # fmt: skip
-    context = session.prepared.context
+    job, context = record.job, session.prepared.context
     data = context.data(record.config.backbone, job.split)
     classes = tuple(session.prepared.dataset.classes)
     try:
@@ -73,9 +66,7 @@ def log_recommended(session: Session, conclusion: dict[str, Any]) -> None:
     }  # fmt: skip
     uri = session.tracker.log_model(deployable, example, metadata, record)
     if uri is not None:
-        session.append("model_logged", {
-            "uri": uri, "trial_id": record.trial_id, "validation_score": record.score,
-        })  # fmt: skip
+        session.append(ModelLogged(uri, record.trial_id, record.score))
 
 
 def _check_answers(deployable: Deployable, model: TransferModel, data: TrialData) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +12,9 @@ from PIL import Image
 from harness.config.study import StudyConfig
 from harness.files import whole
 from harness.report.scored import Side, sides
-from harness.report.tables import records
-from harness.results.events import Event
+from harness.results.event_types import VerdictReached
 from harness.results.home import StudyFolder
+from harness.results.study_state import StudyState
 from harness.study.prepare import Prepared
 
 AT_MOST = 12  # images
@@ -39,11 +38,11 @@ class Concluded(Protocol):
         """Where predictions lie and mistakes go."""
 
     @property
-    def log(self) -> Iterable[Event]:
-        """Every event."""
+    def state(self) -> StudyState:
+        """What was scored."""
 
 
-def write_mistakes(session: Concluded, conclusion: dict[str, Any]) -> None:
+def write_mistakes(session: Concluded, verdict: VerdictReached) -> None:
     """Write `mistakes.npz`: the test images that were wrong with the highest probability, the surest first.
 
     The labels come from the predictions that confirmation wrote. Nothing is stored where the study's file keeps images
@@ -54,7 +53,7 @@ def write_mistakes(session: Concluded, conclusion: dict[str, Any]) -> None:
     `rows` of the manifest. Beside them `seeds`, how many there are, and `strategy`.
     """
     path = session.folder.mistakes
-    side = _recommended(session, conclusion) if session.study.report.images else None
+    side = _recommended(session, verdict) if session.study.report.images else None
     picked = None if side is None else surest_mistakes(side)
     if side is None or picked is None or not picked.size:
         path.unlink(missing_ok=True)
@@ -90,11 +89,9 @@ def surest_mistakes(side: Side) -> NDArray[np.int64]:
     return np.array(picked, np.int64)
 
 
-def _recommended(session: Concluded, conclusion: dict[str, Any]) -> Side | None:
+def _recommended(session: Concluded, verdict: VerdictReached) -> Side | None:
     """The winner that the verdict recommends, as scored on test."""
-    recommendation = conclusion.get("recommendation") or {}
-    events = list(session.log)
-    return sides(events, session.folder, records(events), "winner").get(recommendation.get("strategy", ""))
+    return sides(session.state, session.folder, "winner").get(verdict.recommended_strategy or "")
 
 
 def _small(files: dict[int, Path], rows: NDArray[np.int64]) -> NDArray[np.uint8]:

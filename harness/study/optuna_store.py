@@ -17,8 +17,9 @@ from optuna.trial import TrialState
 
 from harness.config.space import SearchSpace
 from harness.results.metrics import direction
+from harness.results.study_state import EndedTrial
 from harness.search.optuna_params import KEY
-from harness.study.search import Ended, frozen
+from harness.study.search import frozen
 
 
 def open_storage(path: Path) -> optuna.storages.RDBStorage:
@@ -55,17 +56,17 @@ class OptunaMirror:
     ) -> None:
         self._path, self._study, self._objective, self._say = path, study, objective, say
         self._spaces = {str(space.strategy): space for space in spaces}
-        self._waiting: queue.SimpleQueue[tuple[str, Ended] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[str, EndedTrial] | None] = queue.SimpleQueue()
         self._until = math.inf
         self._thread = threading.Thread(target=self._follow, name="optuna", daemon=True)
 
-    def start(self, ended: Iterable[tuple[str, Ended]]) -> None:
+    def start(self, ended: Iterable[tuple[str, EndedTrial]]) -> None:
         """Bring the database to what the log says, (strategy, trial) by trial, and follow from then on."""
         for strategy, one in ended:
             self.add(strategy, one)
         self._thread.start()
 
-    def add(self, strategy: str, ended: Ended) -> None:
+    def add(self, strategy: str, ended: EndedTrial) -> None:
         """Take a trial that ended; one that the database has is left alone."""
         self._waiting.put((strategy, ended))
 

@@ -5,29 +5,28 @@ Nothing here trains a new trial or looks at the test split anew: what comes out 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from harness.config.load import LoadedStudy
 from harness.config.study import StudyConfig
+from harness.config.trial import Shift
 from harness.errors import ConfigError, HarnessError
 from harness.results import metrics
-from harness.results.events import Event
+from harness.results.event_types import Explored, TestScored
 from harness.results.home import StudyFolder
 from harness.results.records import TrialRecord
+from harness.results.study_state import StudyState
 from harness.study import confirm, mistakes
 from harness.study.environment import resolve_devices
 from harness.study.executors.base import Scored, ScoreTask
 from harness.study.executors.doing import do, settle, train_again
 from harness.study.prepare import Prepared, differences, prepare, write_data
-from harness.study.splits import SEARCH_SPLIT, confirmation_split, fraction_split
 from harness.training.sharing import Sharing
-from harness.training.trial import TrialJob
 
 SAME = 1e-6  # how far a metric of answers that are given again may lie from the log's
 
@@ -39,7 +38,7 @@ class Told:
     prepared: Prepared
     study: StudyConfig
     folder: StudyFolder
-    log: Sequence[Event]
+    state: StudyState
 
 
 @dataclass
@@ -82,41 +81,30 @@ class Rebuilder:
         made, device, sharing = self._ready
         if record.score is None:
             raise HarnessError(f"{record.trial_id} has no score to compare with")
-        train_again(job_of(record), made.context, device, record.score, sharing)
+        train_again(record.job, made.context, device, record.score, sharing)
         return f"{record.trial_id} was trained again and scores the same; its record stays"
 
-    def predictions(self, event: Event, record: TrialRecord) -> str:
+    def predictions(self, event: TestScored | Explored, record: TrialRecord) -> str:
         """Let a model answer the test images again, as it did when `event` was written."""
         made, device, sharing = self._ready
-        shift = event.data.get("shift")
-        task = ScoreTask(job_of(record), made.test_rows, shift, score=record.score)
+        shift = event.shift if isinstance(event, Explored) else None
+        task = ScoreTask(record.job, made.test_rows, cast(Shift | None, shift), score=record.score)
         answer = do(task, made.context, device, lambda epoch: True, sharing)
         assert isinstance(answer, Scored)  # to a ScoreTask
         labels = confirm.read_test_labels(made)
-        name = Path(event.data["predictions"]).stem
+        name = Path(event.predictions).stem
         again = metrics.all_metrics(answer.probabilities, labels)
-        if not same_metrics(again, event.data["metrics"], SAME):
+        if not same_metrics(again, event.metrics, SAME):
             raise HarnessError("the model's answers are not those that the log tells of")
         confirm.store_predictions(made, name, answer.probabilities, labels)
         return "written again by the model that made them; every metric is the log's"
 
-    def mistakes(self, events: Sequence[Event]) -> str:
+    def mistakes(self, state: StudyState) -> str:
         """Pick the surest mistakes again from the stored predictions."""
-        verdicts = [event.data for event in events if event.kind == "verdict"]
-        if not verdicts:
+        if not state.verdicts:
             raise HarnessError("there is no verdict yet")
-        mistakes.write_mistakes(Told(self._prepared, self.study, self.folder, events), verdicts[-1])
+        mistakes.write_mistakes(Told(self._prepared, self.study, self.folder, state), state.verdicts[-1])
         return "picked again from the predictions"
-
-
-def job_of(record: TrialRecord) -> TrialJob:
-    """The job that a finished trial was."""
-    split = SEARCH_SPLIT if record.kind == "search" else confirmation_split(record.slot)
-    if record.kind == "data_size":
-        split = fraction_split(record.slot, float(record.trial_id.rpartition("@")[2]))
-    return TrialJob(
-        record.trial_id, record.kind, record.strategy, record.slot, record.config, record.seed, split, record.attempt
-    )
 
 
 def same_metrics(one: dict[str, Any], other: dict[str, Any], tolerance: float) -> bool:

@@ -21,7 +21,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from harness.config.space import SearchSpace
 from harness.config.trial import TrialConfig
 from harness.results.metrics import direction
-from harness.results.records import EpochRecord, TrialRecord
+from harness.results.records import TrialRecord
+from harness.results.study_state import EndedTrial
 from harness.search.optuna_params import KEY, STATES, distributions, suggest
 from harness.training.seeds import derive
 
@@ -66,22 +67,6 @@ class _Newest(optuna.storages.InMemoryStorage):
         older = [n for n in sorted(map(self.get_trial_number_from_id, self._running)) if n < first]
         shown = [t for t in (*(trials[n] for n in older), *trials[first:]) if states is None or t.state in states]
         return copy.deepcopy(shown) if deepcopy else shown
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A search trial that ended, or a draw that was known already (`duplicate`), as Optuna is told of it."""
-
-    key: str  # "trial_id#attempt"
-    params: dict[str, Any]
-    state: str
-    score: float | None
-    epochs: tuple[EpochRecord, ...] = ()
-
-    @classmethod
-    def of(cls, key: str, params: dict[str, Any], record: TrialRecord) -> Ended:
-        """From a finished trial's record."""
-        return cls(key, params, record.state, record.score, record.epochs)
 
 
 class Importance(TypedDict):
@@ -164,7 +149,7 @@ class StrategySearch:
         """Take back a trial that was asked and will not be finished in this attempt."""
         self._study.tell(self._accepted.pop(key), state=TrialState.FAIL)
 
-    def replay(self, ended: Iterable[Ended]) -> None:
+    def replay(self, ended: Iterable[EndedTrial]) -> None:
         """Take in what an earlier session of the study came to, in the log's order; a new search has no memory."""
         for one in ended:
             self._study.add_trial(frozen(self.space, one, self._objective))
@@ -210,7 +195,7 @@ def pruner(epochs: int) -> optuna.pruners.BasePruner:
     return optuna.pruners.MedianPruner(n_startup_trials=8, n_warmup_steps=max(epochs // 4, 1), n_min_trials=4)
 
 
-def frozen(space: SearchSpace, ended: Ended, objective: str) -> FrozenTrial:
+def frozen(space: SearchSpace, ended: EndedTrial, objective: str) -> FrozenTrial:
     """A search trial as Optuna keeps one that has ended."""
     state = STATES[ended.state]
     if state == TrialState.COMPLETE and ended.score is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from collections.abc import Iterator
@@ -11,17 +10,25 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from harness.errors import ConfigError, DiskFullError
+from harness.results.event_types import (
+    EpochDone,
+    StudyCreated,
+    StudyEvent,
+    TrialFinished,
+    TrialInterrupted,
+    TrialStarted,
+)
 from harness.results.events import Event, EventLog, first_event
-from harness.results.records import EpochRecord, TrialRecord
+from harness.results.records import EpochRecord, TrialJob, TrialRecord
+from harness.results.study_state import StudyState, cut_off
 from harness.study import room
 from harness.study.executors import make_executor
 from harness.study.executors.base import Died, Executor, Handler, Message, NoRoom, Task, TrainTask
-from harness.study.history import MAX_ATTEMPTS, History, cut_off, open_trials
 from harness.study.prepare import Prepared, differences
 from harness.study.signals import StopRequest
 from harness.study.tracker import Tracker
-from harness.training.trial import TrialJob
 
+MAX_ATTEMPTS = 3  # a trial whose worker died so often is failed
 POLL_SECONDS = 0.2
 SIGNAL_SECONDS = 0.05  # a signal to the process group may reach a worker before it reaches us
 
@@ -57,7 +64,7 @@ class Session:
         self.started = time.monotonic()
         self._check_identity()
         self.log = EventLog(self.folder.events)
-        self.history = History.of(list(self.log), self.study.objective)
+        self.state = StudyState.of(self.log, self.study.objective)
         self.tracker = Tracker(prepared, self.log, observer.message)
         self.jobs: dict[str, TrialJob] = {}  # in flight
         self._executor: Executor | None = None
@@ -77,13 +84,13 @@ class Session:
     def _stored_fingerprint(self) -> dict[str, Any] | None:
         """What the study was started with: by its log, whose lines carry checksums."""
         created = first_event(self.folder.events)
-        return None if created is None else created.data["fingerprint"]
+        return created.data.fingerprint if created and isinstance(created.data, StudyCreated) else None
 
-    def append(self, kind: str, data: dict[str, Any], *, sync: bool = True) -> Event:
+    def append(self, data: StudyEvent, *, sync: bool = True) -> Event:
         """Write one event and take it in; Optuna and MLflow follow."""
-        event = self.log.append(kind, data, sync=sync)
-        self.history.apply(event)
-        if kind != "epoch":  # MLflow gets a trial's epochs with its end
+        event = self.log.append(data, sync=sync)
+        self.state.apply(event)
+        if not isinstance(data, EpochDone):  # MLflow gets a trial's epochs with its end
             self.tracker.wake()
         return event
 
@@ -143,25 +150,21 @@ class Session:
 
     def start(self, job: TrialJob, redraw: int, params: dict[str, Any]) -> None:
         """Note a trial as started and hand it to a free place; not synced: cut off, it would be asked for again."""
-        self.append("trial_started", {
-            "trial_id": job.trial_id, "kind": job.kind, "strategy": job.strategy, "slot": job.slot, "redraw": redraw,
-            "attempt": job.attempt, "config": job.config.to_json(), "seed": job.seed, "params": params,
-        }, sync=False)  # fmt: skip
+        self.append(TrialStarted(job, redraw, params), sync=False)
         self.jobs[job.trial_id] = job
         self.submit(TrainTask(job))
         self.observer.trial_started(job)
 
     def note_epoch(self, job: TrialJob, record: EpochRecord) -> None:
         """Write an epoch; not synced, since a trial that is cut off starts again and its record holds every epoch."""
-        self.append(
-            "epoch", {"trial_id": job.trial_id, "attempt": job.attempt, **dataclasses.asdict(record)}, sync=False
-        )
+        score = record.validation[self.study.objective]
+        self.append(EpochDone(job.trial_id, job.attempt, record.epoch, score), sync=False)
         self.observer.epoch(job, record)
 
     def finish(self, job: TrialJob, record: TrialRecord) -> None:
         """Write a finished trial to the log: from here on it cannot be lost."""
         del self.jobs[job.trial_id]
-        self.append("trial_finished", record.to_json())
+        self.append(TrialFinished(record))
         self.observer.trial_finished(record)
 
     def died(self, job: TrialJob, reason: str) -> None:
@@ -170,31 +173,25 @@ class Session:
             self.finish(job, _lost(job, reason))
             return
         del self.jobs[job.trial_id]
-        self.append("trial_interrupted", {
-            "trial_id": job.trial_id, "attempt": job.attempt, "reason": f"worker died: {reason}", "requeued": True,
-        })  # fmt: skip
+        self.append(TrialInterrupted(job.trial_id, job.attempt, "worker_died", f"worker died: {reason}"))
         self.observer.message(f"{job.trial_id}: {reason}; trying again")
 
     def requeue(self) -> None:
         """Note the trials in flight as interrupted; the next session runs them again, with no attempt counted."""
         for job in self.jobs.values():
-            self._cut_off(job.trial_id, job.attempt)
+            self.append(cut_off(job))
         self.jobs.clear()
 
     def requeue_orphans(self) -> None:
         """The same for trials that a killed coordinator left without an end."""
-        for trial_id, attempt in open_trials(self.log):
-            self._cut_off(trial_id, attempt)
-
-    def _cut_off(self, trial_id: str, attempt: int) -> None:
-        self.append("trial_interrupted", cut_off(trial_id, attempt))
+        for trial in list(self.state.in_flight.values()):
+            self.append(cut_off(trial.job))
 
 
 def _lost(job: TrialJob, reason: str) -> TrialRecord:
     """The record of a trial whose worker died every time."""
     return TrialRecord(
-        trial_id=job.trial_id, kind=job.kind, strategy=job.strategy, slot=job.slot, config=job.config, seed=job.seed,
-        state="failed", reason=f"{reason}, {MAX_ATTEMPTS} times", epochs=(), best_epoch=None, score=None,
+        job=job, state="failed", reason=f"{reason}, {MAX_ATTEMPTS} times", epochs=(), best_epoch=None, score=None,
         seconds_alone=0.0, trainable_parameters=0, total_parameters=0, device="",
-        started_at=datetime.now(UTC).isoformat(timespec="seconds"), attempt=job.attempt,
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip

@@ -11,7 +11,7 @@ import optuna
 from harness.errors import HarnessError
 from harness.results.events import read_events
 from harness.results.home import StudyFolder, home
-from harness.study.history import History
+from harness.results.study_state import StudyState
 from harness.study.lock import held, is_held
 from harness.study.optuna_store import open_storage
 from harness.tracking.mlflow_store import delete_experiment
@@ -38,9 +38,9 @@ def _entry(folder: StudyFolder) -> Entry:
     size = sum(path.stat().st_size for path in folder.path.rglob("*") if path.is_file())
     changed = folder.events.stat().st_mtime if folder.events.exists() else folder.study_json.stat().st_mtime
     try:
-        history = History.of(read_events(folder.events), "accuracy")
-        state = "running" if is_held(folder) else "finished" if history.done else "unfinished"
-        trials = len(history.finished) + len(history.later)
+        study = StudyState.of(read_events(folder.events))
+        state = "running" if is_held(folder) else "finished" if study.done else "unfinished"
+        trials = len(study.finished) + len(study.later)
     except HarnessError:
         state, trials = "damaged", 0
     return Entry(folder.name, state, trials, _bytes(size), _ago(changed))

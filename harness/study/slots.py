@@ -9,25 +9,28 @@ from collections.abc import Mapping
 from harness.config.space import space, tried
 from harness.config.trial import Strategy, TrialConfig
 from harness.files import write_whole
+from harness.results.event_types import Duplicate, SearchFinished, StrategyExhausted
 from harness.results.home import StudyFolder, home
-from harness.results.records import TrialRecord
+from harness.results.records import TrialJob, TrialRecord
+from harness.results.study_state import Slot
+from harness.results.trial_id import TrialId
 from harness.search.optuna_params import params_of
 from harness.study.budget import Budget
 from harness.study.executors.base import Died, EpochDone, Message, Trained
-from harness.study.history import MAX_REDRAWS, Slot
 from harness.study.optuna_store import OptunaMirror
 from harness.study.search import StrategySearch
 from harness.study.session import Session
 from harness.study.splits import SEARCH_SPLIT
 from harness.training.seeds import derive
-from harness.training.trial import TrialJob
+
+MAX_REDRAWS = 10  # duplicates in a row after which a strategy is exhausted
 
 
 class SlotSearch:
     """Equal budgets: slot k of every strategy comes before slot k + 1 of any."""
 
     def __init__(self, session: Session) -> None:
-        self._session, self._study, self._history = session, session.study, session.history
+        self._session, self._study, self._state = session, session.study, session.state
         self._searches = {
             strategy: StrategySearch(
                 space(self._study, strategy), self._study.objective, self._study.seed, self._study.epochs
@@ -35,14 +38,14 @@ class SlotSearch:
             for strategy in self._study.strategies
         }
         for strategy, search in self._searches.items():
-            search.replay(one for name, one in self._history.ended if name == strategy)
+            search.replay(one for name, one in self._state.ended if name == strategy)
         self._mirror = self._open_mirror()
-        self._mirror.start(self._history.ended)
+        self._mirror.start(self._state.ended)
         self._always: dict[str, list[TrialConfig]] = {}
         self._kept: dict[str, TrialRecord] = {}  # each strategy's best trial so far
         self._settled = 0  # slots before this one are filled in every strategy, or will never be
         for strategy in self._study.strategies:  # a kill may have left what an earlier session was about to remove
-            for record in self._history.records(strategy):
+            for record in self._state.searched(strategy):
                 self._keep_best_checkpoint(record)
 
     def _open_mirror(self) -> OptunaMirror:
@@ -58,9 +61,9 @@ class SlotSearch:
 
     def run(self) -> None:
         """Fill the slots until the budget, the time or the space is used up; returns with nothing in flight."""
-        if (self._history.search_finished or 0) >= self._study.trials:
+        if (self._state.search_finished or 0) >= self._study.trials:
             return
-        budget = Budget(self._study, self._history, self._session.started)
+        budget = Budget(self._study, self._state, self._session.started)
         out_of_time = False
         while True:
             out_of_time = out_of_time or budget.used_up()
@@ -69,9 +72,10 @@ class SlotSearch:
             if not self._session.jobs:
                 break
             self._session.poll(self._handle)
-        exhausted = all(strategy in self._history.exhausted for strategy in self._study.strategies)
-        reason = "exhausted" if exhausted else "time" if out_of_time else "budget"
-        self._session.append("search_finished", {"reason": reason, "trials": self._study.trials})
+        exhausted = all(strategy in self._state.exhausted for strategy in self._study.strategies)
+        self._session.append(
+            SearchFinished("exhausted" if exhausted else "time" if out_of_time else "budget", self._study.trials)
+        )
 
     def _fill_places(self, *, started_only: bool) -> None:
         while len(self._session.jobs) < self._session.places:
@@ -89,47 +93,46 @@ class SlotSearch:
         while self._settled < self._study.trials and all(self._is_settled(s, self._settled) for s in self._searches):
             self._settled += 1
         for k in range(self._settled, self._study.trials):
-            if started_only and not any(k in self._history.slots[s] for s in self._study.strategies):
+            if started_only and not any(k in self._state.slots[s] for s in self._study.strategies):
                 return None
             for strategy in self._study.strategies:
-                slot = self._history.slots[strategy].get(k)
-                free = slot is None or (slot.record is None and f"{strategy}/{k}" not in self._session.jobs)
-                if free and strategy not in self._history.exhausted:
+                slot = self._state.slots[strategy].get(k)
+                free = slot is None or (slot.record is None and _id(strategy, k) not in self._session.jobs)
+                if free and strategy not in self._state.exhausted:
                     return strategy, k
         return None
 
     def _is_settled(self, strategy: str, k: int) -> bool:
-        slot = self._history.slots[strategy].get(k)
-        return (slot is not None and slot.record is not None) or strategy in self._history.exhausted
+        slot = self._state.slots[strategy].get(k)
+        return (slot is not None and slot.record is not None) or strategy in self._state.exhausted
 
     def _ask(self, strategy: str, k: int) -> None:
         """Start a trial in this slot; where only known configurations come, the strategy is exhausted."""
         search = self._searches[strategy]  # type: ignore[index]
-        slot = self._history.slots[strategy].get(k, Slot())
+        slot = self._state.slots[strategy].get(k, Slot())
         own = self._own(strategy)
         params, redraw = slot.params, slot.redraw
         while redraw < MAX_REDRAWS:
             if params is None and redraw == 0 and k < len(own):
                 params = params_of(own[k], search.space)
             asked = search.ask(k, redraw, params)
-            twin = self._history.same_config(asked.config)
+            twin = self._state.same_config(asked.config)
             in_flight = next((job for job in self._session.jobs.values() if job.config == asked.config), None)
             if twin is None and in_flight is None:
                 job = TrialJob(
-                    f"{strategy}/{k}", "search", strategy, k, asked.config, derive(self._study.seed, "search"),
+                    _id(strategy, k), "search", strategy, k, asked.config, derive(self._study.seed, "search"),
                     SEARCH_SPLIT, slot.attempt,
                 )  # fmt: skip
-                search.accept(asked, _key(job))
+                search.accept(asked, job.key)
                 self._session.start(job, redraw, asked.params)
                 return
             search.tell_duplicate(asked, twin.score if twin is not None and twin.state == "complete" else None)
-            self._session.append("duplicate", {
-                "strategy": strategy, "slot": k, "redraw": redraw, "config": asked.config.to_json(),
-                "params": asked.params, "of": twin.trial_id if twin else in_flight.trial_id if in_flight else "",
-            })  # fmt: skip
-            self._mirror.add(*self._history.ended[-1])
+            other = twin or in_flight
+            assert other is not None
+            self._session.append(Duplicate(strategy, k, redraw, asked.config, asked.params, other.trial_id))
+            self._mirror.add(*self._state.ended[-1])
             redraw, params = redraw + 1, None
-        self._session.append("strategy_exhausted", {"strategy": strategy, "slots": k})
+        self._session.append(StrategyExhausted(strategy, k))
         self._session.observer.message(
             f"{strategy} is exhausted after {k} slots: {MAX_REDRAWS} draws in a row were known configurations"
         )
@@ -149,20 +152,20 @@ class SlotSearch:
                 self._session.note_epoch(job, record)
                 may = self._study.pruning and job.slot >= len(self._own(job.strategy))
                 score = record.validation[self._study.objective]
-                return not search.should_prune(_key(job), record.epoch, score, may=may)
+                return not search.should_prune(job.key, record.epoch, score, may=may)
             case Trained(_, trial):
                 self._session.finish(job, trial)
-                search.tell(_key(job), trial)
-                self._mirror.add(*self._history.ended[-1])
+                search.tell(job.key, trial)
+                self._mirror.add(*self._state.ended[-1])
                 self._keep_best_checkpoint(trial)
             case Died(_, reason):
                 self._session.died(job, reason)
-                search.drop(_key(job))  # a trial that failed teaches the sampler nothing
+                search.drop(job.key)  # a trial that failed teaches the sampler nothing
         return True
 
     def _keep_best_checkpoint(self, trial: TrialRecord) -> None:
         """Only each strategy's best trial keeps its tensors: of the one before and this one, one goes."""
-        best = self._history.best(trial.strategy)
+        best = self._state.best(trial.strategy)
         for other in (trial, self._kept.get(trial.strategy)):
             if other is not None and other.checkpoint and (best is None or other.trial_id != best.trial_id):
                 (self._session.folder.checkpoints / other.checkpoint).unlink(missing_ok=True)
@@ -171,7 +174,7 @@ class SlotSearch:
 
     def _tell_progress(self) -> None:
         total = self._study.trials * len(self._study.strategies)
-        self._session.observer.phase("Search", self._history.filled, total)
+        self._session.observer.phase("Search", self._state.filled, total)
 
     def write_importances(self) -> None:
         """Write `importance.json`, from all trials so far."""
@@ -185,5 +188,5 @@ def write_importances(folder: StudyFolder, searches: Mapping[Strategy, StrategyS
         write_whole(folder.importance, json.dumps(found, indent=1))
 
 
-def _key(job: TrialJob) -> str:
-    return f"{job.trial_id}#{job.attempt}"
+def _id(strategy: str, slot: int) -> str:
+    return str(TrialId("search", strategy, slot))

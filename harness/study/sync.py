@@ -9,9 +9,10 @@ from harness.config.secrets import masked
 from harness.config.space import space
 from harness.config.study import StudyConfig
 from harness.errors import HarnessError, ResourceError
+from harness.results.event_types import StudyCreated, TrialFinished
 from harness.results.events import Event, read_events
 from harness.results.home import StudyFolder, home
-from harness.study.history import History
+from harness.results.study_state import StudyState
 from harness.study.lock import held
 from harness.study.optuna_store import OptunaMirror
 from harness.tracking.mlflow_bridge import MlflowBridge
@@ -51,7 +52,8 @@ def stored_study(folder: StudyFolder, events: Sequence[Event]) -> StudyConfig:
         document = json.loads(folder.study_json.read_text(encoding="utf-8"))
         return StudyConfig.model_validate(document["study"])
     except (OSError, ValueError, KeyError, TypeError):
-        return StudyConfig.model_validate(events[0].data["study"])
+        created = events[0].data
+        return StudyConfig.model_validate(created.study if isinstance(created, StudyCreated) else None)
 
 
 def mirror(name: str, study: StudyConfig, events: Sequence[Event]) -> None:
@@ -63,7 +65,7 @@ def mirror(name: str, study: StudyConfig, events: Sequence[Event]) -> None:
     failures: list[str] = []
     spaces = [space(study, strategy) for strategy in study.strategies]
     copy = OptunaMirror(home() / "optuna.db", name, spaces, study.objective, failures.append)
-    copy.start(History.of(list(events), study.objective).ended)
+    copy.start(StudyState.of(events, study.objective).ended)
     copy.finish()
     if failures:
         raise HarnessError(failures[0])
@@ -82,15 +84,14 @@ def _to_mlflow(folder: StudyFolder, study: StudyConfig, events: Sequence[Event])
     where = f"MLflow at {masked(bridge.address)}"
     if not sent:
         return f"{where} had all {len(events)} events of {folder.name}."
-    trials = sum(event.kind == "trial_finished" for event in events[-sent:])
+    trials = sum(isinstance(event.data, TrialFinished) for event in events[-sent:])
     return f"{where} took {sent} of {len(events)} events of {folder.name}, {trials} finished trials among them."
 
 
 def _model_missing(folder: StudyFolder, events: Sequence[Event]) -> list[str]:
     """A word on the recommended model, which no log can hold."""
-    verdicts = [event.data for event in events if event.kind == "verdict"]
-    logged = {event.data["trial_id"] for event in events if event.kind == "model_logged"}
-    wanted = (verdicts[-1].get("recommendation") or {}).get("trial_id") if verdicts else None
-    if wanted is None or wanted in logged:
+    state = StudyState.of(events)
+    wanted = state.verdicts[-1].recommended_trial if state.verdicts else None
+    if wanted is None or wanted in state.models:
         return []
     return [f"The recommended model is not there: `make study NAME={folder.name}` logs it, with the images at hand."]

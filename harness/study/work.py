@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import HarnessError
+from harness.results.records import TrialJob
 from harness.study.executors.base import Died, EpochDone, Message, Scored, ScoreTask, Trained
 from harness.study.session import Session
-from harness.training.trial import TrialJob
 
 Keep = Callable[[str, NDArray[np.float32]], None]  # a task's id and its probabilities
 MOST_FAILURES = 3
@@ -19,7 +19,7 @@ MOST_FAILURES = 3
 
 def train_all(session: Session, jobs: Sequence[TrialJob], phase: str) -> None:
     """Train every job that has not finished, in this order, so that an early end leaves whole seeds behind."""
-    history = session.history
+    state = session.state
 
     def handle(message: Message) -> bool:
         job = session.jobs[message.task_id]
@@ -33,7 +33,7 @@ def train_all(session: Session, jobs: Sequence[TrialJob], phase: str) -> None:
         return True
 
     while True:
-        waiting = [job for job in jobs if job.trial_id not in history.later]
+        waiting = [job for job in jobs if job.trial_id not in state.later]
         session.observer.phase(phase, len(jobs) - len(waiting), len(jobs))
         if not waiting:
             return
@@ -41,7 +41,7 @@ def train_all(session: Session, jobs: Sequence[TrialJob], phase: str) -> None:
             if len(session.jobs) >= session.places:
                 break
             if job.trial_id not in session.jobs:
-                attempt = history.attempts[job.trial_id]
+                attempt = state.attempts[job.trial_id]
                 session.start(dataclasses.replace(job, attempt=attempt), 0, {})
         session.poll(handle)
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.config.secrets import masked
-from harness.results.events import Event
+from harness.results.event_types import ModelLogged, TestScored, TrialFinished, TrialInterrupted, TrialStarted
+from harness.results.events import Event, of_type
 from harness.results.records import TrialRecord
+from harness.results.study_state import StudyState
 from harness.tracking import projection as shown
-from harness.tracking.ledger import Ledger, event_key
 from harness.tracking.mlflow_models import holds_model
 from harness.tracking.mlflow_store import failures, metric_points, open_client, reason
 from harness.tracking.store import TrackingUnavailable, answers, is_remote
@@ -53,7 +54,7 @@ def missing_models(address: str, events: Iterable[Event]) -> list[str]:
     Raises:
         TrackingUnavailable: MLflow does not answer.
     """
-    uris = {event.data["trial_id"]: event.data["uri"] for event in events if event.kind == "model_logged"}
+    uris = {logged.trial_id: logged.uri for logged in of_type(events, ModelLogged)}
     try:
         client = open_client(address)
         return [uri for uri in uris.values() if not holds_model(client, uri)]
@@ -104,11 +105,11 @@ class _Audit:
 
     def _parent(self, run: Any, family: tuple[str, ...]) -> list[Fault]:
         """The study's own run has every value and tag that the log gives it; set aside, it takes all others along."""
-        ledger, tags, status = Ledger(), dict[str, str](), "RUNNING"
+        state, tags, status = StudyState(), dict[str, str](), "RUNNING"
         points: list[shown.Point] = []
         for event in self._events:
-            ledger.remember(event)
-            update = shown.study_update(event, ledger, "", None)
+            state.apply(event)
+            update = shown.study_update(event, state, "", None)
             if update is not None:
                 tags |= update.tags
                 points += update.metrics
@@ -126,9 +127,13 @@ class _Audit:
         by_key: dict[str, list[Any]] = defaultdict(list)
         for run in runs:
             by_key[run.data.tags.get("harness.key", "")].append(run)
-        ended = {event_key(event): event for event in self._events if event.kind == "trial_finished"}
-        begun = {event_key(event) for event in self._events if event.kind == "trial_started"}
-        died = {event_key(event) for event in self._events if event.kind == "trial_interrupted"} - set(ended)
+        ended = {
+            event.data.record.job.key: (event.at, event.data.record)
+            for event in self._events
+            if isinstance(event.data, TrialFinished)
+        }
+        begun = {began.job.key for began in of_type(self._events, TrialStarted)}
+        died = {cut.key for cut in of_type(self._events, TrialInterrupted)} - set(ended)
         faults: list[Fault] = []
         for key, same in by_key.items():
             ids = tuple(run.info.run_id for run in same)
@@ -144,16 +149,16 @@ class _Audit:
             missing = [key for key in (*ended, *died) if key not in by_key]
             faults += [Fault(f"{key} is missing") for key in missing]
         tests = self._test_points()
-        for key, event in ended.items():
+        for key, (at, record) in ended.items():
             if len(by_key.get(key, ())) == 1:
-                faults += self._trial(key, event, by_key[key][0], tests.get(event.data["trial_id"], []))
+                faults += self._trial(record, at, by_key[key][0], tests.get(record.trial_id, []))
         return faults
 
-    def _trial(self, key: str, event: Event, run: Any, tests: Sequence[shown.Point]) -> list[Fault]:
-        record = TrialRecord.from_json(event.data)
+    def _trial(self, record: TrialRecord, at: str, run: Any, tests: Sequence[shown.Point]) -> list[Fault]:
+        key = record.job.key
         if self._running and "harness.logged" not in run.data.tags:
             return []
-        faults = self._points(key, run, [*shown.trial_metrics(record, event.at), *tests])
+        faults = self._points(key, run, [*shown.trial_metrics(record, at), *tests])
         if run.info.status != shown.RUN_STATUS[record.state]:
             faults.append(Fault(f"{key} is shown as {run.info.status.lower()}, and ended {record.state}"))
         wanted = {**shown.outcome_tags(record), "harness.logged": run.data.tags.get("harness.logged", "missing")}
@@ -185,10 +190,8 @@ class _Audit:
         """What the test split said of each confirmed trial, by trial."""
         found: dict[str, list[shown.Point]] = defaultdict(list)
         for event in self._events:
-            if event.kind == "test_scored":
-                data = event.data
-                name = f"confirmation/{data['strategy']}/{data['config_key']}/{data['seed_index']}"
-                found[name] += shown.test_points(data, shown.milliseconds(event.at))
+            if isinstance(event.data, TestScored):
+                found[event.data.trial_id] += shown.test_points(event.data, shown.milliseconds(event.at))
         return found
 
 

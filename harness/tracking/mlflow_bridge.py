@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.config.secrets import masked
+from harness.results.event_types import StudyCreated
 from harness.results.events import Event
 from harness.results.home import StudyFolder, home
 from harness.tracking import projection as shown
@@ -237,7 +238,7 @@ class MlflowBridge:
         tags = {"harness.study_id": identity, "kind": "study", "state": "running"}
         tags["mlflow.note.content"] = shown.note(self.description, None)
         parent = self._create(self.study, tags, first.at)
-        view = shown.view_state(first.data.get("study", {}).get("objective"))
+        view = shown.view_state(first.data.objective if isinstance(first.data, StudyCreated) else None)
         self._client().set_experiment_tag(self._experiment, shown.VIEW_TAG, view)
         return parent, False
 

@@ -12,10 +12,20 @@ from datetime import datetime
 from typing import Any
 
 from harness.data.names import neutral
+from harness.results.event_types import (
+    ModelLogged,
+    SearchFinished,
+    SessionEnded,
+    SessionStarted,
+    StudyCreated,
+    TestScored,
+    VerdictReached,
+)
 from harness.results.events import Event
 from harness.results.metrics import direction
-from harness.results.records import TrialRecord
-from harness.tracking.ledger import Ledger, run_key
+from harness.results.records import TrialJob, TrialRecord
+from harness.results.study_state import StudyState
+from harness.results.trial_id import TrialId
 
 PARAM_LIMIT = 6000  # characters; MLflow cuts longer values without a word
 TAG_LIMIT = 8000
@@ -67,7 +77,8 @@ def milliseconds(at: str) -> int:
 
 def study_id(study: str, first: Event) -> str:
     """Names one study for good: another study of the same name, of another home, has another first event."""
-    text = json.dumps([study, first.at, first.data.get("fingerprint")], sort_keys=True)
+    fingerprint = first.data.fingerprint if isinstance(first.data, StudyCreated) else None
+    text = json.dumps([study, first.at, fingerprint], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -109,42 +120,39 @@ def points(values: Mapping[str, float | None], time: int, step: int = 0) -> list
 # --- one trial --------------------------------------------------------------------------------------------------
 
 
-def run_name(data: Mapping[str, Any], role: str | None) -> str:
+def run_name(job: TrialJob, role: str | None) -> str:
     """What the runs table shows: `fine_tuning 03 · resnet18 · depth 3`, `confirmation · fine_tuning best · seed 2`.
 
     Trials after the verdict: `controlled · fine_tuning resnet18 depth 3 fixed_stats · seed 2`,
     `data size 0.25 · fine_tuning · seed 2`.
 
     Args:
-        data: a `trial_started` event's, or a TrialRecord as JSON.
         role: best or default, for a confirmation.
     """
-    again = f" · attempt {data['attempt']}" if data.get("attempt", 1) > 1 else ""
-    config = data["config"]
-    if data["kind"] == "confirmation":
-        side = f"{data['strategy']} {role}" if role else f"{data['strategy']} {config['backbone']}"
-        return f"confirmation · {side} · seed {data['slot']}{again}"
-    depth = config["unfreeze_depth"]
-    if data["kind"] == "data_size":
-        fraction = data["trial_id"].rpartition("@")[2]
-        return f"data size {fraction} · {data['strategy']} · seed {data['slot']}{again}"
-    if data["kind"] == "controlled":
-        changed = f"{config['backbone']} depth {depth} {config['batchnorm']}"
-        return f"controlled · {data['strategy']} {changed} · seed {data['slot']}{again}"
-    return f"{data['strategy']} {data['slot']:02d} · {config['backbone']} · depth {depth}{again}"
+    again = f" · attempt {job.attempt}" if job.attempt > 1 else ""
+    config = job.config
+    if job.kind == "confirmation":
+        return f"confirmation · {job.strategy} {role or config.backbone} · seed {job.slot}{again}"
+    depth = config.unfreeze_depth
+    if job.kind == "data_size":
+        fraction = TrialId.parse(job.trial_id).fraction
+        return f"data size {fraction:g} · {job.strategy} · seed {job.slot}{again}"
+    if job.kind == "controlled":
+        changed = f"{config.backbone} depth {depth} {config.batchnorm}"
+        return f"controlled · {job.strategy} {changed} · seed {job.slot}{again}"
+    return f"{job.strategy} {job.slot:02d} · {config.backbone} · depth {depth}{again}"
 
 
-def trial_tags(data: Mapping[str, Any], role: str | None) -> dict[str, str]:
-    """The columns one filters and groups by; `data` as for `run_name`."""
-    config = data["config"]
+def trial_tags(job: TrialJob, role: str | None) -> dict[str, str]:
+    """The columns one filters and groups by; `role` as for `run_name`."""
     return texts(
         {
-            "harness.key": run_key(data["trial_id"], data.get("attempt", 1)),
-            "kind": data["kind"],
-            "strategy": data["strategy"],
-            "backbone": config["backbone"],
-            "depth": config["unfreeze_depth"],
-            "batchnorm": config["batchnorm"],
+            "harness.key": job.key,
+            "kind": job.kind,
+            "strategy": job.strategy,
+            "backbone": job.config.backbone,
+            "depth": job.config.unfreeze_depth,
+            "batchnorm": job.config.batchnorm,
             "role": role,
         },
         TAG_LIMIT,
@@ -213,7 +221,7 @@ def outcome_tags(record: TrialRecord) -> dict[str, str]:
 # --- the study --------------------------------------------------------------------------------------------------
 
 
-def study_params(data: Mapping[str, Any], data_digest: str | None) -> dict[str, str]:
+def study_params(created: StudyCreated, data_digest: str | None) -> dict[str, str]:
     """The question as it was first asked, one parameter a key: `objective`, `trials`, `search.head_lr`, ...
 
     What may change later (more trials, more seeds) is not followed: MLflow's parameters never change.
@@ -227,17 +235,15 @@ def study_params(data: Mapping[str, Any], data_digest: str | None) -> dict[str, 
         else:
             flat[prefix] = value
 
-    study = {k: v for k, v in data.get("study", {}).items() if k not in ("description", "tracking_uri")}
+    study = {k: v for k, v in created.study.items() if k not in ("description", "tracking_uri")}
     add("", study)
-    fingerprint = data.get("fingerprint")
     flat["data_digest"] = data_digest
-    flat["fingerprint"] = fingerprint if isinstance(fingerprint, str) else None
     return texts(flat, PARAM_LIMIT)
 
 
-def verdict_points(data: Mapping[str, Any], time: int) -> list[Point]:
+def verdict_points(reached: VerdictReached, time: int) -> list[Point]:
     """The verdict's numbers; the step is the look at the test split they come from."""
-    verdict = data.get("verdict")
+    verdict = reached.verdict
     if not verdict:
         return []
     low, high = verdict.get("ci95") or (None, None)
@@ -247,17 +253,16 @@ def verdict_points(data: Mapping[str, Any], time: int) -> list[Point]:
         "difference_ci95_high": high,
         "probability_fine_tuning_better": verdict.get("probability_fine_tuning_better"),
     }
-    return points(values, time, data.get("look") or 0)
+    return points(values, time, reached.look)
 
 
-def verdict_tags(data: Mapping[str, Any]) -> dict[str, str]:
+def verdict_tags(reached: VerdictReached) -> dict[str, str]:
     """The verdict in words."""
-    verdict, advice = data.get("verdict") or {}, data.get("recommendation") or {}
     return texts(
         {
-            "outcome": verdict.get("outcome") or "none",
-            "verdict": verdict.get("sentence") or data.get("verdict_reason"),
-            "recommended_strategy": advice.get("strategy"),
+            "outcome": (reached.verdict or {}).get("outcome") or "none",
+            "verdict": reached.sentence or reached.verdict_reason,
+            "recommended_strategy": reached.recommended_strategy,
         },
         TAG_LIMIT,
     )
@@ -269,10 +274,10 @@ def note(description: str, verdict: str | None) -> str:
     return shortened("\n\n".join(part for part in parts if part), TAG_LIMIT)
 
 
-def test_points(data: Mapping[str, Any], time: int) -> list[Point]:
-    """A `test_scored` event's metrics, at the look they belong to; lists (recall of each class) are left out."""
-    values = {f"test_{name}": value for name, value in data["metrics"].items() if isinstance(value, int | float)}
-    return points(values, time, data["look"])
+def test_points(scored: TestScored, time: int) -> list[Point]:
+    """A confirmed model's metrics on the test split, at the look they belong to; lists (recalls) are left out."""
+    values = {f"test_{name}": value for name, value in scored.metrics.items() if isinstance(value, int | float)}
+    return points(values, time, scored.look)
 
 
 def view_state(objective: str | None) -> str:
@@ -292,23 +297,29 @@ def view_state(objective: str | None) -> str:
     )
 
 
-def study_update(event: Event, ledger: Ledger, description: str, data_digest: str | None) -> Update | None:
-    """What an event changes at the parent run; None where it concerns none or a single trial."""
-    data, at = event.data, milliseconds(event.at)
-    if event.kind == "study_created":
-        return Update(params=study_params(data, data_digest))
-    if event.kind == "session_started":
-        tags = {"state": "running", "sessions": str(ledger.sessions)}
-        return Update(tags={**tags, "mlflow.note.content": note(description, ledger.verdict)}, status="RUNNING")
-    if event.kind == "search_finished":
-        best = {f"best_validation_{strategy}": score for strategy, score in ledger.best.items()}
-        return Update(points(best, at, ledger.finished), tags={"search_finished": data["reason"]})
-    if event.kind == "verdict":
-        tags = {**verdict_tags(data), "mlflow.note.content": note(description, ledger.verdict)}
-        return Update(verdict_points(data, at), tags=tags)
-    if event.kind == "model_logged":
-        return Update(tags=texts({"model_uri": data["uri"]}, TAG_LIMIT))
-    if event.kind == "session_ended":
-        spent = points({"session_seconds": data["seconds"]}, at, ledger.sessions)
-        return Update(spent, tags={"state": data["state"]}, status=SESSION_STATUS[data["state"]])
+def study_update(event: Event, state: StudyState, description: str, data_digest: str | None) -> Update | None:
+    """What an event changes at the parent run; None if it concerns none or a single trial.
+
+    Args:
+        state: of the study, with this event.
+    """
+    at = milliseconds(event.at)
+    match event.data:
+        case StudyCreated() as created:
+            return Update(params=study_params(created, data_digest))
+        case SessionStarted():
+            tags = {"state": "running", "sessions": str(state.sessions_started)}
+            tags["mlflow.note.content"] = note(description, state.verdict_text)
+            return Update(tags=tags, status="RUNNING")
+        case SearchFinished(reason):
+            best = {f"best_validation_{strategy}": score for strategy, score in state.best_scores.items()}
+            return Update(points(best, at, len(state.finished)), tags={"search_finished": reason})
+        case VerdictReached() as reached:
+            tags = {**verdict_tags(reached), "mlflow.note.content": note(description, state.verdict_text)}
+            return Update(verdict_points(reached, at), tags=tags)
+        case ModelLogged(uri):
+            return Update(tags=texts({"model_uri": uri}, TAG_LIMIT))
+        case SessionEnded(ending, seconds):
+            spent = points({"session_seconds": seconds}, at, state.sessions_started)
+            return Update(spent, tags={"state": ending}, status=SESSION_STATUS[ending])
     return None

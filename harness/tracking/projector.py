@@ -10,15 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
+from harness.results.event_types import (
+    SessionEnded,
+    StudyCreated,
+    TestScored,
+    TrialFinished,
+    TrialInterrupted,
+    TrialStarted,
+    VerdictReached,
+)
 from harness.results.events import Event
-from harness.results.records import TrialRecord
+from harness.results.records import TrialJob, TrialRecord
+from harness.results.study_state import StudyState
+from harness.results.trial_id import run_key
 from harness.tracking import projection as shown
-from harness.tracking.ledger import Ledger, event_key, run_key
 
 EVENTS_A_MARK = 256  # events between two notes of the position: what a restart has to look up again
-_ABOUT_TRIALS = ("trial_started", "trial_interrupted", "trial_finished")
 
 
 @dataclass
@@ -68,7 +77,7 @@ class Projector:
         self._thorough = thorough
         self.parent: Run | None = None  # None while not connected
         self._parent_id = ""  # of the last connection
-        self._ledger = Ledger()
+        self._state = StudyState()
         self._position = 0  # events that the store is known to hold
         self._marked = 0  # the position that the parent run notes
         self._runs: dict[str, Run] = {}
@@ -86,15 +95,15 @@ class Projector:
             self._connect(events)
         before = self._position
         pending = events[before:]
-        finished = {event_key(event) for event in pending if event.kind == "trial_finished"}
+        finished = {event.data.record.job.key for event in pending if isinstance(event.data, TrialFinished)}
         for event in pending:
             if enough():
                 self._leave(event.at)
                 break
-            self._ledger.remember(event)
+            self._state.apply(event)
             self._send(event, finished)
             self._position = event.seq
-            if event.seq - self._marked >= EVENTS_A_MARK or event.kind in ("verdict", "session_ended"):
+            if event.seq - self._marked >= EVENTS_A_MARK or isinstance(event.data, VerdictReached | SessionEnded):
                 self._mark(event)
         return self._position - before
 
@@ -116,19 +125,19 @@ class Projector:
 
     def trial_run(self, trial_id: str) -> Run | None:
         """The run of a trial's latest attempt."""
-        return self._find(self._ledger.keys.get(trial_id, run_key(trial_id, 1)))
+        return self._find(self._state.keys.get(trial_id, run_key(trial_id, 1)))
 
     def _connect(self, events: Sequence[Event]) -> None:
         parent, known = self.store.open_study(events[0])
         if not (known and parent.run_id == self._parent_id):
             note = None if self._thorough else parent.tags.get("harness.position")
             self._position = _noted_position(note, events)
-            self._ledger = Ledger()
+            self._state = StudyState()
         for event in events[: self._position]:
-            self._ledger.remember(event)
+            self._state.apply(event)
         self._marked = self._position
         self._doubt_until = len(events) if known else 0
-        self._doubtful = {event_key(event) for event in events if event.kind in _ABOUT_TRIALS} if known else set()
+        self._doubtful = {key for event in events if (key := _key(event)) is not None} if known else set()
         self.parent, self._parent_id = parent, parent.run_id
 
     def _study_run(self) -> Run:
@@ -137,58 +146,59 @@ class Projector:
         return self.parent
 
     def _send(self, event: Event, finished: set[str]) -> None:
-        """One event; how a trial began is of no interest where the same call also tells how it ended."""
-        if event.kind == "trial_finished":
-            self._finish(event)
-        elif event.kind == "test_scored":
-            self._score_on_test(event)
-        elif event.kind not in _ABOUT_TRIALS:
-            self._tell_parent(event)
-        elif event_key(event) not in finished:
-            self._start(event) if event.kind == "trial_started" else self._interrupt(event)
+        """One event; how a trial began is of no interest if the same call also tells how it ended."""
+        match event.data:
+            case TrialFinished(record):
+                self._finish(event, record)
+            case TestScored() as scored:
+                self._score_on_test(event, scored)
+            case TrialStarted(job):
+                if job.key not in finished:
+                    self._start(job, event.at)
+            case TrialInterrupted() as cut:
+                if cut.key not in finished:
+                    self._interrupt(cut, event.at)
+            case _:
+                self._tell_parent(event)
 
-    def _start(self, event: Event) -> None:
-        run = self._find(event_key(event))
+    def _start(self, job: TrialJob, at: str) -> None:
+        run = self._find(job.key)
         if run is None:
-            self._create(event.data, event.at)
+            self._create(job, at)
         elif run.status == "KILLED":  # the coordinator ended, and the same attempt starts again
             self.store.log(run, shown.Update(tags={"state": "running"}))
             self.store.set_status(run, "RUNNING")
 
-    def _interrupt(self, event: Event) -> None:
-        run = self._find(event_key(event))
+    def _interrupt(self, cut: TrialInterrupted, at: str) -> None:
+        run = self._find(cut.key)
         if run is None or "harness.logged" in run.tags:
             return
-        reason = str(event.data.get("reason") or "")
         # a worker's death ends this attempt for good; the coordinator's own end does not, and leaves no trace
-        died = reason.startswith("worker died")
-        tags = shown.texts({"state": "interrupted", "reason": reason if died else None}, shown.TAG_LIMIT)
+        died = cut.cause == "worker_died"
+        tags = shown.texts({"state": "interrupted", "reason": cut.reason if died else None}, shown.TAG_LIMIT)
         self.store.log(run, shown.Update(tags=tags))
-        self.store.set_status(run, "FAILED" if died else "KILLED", event.at)
+        self.store.set_status(run, "FAILED" if died else "KILLED", at)
 
-    def _finish(self, event: Event) -> None:
-        record = TrialRecord.from_json(event.data)
-        key = event_key(event)
-        run = self._find(key) or self._create(event.data, record.started_at)
+    def _finish(self, event: Event, record: TrialRecord) -> None:
+        key = record.job.key
+        run = self._find(key) or self._create(record.job, record.started_at)
         if "harness.logged" not in run.tags or self._thorough:
             tags = {**shown.outcome_tags(record), "harness.logged": str(event.seq)}
             update = shown.Update(shown.trial_metrics(record, event.at), shown.trial_params(record), tags)
             self.store.log(run, update, doubtful=key in self._doubtful)
         self.store.set_status(run, shown.RUN_STATUS[record.state], event.at)
 
-    def _score_on_test(self, event: Event) -> None:
-        data = event.data
-        trial_id = f"confirmation/{data['strategy']}/{data['config_key']}/{data['seed_index']}"
-        run, look = self.trial_run(trial_id), str(data["look"])
+    def _score_on_test(self, event: Event, scored: TestScored) -> None:
+        run, look = self.trial_run(scored.trial_id), str(scored.look)
         if run is None or (run.tags.get("harness.test_look") == look and not self._thorough):
             return
-        tags = {"test_role": str(data["role"]), "harness.test_look": look}
-        update = shown.Update(shown.test_points(data, shown.milliseconds(event.at)), tags=tags)
+        tags = {"test_role": scored.role, "harness.test_look": look}
+        update = shown.Update(shown.test_points(scored, shown.milliseconds(event.at)), tags=tags)
         self.store.log(run, update, doubtful=event.seq <= self._doubt_until)
 
     def _tell_parent(self, event: Event) -> None:
-        digest = self.store.data_digest() if event.kind == "study_created" else None
-        update = shown.study_update(event, self._ledger, self.description, digest)
+        digest = self.store.data_digest() if isinstance(event.data, StudyCreated) else None
+        update = shown.study_update(event, self._state, self.description, digest)
         if update is None:
             return
         parent = self._study_run()
@@ -206,10 +216,10 @@ class Projector:
                 self._runs[key] = run
         return run
 
-    def _create(self, data: Mapping[str, Any], at: str) -> Run:
-        role = self._ledger.role(data)
-        tags = {**shown.trial_tags(data, role), "state": "running"}
-        run = self.store.create_trial(self._study_run(), shown.run_name(data, role), tags, at)
+    def _create(self, job: TrialJob, at: str) -> Run:
+        role = self._state.role(job)
+        tags = {**shown.trial_tags(job, role), "state": "running"}
+        run = self.store.create_trial(self._study_run(), shown.run_name(job, role), tags, at)
         self._runs[tags["harness.key"]] = run
         return run
 
@@ -217,6 +227,18 @@ class Projector:
         """Note at the parent run that everything up to this event is in the store."""
         self.store.log(self._study_run(), shown.Update(tags={"harness.position": f"{event.seq} {event.at}"}))
         self._marked = event.seq
+
+
+def _key(event: Event) -> str | None:
+    """The key of the run that a trial's event speaks of; None for an event that speaks of no trial."""
+    match event.data:
+        case TrialStarted(job):
+            return job.key
+        case TrialFinished(record):
+            return record.job.key
+        case TrialInterrupted() as cut:
+            return cut.key
+    return None
 
 
 def _noted_position(note: str | None, events: Sequence[Event]) -> int:

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from harness.model.transfer import TransferModel
-from harness.results.records import EpochRecord
+from harness.results.records import EpochRecord, TrialJob
 from harness.training import checkpoint as checkpoint_files
 from harness.training.average import Average
 from harness.training.inputs import TrialData
-from harness.training.job import TrialJob
 from harness.training.outcome import Outcome
 
 

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from harness.model import batchnorm, freezing
 from harness.model.transfer import TransferModel
 from harness.results import metrics
-from harness.results.records import EpochRecord, State, TrialRecord
+from harness.results.records import EpochRecord, State, TrialJob, TrialRecord
 from harness.training.clock import Clock
-from harness.training.job import TrialJob
 from harness.training.memory_ladder import Climb
 from harness.training.precision import EXACT
 
@@ -76,8 +75,7 @@ class Outcome:
         climbed = self._climb.words(job.config.batch_size)
         best = self.best if state in ("complete", "pruned") else None
         return TrialRecord(
-            trial_id=job.trial_id, kind=job.kind, strategy=job.strategy, slot=job.slot, config=job.config,
-            seed=job.seed, state=state, reason=reason, epochs=tuple(self.epochs),
+            job=job, state=state, reason=reason, epochs=tuple(self.epochs),
             best_epoch=best.epoch if best else None,
             score=best.validation[self._objective] if best else None,
             seconds_alone=clock.alone(), seconds_spent=clock.spent(), shared_seconds=clock.shared,
@@ -85,7 +83,7 @@ class Outcome:
             micro_batch=self._climb.micro_batch, contract_seconds=clock.checked,
             trainable_parameters=self._trainable, total_parameters=self._total,
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-            started_at=self._started_at, attempt=job.attempt,
+            started_at=self._started_at,
             device_memory_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
             batchnorm_layers=self._batchnorm_layers,
             warnings=((climbed,) if climbed else ()) + tuple(self.warnings),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -15,14 +16,12 @@ from harness.errors import ContractError, DivergedError, ResourceError
 from harness.model import batchnorm, freezing
 from harness.model.freezing import names_any_epoch
 from harness.model.transfer import TransferModel
-from harness.results.records import EpochRecord, State, TrialRecord
+from harness.results.records import EpochRecord, State, TrialJob, TrialRecord
 from harness.training import checkpoint as checkpoint_files
 from harness.training import contract, loop, memory_ladder
 from harness.training.average import Average
 from harness.training.feed import Normalise
 from harness.training.inputs import TrialData
-from harness.training.job import OnEpoch as OnEpoch  # whoever calls run_trial needs both
-from harness.training.job import TrialJob as TrialJob
 from harness.training.loss import Loss
 from harness.training.memory_ladder import GROUND, Climb
 from harness.training.micro_batches import differences
@@ -33,6 +32,7 @@ from harness.training.sharing import Sharing
 from harness.training.source import Source
 from harness.training.starting import Starting, build_for
 
+OnEpoch = Callable[[EpochRecord], bool]  # True: go on, False: prune
 RESUME_EVERY = 300.0  # seconds between two notes of where a trial stands; a shorter trial starts again
 
 

@@ -8,12 +8,12 @@ import pytest
 
 from harness.config.restored import restored
 from harness.config.trial import TrialConfig
-from harness.results.records import EpochRecord, TrialRecord
+from harness.results.records import EpochRecord, TrialJob, TrialRecord
 
 CONFIG = TrialConfig(strategy="fine_tuning", backbone="resnet18", unfreeze_depth=2, head_lr=1e-3, backbone_lr=None)
 EPOCH = EpochRecord(1, 0.5, {"loss": 0.4}, 1e-3, None, 2.0)
 RECORD = TrialRecord(
-    trial_id="fine_tuning/0", kind="search", strategy="fine_tuning", slot=0, config=CONFIG, seed=0, state="complete",
+    job=TrialJob("fine_tuning/0", "search", "fine_tuning", 0, CONFIG, 0, "search"), state="complete",
     reason=None, epochs=(EPOCH, EPOCH), best_epoch=1, score=0.8, seconds_alone=3.0, trainable_parameters=1,
     total_parameters=2, device="cpu", started_at="2026-01-01T00:00:00+00:00", warnings=("one",),
 )  # fmt: skip

@@ -17,10 +17,24 @@ from harness.config.study import StudyConfig
 from harness.config.trial import TrialConfig
 from harness.report.page import write_report
 from harness.report.verdict import conclude
+from harness.results.event_types import (
+    ConfirmationSelected,
+    ModelLogged,
+    SearchFinished,
+    SelectedConfig,
+    SessionEnded,
+    SessionStarted,
+    StudyCreated,
+    TestScored,
+    TrialFinished,
+    VerdictReached,
+)
 from harness.results.events import EventLog
 from harness.results.home import StudyFolder
 from harness.results.metrics import all_metrics, direction
-from harness.results.records import EpochRecord, State, TrialRecord
+from harness.results.records import EpochRecord, State, TrialJob, TrialRecord
+from harness.results.study_state import StudyState
+from harness.results.trial_id import TrialId
 
 HOSTILE = ("<script>alert(1)</script>", "$x^2$", "interphase", 'a "quoted" & long class name', "=cmd()", "anaphase")
 BACKBONES = ("resnet18", "mobilenet_v3_small")
@@ -81,21 +95,21 @@ def build_study(
     folder = StudyFolder(name)
     folder.predictions.mkdir(parents=True)
     resolved = config.model_dump(mode="json", by_alias=True)
-    stored = {"study": resolved, "name": name, "fingerprint": {"data": "3f2a9c51", "threads": 2}}
+    stored = {"study": resolved, "name": name, "fingerprint": FINGERPRINT}
     folder.study_json.write_text(json.dumps(stored))
     folder.data_card.write_text(json.dumps(_card(classes, images, groups) | (card or {})))
     thumbs = rng.integers(60, 255, (len(classes) * 4, 24, 24, 3)).astype(np.uint8)
     np.savez(folder.thumbnails, images=thumbs, labels=np.repeat(np.arange(len(classes)), 4))
 
     log = EventLog(folder.events)
-    log.append("study_created", {"study": resolved, "fingerprint": stored["fingerprint"]})
-    log.append("session_started", {"environment": ENVIRONMENT, "resumed": False})
+    log.append(StudyCreated(resolved, FINGERPRINT))
+    log.append(SessionStarted(ENVIRONMENT, resumed=False))
     best: dict[str, TrialRecord] = {}
     for slot in range(trials if done is None else done):
         for strategy in strategies:
             chosen = {name: values[slot % len(values)] for name, values in (vary or {}).items()}
             record = _search(rng, strategy, slot, gain[strategy], config, state, len(classes), chosen)
-            log.append("trial_finished", record.to_json())
+            log.append(TrialFinished(record))
             sign = 1 if direction(config.objective) == "maximize" else -1
             if record.state == "complete" and record.score is not None:
                 known = best.get(strategy)
@@ -104,12 +118,12 @@ def build_study(
     if until == "search" or not best:
         return _end(log, folder, (session and until != "search") or state is not None)
 
-    log.append("search_finished", {"reason": "budget"})
+    log.append(SearchFinished("budget", trials))
     labels = np.arange(images) % len(classes)
     slides = np.array([f"slide{i * (groups or images) // images}" if groups else f"image{i}" for i in range(images)])
     shift = rng.normal(0, 0.7, images)  # some images are harder for everyone
     for look in range(1, looks + 1):
-        log.append("confirmation_selected", {"look": look, "seeds": list(range(seeds)), "configs": _selected(best)})
+        log.append(ConfirmationSelected(look, trials, seeds, _selected(best)))
         if until == "confirmation":
             return _end(log, folder, session)
         for strategy in best:
@@ -118,7 +132,7 @@ def build_study(
             for role, chosen in roles.items():
                 for seed in range(seeds):
                     known = gain[strategy] - (0.3 if role == "default" else 0.0) + rng.normal(0, 0.06)
-                    log.append("trial_finished", _confirmation(rng, strategy, chosen, seed, known, config).to_json())
+                    log.append(TrialFinished(_confirmation(rng, strategy, chosen, seed, known, config)))
                     probabilities = _probabilities(rng, labels, known + shift, len(classes))
                     file = f"{strategy}-{chosen.key()}-{seed}.npz"
                     np.savez(
@@ -128,27 +142,17 @@ def build_study(
                         groups=slides,
                         rows=np.arange(images) * 5,
                     )
-                    log.append(
-                        "test_scored",
-                        {
-                            "look": look,
-                            "strategy": strategy,
-                            "role": role,
-                            "config_key": chosen.key(),
-                            "seed_index": seed,
-                            "metrics": all_metrics(probabilities, labels),
-                            "predictions": f"predictions/{file}",
-                        },
-                    )
+                    metrics = all_metrics(probabilities, labels)
+                    log.append(TestScored(look, strategy, role, chosen.key(), seed, metrics, file))
     if until in ("verdict", "end"):
-        blocks = conclude(list(log), folder, config)
-        log.append("verdict", {**blocks, "look": looks})
-        if until == "end" and blocks["recommendation"]:
-            trial_id = blocks["recommendation"]["trial_id"]
-            log.append("model_logged", {"uri": "models:/m-4c1f", "trial_id": trial_id, "validation_score": 0.8})
+        verdict = VerdictReached(look=looks, **conclude(StudyState.of(log), folder, config))
+        log.append(verdict)
+        if until == "end" and verdict.recommended_trial:
+            log.append(ModelLogged("models:/m-4c1f", verdict.recommended_trial, validation_score=0.8))
     return _end(log, folder, session)
 
 
+FINGERPRINT = {"data": "3f2a9c51", "threads": 2}
 ENVIRONMENT = {
     "torch": "2.15.0",
     "torchvision": "0.29.0",
@@ -166,17 +170,17 @@ ENVIRONMENT = {
 
 def _end(log: EventLog, folder: StudyFolder, ended: bool) -> StudyFolder:
     if ended:
-        log.append("session_ended", {"state": "finished", "seconds": 412.5})
+        log.append(SessionEnded("finished", seconds=412.5))
     log.close()
     return folder
 
 
-def _selected(best: dict[str, TrialRecord]) -> dict[str, Any]:
+def _selected(best: dict[str, TrialRecord]) -> dict[str, tuple[SelectedConfig, ...]]:
     return {
-        strategy: [
-            {"config": record.config.to_json(), "role": "best", "trial_id": record.trial_id},
-            {"config": _default(strategy).to_json(), "role": "default", "trial_id": f"{strategy}/0"},
-        ]
+        strategy: (
+            SelectedConfig(record.config, "best", record.trial_id),
+            SelectedConfig(_default(strategy), "default", f"{strategy}/0"),
+        )
         for strategy, record in best.items()
     }
 
@@ -217,7 +221,7 @@ def _search(
 def _confirmation(
     rng: np.random.Generator, strategy: str, config: TrialConfig, seed: int, gain: float, study: StudyConfig
 ) -> TrialRecord:
-    name = f"confirmation/{strategy}/{config.key()}/{seed}"
+    name = str(TrialId("confirmation", strategy, seed, config.key()))
     return _record(rng, name, "confirmation", config, seed, gain, study, "complete", 6)
 
 
@@ -246,12 +250,7 @@ def _record(
     best = int(pick(ranked)) if ranked and state != "diverged" else None
     share = {0: 0.0003, 1: 0.75, 2: 0.94, 3: 0.98, 4: 0.996, 5: 1.0}[config.unfreeze_depth]
     return TrialRecord(
-        trial_id=trial_id,
-        kind=kind,
-        strategy=config.strategy,
-        slot=slot,
-        config=config,
-        seed=slot,
+        job=TrialJob(trial_id, kind, config.strategy, slot, config, slot, "search"),
         state=state,
         reason=None if state == "complete" else f"{state} at epoch {length}: see /home/someone/secret/trial.log",
         epochs=tuple(epochs),

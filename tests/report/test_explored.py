@@ -14,10 +14,12 @@ from harness.report.explored import changed, shifts, sizes
 from harness.report.explored_sections import controlled_heading, explored_sections, shifts_heading, sizes_heading
 from harness.report.page import render, write_report
 from harness.report.story import Story
-from harness.report.tables import of_kind
+from harness.results.event_types import ControlledChange, ControlledSelected, Explored, TrialFinished
 from harness.results.events import EventLog
 from harness.results.home import StudyFolder
 from harness.results.records import TrialRecord
+from harness.results.study_state import of_kind
+from harness.results.trial_id import TrialId
 
 MakeStudy = Callable[..., StudyFolder]
 
@@ -28,23 +30,19 @@ def change(folder: StudyFolder, effects: dict[str, float], spread: float = 0.002
     winner = story.winners["fine_tuning"]
     log, rng = EventLog(folder.events), np.random.default_rng(0)
     configs = {policy: dataclasses.replace(winner.runs[0].config, batchnorm=policy) for policy in effects}
-    entries = [{"parameter": "batchnorm", "value": p, "config": c.to_json()} for p, c in configs.items()]
-    log.append("controlled_selected", {"seeds": seeds, "configs": {"fine_tuning": entries}})
+    entries = tuple(ControlledChange("batchnorm", policy, config) for policy, config in configs.items())
+    log.append(ControlledSelected(seeds, {"fine_tuning": entries}))
     for policy, config in configs.items():
         for run in winner.runs[:seeds]:
-            record = dataclasses.replace(
-                run,
-                trial_id=f"controlled/fine_tuning/{config.key()}/{run.slot}",
-                kind="controlled",
-                config=config,
-                score=(run.score or 0.0) + effects[policy] + float(rng.normal(0, spread)),
-            )
-            log.append("trial_finished", record.to_json())
+            name = TrialId("controlled", "fine_tuning", run.slot, config.key())
+            job = dataclasses.replace(run.job, trial_id=str(name), kind="controlled", config=config)
+            score = (run.score or 0.0) + effects[policy] + float(rng.normal(0, spread))
+            log.append(TrialFinished(dataclasses.replace(run, job=job, score=score)))
     log.close()
     return Story.read(folder)
 
 
-def explore(folder: StudyFolder, what: str, values: dict[Any, dict[str, float]], images: int = 200) -> Story:
+def explore(folder: StudyFolder, what: Any, values: dict[Any, dict[str, float]], images: int = 200) -> Story:
     """Log answers of the winners under each condition; the number is the share of answers that turn wrong."""
     story = Story.read(folder)
     log, rng = EventLog(folder.events), np.random.default_rng(1)
@@ -68,11 +66,7 @@ def explore(folder: StudyFolder, what: str, values: dict[Any, dict[str, float]],
                     if what == "data_size"
                     else {"shift": value}
                 )
-                log.append(
-                    "explored",
-                    {"what": what, "strategy": strategy, "config_key": winner.key, "seed_index": seed,
-                     "metrics": {}, "predictions": name, **about},
-                )  # fmt: skip
+                log.append(Explored(what, strategy, winner.key, seed, metrics={}, predictions=name, **about))
     log.close()
     return Story.read(folder)
 
@@ -109,7 +103,7 @@ def test_a_change_that_diverged_is_told_and_not_scored(make_study: MakeStudy) ->
     story = change(folder, {"frozen": -0.05, "recalibrated": 0.0})
     last = [r for r in of_kind(story.records, "controlled") if r.config.batchnorm == "frozen"][-1]
     log = EventLog(folder.events)
-    log.append("trial_finished", dataclasses.replace(last, state="diverged", score=None).to_json())
+    log.append(TrialFinished(dataclasses.replace(last, state="diverged", score=None)))
     log.close()
     story = Story.read(folder)
     one = next(one for one in changed(story) if one.value == "frozen")
@@ -154,8 +148,7 @@ def test_shifts_are_judged_against_each_other_on_the_same_images(make_study: Mak
 def test_what_belongs_to_an_earlier_winner_is_left_out(make_study: MakeStudy) -> None:
     folder = make_study(study={"shifts": ["blur"]})
     log = EventLog(folder.events)
-    log.append("explored", {"what": "shift", "shift": "blur", "strategy": "fine_tuning", "config_key": "0" * 16,
-                            "seed_index": 0, "metrics": {}, "predictions": "gone.npz"})  # fmt: skip
+    log.append(Explored("shift", "fine_tuning", "0" * 16, 0, metrics={}, predictions="gone.npz", shift="blur"))
     log.close()
     assert shifts(Story.read(folder)) == []
 

@@ -16,6 +16,15 @@ from browser import CHROMIUM, visit, without_policy
 
 from harness.report.compare_page import write_comparison
 from harness.report.page import write_report
+from harness.results.event_types import (
+    ModelLogged,
+    SearchFinished,
+    SessionStarted,
+    TrialFinished,
+    VerdictReached,
+    from_json,
+    to_json,
+)
 from harness.results.events import EventLog, read_events
 from harness.results.home import StudyFolder
 
@@ -118,14 +127,13 @@ def poisoned_study(make_study: MakeStudy, poison: Poison, name: str) -> StudyFol
     folder.events.unlink()
     log = EventLog(folder.events)
     for event in events:
-        data = event.data
-        if event.kind == "trial_finished":
+        data = to_json(event.data)
+        if isinstance(event.data, TrialFinished):
             told = {"reason": "?", "warnings": ["?"], "device": "?", "cache_reason": "?", "precision": "?"}
-            data = data | poison.into(told, "trial")
-        elif event.kind in ("session_started", "verdict", "model_logged", "search_finished"):
-            data = poison.into({k: v for k, v in data.items() if k != "comparisons"}, event.kind)
-            data |= {"comparisons": event.data["comparisons"]} if "comparisons" in event.data else {}
-        log.append(event.kind, data)
+            data["record"] |= poison.into(told, "trial")
+        elif isinstance(event.data, SessionStarted | VerdictReached | ModelLogged | SearchFinished):
+            data |= poison.into({k: v for k, v in data.items() if k != "comparisons"}, event.kind)
+        log.append(from_json(event.kind, data))
     log.close()
     return folder
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import dataclasses
 import hashlib
 import json
 import re
@@ -17,8 +18,11 @@ import pytest
 from harness.config.parameters import PARAMETERS
 from harness.report.evidence import OWN_SECTION
 from harness.report.page import write_report
-from harness.results.events import EventLog
+from harness.results.event_types import TrialFinished, VerdictReached
+from harness.results.events import EventLog, read_events
 from harness.results.home import StudyFolder
+from harness.results.records import TrialJob
+from harness.results.trial_id import TrialId
 
 MakeStudy = Callable[..., StudyFolder]
 
@@ -246,17 +250,17 @@ def test_every_searched_parameter_has_its_picture_and_its_column(make_study: Mak
 def test_a_parameter_that_matters_has_a_heading_of_its_own(make_study: MakeStudy) -> None:
     # the made-up scores fall from slot to slot by nothing but chance, so the trend is made here
     folder = make_study(trials=20, until="search", vary={"label_smoothing": (0.0, 0.1)})
-    lines = []
-    for line in folder.events.read_text().splitlines():
-        event = json.loads(line)
-        if event["kind"] == "trial_finished" and event["data"]["state"] == "complete":
-            data = event["data"]
-            data["config"]["label_smoothing"] = round(1 - data["score"], 3)
-        lines.append(event)
+    events = read_events(folder.events)
     folder.events.unlink()
     log = EventLog(folder.events)
-    for event in lines:
-        log.append(event["kind"], event["data"])
+    for event in events:
+        data = event.data
+        if isinstance(data, TrialFinished) and data.record.state == "complete":
+            smoothing = round(1 - (data.record.score or 0.0), 3)
+            config = dataclasses.replace(data.record.config, label_smoothing=smoothing)
+            job = dataclasses.replace(data.record.job, config=config)
+            data = TrialFinished(dataclasses.replace(data.record, job=job))
+        log.append(data)
     log.close()
     assert "Label smoothing: higher values scored worse in feature extraction" in page_of(folder).text
 
@@ -264,13 +268,18 @@ def test_a_parameter_that_matters_has_a_heading_of_its_own(make_study: MakeStudy
 def confirm(folder: StudyFolder, points: dict[tuple[str, int], list[float]]) -> None:
     """Add confirmation runs of these (policy, batch size) with these scores by seed."""
     log = EventLog(folder.events)
-    template = next(e.data for e in log if e.kind == "trial_finished" and e.data["state"] == "complete")
+    template = next(e.record for e in log.of(TrialFinished) if e.record.state == "complete")
     for (policy, size), scores in points.items():
-        config = template["config"] | {"batchnorm": policy, "batch_size": size, "strategy": "fine_tuning"}
+        config = dataclasses.replace(
+            template.config,
+            batchnorm=policy,
+            batch_size=size,
+            strategy="fine_tuning",  # type: ignore[arg-type]
+        )
         for seed, score in enumerate(scores):
-            trial_id = f"confirmation/fine_tuning/{policy}{size}/{seed}"
-            changed = {"trial_id": trial_id, "kind": "confirmation", "slot": seed, "score": score, "config": config}
-            log.append("trial_finished", template | changed | {"strategy": "fine_tuning"})
+            name = str(TrialId("confirmation", "fine_tuning", seed, f"{policy}{size}"))
+            job = TrialJob(name, "confirmation", "fine_tuning", seed, config, seed, "search")
+            log.append(TrialFinished(dataclasses.replace(template, job=job, score=score)))
     log.close()
 
 
@@ -363,10 +372,11 @@ def test_earlier_verdicts_are_kept_on_the_page(make_study: MakeStudy) -> None:
     folder = make_study()
     assert "earlier verdict" not in page_of(folder).text
     log = EventLog(folder.events)
-    last = log.of("verdict")[-1].data
-    log.append("verdict", {**last, "look": 2, "verdict": {**last["verdict"], "sentence": "Later it was decided."}})
+    last = log.of(VerdictReached)[-1]
+    later = {**(last.verdict or {}), "sentence": "Later it was decided."}
+    log.append(dataclasses.replace(last, look=2, verdict=later))
     log.close()
     page = page_of(folder)
     assert "1 earlier verdict, from fewer trials or seeds" in page.text
-    assert page.text.count(last["verdict"]["sentence"]) == 1
+    assert page.text.count(last.sentence or "?") == 1
     assert page.text.count("Later it was decided.") == 1

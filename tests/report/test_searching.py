@@ -22,7 +22,7 @@ from harness.report.statistics import compare_strategies
 from harness.report.story import Story
 from harness.results.home import StudyFolder
 from harness.results.metrics import score
-from harness.results.records import EpochRecord, State, TrialRecord
+from harness.results.records import EpochRecord, State, TrialJob, TrialRecord
 
 MakeStudy = Callable[..., StudyFolder]
 FE, FT = "feature_extraction", "fine_tuning"
@@ -45,11 +45,16 @@ def trial(slot: int, value: float | None, strategy: Any = FT, state: State = "co
     done, seconds = changes.pop("epochs_done", 10), changes.pop("seconds", 2.0)
     config = dataclasses.replace(space(STUDY, strategy).default(), **{"batch_size": 32, **changes})
     return TrialRecord(
-        trial_id=f"{strategy}/{slot}", kind="search", strategy=strategy, slot=slot, config=config, seed=0, state=state,
-        reason=None, epochs=tuple(EpochRecord(k + 1, 1.0, {}, 1e-3, None, 1.0) for k in range(done)),
+        job=TrialJob(f"{strategy}/{slot}", "search", strategy, slot, config, 0, "search"), state=state, reason=None,
+        epochs=tuple(EpochRecord(k + 1, 1.0, {}, 1e-3, None, 1.0) for k in range(done)),
         best_epoch=None if value is None else 1, score=value, seconds_alone=seconds, trainable_parameters=1,
         total_parameters=1, device="cpu", started_at="2026-11-21T09:00:00.000+00:00",
     )  # fmt: skip
+
+
+def confirmed(record: TrialRecord, seed: int) -> TrialRecord:
+    """The same trial as one of the confirmation."""
+    return dataclasses.replace(record, job=dataclasses.replace(record.job, kind="confirmation", slot=seed))
 
 
 def search(values: list[float | None], **changes: Any) -> list[TrialRecord]:
@@ -244,7 +249,7 @@ def test_two_strategies_are_read_at_holm_s_levels() -> None:
 def test_the_section_tells_the_difference_that_the_stored_predictions_give(make_study: MakeStudy) -> None:
     story = Story.read(make_study(until="scored", trials=8))
     section = told(search_sections(story))["search-paid"]
-    defaults = sides(story.events, story.folder, story.records, "default")
+    defaults = sides(story.state, story.folder, "default")
     assert section.table is not None and len(section.table.rows) == 2
     for cells, strategy in zip(section.table.rows, (FE, FT), strict=True):
         a, b = defaults[strategy], story.winners[strategy]
@@ -260,8 +265,7 @@ def test_the_section_tells_the_difference_that_the_stored_predictions_give(make_
 def test_the_gap_compares_one_configuration_in_search_confirmation_and_test() -> None:
     record = trial(0, 0.95)
     runs = tuple(
-        dataclasses.replace(record, kind="confirmation", slot=seed, score=value)
-        for seed, value in enumerate((0.90, 0.92, 0.94))
+        dataclasses.replace(confirmed(record, seed), score=value) for seed, value in enumerate((0.90, 0.92, 0.94))
     )
     winner = dataclasses.replace(side(FT, "w", 0.9), runs=runs)
     better = trial(1, 0.97, head_lr=0.01)
@@ -277,7 +281,7 @@ def test_the_gap_compares_one_configuration_in_search_confirmation_and_test() ->
 
 def test_a_lower_log_loss_in_the_search_is_a_better_one() -> None:
     record = trial(0, 0.2)
-    winner = dataclasses.replace(side(FT, "w", 0.9), runs=(dataclasses.replace(record, kind="confirmation"),))
+    winner = dataclasses.replace(side(FT, "w", 0.9), runs=(confirmed(record, 0),))
     (row,) = gaps([record], {FT: winner}, "log_loss")
     assert row.ahead == pytest.approx(row.test - 0.2)
     assert row.ahead > 0
@@ -319,7 +323,7 @@ def test_a_best_rate_at_the_end_of_its_range_is_named() -> None:
 
 def test_a_confirmed_winner_s_edge_is_named_beside_the_best_trial_s() -> None:
     best, second = trial(0, 0.9, head_lr=0.09, batch_size=33), trial(1, 0.8, head_lr=1e-4, batch_size=33)
-    winner = dataclasses.replace(side(FT, "w", 0.9), runs=(dataclasses.replace(second, kind="confirmation"),))
+    winner = dataclasses.replace(side(FT, "w", 0.9), runs=(confirmed(second, 0),))
     found = edges([best, second], {FT: winner}, STUDY)
     assert {(edge.parameter, edge.value): edge.of for edge in found} == {
         ("head_lr", 0.09): ("best trial",),

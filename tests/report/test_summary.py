@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
-from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pytest
 
-from harness.report.summary import seconds_spent, sessions, summary
-from harness.results.events import Event, EventLog
+from harness.report.summary import summary
+from harness.results.event_types import VerdictReached
+from harness.results.events import EventLog
 from harness.results.home import StudyFolder
 from harness.results.metrics import score
 
@@ -74,8 +75,8 @@ def test_seconds_alone_is_one_training_of_the_winner(make_study: MakeStudy) -> N
 def test_the_verdict_of_the_log_is_kept(make_study: MakeStudy) -> None:
     folder = make_study()
     log = EventLog(folder.events)
-    block = next(event.data for event in log if event.kind == "verdict")
-    log.append("verdict", {**block, "verdict": {**block["verdict"], "sentence": "As it was said."}})
+    [reached] = log.of(VerdictReached)
+    log.append(dataclasses.replace(reached, verdict={**(reached.verdict or {}), "sentence": "As it was said."}))
     log.close()
     found = summary(folder)
     assert found["verdict"]["sentence"] == "As it was said."
@@ -90,34 +91,3 @@ def test_no_absolute_path_and_no_password_is_told(make_study: MakeStudy) -> None
     text = json.dumps(summary(folder))
     assert "someone" not in text
     assert "cells" in text
-
-
-def event(seq: int, kind: str, minutes: float, data: dict[str, Any]) -> Event:
-    at = datetime.fromisoformat("2026-11-21T09:00:00.000+00:00") + timedelta(minutes=minutes)
-    return Event(seq, at.isoformat(), kind, data)
-
-
-def test_a_session_that_was_killed_counts_to_its_last_event() -> None:
-    events = [
-        event(1, "session_started", 0, {}),
-        event(2, "epoch", 5, {}),
-        event(3, "session_started", 100, {}),
-        event(4, "session_ended", 101, {"seconds": 60.0, "state": "finished"}),
-    ]
-    assert seconds_spent(events) == 5 * 60 + 60
-
-
-def test_a_clock_that_jumps_back_takes_no_time_away() -> None:
-    assert seconds_spent([event(1, "session_started", 10, {}), event(2, "epoch", 0, {})]) == 0
-
-
-def test_sessions_are_counted_by_how_they_ended() -> None:
-    events = [
-        event(1, "session_started", 0, {}),  # killed: no end
-        event(2, "session_started", 1, {}),
-        event(3, "session_ended", 2, {"seconds": 60.0, "state": "interrupted"}),
-        event(4, "session_started", 3, {}),
-        event(5, "session_ended", 4, {"seconds": 60.0, "state": "finished"}),
-        event(6, "session_started", 5, {}),  # runs
-    ]
-    assert sessions(events) == {"started": 4, "interrupted": 1, "failed": 0, "cut_off": 1}

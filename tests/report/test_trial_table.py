@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import re
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 from harness.report.page import write_report
 from harness.report.story import Story
 from harness.report.trial_table import trial_table
+from harness.results.event_types import TrialFinished
 from harness.results.events import EventLog
 from harness.results.home import StudyFolder
 
@@ -67,8 +69,8 @@ def test_the_best_trial_of_each_strategy_is_marked(make_study: MakeStudy) -> Non
 def test_what_a_trial_says_of_itself_stays_text(make_study: MakeStudy) -> None:
     folder = make_study(until="search", vary={"backbone": ("resnet18", PAYLOAD)}, session=False)
     log = EventLog(folder.events)
-    first = next(event.data for event in log if event.kind == "trial_finished")
-    log.append("trial_finished", {**first, "state": "failed", "reason": PAYLOAD, "warnings": [PAYLOAD]})
+    first = log.of(TrialFinished)[0].record
+    log.append(TrialFinished(dataclasses.replace(first, state="failed", reason=PAYLOAD, warnings=(PAYLOAD,))))
     log.close()
     page = write_report(folder).read_text(encoding="utf-8")
     assert "<img src=x" not in page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable
@@ -13,25 +14,26 @@ import pytest
 from harness.config.study import StudyConfig
 from harness.report.statistics import compare_strategies
 from harness.report.verdict import conclude
-from harness.results.events import Event, EventLog, read_events
+from harness.results.event_types import TestScored
+from harness.results.events import EventLog, of_type, read_events
 from harness.results.home import StudyFolder
-from harness.results.records import TrialRecord
+from harness.results.study_state import StudyState
 
 MakeStudy = Callable[..., StudyFolder]
 
 
 def conclusion(folder: StudyFolder) -> dict[str, Any]:
     study = StudyConfig.model_validate(json.loads(folder.study_json.read_text())["study"])
-    return conclude(read_events(folder.events), folder, study)
+    return conclude(StudyState.of(read_events(folder.events)), folder, study)
 
 
 def test_the_verdict_is_the_comparison_of_the_winners_predictions(make_study: MakeStudy) -> None:
     folder = make_study(until="scored")
     found = conclusion(folder)
     winners = {
-        event.data["strategy"]: event.data["config_key"]
-        for event in read_events(folder.events)
-        if event.kind == "test_scored" and "winner" in event.data["role"]
+        scored.strategy: scored.config_key
+        for scored in of_type(read_events(folder.events), TestScored)
+        if "winner" in scored.role
     }
     stored = {
         name: [np.load(folder.predictions / f"{name}-{key}-{seed}.npz") for seed in range(3)]
@@ -86,7 +88,7 @@ def test_the_cheaper_is_recommended_where_nothing_is_decided(
 def test_the_recommended_run_has_the_median_validation_score(make_study: MakeStudy) -> None:
     folder = make_study(until="scored", seeds=5)
     chosen = conclusion(folder)["recommendation"]
-    runs = [TrialRecord.from_json(e.data) for e in read_events(folder.events) if e.kind == "trial_finished"]
+    runs = StudyState.of(read_events(folder.events)).records
     own = {
         run.trial_id: run.score
         for run in runs
@@ -182,16 +184,10 @@ def test_a_second_look_takes_its_own_winner_and_is_counted(make_study: MakeStudy
     folder = make_study(until="scored")
     before = conclusion(folder)["verdict"]
     log = EventLog(folder.events)
-    defaults = [e.data for e in log if e.kind == "test_scored" and e.data["role"] == "default"]
-    for data in defaults:  # the defaults win the second look
-        log.append("test_scored", {**data, "look": 2, "role": "winner+default"})
+    for scored in log.of(TestScored):
+        if scored.role == "default":  # the defaults win the second look
+            log.append(dataclasses.replace(scored, look=2, role="winner+default"))
     log.close()
     after = conclusion(folder)["verdict"]
     assert after["test_looks"] == 2
     assert after["difference"] != before["difference"]
-
-
-def test_events_may_be_a_plain_list(make_study: MakeStudy) -> None:
-    folder = make_study(until="search", done=0)
-    study = StudyConfig.model_validate(json.loads(folder.study_json.read_text())["study"])
-    assert conclude([Event(1, "", "study_created", {})], folder, study)["verdict"] is None

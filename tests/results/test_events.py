@@ -1,28 +1,41 @@
 from __future__ import annotations
 
+import dataclasses
+import json
+import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from harness.errors import HarnessError
-from harness.results.events import EventLog, read_events
+from harness.results.event_types import SCHEMA, EpochDone, SessionStarted
+from harness.results.events import EventLog, first_event, of_type, read_events, survey
 
 
 def write(path: Path, count: int = 3) -> None:
     log = EventLog(path)
     for number in range(count):
-        log.append("epoch", {"number": number, "text": "µ–\n"})
+        log.append(epoch(number))
     log.close()
+
+
+def epoch(number: int) -> EpochDone:
+    return EpochDone("fine_tuning/0", 1, number, score=number / 7)
+
+
+def numbers(path: Path) -> list[int]:
+    return [done.epoch for done in of_type(read_events(path), EpochDone)]
 
 
 def test_what_was_appended_is_read_back_in_order(tmp_path: Path) -> None:
     write(tmp_path / "log")
     events = read_events(tmp_path / "log")
-    assert [e.data["number"] for e in events] == [0, 1, 2]
-    assert [e.seq for e in events] == [1, 2, 3]
-    assert events[0].data["text"] == "µ–\n"
+    assert [event.data for event in events] == [epoch(0), epoch(1), epoch(2)]
+    assert [event.seq for event in events] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("cut", range(1, 90, 7))
@@ -32,35 +45,69 @@ def test_a_torn_last_line_is_dropped_and_the_log_goes_on(tmp_path: Path, cut: in
     path.write_bytes(path.read_bytes()[:-cut])
     log = EventLog(path)
     assert len(log) == 2
-    log.append("epoch", {"number": 9})
+    log.append(epoch(9))
     log.close()
-    assert [e.data["number"] for e in read_events(path)] == [0, 1, 9]
+    assert numbers(path) == [0, 1, 9]
 
 
 def test_damage_before_the_end_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "log"
     write(path)
-    text = path.read_bytes()
-    path.write_bytes(text.replace(b'"number":1', b'"number":7'))
+    path.write_bytes(path.read_bytes().replace(b'"epoch":1', b'"epoch":7'))
     with pytest.raises(HarnessError, match="line 2"):
         read_events(path)
 
 
-def test_damage_in_a_kind_that_is_not_read_is_refused_too(tmp_path: Path) -> None:
+def line_of(body: dict[str, Any]) -> bytes:
+    """A line as a log of any version writes it, with its checksum."""
+    text = json.dumps(body, separators=(",", ":"))
+    return f'{text[:-1]},"crc":{zlib.crc32(text.encode())}}}\n'.encode()
+
+
+OLD: dict[str, Any] = {"seq": 1, "at": "2026-01-01T00:00:00.000+00:00", "kind": "study_created", "data": {"study": {}}}
+
+
+@pytest.mark.parametrize("schema", [{}, {"schema": SCHEMA + 1}, {"schema": None}])
+@pytest.mark.parametrize("read", [read_events, survey, first_event, EventLog])
+def test_a_log_of_another_schema_or_of_none_is_refused_in_one_line(
+    tmp_path: Path, schema: dict[str, Any], read: Callable[[Path], object]
+) -> None:
+    path = tmp_path / "cells" / "events.jsonl"
+    path.parent.mkdir()
+    path.write_bytes(line_of(OLD | schema) + line_of({**OLD, "seq": 2, "kind": "nonsense"}))
+    before = path.read_bytes()
+    with pytest.raises(HarnessError) as refused:
+        read(path)
+    found = schema.get("schema", "none")
+    assert str(refused.value) == (
+        f"the log of cells has schema {found}, and this version reads and writes schema {SCHEMA}: "
+        "start the study under another name (AS=newname), or use the version that wrote it."
+    )
+    assert path.read_bytes() == before
+
+
+def test_the_first_line_alone_says_the_schema(tmp_path: Path) -> None:
+    write(tmp_path / "log")
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [line.get("schema") for line in lines] == [SCHEMA, None, None]
+
+
+def test_a_damaged_first_line_is_damage_and_no_other_schema(tmp_path: Path) -> None:
     path = tmp_path / "log"
     write(path)
-    path.write_bytes(path.read_bytes().replace(b'"number":1', b'"number":7'))
-    with pytest.raises(HarnessError, match="line 2"):
-        read_events(path, unread={"epoch"})
+    path.write_bytes(path.read_bytes().replace(b'"schema":', b'"scheme":', 1))
+    assert [damage.line for damage in survey(path).damages] == [1]
+    with pytest.raises(HarnessError, match="line 1"):
+        read_events(path)
 
 
-def test_a_kind_that_is_not_read_keeps_its_place_and_loses_its_data(tmp_path: Path) -> None:
-    log = EventLog(tmp_path / "log")
-    written = [log.append(kind, {"text": '"kind":"epoch","data":'}) for kind in ("session_started", "epoch", "verdict")]
-    log.close()
-    events = read_events(tmp_path / "log", unread={"epoch"})
-    assert [(e.seq, e.at, e.kind) for e in events] == [(e.seq, e.at, e.kind) for e in written]
-    assert [e.data for e in events] == [written[0].data, {}, written[2].data]
+def test_a_line_whose_fields_are_not_those_of_its_kind_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    write(path)
+    wrong = {"seq": 4, "at": "2026-01-01T00:00:00.000+00:00", "kind": "epoch", "data": {"epoch": 3}}
+    path.write_bytes(path.read_bytes() + line_of(wrong))
+    [damage] = survey(path).damages
+    assert (damage.line, damage.torn) == (4, False)
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**70), 2**70) | st.text()))
@@ -71,16 +118,16 @@ def test_every_value_is_read_back_to_the_last_bit(tmp_path: Path, values: list[o
     path = tmp_path / "log"
     path.unlink(missing_ok=True)
     log = EventLog(path)
-    log.append("epoch", {"values": values, "nested": [{"text": value} for value in values]})
+    facts = {"values": values, "nested": [{"text": value} for value in values]}
+    log.append(SessionStarted(facts, resumed=False))
     log.close()
-    read = read_events(path)[0].data
-    assert repr(read) == repr({"values": values, "nested": [{"text": value} for value in values]})
+    assert repr(read_events(path)[0].data) == repr(SessionStarted(facts, resumed=False))
 
 
 def test_a_number_that_is_not_finite_is_never_written(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "log")
     with pytest.raises(ValueError):
-        log.append("epoch", {"loss": float("nan")})
-    log.append("epoch", {"loss": 1.0})
+        log.append(dataclasses.replace(epoch(0), score=float("nan")))
+    log.append(epoch(0))
     log.close()
     assert len(read_events(tmp_path / "log")) == 1

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.results.event_types import EpochDone
 from harness.results.events import EventLog, survey
 from harness.results.repair import repaired
 
@@ -16,7 +17,7 @@ from harness.results.repair import repaired
 def path(tmp_path: Path) -> Path:
     log = EventLog(tmp_path / "study" / "events.jsonl")
     for number in range(12):
-        log.append("epoch", {"number": number, "loss": number / 7, "text": "µ–\n" * number})
+        log.append(EpochDone("µ–\n" * number, 1, number, number / 7))
     log.close()
     return tmp_path / "study" / "events.jsonl"
 
@@ -44,7 +45,7 @@ def test_a_colon_that_became_a_digit_of_the_checksum_is_set_right(tmp_path: Path
     """Checksums of nine digits and fewer take it for one of their own; of 40 lines nine or so have such a one."""
     log = EventLog(tmp_path / "events.jsonl")
     for number in range(40):
-        log.append("epoch", {"number": number})
+        log.append(EpochDone("fine_tuning/0", 1, number, 0.5))
     log.close()
     whole = (tmp_path / "events.jsonl").read_bytes()
     for place in (found.end() - 1 for found in re.finditer(b',"crc":', whole)):

@@ -16,8 +16,11 @@ from damaging import confirmed, flip, of_event, remove_database, remove_journal
 from small_study import Watching, World, draw_images, records
 
 from harness.errors import HarnessError, StudyHeldError
+from harness.results.event_types import Explored, ModelLogged, SessionStarted
 from harness.results.events import EventLog, survey
 from harness.results.home import home
+from harness.results.study_state import StudyState
+from harness.results.trial_id import file_stem
 from harness.study.doctor import Diagnosis, examine
 from harness.study.lock import held
 from harness.tracking.mlflow_store import close_store
@@ -55,7 +58,7 @@ def diagnosed(*, fix: bool = False) -> Diagnosis:
 def trials(world: World) -> dict[str, Any]:
     """Every finished trial that can be read."""
     events = survey(world.folder().events).events
-    return {event.data["trial_id"]: event.data for event in events if event.kind == "trial_finished"}
+    return StudyState.of(events).by_id
 
 
 def test_a_finished_study_is_well(hurt: World) -> None:
@@ -113,7 +116,7 @@ def test_a_log_with_a_hole_is_told_and_left_as_it_is(hurt: World) -> None:
 
 def test_a_running_study_may_be_checked_and_is_not_mended(hurt: World) -> None:
     log = EventLog(hurt.folder().events)
-    log.append("session_started", {"environment": {}, "resumed": True})
+    log.append(SessionStarted(environment={}, resumed=True))
     log.close()
     with held(hurt.folder()):
         found = diagnosed()
@@ -183,13 +186,13 @@ def test_what_the_study_needs_again_it_trains_again_by_itself(hurt: World) -> No
     hurt.run(watching=watching)
     assert trials(hurt) == before
     again = [text for text in watching.texts if "trained again, it scores the same" in text]
-    shifts = [e for e in hurt.events("tiny", "explored") if e.data.get("shift") == "noise"]
+    shifts = [one for one in hurt.of(Explored) if one.shift == "noise"]
     assert len(again) == len(shifts) == 4
 
 
 def test_a_recommended_model_whose_checkpoint_is_gone_does_not_end_the_command(hurt: World) -> None:
-    [event] = hurt.events("tiny", "model_logged")
-    gone = hurt.folder().checkpoints / f"{event.data['trial_id'].replace('/', '-')}.safetensors"
+    [logged] = hurt.of(ModelLogged)
+    gone = hurt.folder().checkpoints / f"{file_stem(logged.trial_id)}.safetensors"
     gone.unlink()
     remove_database("mlflow.db")
     watching = Watching()

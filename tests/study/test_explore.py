@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,6 +10,7 @@ from small_study import Watching, World, draw_images, records, runs
 
 from harness.data.split import nested
 from harness.errors import DataError, Interrupted
+from harness.results.event_types import ControlledSelected, Explored, TestScored, VerdictReached
 from harness.results.records import TrialRecord
 
 ASKED = {
@@ -21,7 +21,7 @@ ASKED = {
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, str, Watching]]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, list[object], Watching]]:
     """A study that finished, and was then asked for more: the world, its verdict before, what was seen after."""
     root = tmp_path_factory.mktemp("explored")
     with pytest.MonkeyPatch.context() as patch:
@@ -31,7 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, str,
         world = World(root, draw_images(root / "cells"))
         world.write(trials=2)
         world.run()
-        before = json.dumps([event.data for event in world.events("tiny", "verdict", "test_scored")])
+        before = [*world.of(VerdictReached), *world.of(TestScored)]
         world.write(trials=2, **ASKED)
         watching = Watching()
         world.run(watching=watching)
@@ -39,7 +39,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, str,
 
 
 @pytest.fixture
-def explored(made: tuple[World, str, Watching], monkeypatch: pytest.MonkeyPatch) -> tuple[World, str, Watching]:
+def explored(
+    made: tuple[World, list[object], Watching], monkeypatch: pytest.MonkeyPatch
+) -> tuple[World, list[object], Watching]:
     """That study, with its home in place."""
     root = made[0].root
     monkeypatch.setenv("HARNESS_HOME", str(root / "home"))
@@ -51,57 +53,57 @@ def of_kind(world: World, kind: str) -> list[TrialRecord]:
     return [record for record in records(world) if record.kind == kind]
 
 
-def test_it_changes_no_verdict_and_no_earlier_score(explored: tuple[World, str, Watching]) -> None:
+def test_it_changes_no_verdict_and_no_earlier_score(explored: tuple[World, list[object], Watching]) -> None:
     world, before, watching = explored
-    assert json.dumps([event.data for event in world.events("tiny", "verdict", "test_scored")]) == before
+    assert [*world.of(VerdictReached), *world.of(TestScored)] == before
     assert {job.kind for job in watching.jobs} == {"controlled", "data_size"}
 
 
-def test_a_changed_choice_shares_the_winners_seeds(explored: tuple[World, str, Watching]) -> None:
+def test_a_changed_choice_shares_the_winners_seeds(explored: tuple[World, list[object], Watching]) -> None:
     world, _, watching = explored
-    selected = world.events("tiny", "controlled_selected")[-1].data
+    selected = world.of(ControlledSelected)[-1]
     trained = of_kind(world, "controlled")
-    assert len(trained) == sum(len(entries) for entries in selected["configs"].values()) * 2
+    assert len(trained) == sum(len(entries) for entries in selected.configs.values()) * 2
     confirmed = {(r.slot, r.strategy): r.seed for r in of_kind(world, "confirmation")}
     splits = {job.slot: job.split for job in watching.jobs if job.kind == "controlled"}
     assert splits == {0: "confirmation/0", 1: "confirmation/1"}
     for record in trained:
         assert record.state == "complete"
         assert record.seed == confirmed[record.slot, record.strategy]
-        assert record.config.to_json() in [entry["config"] for entry in selected["configs"][record.strategy]]
+        assert record.config in [entry.config for entry in selected.configs[record.strategy]]
 
 
 def test_a_part_of_the_data_is_trained_on_and_scored_on_the_same_test_images(
-    explored: tuple[World, str, Watching],
+    explored: tuple[World, list[object], Watching],
 ) -> None:
     world, _, watching = explored
     trained = of_kind(world, "data_size")
     assert len(trained) == 2 * 2, "two strategies, two seeds; all of the data is what the confirmation trained on"
-    answers = [e.data for e in world.events("tiny", "explored") if e.data["what"] == "data_size"]
+    answers = [one for one in world.of(Explored) if one.what == "data_size"]
     assert len(answers) == len(trained)
-    scored = {event.data["predictions"] for event in world.events("tiny", "test_scored")}
+    scored = {scored.predictions for scored in world.of(TestScored)}
     for answer in answers:
-        path = world.folder().predictions / answer["predictions"]
-        whole = world.folder().predictions / f"{answer['strategy']}-{answer['config_key']}-{answer['seed_index']}.npz"
+        path = world.folder().predictions / answer.predictions
+        whole = world.folder().predictions / f"{answer.strategy}-{answer.config_key}-{answer.seed_index}.npz"
         assert whole.name in scored
         with np.load(path) as part, np.load(whole) as full:
             assert np.array_equal(part["rows"], full["rows"])
             assert not np.array_equal(part["probabilities"], full["probabilities"])
-        assert 0 < answer["train_images"] < 60
+        assert 0 < (answer.train_images or 0) < 60
     assert {job.split for job in watching.jobs if job.kind == "data_size"} == {
         "confirmation/0@0.5",
         "confirmation/1@0.5",
     }
 
 
-def test_shifted_copies_are_answered_by_the_confirmed_models(explored: tuple[World, str, Watching]) -> None:
+def test_shifted_copies_are_answered_by_the_confirmed_models(explored: tuple[World, list[object], Watching]) -> None:
     world, _, _ = explored
-    answers = [e.data for e in world.events("tiny", "explored") if e.data["what"] == "shift"]
+    answers = [one for one in world.of(Explored) if one.what == "shift"]
     assert len(answers) == 2 * 2 * 2
     for answer in answers:
-        whole = f"{answer['strategy']}-{answer['config_key']}-{answer['seed_index']}"
+        whole = f"{answer.strategy}-{answer.config_key}-{answer.seed_index}"
         with (
-            np.load(world.folder().predictions / answer["predictions"]) as part,
+            np.load(world.folder().predictions / answer.predictions) as part,
             np.load(world.folder().predictions / f"{whole}.npz") as full,
         ):
             assert np.array_equal(part["labels"], full["labels"])
@@ -109,7 +111,7 @@ def test_shifted_copies_are_answered_by_the_confirmed_models(explored: tuple[Wor
     assert {answer["shift"] for answer in answers} == {"brightness", "noise"}
 
 
-def test_mlflow_names_what_was_explored(explored: tuple[World, str, Watching]) -> None:
+def test_mlflow_names_what_was_explored(explored: tuple[World, list[object], Watching]) -> None:
     world, _, _ = explored
     names = {run.info.run_name for run in runs("tiny", "data_size")}
     assert "data size 0.5 · fine_tuning · seed 1" in names
@@ -117,7 +119,7 @@ def test_mlflow_names_what_was_explored(explored: tuple[World, str, Watching]) -
     assert len(runs("tiny", "controlled")) == len(of_kind(world, "controlled"))
 
 
-def test_asked_again_it_trains_nothing(explored: tuple[World, str, Watching]) -> None:
+def test_asked_again_it_trains_nothing(explored: tuple[World, list[object], Watching]) -> None:
     world, _, _ = explored
     watching = Watching()
     assert world.run(watching=watching).already_finished
@@ -140,14 +142,14 @@ def test_stopped_in_the_middle_it_goes_on_where_it_was(world: World) -> None:
     assert len(of_kind(world, "data_size")) == 4
     assert {job.kind for job in again.jobs} == {"data_size"}
     assert len(again.jobs) == 3
-    assert len(world.events("tiny", "explored")) == 4
+    assert len(world.of(Explored)) == 4
 
 
 def test_without_time_left_it_is_left_out_and_says_so(world: World) -> None:
     world.write(trials=1, data_sizes=[0.5], time="1s")
     watching = Watching()
     world.run(watching=watching)
-    assert world.events("tiny", "verdict")
+    assert world.of(VerdictReached)
     assert of_kind(world, "data_size") == []
     assert any("time is used up" in text for text in watching.texts)
     assert world.run().already_finished

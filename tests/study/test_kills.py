@@ -13,6 +13,8 @@ from tortured import SMALL, Undisturbed, finish, lines, said, until
 from harness.bench.torture.blows import Tally, torture
 from harness.bench.torture.checks import broken
 from harness.bench.torture.place import NAME, Place, prepare, workers
+from harness.results.event_types import SessionEnded
+from harness.results.events import of_type
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -35,7 +37,7 @@ def test_each_signal_ends_the_study_with_its_code_and_the_command_that_resumes(
         assert left(place) == []
         assert said(place).count(f"Continue with: harness study {NAME}") == number + 1
         assert (place.root / "reports" / NAME / "index.html").exists()
-        ends = [event.data["state"] for event in place.events() if event.kind == "session_ended"]
+        ends = [ended.state for ended in of_type(place.events(), SessionEnded)]
         assert ends == ["interrupted"] * (number + 1)
     finish(place)
     assert broken(place, whole.numbers) == []
@@ -57,7 +59,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(60) == 130
-    assert not [e for e in place.events() if e.kind == "session_ended"]  # nothing was tidied up
+    assert not of_type(place.events(), SessionEnded)  # nothing was tidied up
 
 
 def test_kills_at_any_moment_lose_nothing(tmp_path: Path, whole: Undisturbed) -> None:

@@ -12,6 +12,7 @@ from small_study import World
 from harness.errors import ResourceError
 from harness.model.freezing import unfreeze_last
 from harness.model.transfer import build
+from harness.results.event_types import SessionStarted
 from harness.study import memory
 from harness.study.prepare import prepare
 
@@ -38,7 +39,7 @@ def test_what_cannot_fit_is_refused_before_the_study_begins(world: World, monkey
     monkeypatch.setattr(memory, "reckon", lambda prepared, devices: few)
     with pytest.raises(ResourceError, match=r"needs about .* GB of memory .* but 0\.0 GB are free; lower batch_size"):
         world.run()
-    assert world.events("tiny", "session_started") == []
+    assert world.of(SessionStarted) == []
 
 
 def test_a_gpu_that_is_too_small_for_some_trials_is_said_and_tried(

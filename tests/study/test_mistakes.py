@@ -10,12 +10,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from harness.results.event_types import TestScored, VerdictReached
 from harness.results.events import EventLog
 from harness.results.home import StudyFolder
+from harness.results.study_state import StudyState
 from harness.study.mistakes import write_mistakes
 from harness.study.session import Session
 
-RECOMMENDED = {"recommendation": {"strategy": "fine_tuning"}}
+
+def recommending(strategy: str | None) -> VerdictReached:
+    return VerdictReached(1, None, "a side is missing", [], None if strategy is None else {"strategy": strategy})
+
+
+RECOMMENDED = recommending("fine_tuning")
 ROWS = np.arange(100, 130)  # of the manifest
 Floats = NDArray[np.float32]
 
@@ -43,11 +50,8 @@ def session(
                 groups=np.array([f"image{row}" for row in ROWS[: labels.size]]),
                 rows=ROWS[: labels.size],
             )
-            log.append("test_scored", {
-                "look": 1, "strategy": strategy, "role": "winner", "config_key": "key", "seed_index": seed,
-                "metrics": {}, "predictions": name,
-            })  # fmt: skip
-    events = list(log)
+            log.append(TestScored(1, strategy, "winner", "key", seed, metrics={}, predictions=name))
+    state = StudyState.of(log)
     log.close()
     shades: NDArray[Any] = np.arange(130).astype(dtype)
     if dtype is np.uint16:
@@ -57,7 +61,7 @@ def session(
     study = SimpleNamespace(report=SimpleNamespace(images=images))
     context = SimpleNamespace(images={size: path})
     return cast(
-        Session, SimpleNamespace(folder=folder, log=events, study=study, prepared=SimpleNamespace(context=context))
+        Session, SimpleNamespace(folder=folder, state=state, study=study, prepared=SimpleNamespace(context=context))
     )
 
 
@@ -110,7 +114,7 @@ def test_at_most_four_of_a_true_class_and_twelve_in_all_are_kept(tmp_path: Path)
 def test_the_recommended_strategy_decides(tmp_path: Path) -> None:
     labels = np.array([0, 1])
     made = session(tmp_path, labels, [sure([0, 0], [0.9, 0.8])])  # feature extraction answers 1, 1
-    write_mistakes(made, {"recommendation": {"strategy": "feature_extraction"}})
+    write_mistakes(made, recommending("feature_extraction"))
     assert stored(made)["rows"].tolist() == [100]
     write_mistakes(made, RECOMMENDED)
     assert stored(made)["rows"].tolist() == [101]
@@ -129,6 +133,6 @@ def test_nothing_is_kept_and_what_was_kept_goes(tmp_path: Path, why: str) -> Non
     given = 0 if why == "nothing is wrong" else 1
     made = session(tmp_path, np.array([0]), [sure([given], [0.9])], images=why != "images stay off the page")
     made.folder.mistakes.write_bytes(b"of an earlier verdict")
-    write_mistakes(made, {"recommendation": None} if why == "nothing is recommended" else RECOMMENDED)
+    write_mistakes(made, recommending(None if why == "nothing is recommended" else "fine_tuning"))
     assert not made.folder.mistakes.exists()
     assert not list(made.folder.path.glob("*partial*"))

@@ -21,7 +21,8 @@ from small_study import Watching, World, records, runs
 
 from harness.config.trial import TrialConfig
 from harness.model.transfer import TransferModel
-from harness.results.records import EpochRecord, TrialRecord
+from harness.results import event_types
+from harness.results.records import EpochRecord, TrialJob, TrialRecord
 from harness.study import session
 from harness.study.executors import doing, make_executor
 from harness.study.executors.base import (
@@ -41,7 +42,6 @@ from harness.study.executors.processes import ProcessExecutor
 from harness.training import checkpoint, contract, loop
 from harness.training.sharing import Plan, Sharing
 from harness.training.starting import StartingModels
-from harness.training.trial import TrialJob
 
 CPU = torch.device("cpu")
 CONFIG = TrialConfig(
@@ -418,8 +418,8 @@ def test_a_study_in_which_some_trials_run_out_of_memory_goes_on_to_its_verdict(
     assert found["fine_tuning/0"].warnings[0] == f"{RELEASED}{fresh}, then micro-batches of 8 images"
     assert all(r.state == "complete" for r in found.values() if r.kind == "confirmation")
     assert {r.attempt for r in found.values()} == {1}
-    assert world.events("tiny", "trial_interrupted") == []
-    told = [(e.data["trial_id"], e.data["epoch"]) for e in world.events("tiny", "epoch")]
+    assert world.of(event_types.TrialInterrupted) == []
+    told = [(done.trial_id, done.epoch) for done in world.of(event_types.EpochDone)]
     assert len(told) == len(set(told))
 
     summary = json.loads((world.root / "reports" / "tiny" / "summary.json").read_text())

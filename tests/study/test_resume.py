@@ -16,6 +16,7 @@ import pytest
 from small_study import Watching, World, records, runs
 
 from harness.errors import ConfigError, HarnessError, Interrupted, StudyHeldError
+from harness.results.event_types import ModelLogged, TrialInterrupted, VerdictReached
 from harness.results.home import home
 from harness.study import coordinator
 from harness.study.lock import held
@@ -87,7 +88,7 @@ def test_more_trials_continue_a_finished_study_and_the_first_verdict_stays(world
     world.run(watching=watching)
     searched = [r.trial_id for r in watching.records if r.kind == "search"]
     assert searched == ["feature_extraction/1", "fine_tuning/1"]
-    looks = [e.data["look"] for e in world.events("tiny", "verdict")]
+    looks = [verdict.look for verdict in world.of(VerdictReached)]
     assert looks == [1, 2]
     summary = json.loads((world.root / "reports" / "tiny" / "summary.json").read_text())
     assert summary["verdict"]["test_looks"] == 2
@@ -210,7 +211,7 @@ def test_a_killed_worker_costs_an_attempt_and_three_fail_the_slot(world: World) 
     assert (searched["fine_tuning/0"].state, searched["fine_tuning/0"].attempt) == ("complete", 2)
     assert (searched["fine_tuning/1"].state, searched["fine_tuning/1"].attempt) == ("failed", 3)
     assert "SIGKILL" in (searched["fine_tuning/1"].reason or "")
-    assert [e.data["attempt"] for e in world.events("tiny", "trial_interrupted")] == [1, 1, 2]
+    assert [cut.attempt for cut in world.of(TrialInterrupted)] == [1, 1, 2]
     states = {run.data.tags["harness.key"]: run.info.status for run in runs("tiny", "search")}
     assert states == {
         "fine_tuning/0#1": "FAILED", "fine_tuning/0#2": "FINISHED",
@@ -227,12 +228,12 @@ def test_what_mlflow_missed_is_sent_when_the_finished_study_is_called_again(
     watching = Watching()
     world.run(watching=watching)
     assert sum("did not take everything" in text for text in watching.texts) == 1
-    assert world.events("tiny", "model_logged") == []
+    assert world.of(ModelLogged) == []
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert world.run().already_finished
     assert len(runs("tiny", "search")) == 2
     assert len(runs("tiny", "confirmation")) == 4
-    assert len(world.events("tiny", "model_logged")) == 1
+    assert len(world.of(ModelLogged)) == 1
 
 
 def test_what_mlflow_has_no_time_for_after_a_signal_is_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

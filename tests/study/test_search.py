@@ -10,10 +10,11 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from harness.config.load import parse
 from harness.config.space import SearchSpace, space
-from harness.results.records import TrialRecord
+from harness.results.records import TrialJob, TrialRecord
+from harness.results.study_state import EndedTrial
 from harness.search.optuna_params import distributions, params_of, suggest
 from harness.study.optuna_store import OptunaMirror, open_storage
-from harness.study.search import Asked, Ended, StrategySearch
+from harness.study.search import Asked, StrategySearch
 
 SEARCH: dict[str, Any] = {
     "backbone": ["resnet18", "mobilenet_v3_small", "vgg11"],
@@ -35,7 +36,7 @@ def space_of(strategy: str, **changes: Any) -> SearchSpace:
 
 def record(asked: Asked, slot: int, score: float | None, state: str = "complete") -> TrialRecord:
     return TrialRecord(
-        trial_id=f"fine_tuning/{slot}", kind="search", strategy="fine_tuning", slot=slot, config=asked.config, seed=0,
+        job=TrialJob(f"fine_tuning/{slot}", "search", "fine_tuning", slot, asked.config, 0, "search"),
         state=state, reason=None, epochs=(), best_epoch=1, score=score, seconds_alone=1.0,  # type: ignore[arg-type]
         trainable_parameters=1, total_parameters=2, device="cpu", started_at="2026-01-01T00:00:00+00:00",
     )  # fmt: skip
@@ -54,7 +55,7 @@ def run(search: StrategySearch, slots: range, finished: list[Any]) -> list[Any]:
         search.accept(asked, key)
         done = record(asked, slot, asked.config.head_lr)
         search.tell(key, done)
-        finished.append(Ended.of(key, asked.params, done))
+        finished.append(EndedTrial.of(key, asked.params, done))
         asked_configs.append(asked.config)
     return asked_configs
 
@@ -124,7 +125,7 @@ def test_a_range_has_the_distribution_that_its_value_is_asked_from() -> None:
 
 def test_a_resumed_search_asks_for_what_an_uninterrupted_one_does() -> None:
     whole = run(make(), range(12), [])
-    finished: list[Ended] = []
+    finished: list[EndedTrial] = []
     first = run(make(), range(7), finished)
     resumed = make()
     resumed.replay(finished)
@@ -134,12 +135,12 @@ def test_a_resumed_search_asks_for_what_an_uninterrupted_one_does() -> None:
 
 def test_a_known_duplicate_is_remembered_across_a_restart() -> None:
     """Its second telling moves the sampler, so a resumed search must hear of it too."""
-    finished: list[Ended] = []
+    finished: list[EndedTrial] = []
     search = make()
     run(search, range(7), finished)
     again = search.ask(7, 0)
     search.tell_duplicate(again, 0.9)
-    finished.append(Ended("fine_tuning/7~0", again.params, "duplicate", 0.9))
+    finished.append(EndedTrial("fine_tuning/7~0", again.params, "duplicate", 0.9))
     resumed = make()
     resumed.replay(finished)
     assert resumed.ask(7, 1).config == search.ask(7, 1).config
@@ -154,7 +155,7 @@ def stored(path: Path) -> list[FrozenTrial]:
 
 
 def test_the_database_is_brought_to_what_the_log_says_each_trial_once(tmp_path: Path) -> None:
-    finished: list[Ended] = []
+    finished: list[EndedTrial] = []
     run(make(), range(5), finished)
     path = tmp_path / "optuna.db"
     first = mirror(path)
@@ -173,7 +174,7 @@ def test_the_database_is_brought_to_what_the_log_says_each_trial_once(tmp_path: 
 
 
 def test_what_an_ended_study_has_no_time_to_write_is_written_by_the_next(tmp_path: Path) -> None:
-    finished: list[Ended] = []
+    finished: list[EndedTrial] = []
     run(make(), range(5), finished)
     told = [("fine_tuning", one) for one in finished]
     path = tmp_path / "optuna.db"
@@ -208,7 +209,7 @@ def test_a_database_that_cannot_be_written_is_said_and_ends_nothing(tmp_path: Pa
 def test_a_diverged_trial_teaches_the_sampler_and_a_failed_one_does_not(tmp_path: Path) -> None:
     asked = make().ask(0, 0)
     ended = [
-        Ended.of(str(slot), asked.params, record(asked, slot, None, state))
+        EndedTrial.of(str(slot), asked.params, record(asked, slot, None, state))
         for slot, state in enumerate(("diverged", "out_of_memory", "failed"))
     ]
     there = mirror(tmp_path / "optuna.db")
@@ -228,7 +229,7 @@ def test_the_sampler_looks_at_the_newest_trials_alone(monkeypatch: pytest.Monkey
     from harness.study import search as module
 
     monkeypatch.setattr(module, "HISTORY", 8)
-    finished: list[Ended] = []
+    finished: list[EndedTrial] = []
     long = make()
     run(long, range(20), finished)
     short = make()

@@ -13,19 +13,24 @@ from optuna.trial import TrialState
 from small_study import Watching, World, draw_images, records, runs
 
 from harness.errors import DataError
+from harness.results.event_types import (
+    ConfirmationSelected,
+    ModelLogged,
+    SearchFinished,
+    TestScored,
+    TrialFinished,
+    TrialStarted,
+)
 from harness.results.home import home
+from harness.results.records import TrialJob
+from harness.results.study_state import StudyState
 from harness.study import export
-from harness.study.history import History
 from harness.training.inputs import TrialData
-from harness.training.trial import TrialJob
 
 
 def test_each_strategy_fills_the_same_number_of_slots_in_turn(at_home: World) -> None:
-    order = [
-        (e.data["slot"], e.data["strategy"])
-        for e in at_home.events("tiny", "trial_started")
-        if e.data["kind"] == "search"
-    ]
+    jobs = [began.job for began in at_home.of(TrialStarted)]
+    order = [(job.slot, job.strategy) for job in jobs if job.kind == "search"]
     assert order == [(k, s) for k in range(3) for s in ("feature_extraction", "fine_tuning")]
 
 
@@ -41,15 +46,13 @@ def test_no_configuration_is_trained_twice(at_home: World) -> None:
 
 
 def test_confirmation_trains_the_best_and_the_default_over_the_seeds(at_home: World) -> None:
-    history = History.of(at_home.events(), "balanced_accuracy")
-    [selected] = at_home.events("tiny", "confirmation_selected")
-    for strategy, group in selected.data["configs"].items():
-        assert group[0]["config"] == history.ranked(strategy)[0].config.to_json()
-        assert sum("default" in chosen["role"] for chosen in group) == 1
+    state = StudyState.of(at_home.events())
+    [selected] = at_home.of(ConfirmationSelected)
+    for strategy, group in selected.configs.items():
+        assert group[0].config == state.ranked(strategy)[0].config
+        assert sum("default" in chosen.role for chosen in group) == 1
         for chosen in group:
-            seeds = {
-                r.slot for r in records(at_home) if r.kind == "confirmation" and r.config.to_json() == chosen["config"]
-            }
+            seeds = {r.slot for r in records(at_home) if r.kind == "confirmation" and r.config == chosen.config}
             assert seeds == {0, 1}
 
 
@@ -79,16 +82,14 @@ def test_workers_never_see_the_labels_of_the_test_part(at_home: World) -> None:
 
 
 def test_only_winners_and_defaults_are_scored_on_test_once(at_home: World) -> None:
-    scored = [
-        (e.data["strategy"], e.data["config_key"], e.data["seed_index"]) for e in at_home.events("tiny", "test_scored")
-    ]
-    assert len(scored) == len(set(scored))
-    last_trained = max(e.seq for e in at_home.events("tiny", "trial_finished"))
-    assert min(e.seq for e in at_home.events("tiny", "test_scored")) > last_trained
-    for event in at_home.events("tiny", "test_scored"):
-        with np.load(at_home.folder().predictions / event.data["predictions"]) as stored:
+    models = [(scored.strategy, scored.config_key, scored.seed_index) for scored in at_home.of(TestScored)]
+    assert len(models) == len(set(models))
+    last_trained = max(e.seq for e in at_home.events() if isinstance(e.data, TrialFinished))
+    assert min(e.seq for e in at_home.events() if isinstance(e.data, TestScored)) > last_trained
+    for scored in at_home.of(TestScored):
+        with np.load(at_home.folder().predictions / scored.predictions) as stored:
             right = stored["probabilities"].argmax(1) == stored["labels"]
-            assert event.data["metrics"]["accuracy"] == pytest.approx(right.mean())
+            assert scored.metrics["accuracy"] == pytest.approx(right.mean())
 
 
 def test_the_report_and_its_machine_readable_files_are_there(at_home: World) -> None:
@@ -130,18 +131,18 @@ def test_the_logged_model_gives_the_validation_score_again(at_home: World, monke
     from harness.study.prepare import prepare
     from harness.study.splits import confirmation_split
 
-    [event] = at_home.events("tiny", "model_logged")
-    trial = next(r for r in records(at_home) if r.trial_id == event.data["trial_id"])
+    [logged] = at_home.of(ModelLogged)
+    trial = next(r for r in records(at_home) if r.trial_id == logged.trial_id)
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     mlflow.set_tracking_uri(f"sqlite:///{home() / 'mlflow.db'}")
-    model = mlflow.pytorch.load_model(event.data["uri"])
+    model = mlflow.pytorch.load_model(logged.uri)
     prepared = prepare(at_home.load(), ["cpu"], lambda *a: None)
     data = prepared.context.data(trial.config.backbone, confirmation_split(trial.slot))
     with torch.inference_mode():
         logits = model(data.batch(data.validation, torch.device("cpu")))
     again = score("balanced_accuracy", logits.softmax(1).numpy(), data.labels[data.validation])
     assert again == pytest.approx(trial.score)
-    assert again == pytest.approx(event.data["validation_score"])
+    assert again == pytest.approx(logged.validation_score)
 
 
 def test_a_finished_study_says_so_and_trains_nothing(at_home: World) -> None:
@@ -184,8 +185,8 @@ def test_time_leaves_room_for_the_confirmation(world: World) -> None:
     }
     assert counts["feature_extraction"] == counts["fine_tuning"] < 10
     assert outcome.sentence
-    [event] = world.events("tiny", "search_finished")
-    assert event.data["reason"] == "time"
+    [finished] = world.of(SearchFinished)
+    assert finished.reason == "time"
 
 
 def test_own_data_make_another_study_beside_the_first(world: World, tmp_path: Path) -> None:
@@ -248,7 +249,7 @@ def test_a_model_whose_classes_changed_order_is_not_logged(world: World, monkeyp
     watching = Watching()
     outcome = world.run(watching=watching)
     assert any("was not logged: class 0 was 'blue' in training but is 'red' now" in text for text in watching.texts)
-    assert world.events("tiny", "model_logged") == []
+    assert world.of(ModelLogged) == []
     assert outcome.report.exists()
 
 
@@ -261,4 +262,4 @@ def test_a_model_that_answers_otherwise_than_its_trial_is_not_logged(
     watching = Watching()
     world.run(watching=watching)
     assert any("away from the trained model's" in text for text in watching.texts)
-    assert world.events("tiny", "model_logged") == []
+    assert world.of(ModelLogged) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import socket
@@ -14,9 +13,18 @@ from typing import Any
 import pytest
 
 from harness.config.trial import TrialConfig
+from harness.results.event_types import (
+    EpochDone,
+    SessionEnded,
+    SessionStarted,
+    StudyCreated,
+    TrialFinished,
+    TrialInterrupted,
+    TrialStarted,
+)
 from harness.results.events import Event, EventLog
 from harness.results.home import StudyFolder
-from harness.results.records import EpochRecord, State, TrialRecord
+from harness.results.records import EpochRecord, Kind, State, TrialJob, TrialRecord
 
 METRICS = ("loss", "accuracy", "balanced_accuracy", "macro_f1")
 
@@ -43,36 +51,31 @@ class FakeStudy:
                 "seed": 0, "data": {"source": "rendered_cells", "image_size": 64},
                 "search": {"head_lr": {"low": 1e-4, "high": 0.1, "log": True}}, "tracking_uri": None,
             }  # fmt: skip
-            self.log.append("study_created", {"study": study, "fingerprint": "f" * 16})
+            self.log.append(StudyCreated(study, fingerprint={"data digest": "f" * 16}))
 
     @property
     def events(self) -> list[Event]:
         return list(self.log)
 
     def session(self, resumed: bool = False) -> None:
-        self.log.append("session_started", {"environment": {}, "resumed": resumed})
+        self.log.append(SessionStarted(environment={}, resumed=resumed))
 
-    def end(self, state: str = "finished", seconds: float = 12.0) -> None:
-        self.log.append("session_ended", {"state": state, "seconds": seconds})
+    def end(self, state: Any = "finished", seconds: float = 12.0) -> None:
+        self.log.append(SessionEnded(state, seconds))
 
     def start(
-        self, trial_id: str, config: TrialConfig, *, kind: str = "search", slot: int = 1, attempt: int = 1
+        self, trial_id: str, config: TrialConfig, *, kind: Kind = "search", slot: int = 1, attempt: int = 1
     ) -> None:
-        self.log.append(
-            "trial_started",
-            {
-                "trial_id": trial_id, "kind": kind, "strategy": config.strategy, "slot": slot, "redraw": 0,
-                "attempt": attempt, "config": config.to_json(), "seed": slot, "params": {},
-            },
-        )  # fmt: skip
+        job = TrialJob(trial_id, kind, config.strategy, slot, config, slot, "search", attempt)
+        self.log.append(TrialStarted(job, redraw=0, params={}))
 
     def epochs(self, trial_id: str, record: TrialRecord) -> None:
         for epoch in record.epochs:
-            data = {"trial_id": trial_id, "attempt": record.attempt, **dataclasses.asdict(epoch)}
-            self.log.append("epoch", data, sync=False)
+            score = epoch.validation["balanced_accuracy"]
+            self.log.append(EpochDone(trial_id, record.attempt, epoch.epoch, score), sync=False)
 
     def finish(self, record: TrialRecord) -> None:
-        self.log.append("trial_finished", record.to_json())
+        self.log.append(TrialFinished(record))
 
     def trial(self, trial_id: str, config: TrialConfig, *, score: float = 0.7, **changes: Any) -> TrialRecord:
         """A whole trial: started, its epochs, finished."""
@@ -83,14 +86,13 @@ class FakeStudy:
         return record
 
     def interrupt(self, trial_id: str, reason: str = "coordinator ended", attempt: int = 1) -> None:
-        self.log.append(
-            "trial_interrupted", {"trial_id": trial_id, "attempt": attempt, "reason": reason, "requeued": True}
-        )
+        cause = "coordinator_ended" if reason == "coordinator ended" else "worker_died"
+        self.log.append(TrialInterrupted(trial_id, attempt, cause, reason))
 
 
 def _record_of(
     trial_id: str, config: TrialConfig, *, score: float | None = 0.7, state: State = "complete", epochs: int = 3,
-    slot: int = 1, kind: Any = "search", **changes: Any,
+    slot: int = 1, kind: Kind = "search", attempt: int = 1, **changes: Any,
 ) -> TrialRecord:  # fmt: skip
     """A record whose curve climbs to the score."""
     curve = tuple(
@@ -101,8 +103,8 @@ def _record_of(
         for i in range(1, epochs + 1)
     )  # fmt: skip
     return TrialRecord(
-        trial_id=trial_id, kind=kind, strategy=config.strategy, slot=slot, config=config, seed=slot,
-        state=state, reason=None if state == "complete" else f"{state} for a test", epochs=curve,
+        job=TrialJob(trial_id, kind, config.strategy, slot, config, slot, "search", attempt), state=state,
+        reason=None if state == "complete" else f"{state} for a test", epochs=curve,
         best_epoch=epochs if score is not None else None, score=score, seconds_alone=4.5,
         trainable_parameters=1000, total_parameters=4000, device="cpu",
         started_at=datetime.now(UTC).isoformat(timespec="milliseconds"), **changes,

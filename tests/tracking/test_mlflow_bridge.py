@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from harness.config.trial import TrialConfig
+from harness.results.event_types import ConfirmationSelected, SearchFinished, SelectedConfig, TestScored, VerdictReached
 from harness.results.records import EpochRecord, TrialRecord
 from harness.tracking.store import TrackingError, TrackingUnavailable, default_address
 
@@ -118,20 +119,19 @@ def whole_study(study: Any, config_of: Callable[..., TrialConfig]) -> None:
     study.trial("feature_extraction/1", config_of("feature_extraction"), score=0.7)
     study.trial("fine_tuning/1", config_of(), score=0.75)
     study.trial("fine_tuning/2", config_of(depth=1), slot=2, score=0.72)
-    study.log.append("search_finished", {"reason": "budget"})
+    study.log.append(SearchFinished("budget", trials=2))
     key = config_of().key()
-    chosen = [{"config": config_of().to_json(), "role": "best", "trial_id": "fine_tuning/1"}]
-    study.log.append("confirmation_selected", {"look": 1, "seeds": 2, "configs": {"fine_tuning": chosen}})
+    chosen = SelectedConfig(config_of(), "best", "fine_tuning/1")
+    study.log.append(ConfirmationSelected(look=1, trials=2, seeds=2, configs={"fine_tuning": (chosen,)}))
     for seed in range(2):
         study.trial(f"confirmation/fine_tuning/{key}/{seed}", config_of(), kind="confirmation", slot=seed)
-        scored = {"strategy": "fine_tuning", "role": "winner", "config_key": key, "seed_index": seed}
         metrics = {"accuracy": 0.71, "recall": [0.5, 0.6]}
-        study.log.append("test_scored", {"look": 1, **scored, "metrics": metrics, "predictions": "p.npz"})
+        study.log.append(TestScored(1, "fine_tuning", "winner", key, seed, metrics, "p.npz"))
     verdict = {
         "outcome": "fine_tuning", "difference": 0.05, "ci95": [0.01, 0.09],
         "probability_fine_tuning_better": 0.98, "sentence": "Fine-tuning is better.",
     }  # fmt: skip
-    study.log.append("verdict", {"verdict": verdict, "comparisons": [], "recommendation": None, "look": 1})
+    study.log.append(VerdictReached(1, verdict, None, comparisons=[], recommendation=None))
     study.end()
 
 

@@ -9,10 +9,9 @@ from collections.abc import Callable
 import pytest
 
 from harness.config.trial import TrialConfig
-from harness.results.events import Event
+from harness.results.event_types import StudyCreated, VerdictReached
 from harness.results.records import TrialRecord
 from harness.tracking import projection as shown
-from harness.tracking.ledger import Ledger
 
 AT = "2026-11-21T10:00:00.000+00:00"
 
@@ -20,23 +19,23 @@ AT = "2026-11-21T10:00:00.000+00:00"
 def test_names_of_search_runs_say_strategy_slot_backbone_and_depth(
     config_of: Callable[..., TrialConfig], record_of: Callable[..., TrialRecord]
 ) -> None:
-    data = record_of("fine_tuning/3", config_of(depth=3), slot=3).to_json()
-    assert shown.run_name(data, None) == "fine_tuning 03 · resnet18 · depth 3"
+    job = record_of("fine_tuning/3", config_of(depth=3), slot=3).job
+    assert shown.run_name(job, None) == "fine_tuning 03 · resnet18 · depth 3"
 
 
 def test_names_of_confirmation_runs_say_role_and_seed(
     config_of: Callable[..., TrialConfig], record_of: Callable[..., TrialRecord]
 ) -> None:
-    data = record_of("confirmation/fine_tuning/abc/2", config_of(), kind="confirmation", slot=2).to_json()
-    assert shown.run_name(data, "best") == "confirmation · fine_tuning best · seed 2"
+    job = record_of("confirmation/fine_tuning/abc/2", config_of(), kind="confirmation", slot=2).job
+    assert shown.run_name(job, "best") == "confirmation · fine_tuning best · seed 2"
 
 
 def test_a_second_attempt_has_a_name_and_key_of_its_own(
     config_of: Callable[..., TrialConfig], record_of: Callable[..., TrialRecord]
 ) -> None:
-    data = record_of("fine_tuning/3", config_of(), slot=3, attempt=2).to_json()
-    assert shown.run_name(data, None).endswith("· attempt 2")
-    assert shown.trial_tags(data, None)["harness.key"] == "fine_tuning/3#2"
+    job = record_of("fine_tuning/3", config_of(), slot=3, attempt=2).job
+    assert shown.run_name(job, None).endswith("· attempt 2")
+    assert shown.trial_tags(job, None)["harness.key"] == "fine_tuning/3#2"
 
 
 def test_every_field_of_the_configuration_becomes_a_parameter_of_the_same_name(
@@ -106,7 +105,7 @@ def test_long_texts_say_how_much_is_missing() -> None:
 
 def test_the_study_is_flattened_and_its_ranges_stay_whole() -> None:
     study = {"seed": 0, "data": {"source": "rendered_cells"}, "search": {"head_lr": {"low": 1e-4, "high": 0.1}}}
-    params = shown.study_params({"study": study, "fingerprint": "ab"}, "digest")
+    params = shown.study_params(StudyCreated(study, {"data": "ab"}), "digest")
     assert params["data.source"] == "rendered_cells"
     assert json.loads(params["search.head_lr"]) == {"low": 1e-4, "high": 0.1}
     assert params["data_digest"] == "digest"
@@ -114,7 +113,7 @@ def test_the_study_is_flattened_and_its_ranges_stay_whole() -> None:
 
 def test_a_tracking_address_is_no_parameter() -> None:
     study = {"seed": 0, "tracking_uri": "http://me:secret@server"}
-    assert "secret" not in str(shown.study_params({"study": study}, None))
+    assert "secret" not in str(shown.study_params(StudyCreated(study, {}), None))
 
 
 @pytest.mark.parametrize(("objective", "ascending"), [("balanced_accuracy", False), ("log_loss", True)])
@@ -124,47 +123,10 @@ def test_the_saved_view_puts_the_best_trials_first(objective: str, ascending: bo
 
 def test_a_verdict_gives_its_interval_and_a_missing_one_its_reason() -> None:
     verdict = {"difference": 0.03, "ci95": [0.01, 0.05], "outcome": "fine_tuning", "sentence": "Better."}
-    points = shown.verdict_points({"verdict": verdict, "look": 2}, 5)
+    points = shown.verdict_points(VerdictReached(2, verdict, None, [], None), 5)
     assert {(point.name, point.value, point.step) for point in points} == {
         ("difference", 0.03, 2), ("difference_ci95_low", 0.01, 2), ("difference_ci95_high", 0.05, 2),
     }  # fmt: skip
-    nothing = {"verdict": None, "verdict_reason": "a side is missing", "look": 1}
+    nothing = VerdictReached(1, None, "a side is missing", [], None)
     assert shown.verdict_points(nothing, 5) == []
     assert shown.verdict_tags(nothing) == {"outcome": "none", "verdict": "a side is missing"}
-
-
-def test_the_ledger_keeps_the_best_of_a_strategy_in_the_objectives_direction(
-    config_of: Callable[..., TrialConfig], record_of: Callable[..., TrialRecord]
-) -> None:
-    ledger = Ledger()
-    ledger.remember(Event(1, AT, "study_created", {"study": {"objective": "log_loss"}}))
-    for seq, score in enumerate((0.9, 0.4, 0.6), start=2):
-        record = record_of(f"fine_tuning/{seq}", config_of(), score=score)
-        ledger.remember(Event(seq, AT, "trial_finished", record.to_json()))
-    assert ledger.best == {"fine_tuning": 0.4}
-
-
-def test_a_pruned_trial_is_never_the_best(
-    config_of: Callable[..., TrialConfig], record_of: Callable[..., TrialRecord]
-) -> None:
-    ledger = Ledger()
-    ledger.remember(Event(1, AT, "study_created", {"study": {"objective": "accuracy"}}))
-    ledger.remember(
-        Event(2, AT, "trial_finished", record_of("fine_tuning/1", config_of(), score=0.9, state="pruned").to_json())
-    )
-    assert ledger.best == {}
-
-
-def test_the_ledger_names_the_roles_of_confirmed_configurations(
-    config_of: Callable[..., TrialConfig], record_of: Callable[..., TrialRecord]
-) -> None:
-    ledger = Ledger()
-    configs = [config_of(depth=depth) for depth in (1, 2, 5)]
-    chosen = [
-        {"config": config.to_json(), "role": role, "trial_id": None}
-        for config, role in zip(configs, ("best", "best", "default"), strict=True)
-    ]
-    ledger.remember(Event(1, AT, "confirmation_selected", {"look": 1, "seeds": 3, "configs": {"fine_tuning": chosen}}))
-    roles = [ledger.role(record_of("c", config, kind="confirmation").to_json()) for config in configs]
-    assert roles == ["best", "best 2", "default"]
-    assert ledger.role(record_of("s", configs[0]).to_json()) is None

@@ -11,6 +11,14 @@ from typing import Any
 import pytest
 
 from harness.config.trial import TrialConfig
+from harness.results.event_types import (
+    ConfirmationSelected,
+    SearchFinished,
+    SelectedConfig,
+    SessionStarted,
+    TestScored,
+    VerdictReached,
+)
 from harness.results.events import Event
 from harness.tracking import projection as shown
 from harness.tracking.projector import Projector, Run
@@ -134,15 +142,14 @@ def events(make_study: Callable[..., Any], config_of: Callable[..., TrialConfig]
     study.start("fine_tuning/2", config_of(depth=1), slot=2)
     study.interrupt("fine_tuning/2", "worker died: killed by signal 9")
     study.trial("fine_tuning/2", config_of(depth=1), slot=2, attempt=2, state="failed", score=None)
-    study.log.append("search_finished", {"reason": "budget"})
+    study.log.append(SearchFinished("budget", trials=2))
     key = config_of().key()
-    chosen = [{"config": config_of().to_json(), "role": "best", "trial_id": "fine_tuning/1"}]
-    study.log.append("confirmation_selected", {"look": 1, "seeds": 1, "configs": {"fine_tuning": chosen}})
+    chosen = SelectedConfig(config_of(), "best", "fine_tuning/1")
+    study.log.append(ConfirmationSelected(look=1, trials=2, seeds=1, configs={"fine_tuning": (chosen,)}))
     study.trial(f"confirmation/fine_tuning/{key}/0", config_of(), kind="confirmation", slot=0)
-    scored = {"strategy": "fine_tuning", "role": "winner", "config_key": key, "seed_index": 0, "predictions": "p"}
-    study.log.append("test_scored", {"look": 1, **scored, "metrics": {"accuracy": 0.7}})
+    study.log.append(TestScored(1, "fine_tuning", "winner", key, 0, {"accuracy": 0.7}, "p"))
     verdict = {"outcome": "undecided", "difference": 0.0, "ci95": [-0.1, 0.1], "sentence": "Undecided."}
-    study.log.append("verdict", {"verdict": verdict, "comparisons": [], "recommendation": None, "look": 1})
+    study.log.append(VerdictReached(1, verdict, None, comparisons=[], recommendation=None))
     study.end()
     return study.events
 
@@ -250,5 +257,5 @@ def test_a_position_noted_for_events_that_a_power_cut_took_is_not_believed(event
     store = MemoryStore()
     Projector(store, "why").catch_up(events)
     shorter = events[: len(events) // 2]
-    changed = [*shorter, Event(len(shorter) + 1, "2030-01-01T00:00:00+00:00", "session_started", {"resumed": True})]
+    changed = [*shorter, Event(len(shorter) + 1, "2030-01-01T00:00:00+00:00", SessionStarted({}, resumed=True))]
     assert Projector(store, "why").catch_up(changed) == len(changed)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from harness.config.trial import TrialConfig
+from harness.results.records import TrialJob
 from harness.training.inputs import TrialData
-from harness.training.trial import TrialJob
 
 
 @pytest.fixture

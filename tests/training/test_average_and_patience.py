@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from harness.config.trial import TrialConfig
-from harness.results.records import TrialRecord
+from harness.results.records import TrialJob, TrialRecord
 from harness.training.average import Average
 from harness.training.inputs import TrialData
-from harness.training.trial import TrialJob, restore, run_trial
+from harness.training.trial import restore, run_trial
 
 CPU = torch.device("cpu")
 

@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 
 from harness.config.trial import TrialConfig
 from harness.errors import ResourceError
+from harness.results.records import TrialJob
 from harness.training.checkpoint import Standing, load_best, save_best
 from harness.training.inputs import TrialData
-from harness.training.trial import TrialJob, run_trial
+from harness.training.trial import run_trial
 
 CPU = torch.device("cpu")
 

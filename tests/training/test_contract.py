@@ -13,11 +13,11 @@ import torch
 from harness.config.trial import TrialConfig
 from harness.errors import ContractError
 from harness.model import batchnorm, freezing
-from harness.results.records import TrialRecord
+from harness.results.records import TrialJob, TrialRecord
 from harness.training import contract, loop, trial
 from harness.training.inputs import TrialData
 from harness.training.starting import StartingModels
-from harness.training.trial import TrialJob, restore, run_trial
+from harness.training.trial import restore, run_trial
 
 CPU = torch.device("cpu")
 

@@ -17,9 +17,10 @@ from torch import nn
 from harness.config.load import load_study
 from harness.config.parameters import PARAMETERS
 from harness.config.space import space
+from harness.results.records import TrialJob
 from harness.training import average, feed, trial
 from harness.training.inputs import TrialData
-from harness.training.trial import TrialJob, run_trial
+from harness.training.trial import run_trial
 
 
 @dataclass

@@ -15,7 +15,7 @@ from harness.config.trial import TrialConfig
 from harness.model.batchnorm import apply_policy
 from harness.model.shapes import build_shapes
 from harness.model.transfer import TransferModel
-from harness.results.records import TrialRecord
+from harness.results.records import TrialJob, TrialRecord
 from harness.training import loop, trial
 from harness.training.feed import ImageFeed, Normalise
 from harness.training.inputs import TrialData
@@ -25,7 +25,7 @@ from harness.training.micro_batches import differences, parts
 from harness.training.mixing import Mixed
 from harness.training.optimizers import make_optimizer
 from harness.training.starting import StartingModels
-from harness.training.trial import TrialJob, enter_phase, run_trial
+from harness.training.trial import enter_phase, run_trial
 
 CPU = torch.device("cpu")
 WAYS: dict[str, dict[str, Any]] = {

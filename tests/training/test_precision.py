@@ -12,12 +12,12 @@ import torch
 
 from harness.config.trial import TrialConfig
 from harness.model.transfer import build
-from harness.results.records import TrialRecord
+from harness.results.records import TrialJob, TrialRecord
 from harness.training import precision, trial
 from harness.training.inputs import TrialData
 from harness.training.precision import CANDIDATES, EXACT, FLOAT32, Arithmetic, Choice, Chooser, probe, resolved
 from harness.training.sharing import Kept, Plan, Sharing, needs
-from harness.training.trial import TrialJob, run_trial
+from harness.training.trial import run_trial
 
 CPU = torch.device("cpu")
 HALF = Arithmetic(bfloat16=True, channels_last=True)

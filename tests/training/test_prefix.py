@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 from harness.config.trial import TrialConfig
 from harness.model.batchnorm import has_batchnorm
 from harness.model.shapes import build_shapes
-from harness.results.records import TrialRecord
+from harness.results.records import TrialJob, TrialRecord
 from harness.training.activations import Activations
 from harness.training.inputs import TrialData
 from harness.training.prefix import Prefix
 from harness.training.sharing import Kept, Plan, Sharing, needs
-from harness.training.trial import TrialJob, run_trial
+from harness.training.trial import run_trial
 
 CPU = torch.device("cpu")
 ALL_CUTS = (1, 2, 3, 4, 5)

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from harness.config.trial import TrialConfig
-from harness.results.records import EpochRecord, TrialRecord
+from harness.results.records import EpochRecord, TrialJob, TrialRecord
 from harness.training import trial
 from harness.training.inputs import TrialData
-from harness.training.trial import TrialJob, run_trial
+from harness.training.trial import run_trial
 
 CPU = torch.device("cpu")
 WAYS: dict[str, dict[str, Any]] = {

@@ -10,14 +10,14 @@ import torch
 from safetensors.torch import load_file
 
 from harness.config.trial import TrialConfig
-from harness.results.records import TrialRecord
+from harness.results.records import TrialJob, TrialRecord
 from harness.training import loop
 from harness.training.inputs import TrialData, epoch_order, padded
 from harness.training.memory_ladder import GROUND
 from harness.training.outcome import Outcome
 from harness.training.schedule import factor
 from harness.training.starting import StartingModels
-from harness.training.trial import TrialJob, restore, run_trial
+from harness.training.trial import restore, run_trial
 
 CPU = torch.device("cpu")
 

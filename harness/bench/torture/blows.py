@@ -20,6 +20,8 @@ import psutil
 
 from harness.bench.torture.checks import broken
 from harness.bench.torture.place import PATIENCE, Place, numbers, workers
+from harness.results.event_types import TrialFinished, TrialInterrupted, TrialStarted
+from harness.results.events import of_type
 
 STOP_SECONDS = 10.0  # within which a signal must have ended the study
 KILLS = ("kill the group", "kill the coordinator")
@@ -68,7 +70,7 @@ def torture(place: Place, seed: int, wanted: dict[str, Any], tally: Tally, most:
             if now.get(key) != value:
                 tally.faults.append(f"session {session}, {kind}: {key} was lost or changed")
         known = now
-    tally.trials += sum(event.kind == "trial_finished" for event in place.events())
+    tally.trials += len(of_type(place.events(), TrialFinished))
     tally.faults += broken(place, wanted)
 
 
@@ -153,11 +155,8 @@ def _all_gone(place: Place, tally: Tally, after: str) -> None:
 def _has_died(place: Place) -> bool:
     """Whether a worker died under the trial that was started last."""
     events = place.events()
-    started = [e.data["trial_id"] for e in events if e.kind == "trial_started"]
-    return any(
-        e.kind == "trial_interrupted" and e.data["trial_id"] == started[-1] and e.data["reason"].startswith("worker")
-        for e in events
-    )
+    last = of_type(events, TrialStarted)[-1].job.trial_id
+    return any(cut.trial_id == last and cut.cause == "worker_died" for cut in of_type(events, TrialInterrupted))
 
 
 def _end_in_peace(place: Place, process: subprocess.Popen[bytes], tally: Tally) -> None:

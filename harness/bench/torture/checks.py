@@ -13,7 +13,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from harness.bench.torture.place import Place, numbers
-from harness.results.events import Event
+from harness.results.event_types import SessionStarted, TrialFinished
+from harness.results.events import Event, of_type
+from harness.results.study_state import of_kind
 
 
 def broken(place: Place, wanted: dict[str, Any]) -> list[str]:
@@ -24,11 +26,11 @@ def broken(place: Place, wanted: dict[str, Any]) -> list[str]:
     faults += [f"{key} is missing" for key in wanted if key not in now]
     faults += [f"{key} is not in an undisturbed study" for key in now if key not in wanted]
     faults += [f"{key} has other numbers" for key in wanted if key in now and now[key] != wanted[key]]
-    ended = Counter(event.data["trial_id"] for event in events if event.kind == "trial_finished")
+    ended = Counter(finished.record.trial_id for finished in of_type(events, TrialFinished))
     faults += [f"{trial} finished {times} times" for trial, times in ended.items() if times > 1]
     faults += _database_faults(place, events)
     told = json.loads((place.root / "reports" / place.name / "summary.json").read_text())["sessions"]["started"]
-    started = sum(event.kind == "session_started" for event in events)
+    started = len(of_type(events, SessionStarted))
     if told != started:
         faults.append(f"the report tells of {told} sessions, there were {started}")
     with contextlib.suppress(Timeout), FileLock(place.home / "locks" / f"{place.name}.lock", timeout=0):
@@ -39,8 +41,8 @@ def broken(place: Place, wanted: dict[str, Any]) -> list[str]:
 def _database_faults(place: Place, events: list[Event]) -> list[str]:
     """What the two databases hold that they should not, read without Optuna or MLflow."""
     faults = []
-    finished = [event.data for event in events if event.kind == "trial_finished"]
-    searched = sum(data["kind"] == "search" for data in finished)
+    finished = [ended.record for ended in of_type(events, TrialFinished)]
+    searched = len(of_kind(finished, "search"))
     with _opened(place.home / "optuna.db") as optuna:
         faults += _unsound("optuna.db", optuna)
         states = Counter(state for (state,) in optuna.execute("select state from trials"))

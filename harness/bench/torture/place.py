@@ -17,7 +17,9 @@ import psutil
 import yaml
 from PIL import Image
 
+from harness.results.event_types import Explored, TestScored, VerdictReached
 from harness.results.events import Event, read_events
+from harness.results.study_state import StudyState
 
 NAME = "tortured"
 PATIENCE = 300.0  # seconds that a session may go without a new line in its log
@@ -103,20 +105,20 @@ def undisturbed(place: Place) -> dict[str, Any]:
 def numbers(events: list[Event]) -> dict[str, Any]:
     """All that must not depend on what happened: configurations, losses and scores, of trials and on the test split."""
     found: dict[str, Any] = {}
+    for record in StudyState.of(events).records:
+        epochs = [(epoch.train_loss, epoch.validation) for epoch in record.epochs]
+        found[record.trial_id] = [record.state, record.config.to_json(), record.score, epochs]
     for event in events:
-        data = event.data
-        if event.kind == "trial_finished":
-            epochs = [(e["train_loss"], e["validation"]) for e in data["epochs"]]
-            found[data["trial_id"]] = [data["state"], data["config"], data["score"], epochs]
-        elif event.kind == "test_scored":
-            key = f"test {data['strategy']} {data['role']} {data['config_key']} {data['seed_index']}"
-            found[key] = data["metrics"]
-        elif event.kind == "explored":
-            key = f"{data['what']} {data['strategy']} {data['config_key']} {data['seed_index']}"
-            found[f"{key} {data.get('shift') or data.get('fraction')}"] = data["metrics"]
-        elif event.kind == "verdict":
-            # how often the test split was looked at may differ, and the sentence tells seconds
-            found["verdict"] = {k: v for k, v in (data["verdict"] or {}).items() if k not in ("test_looks", "sentence")}
+        match event.data:
+            case TestScored() as scored:
+                name = f"test {scored.strategy} {scored.role} {scored.config_key} {scored.seed_index}"
+                found[name] = scored.metrics
+            case Explored() as one:
+                name = f"{one.what} {one.strategy} {one.config_key} {one.seed_index} {one.shift or one.fraction}"
+                found[name] = one.metrics
+            case VerdictReached(_, verdict):
+                # how often the test split was looked at may differ, and the sentence tells seconds
+                found["verdict"] = {k: v for k, v in (verdict or {}).items() if k not in ("test_looks", "sentence")}
     return json.loads(json.dumps(found))  # type: ignore[no-any-return]
 
 

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from harness.config.sheets import sheet
 from harness.config.trial import Shift
-from harness.results.records import EpochRecord, TrialRecord
+from harness.results.records import EpochRecord, TrialJob, TrialRecord
+from harness.results.trial_id import file_stem
 from harness.training.inputs import TrialData, on_device
 from harness.training.memory_ladder import GROUND, Climb
 from harness.training.precision import Chooser, Precision
 from harness.training.sharing import Plan, Sharing
-from harness.training.trial import TrialJob
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class WorkerContext:
 
     def checkpoint(self, job: TrialJob) -> Path:
         """Where a trial's tensors lie."""
-        return self.checkpoints / f"{job.trial_id.replace('/', '-')}.safetensors"
+        return self.checkpoints / f"{file_stem(job.trial_id)}.safetensors"
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 
 from harness.errors import ContractError, DiskFullError, ResourceError
-from harness.results.records import EpochRecord, TrialRecord
+from harness.results.records import EpochRecord, TrialJob, TrialRecord
 from harness.study.executors.base import Died, FreshWorker, NoRoom, Scored, Task, Trained, TrainTask, WorkerContext
 from harness.training import memory_ladder, precision
 from harness.training.loop import predict_images
 from harness.training.sharing import Sharing
-from harness.training.trial import OnEpoch, TrialJob, restore, run_trial
+from harness.training.trial import OnEpoch, restore, run_trial
 
 SAME_SCORE = 1e-6  # how far a model that is trained again may score from what it scored
 

@@ -1,0 +1,375 @@
+"""Where a study stands, replayed from its event log: the one place that follows a study from event to event.
+
+The coordinator keeps no other memory across a restart. The tracker, the report, the doctor and `harness log` replay the
+log in the same way, so they cannot disagree about which trial is the best one or which session was cut off.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from harness.config.trial import TrialConfig
+from harness.results.event_types import (
+    ConfirmationSelected,
+    ControlledSelected,
+    Duplicate,
+    EpochDone,
+    Explored,
+    ModelLogged,
+    SearchFinished,
+    SelectedConfig,
+    SessionEnded,
+    SessionStarted,
+    StrategyExhausted,
+    StudyCreated,
+    TestScored,
+    TrialFinished,
+    TrialInterrupted,
+    TrialStarted,
+    VerdictReached,
+)
+from harness.results.events import Event
+from harness.results.metrics import sign_of
+from harness.results.records import STATES, EpochRecord, Kind, TrialJob, TrialRecord
+from harness.results.trial_id import TrialId
+
+
+@dataclass(frozen=True)
+class EndedTrial:
+    """A search trial that ended, or a draw that was known already (`duplicate`), as Optuna is told of it."""
+
+    key: str  # of the attempt (see `run_key`); of a duplicate "<strategy>/<slot>~<redraw>"
+    params: dict[str, Any]
+    state: str
+    score: float | None
+    epochs: tuple[EpochRecord, ...] = ()
+
+    @classmethod
+    def of(cls, key: str, params: dict[str, Any], record: TrialRecord) -> EndedTrial:
+        """From a finished trial's record."""
+        return cls(key, params, record.state, record.score, record.epochs)
+
+
+@dataclass
+class Slot:
+    """One place in a strategy's budget."""
+
+    redraw: int = 0
+    attempt: int = 1  # of the trial that is to run, or runs
+    params: dict[str, Any] | None = None  # Optuna's, of a trial that has to run again
+    record: TrialRecord | None = None
+
+
+@dataclass(frozen=True)
+class InFlight:
+    """A trial that began and has no end in the log."""
+
+    job: TrialJob
+    at: str  # when it began
+
+
+@dataclass
+class StudyState:
+    """The state of a study after the events it was fed, in order.
+
+    `slots[strategy][k]` fills up in order; `later` holds the finished trials after the search, by id. An event that was
+    taken in before changes nothing, so a reader may be fed a log from its first event again, or go on anywhere in it.
+
+    Args:
+        objective: the metric that ranks trials, if the log does not say so itself (see `StudyCreated`).
+    """
+
+    objective: str | None = None
+    seen: int = 0  # seq of the last event
+    last_at: str | None = None  # when that was
+    slots: dict[str, dict[int, Slot]] = field(default_factory=lambda: defaultdict(dict))
+    by_id: dict[str, TrialRecord] = field(default_factory=dict)  # in the order of finishing; a later record counts
+    finished: list[TrialRecord] = field(default_factory=list)  # of the search, in the order they ended
+    filled: int = 0  # slots of all strategies that have their record
+    ended: list[tuple[str, EndedTrial]] = field(default_factory=list)  # strategy, and what Optuna is told of
+    later: dict[str, TrialRecord] = field(default_factory=dict)
+    attempts: dict[str, int] = field(default_factory=lambda: defaultdict(lambda: 1))  # of those
+    in_flight: dict[str, InFlight] = field(default_factory=dict)  # by key of the attempt
+    keys: dict[str, str] = field(default_factory=dict)  # trial_id -> key of its latest attempt
+    exhausted: set[str] = field(default_factory=set)
+    search_finished: int | None = None  # budget of slots at which the search ended
+    confirmations: list[ConfirmationSelected] = field(default_factory=list)
+    test_scores: list[TestScored] = field(default_factory=list)
+    verdicts: list[VerdictReached] = field(default_factory=list)
+    verdicts_at: list[str] = field(default_factory=list)  # when each was reached
+    controlled: ControlledSelected | None = None  # the last selection
+    explored: list[Explored] = field(default_factory=list)
+    models: dict[str, str] = field(default_factory=dict)  # trial_id -> address in MLflow, as logged last
+    seconds: float = 0.0  # of all sessions that ended
+    environment: dict[str, Any] = field(default_factory=dict)  # of the last session
+    sessions_started: int = 0
+    session_state: str | None = None  # of the last session: how it ended; None: it has no end, or there was no session
+    session_at: str | None = None  # when the last session ended; if it has no end, when it started
+    # Kept up as events come, so that what an event costs does not grow with the events before it.
+    _params: dict[str, dict[str, Any]] = field(default_factory=dict)  # key of an attempt -> Optuna's parameters
+    _by_strategy: dict[str, list[TrialRecord]] = field(default_factory=lambda: defaultdict(list))
+    _by_config: dict[TrialConfig, TrialRecord] = field(default_factory=dict)
+    _best: dict[str, TrialRecord] = field(default_factory=dict)
+    _roles: dict[tuple[str, TrialConfig], str] = field(default_factory=dict)
+    _ends: dict[str, int] = field(default_factory=lambda: {"interrupted": 0, "failed": 0, "cut_off": 0})  # of sessions
+    _spent: float = 0.0  # seconds of all sessions but the open one
+    _open_since: str | None = None  # when the session began that has no end yet
+
+    @classmethod
+    def of(cls, events: Iterable[Event], objective: str | None = None) -> StudyState:
+        """Replay a log; see the class for `objective`."""
+        state = cls(objective)
+        for event in events:
+            state.apply(event)
+        return state
+
+    def apply(self, event: Event) -> None:
+        """Take one event in; a second time changes nothing."""
+        if event.seq <= self.seen:
+            return
+        self.seen = event.seq
+        self.last_at, before = event.at, self.last_at
+        if isinstance(event.data, EpochDone):
+            return  # most events are of this type, and the trial's record holds its epochs
+        match event.data:
+            case TrialStarted() as began:
+                self._started(began, event.at)
+            case TrialFinished(record):
+                self._finished(record)
+            case TrialInterrupted() as cut:
+                self._interrupted(cut)
+            case Duplicate() as draw:
+                self._duplicate(draw)
+            case StudyCreated() as created:
+                self.objective = created.objective or self.objective
+            case SessionStarted() as session:
+                self._session_started(session, event.at, before)
+            case SessionEnded(state, seconds):
+                self._session_ended(state, seconds, event.at)
+            case StrategyExhausted(strategy):
+                self.exhausted.add(strategy)
+            case SearchFinished(_, trials):
+                self.search_finished = trials
+            case ConfirmationSelected() as selection:
+                self.confirmations.append(selection)
+                for strategy, chosen in selection.configs.items():
+                    self._name_roles(strategy, chosen, selection.look)
+            case TestScored() as scored:
+                self.test_scores.append(scored)
+            case VerdictReached() as verdict:
+                self.verdicts.append(verdict)
+                self.verdicts_at.append(event.at)
+            case ControlledSelected() as changes:
+                self.controlled = changes
+            case Explored() as explored:
+                self.explored.append(explored)
+            case ModelLogged(uri, trial_id):
+                self.models[trial_id] = uri
+
+    def _started(self, began: TrialStarted, at: str) -> None:
+        job = began.job
+        self.keys[job.trial_id] = job.key
+        self.in_flight[job.key] = InFlight(job, at)
+        if job.kind == "search":
+            self._params[job.key] = began.params
+            slot = self._slot(job.strategy, job.slot)
+            slot.redraw, slot.attempt, slot.params = began.redraw, job.attempt, began.params
+
+    def _finished(self, record: TrialRecord) -> None:
+        key = record.job.key
+        self.keys[record.trial_id] = key
+        self.in_flight.pop(key, None)
+        self.by_id[record.trial_id] = record
+        if record.kind != "search":
+            self.later[record.trial_id] = record
+            return
+        self.finished.append(record)
+        self.ended.append((record.strategy, EndedTrial.of(key, self._params.get(key, {}), record)))
+        slot = self._slot(record.strategy, record.slot)
+        self.filled += slot.record is None
+        slot.record = record
+        self._by_strategy[record.strategy].append(record)
+        self._by_config.setdefault(record.config, record)
+        if self.objective is not None and is_ranked(record):
+            known = self._best.get(record.strategy)
+            if known is None or _place(record, self.objective) < _place(known, self.objective):
+                self._best[record.strategy] = record
+
+    def _interrupted(self, cut: TrialInterrupted) -> None:
+        self.keys[cut.trial_id] = cut.key
+        self.in_flight.pop(cut.key, None)
+        died = cut.cause == "worker_died"
+        trial = TrialId.parse(cut.trial_id)
+        if trial.kind == "search":
+            self._slot(trial.strategy, trial.slot).attempt = cut.attempt + died
+        else:
+            self.attempts[cut.trial_id] += died
+
+    def _duplicate(self, draw: Duplicate) -> None:
+        twin = self.by_id.get(draw.of)
+        score = twin.score if twin is not None and twin.state == "complete" else None
+        key = f"{TrialId('search', draw.strategy, draw.slot)}~{draw.redraw}"
+        self.ended.append((draw.strategy, EndedTrial(key, draw.params, "duplicate", score)))
+        slot = self._slot(draw.strategy, draw.slot)
+        slot.redraw, slot.params = draw.redraw + 1, None
+
+    def _slot(self, strategy: str, number: int) -> Slot:
+        slots = self.slots[strategy]
+        if number not in slots:
+            slots[number] = Slot()
+        return slots[number]
+
+    # --- trials -----------------------------------------------------------------------------------------------------
+
+    @property
+    def records(self) -> list[TrialRecord]:
+        """Every finished trial, in the order of finishing; of one that was written twice the later record."""
+        return list(self.by_id.values())
+
+    def searched(self, strategy: str) -> list[TrialRecord]:
+        """Finished search trials of a strategy, in the order they ended."""
+        return self._by_strategy[strategy]
+
+    def ranked(self, strategy: str) -> list[TrialRecord]:
+        """Complete search trials of a strategy, best score first; the earlier slot if scores are equal."""
+        return [] if self.objective is None else ranked(self.searched(strategy), self.objective)
+
+    def best(self, strategy: str) -> TrialRecord | None:
+        """The first of `ranked`; None if no trial completed."""
+        return self._best.get(strategy)
+
+    @property
+    def best_scores(self) -> dict[str, float]:
+        """The score of each strategy's best trial, in the order in which the strategies first had one."""
+        return {strategy: record.score for strategy, record in self._best.items() if record.score is not None}
+
+    def same_config(self, config: TrialConfig) -> TrialRecord | None:
+        """The first finished search trial of this configuration, if there is one."""
+        return self._by_config.get(config)
+
+    def role(self, job: TrialJob) -> str | None:
+        """Why a configuration was confirmed: "best", "best 2", "default of look 2", ...; None for other trials."""
+        return self._roles.get((job.strategy, job.config)) if job.kind == "confirmation" else None
+
+    def _name_roles(self, strategy: str, chosen: Sequence[SelectedConfig], look: int) -> None:
+        rank = 0
+        for entry in chosen:
+            role = entry.role
+            if role == "best":
+                rank += 1
+                role = "best" if rank == 1 else f"best {rank}"
+            if look > 1:
+                role += f" of look {look}"
+            self._roles.setdefault((strategy, entry.config), role)  # chosen again later, it keeps its first name
+
+    # --- looks at the test split ------------------------------------------------------------------------------------
+
+    @property
+    def looks(self) -> int:
+        """Number of the last verdict; 0 if there is none."""
+        return self.verdicts[-1].look if self.verdicts else 0
+
+    @property
+    def test_looks(self) -> int:
+        """How many times the test split was scored."""
+        return len({scored.look for scored in self.test_scores})
+
+    @property
+    def verdict_text(self) -> str | None:
+        """The sentence of the last verdict, or why there is none."""
+        return (self.verdicts[-1].sentence or self.verdicts[-1].verdict_reason) if self.verdicts else None
+
+    # --- sessions ---------------------------------------------------------------------------------------------------
+
+    def _session_started(self, session: SessionStarted, at: str, before: str | None) -> None:
+        self._spent += _between(self._open_since, before)
+        self._ends["cut_off"] += self.is_running
+        self._open_since, self.session_state, self.session_at = at, None, at
+        self.environment = session.environment
+        self.sessions_started += 1
+
+    def _session_ended(self, state: str, seconds: float, at: str) -> None:
+        self.seconds += seconds
+        self._spent += float(seconds)
+        self._open_since, self.session_state, self.session_at = None, state, at
+        if state != "finished":
+            self._ends[state] += 1
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the last session has no end yet (it works, or was killed)."""
+        return self._open_since is not None
+
+    @property
+    def done(self) -> bool:
+        """Whether the last session brought the study to its end."""
+        return self.session_state == "finished"
+
+    @property
+    def sessions(self) -> dict[str, int]:
+        """How often the study was `started`, and how many of these sessions were `interrupted` (a signal asked),
+        `failed`, or `cut_off` (killed: they have no end; the last one may still run)."""
+        return {"started": self.sessions_started, **self._ends}
+
+    @property
+    def seconds_spent(self) -> float:
+        """Seconds of all sessions; a session without an end counts to its last event."""
+        return self._spent + self.open_seconds
+
+    @property
+    def open_seconds(self) -> float:
+        """Seconds of the last session from its start to the last event, while it has no end; 0 with an end."""
+        return _between(self._open_since, self.last_at)
+
+
+def ranked(found: Iterable[TrialRecord], objective: str) -> list[TrialRecord]:
+    """Complete trials that have a score, the best first; the earlier slot if scores are equal."""
+    return sorted((record for record in found if is_ranked(record)), key=lambda record: _place(record, objective))
+
+
+def best_trial(found: Iterable[TrialRecord], strategy: str, objective: str) -> TrialRecord | None:
+    """The first of `ranked` among a strategy's search trials; None if no trial completed."""
+    own = (record for record in of_kind(found, "search") if record.strategy == strategy and is_ranked(record))
+    return min(own, key=lambda record: _place(record, objective), default=None)
+
+
+def is_ranked(record: TrialRecord) -> bool:
+    """Whether a trial has a score that counts."""
+    return record.state == "complete" and record.score is not None
+
+
+def _place(record: TrialRecord, objective: str) -> tuple[float, int]:
+    """Sorts trials: the best score first, then the earlier slot."""
+    return -sign_of(objective) * (record.score or 0.0), record.slot
+
+
+def of_kind(found: Iterable[TrialRecord], kind: Kind) -> list[TrialRecord]:
+    """The records of the search, of the confirmation, ..."""
+    return [record for record in found if record.kind == kind]
+
+
+def states(found: Iterable[TrialRecord], strategy: str) -> dict[str, int]:
+    """How many trials of this strategy's search ended in each state."""
+    ended = [record.state for record in of_kind(found, "search") if record.strategy == strategy]
+    return {state: ended.count(state) for state in STATES}
+
+
+def config_key(record: TrialRecord) -> str:
+    """The configuration's key as the study wrote it: `TrialConfig.key` of a later version may give another one."""
+    written = TrialId.parse(record.trial_id).config_key if record.kind == "confirmation" else None
+    return written or record.config.key()
+
+
+def cut_off(job: TrialJob) -> TrialInterrupted:
+    """What the log says of a trial that the coordinator's own end cut off: no attempt is counted."""
+    return TrialInterrupted(job.trial_id, job.attempt, "coordinator_ended", "coordinator ended")
+
+
+def _between(start: str | None, end: str | None) -> float:
+    if start is None or end is None:
+        return 0.0
+    return max(0.0, (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds())
