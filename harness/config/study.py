@@ -7,7 +7,16 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from harness.config.trial import (
     Augmentation,
@@ -22,8 +31,17 @@ from harness.config.trial import (
     UnfreezeSchedule,
 )
 
-Objective = Literal["balanced_accuracy", "accuracy", "macro_f1", "auroc", "mcc", "log_loss"]
+OBJECTIVES = ("balanced_accuracy", "accuracy", "macro_f1", "auroc", "mcc", "log_loss")  # of results.metrics.METRICS
 BitDepth = Literal["dtype", "minmax", 8, 10, 12, 14, 16]
+
+
+def _objective(name: str) -> str:
+    if name not in OBJECTIVES:
+        raise ValueError(f"must be one of {', '.join(OBJECTIVES)}, but got {name!r}")
+    return name
+
+
+Objective = Annotated[str, AfterValidator(_objective)]
 
 
 class _Model(BaseModel):
@@ -305,7 +323,10 @@ class StudyConfig(_Model):
     try_: tuple[dict[str, Scalar], ...] = Field(
         (), alias="try", description="own configurations, always evaluated after the default"
     )
-    objective: Objective = Field("balanced_accuracy", description="what is compared, on validation and then on test")
+    objective: Objective = Field(
+        "balanced_accuracy",
+        description=f"what is compared, on validation and then on test ({', '.join(OBJECTIVES)})",
+    )
     seed: int = Field(0, ge=0, description="everything random derives from it")
     augmentation: Entry | None = Field(None, description="the same as search.augmentation")
     batch_size: Entry | None = Field(None, description="the same as search.batch_size")

@@ -14,6 +14,7 @@ from harness.config.study import KNOBS
 from harness.data.names import clean
 from harness.report import wording
 from harness.report.labels import config_text, idle
+from harness.report.verdict_text import describe
 from harness.results.events import Damage, Event, Reading
 from harness.results.metrics import METRICS
 
@@ -183,8 +184,8 @@ class _Teller:
         )
 
     def _verdict(self, data: dict[str, Any]) -> str:
-        sentence = (data["verdict"] or {}).get("sentence")
-        return f"verdict {data['look']}: {sentence}" if sentence else f"no verdict: {data.get('verdict_reason')}"
+        said = describe(data, self._objective)
+        return f"verdict {data['look']}: {said}" if data["verdict"] else f"no verdict: {said}"
 
     def _explored(self, data: dict[str, Any]) -> str:
         what = f"shift {data['shift']}" if data.get("shift") else f"{data['fraction']:g} of the training images"

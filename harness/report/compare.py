@@ -6,7 +6,6 @@ Reads stored files only. Nothing is pooled over studies: each keeps the interval
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,13 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from harness.config.study import StudyConfig
 from harness.errors import ConfigError, HarnessError
-from harness.report.scored import looks
-from harness.report.summary import assemble, is_running
-from harness.report.tables import UNREAD, records
-from harness.report.wording import cleaned
-from harness.results.events import Event, read_events
+from harness.report.story import StudyData
+from harness.results.events import Event
 from harness.results.home import StudyFolder, home, reports
 
 SCHEMA = 1
@@ -138,24 +133,21 @@ def read(folder: StudyFolder) -> Entry:
     Raises:
         HarnessError: its log is damaged; says which study's.
     """
-    stored = json.loads(folder.study_json.read_text(encoding="utf-8"))
-    study = StudyConfig.model_validate(stored["study"])
-    card = json.loads(folder.data_card.read_text(encoding="utf-8")) if folder.data_card.exists() else {}
     try:
-        events = read_events(folder.events, UNREAD)
+        data = StudyData.read(folder)
     except HarnessError as error:
         raise HarnessError(f"study {folder.name}: {error}") from error
-    marks = [event.at for event in events if event.kind in ("session_started", "session_ended")]
+    marks = [event.at for event in data.events if event.kind in ("session_started", "session_ended")]
     return Entry(
         name=folder.name,
-        summary=assemble(folder, study, events, records(events), card),
-        equivalence=study.confirmation.equivalence,
-        looks=looks(events),
+        summary=data.summary,
+        equivalence=data.study.confirmation.equivalence,
+        looks=data.looks,
         last_session=marks[-1] if marks else None,
-        running=is_running(events),
-        file=cleaned(stored["study"]),
-        fingerprint=cleaned(stored.get("fingerprint", {})),
-        test_rows=_test_rows(events, folder),
+        running=data.running,
+        file=data.study_json,
+        fingerprint=data.fingerprint,
+        test_rows=_test_rows(data.events, folder),
     )
 
 

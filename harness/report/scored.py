@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -20,8 +20,10 @@ Role = Literal["winner", "default"]
 
 
 @dataclass(frozen=True)
-class Side:
-    """One configuration, confirmed over seeds and scored on test."""
+class TestPredictions:
+    """The predictions of one configuration on the test split, one model for each seed, and its confirmation runs."""
+
+    __test__ = False  # no test, though pytest would take it for one
 
     strategy: str
     key: str
@@ -62,10 +64,9 @@ class Side:
         return self.probabilities[[self.seeds.index(seed) for seed in seeds]]
 
     @property
-    def images(self) -> str:
-        """`288 test images in 24 groups`."""
-        text = f"{self.labels.size:,} test images"
-        return text if self.groups is None else f"{text} in {len(np.unique(self.groups)):,} groups"
+    def group_count(self) -> int | None:
+        """How many groups the test images fall into; None if each image is its own group."""
+        return None if self.groups is None else len(np.unique(self.groups))
 
 
 def looks(events: Sequence[Event]) -> int:
@@ -73,14 +74,23 @@ def looks(events: Sequence[Event]) -> int:
     return len({event.data["look"] for event in events if event.kind == "test_scored"})
 
 
-def sides(events: Sequence[Event], folder: StudyFolder, found: Sequence[TrialRecord], role: Role) -> dict[str, Side]:
+def scored_predictions(
+    events: Sequence[Event],
+    folder: StudyFolder,
+    found: Sequence[TrialRecord],
+    role: Role,
+    known: Mapping[str, TestPredictions] | None = None,
+) -> dict[str, TestPredictions]:
     """The winner (or default) of each strategy as of the last look, in the order of STRATEGIES.
 
     A configuration that was scored in several looks keeps all its seeds, each as scored last. Strategies whose
     prediction files are missing or do not fit together are left out.
+
+    Args:
+        known: predictions that were read already, by strategy; the files of the same configuration are not read again.
     """
     scored = [event.data for event in events if event.kind == "test_scored"]
-    result: dict[str, Side] = {}
+    result: dict[str, TestPredictions] = {}
     for strategy in STRATEGIES:
         own = [data for data in scored if data["strategy"] == strategy]
         chosen = [data for data in own if role in data["role"].split("+")]
@@ -88,16 +98,19 @@ def sides(events: Sequence[Event], folder: StudyFolder, found: Sequence[TrialRec
             continue
         last = max(data["look"] for data in chosen)
         key = next(data["config_key"] for data in reversed(chosen) if data["look"] == last)
+        if known and strategy in known and known[strategy].key == key:
+            result[strategy] = known[strategy]
+            continue
         files = {data["seed_index"]: data["predictions"] for data in own if data["config_key"] == key}
-        side = read_side(strategy, key, files, folder, found)
-        if side is not None:
-            result[strategy] = side
+        predictions = read_predictions(strategy, key, files, folder, found)
+        if predictions is not None:
+            result[strategy] = predictions
     return result
 
 
-def read_side(
+def read_predictions(
     strategy: str, key: str, files: dict[int, str], folder: StudyFolder, found: Sequence[TrialRecord]
-) -> Side | None:
+) -> TestPredictions | None:
     """A configuration's answers from its files, one a seed; None where none of them is there."""
     seeds, probabilities = [], []
     labels = groups = rows = None
@@ -121,7 +134,7 @@ def read_side(
         if run.strategy == strategy and config_key(run) == key and run.state == "complete"
     }
     alone = len(np.unique(groups)) in (1, labels.size)  # no groups, or a name an image
-    return Side(
+    return TestPredictions(
         strategy=strategy,
         key=key,
         seeds=tuple(seeds),

@@ -1,4 +1,4 @@
-"""Everything a page needs, read once from a study's folder."""
+"""A study's stored files, and what is computed from them; each file is read once."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from typing import Any
 import pandas as pd
 
 from harness.config.study import StudyConfig
-from harness.report.scored import Side, looks, sides
+from harness.report import explored
+from harness.report.explored import Answered, Changed
+from harness.report.scored import TestPredictions, looks, scored_predictions
 from harness.report.summary import assemble, is_running
 from harness.report.tables import UNREAD, epochs, records, trials
+from harness.report.verdict_text import describe
 from harness.report.wording import cleaned
 from harness.results.events import Event, read_events
 from harness.results.home import StudyFolder
@@ -21,8 +24,11 @@ from harness.results.records import TrialRecord
 
 
 @dataclass(frozen=True)
-class Story:
-    """A study as far as it has come. Texts in `card`, `study_json` and `summary` hold no path of this machine."""
+class StudyData:
+    """A study as far as it has come, with the one reading of its predictions.
+
+    Texts in `card`, `study_json` and `summary` hold no path of this machine.
+    """
 
     folder: StudyFolder
     study: StudyConfig
@@ -31,21 +37,16 @@ class Story:
     card: dict[str, Any]
     events: Sequence[Event]
     records: Sequence[TrialRecord]
-    trials: pd.DataFrame  # see tables.trials
-    epochs: pd.DataFrame  # see tables.epochs
-    winners: dict[str, Side]
-    summary: dict[str, Any]
     importance: dict[str, dict[str, dict[str, Any]]]  # strategy -> method -> trials, shares
 
     @classmethod
-    def read(cls, folder: StudyFolder) -> Story:
+    def read(cls, folder: StudyFolder) -> StudyData:
         """From the stored files; a study that has only begun has empty tables."""
         stored = json.loads(folder.study_json.read_text())
         study = StudyConfig.model_validate(stored["study"])
         card = cleaned(json.loads(folder.data_card.read_text())) if folder.data_card.exists() else {}
         importance = json.loads(folder.importance.read_text()) if folder.importance.exists() else {}
         events = read_events(folder.events, UNREAD)
-        found = records(events)
         return cls(
             folder=folder,
             study=study,
@@ -53,13 +54,53 @@ class Story:
             fingerprint=cleaned(stored.get("fingerprint", {})),
             card=card,
             events=events,
-            records=found,
-            trials=trials(found),
-            epochs=epochs(found),
-            winners=sides(events, folder, found, "winner"),
-            summary=assemble(folder, study, events, found, card),
+            records=records(events),
             importance=importance,
         )
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """See `tables.trials`."""
+        return trials(self.records)
+
+    @cached_property
+    def epochs(self) -> pd.DataFrame:
+        """See `tables.epochs`."""
+        return epochs(self.records)
+
+    @cached_property
+    def winners(self) -> dict[str, TestPredictions]:
+        """Of each strategy that was scored on the test split."""
+        return scored_predictions(self.events, self.folder, self.records, "winner")
+
+    @cached_property
+    def defaults(self) -> dict[str, TestPredictions]:
+        """As `winners`; a default that won is the same object."""
+        return scored_predictions(self.events, self.folder, self.records, "default", known=self.winners)
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """See `summary.assemble`."""
+        return assemble(self.folder, self.study, self.events, self.records, self.card, self.winners, self.defaults)
+
+    @cached_property
+    def changed(self) -> list[Changed]:
+        """See `explored.changed`."""
+        return explored.changed(self.events, self.records, self.winners, self.study.objective)
+
+    @cached_property
+    def sizes(self) -> list[Answered]:
+        """See `explored.sizes`."""
+        return explored.sizes(self.events, self.records, self.winners, self.folder, self.study, self._train_images)
+
+    @cached_property
+    def shifts(self) -> list[Answered]:
+        """See `explored.shifts`."""
+        return explored.shifts(self.events, self.records, self.winners, self.folder, self.study, self._train_images)
+
+    @property
+    def _train_images(self) -> int:
+        return int(self.summary["data"]["split"]["train"])
 
     @cached_property
     def complete(self) -> pd.DataFrame:
@@ -85,13 +126,7 @@ class Story:
     def earlier_verdicts(self) -> list[tuple[str, str]]:
         """Day and sentence (or why there was none) of every verdict before the one that stands."""
         kept = [event for event in self.events if event.kind == "verdict"][:-1]
-        return [
-            (
-                event.at[:10],
-                cleaned((event.data["verdict"] or {}).get("sentence") or event.data["verdict_reason"] or ""),
-            )
-            for event in kept
-        ]
+        return [(event.at[:10], cleaned(describe(event.data, self.study.objective) or "")) for event in kept]
 
     @property
     def looks(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -10,31 +9,18 @@ from typing import Any
 import numpy as np
 
 from harness.config.study import StudyConfig
-from harness.report.scored import Side, sides
+from harness.report.scored import TestPredictions
 from harness.report.statistics import estimate
-from harness.report.tables import UNREAD, of_kind, records, states
+from harness.report.tables import of_kind, states
 from harness.report.verdict import conclude
+from harness.report.verdict_text import sentence
 from harness.report.wording import cleaned
-from harness.results.events import Event, read_events
+from harness.results.events import Event
 from harness.results.home import StudyFolder
 from harness.results.metrics import METRICS, all_metrics, sign_of
 from harness.results.records import TrialRecord
 
 SCHEMA = 1
-
-
-def summary(folder: StudyFolder) -> dict[str, Any]:
-    """The study's summary, schema 1: no absolute path and no password in it.
-
-    `verdict` is None while there is none, and `verdict_reason` says why. `seconds_alone` of a strategy is what one
-    training of its winner costs by itself; `search_seconds_alone` adds up its search trials; `seconds_spent` is what
-    the study really took, all its sessions together.
-    """
-    stored = json.loads(folder.study_json.read_text())
-    study = StudyConfig.model_validate(stored["study"])
-    card = json.loads(folder.data_card.read_text()) if folder.data_card.exists() else {}
-    events = read_events(folder.events, UNREAD)
-    return assemble(folder, study, events, records(events), card)
 
 
 def assemble(
@@ -43,10 +29,15 @@ def assemble(
     events: Sequence[Event],
     found: Sequence[TrialRecord],
     card: dict[str, Any],
+    winners: dict[str, TestPredictions],
+    defaults: dict[str, TestPredictions],
 ) -> dict[str, Any]:
-    """`summary` from what was read already."""
-    winners = sides(events, folder, found, "winner")
-    defaults = sides(events, folder, found, "default")
+    """The study's summary, schema 1: no absolute path and no password in it.
+
+    `verdict` is None while there is none, and `verdict_reason` says why. `seconds_alone` of a strategy is what one
+    training of its winner costs by itself; `search_seconds_alone` adds up its search trials; `seconds_spent` is what
+    the study really took, all its sessions together.
+    """
     result: dict[str, Any] = {
         "schema": SCHEMA,
         "study": folder.name,
@@ -61,7 +52,7 @@ def assemble(
             "split": {part: card.get("split", {}).get(part, 0) for part in ("train", "validation", "test")},
             "digest": card.get("digest"),
         },
-        **answer(events, folder, study, found),
+        **answer(events, winners, study, found),
         "strategies": {
             name: _strategy(name, study, found, winners.get(name), defaults.get(name)) for name in study.strategies
         },
@@ -74,15 +65,33 @@ def assemble(
 
 
 def answer(
-    events: Sequence[Event], folder: StudyFolder, study: StudyConfig, found: Sequence[TrialRecord]
+    events: Sequence[Event],
+    winners: dict[str, TestPredictions],
+    study: StudyConfig,
+    found: Sequence[TrialRecord],
 ) -> dict[str, Any]:
-    """Verdict, its reason, comparisons and recommendation: as the log holds them, else as they stand now."""
+    """Verdict, its reason, comparisons and recommendation: as the log holds them, otherwise as they stand now.
+
+    The verdict has its `sentence` beside its values.
+    """
+    blocks = _values(events, winners, study, found)
+    if verdict := blocks["verdict"]:
+        blocks["verdict"] = {**verdict, "sentence": sentence(verdict, study.objective)}
+    return blocks
+
+
+def _values(
+    events: Sequence[Event],
+    winners: dict[str, TestPredictions],
+    study: StudyConfig,
+    found: Sequence[TrialRecord],
+) -> dict[str, Any]:
     kept = [event.data for event in events if event.kind == "verdict"]
     if not kept:
-        return conclude(events, folder, study, found)
+        return conclude(events, winners, study, found)
     blocks = {name: kept[-1].get(name) for name in ("verdict", "verdict_reason", "comparisons", "recommendation")}
     if blocks["verdict"] is None and not blocks["verdict_reason"]:
-        blocks["verdict_reason"] = conclude(events, folder, study, found)["verdict_reason"]
+        blocks["verdict_reason"] = conclude(events, winners, study, found)["verdict_reason"]
     blocks["comparisons"] = blocks["comparisons"] or []
     if chosen := blocks["recommendation"]:
         uris = {event.data["trial_id"]: event.data["uri"] for event in events if event.kind == "model_logged"}
@@ -151,7 +160,11 @@ def _between(start: str | None, end: str | None) -> float:
 
 
 def _strategy(
-    name: str, study: StudyConfig, found: Sequence[TrialRecord], winner: Side | None, default: Side | None
+    name: str,
+    study: StudyConfig,
+    found: Sequence[TrialRecord],
+    winner: TestPredictions | None,
+    default: TestPredictions | None,
 ) -> dict[str, Any]:
     best = best_trial(found, name, study.objective)
     test = _on_test(winner, study)
@@ -172,7 +185,7 @@ def _strategy(
     }
 
 
-def _on_test(side: Side | None, study: StudyConfig) -> dict[str, Any]:
+def _on_test(side: TestPredictions | None, study: StudyConfig) -> dict[str, Any]:
     """Mean over seeds with its interval, and the mean of every metric."""
     if side is None:
         return {"mean": None, "ci95": None, "metrics": None}
@@ -182,6 +195,6 @@ def _on_test(side: Side | None, study: StudyConfig) -> dict[str, Any]:
     ci95 = None
     if len(side.seeds) > 1:
         low, high = estimate(side.probabilities, side.labels, side.groups, study.objective).interval()
-        floor, ceiling = {"mcc": (-1.0, 1.0), "log_loss": (0.0, np.inf)}.get(study.objective, (0.0, 1.0))
-        ci95 = [max(low, floor), min(high, ceiling)]
+        lowest, highest = METRICS[study.objective].bounds
+        ci95 = [max(low, lowest), min(high, highest)]
     return {"mean": means[study.objective], "ci95": ci95, "metrics": means}

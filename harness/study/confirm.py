@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 from harness.config.space import space
 from harness.config.trial import TrialConfig
 from harness.files import whole
+from harness.report.scored import scored_predictions
+from harness.report.tables import records
 from harness.report.verdict import conclude
 from harness.results import metrics
 from harness.results.records import TrialRecord
 from harness.study import export
 from harness.study.executors.base import ScoreTask
-from harness.study.mistakes import write_mistakes
+from harness.study.mistakes import shown, write_mistakes
 from harness.study.prepare import Prepared
 from harness.study.session import Session
 from harness.study.splits import confirmation_split
@@ -79,8 +81,12 @@ def run(session: Session) -> None:
     waiting = [candidate for group in chosen.values() for candidate in group]
     train_all(session, [c.job(index, study.seed, 1) for index in seeds for c in waiting], "Confirmation")
     _score(session, chosen, look)
-    conclusion = conclude(list(session.log), session.folder, study)
-    write_mistakes(session, conclusion)
+    events = list(session.log)
+    found = records(events)
+    winners = scored_predictions(events, session.folder, found, "winner")
+    conclusion = conclude(events, winners, study, found)
+    images = session.prepared.context.images
+    write_mistakes(shown(winners, conclusion, study), images, session.folder.mistakes)
     session.append("verdict", {"look": look, **conclusion})
     export.log_recommended(session, conclusion)
 
@@ -109,7 +115,7 @@ def winners(session: Session) -> dict[str, Candidate]:
 
 def winner(session: Session, group: list[Candidate]) -> Candidate | None:
     """The candidate with the best mean validation score; None where none completed with every seed."""
-    sign = 1 if metrics.direction(session.study.objective) == "maximize" else -1
+    sign = metrics.sign_of(session.study.objective)
     means: list[tuple[float, Candidate]] = []
     for candidate in group:
         records = _records(session, candidate)

@@ -14,6 +14,7 @@ from typing import Any
 from harness.config.load import LoadedStudy
 from harness.errors import HarnessError, Interrupted
 from harness.files import disk_errors
+from harness.report import verdict_text
 from harness.report.page import write_report
 from harness.results.home import home
 from harness.study import confirm, explore, export, memory
@@ -141,7 +142,7 @@ def _outcome(session: Session, *, already_finished: bool) -> Outcome:
     last: dict[str, Any] = {"verdict": None, "verdict_reason": "no strategy was confirmed"}
     if verdicts:
         last = verdicts[-1].data
-    sentence = last["verdict"]["sentence"] if last["verdict"] else None
+    sentence = verdict_text.sentence(last["verdict"], session.study.objective) if last["verdict"] else None
     return Outcome(session.prepared.name, page, sentence, last.get("verdict_reason"), already_finished)
 
 

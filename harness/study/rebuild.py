@@ -16,6 +16,8 @@ import torch
 from harness.config.load import LoadedStudy
 from harness.config.study import StudyConfig
 from harness.errors import ConfigError, HarnessError
+from harness.report.scored import scored_predictions
+from harness.report.tables import records
 from harness.results import metrics
 from harness.results.events import Event
 from harness.results.home import StudyFolder
@@ -30,16 +32,6 @@ from harness.training.sharing import Sharing
 from harness.training.trial import TrialJob
 
 SAME = 1e-6  # how far a metric of answers that are given again may lie from the log's
-
-
-@dataclass(frozen=True)
-class Told:
-    """What is left of a session: see `mistakes.Concluded`."""
-
-    prepared: Prepared
-    study: StudyConfig
-    folder: StudyFolder
-    log: Sequence[Event]
 
 
 @dataclass
@@ -105,7 +97,9 @@ class Rebuilder:
         verdicts = [event.data for event in events if event.kind == "verdict"]
         if not verdicts:
             raise HarnessError("there is no verdict yet")
-        mistakes.write_mistakes(Told(self._prepared, self.study, self.folder, events), verdicts[-1])
+        winners = scored_predictions(events, self.folder, records(events), "winner")
+        shown = mistakes.shown(winners, verdicts[-1], self.study)
+        mistakes.write_mistakes(shown, self._prepared.context.images, self.folder.mistakes)
         return "picked again from the predictions"
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.config.trial import TrialConfig
+from harness.report.verdict_text import describe
 from harness.results.events import Event
-from harness.results.metrics import direction
+from harness.results.metrics import sign_of
 
 
 def run_key(trial_id: str, attempt: int) -> str:
@@ -49,7 +50,7 @@ class Ledger:
             if event.kind == "trial_finished" and data["kind"] == "search":
                 self._rank(data["strategy"], data["score"] if data["state"] == "complete" else None)
         elif event.kind == "verdict":
-            self.verdict = (data.get("verdict") or {}).get("sentence") or data.get("verdict_reason")
+            self.verdict = describe(data, self.objective or "")
         elif event.kind == "confirmation_selected":
             for strategy, chosen in data["configs"].items():
                 self._name_roles(strategy, chosen, data.get("look") or 1)
@@ -64,8 +65,8 @@ class Ledger:
         self.finished += 1
         if score is None or self.objective is None:
             return
-        better = max if direction(self.objective) == "maximize" else min
-        self.best[strategy] = better(self.best.get(strategy, score), score)
+        sign = sign_of(self.objective)
+        self.best[strategy] = max(self.best.get(strategy, score), score, key=lambda value: sign * value)
 
     def _name_roles(self, strategy: str, chosen: Iterable[Mapping[str, Any]], look: int) -> None:
         rank = 0

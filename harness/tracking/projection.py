@@ -250,13 +250,13 @@ def verdict_points(data: Mapping[str, Any], time: int) -> list[Point]:
     return points(values, time, data.get("look") or 0)
 
 
-def verdict_tags(data: Mapping[str, Any]) -> dict[str, str]:
-    """The verdict in words."""
+def verdict_tags(data: Mapping[str, Any], said: str | None) -> dict[str, str]:
+    """The verdict's outcome, and `said`: the verdict in words."""
     verdict, advice = data.get("verdict") or {}, data.get("recommendation") or {}
     return texts(
         {
             "outcome": verdict.get("outcome") or "none",
-            "verdict": verdict.get("sentence") or data.get("verdict_reason"),
+            "verdict": said,
             "recommended_strategy": advice.get("strategy"),
         },
         TAG_LIMIT,
@@ -304,7 +304,7 @@ def study_update(event: Event, ledger: Ledger, description: str, data_digest: st
         best = {f"best_validation_{strategy}": score for strategy, score in ledger.best.items()}
         return Update(points(best, at, ledger.finished), tags={"search_finished": data["reason"]})
     if event.kind == "verdict":
-        tags = {**verdict_tags(data), "mlflow.note.content": note(description, ledger.verdict)}
+        tags = {**verdict_tags(data, ledger.verdict), "mlflow.note.content": note(description, ledger.verdict)}
         return Update(verdict_points(data, at), tags=tags)
     if event.kind == "model_logged":
         return Update(tags=texts({"model_uri": data["uri"]}, TAG_LIMIT))

@@ -15,10 +15,11 @@ import pytest
 from harness.config.study import StudyConfig
 from harness.config.trial import DEFAULTS, TrialConfig
 from harness.report.page import write_report
+from harness.report.story import StudyData
 from harness.report.verdict import conclude
 from harness.results.events import EventLog
 from harness.results.home import StudyFolder
-from harness.results.metrics import all_metrics, direction
+from harness.results.metrics import all_metrics, sign_of
 from harness.results.records import EpochRecord, State, TrialRecord
 
 HOSTILE = ("<script>alert(1)</script>", "$x^2$", "interphase", 'a "quoted" & long class name', "=cmd()", "anaphase")
@@ -95,7 +96,7 @@ def build_study(
             chosen = {name: values[slot % len(values)] for name, values in (vary or {}).items()}
             record = _search(rng, strategy, slot, gain[strategy], config, state, len(classes), chosen)
             log.append("trial_finished", record.to_json())
-            sign = 1 if direction(config.objective) == "maximize" else -1
+            sign = sign_of(config.objective)
             if record.state == "complete" and record.score is not None:
                 known = best.get(strategy)
                 if known is None or sign * record.score > sign * (known.score or 0.0):
@@ -140,7 +141,8 @@ def build_study(
                         },
                     )
     if until in ("verdict", "end"):
-        blocks = conclude(list(log), folder, config)
+        found = StudyData.read(folder)
+        blocks = conclude(found.events, found.winners, config, found.records)
         log.append("verdict", {**blocks, "look": looks})
         if until == "end" and blocks["recommendation"]:
             trial_id = blocks["recommendation"]["trial_id"]
@@ -241,8 +243,7 @@ def _record(
             EpochRecord(epoch, 1.9 * math.exp(-epoch / 4), {"loss": scores["log_loss"], **scores}, 1e-3, None, 1.2)
         )
     ranked = [epoch.validation[study.objective] for epoch in epochs]
-    pick = np.argmax if direction(study.objective) == "maximize" else np.argmin
-    best = int(pick(ranked)) if ranked and state != "diverged" else None
+    best = int(np.argmax(sign_of(study.objective) * np.array(ranked))) if ranked and state != "diverged" else None
     share = {0: 0.0003, 1: 0.75, 2: 0.94, 3: 0.98, 4: 0.996, 5: 1.0}[config.unfreeze_depth]
     return TrialRecord(
         trial_id=trial_id,

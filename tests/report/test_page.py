@@ -18,6 +18,7 @@ from harness.config.study import KNOBS
 from harness.report.evidence import OWN_SECTION
 from harness.report.labels import LABELS
 from harness.report.page import write_report
+from harness.report.verdict_text import sentence
 from harness.results.events import EventLog
 from harness.results.home import StudyFolder
 
@@ -367,9 +368,9 @@ def test_earlier_verdicts_are_kept_on_the_page(make_study: MakeStudy) -> None:
     assert "earlier verdict" not in page_of(folder).text
     log = EventLog(folder.events)
     last = log.of("verdict")[-1].data
-    log.append("verdict", {**last, "look": 2, "verdict": {**last["verdict"], "sentence": "Later it was decided."}})
+    log.append("verdict", {**last, "look": 2, "verdict": {**last["verdict"], "difference": 0.123}})
     log.close()
     page = page_of(folder)
     assert "1 earlier verdict, from fewer trials or seeds" in page.text
-    assert page.text.count(last["verdict"]["sentence"]) == 1
-    assert page.text.count("Later it was decided.") == 1
+    assert page.text.count(sentence(last["verdict"], "balanced_accuracy")) == 1
+    assert page.text.count("better by 12.3 points") == 1

@@ -45,6 +45,25 @@ class FakeStudy:
             }  # fmt: skip
             self.log.append("study_created", {"study": study, "fingerprint": "f" * 16})
 
+    def verdict(self, **changed: Any) -> None:
+        """A verdict with the values that the log keeps of one."""
+        values = {
+            "outcome": "undecided",
+            "difference": 0.0,
+            "ci95": [-0.1, 0.1],
+            "probability_fine_tuning_better": 0.5,
+            "equivalence": 0.01,
+            "seeds": 2,
+            "test_looks": 1,
+            "needed": None,
+            "test_images": 60,
+            "test_groups": None,
+            "seconds_alone": {"feature_extraction": 2.0, "fine_tuning": 8.0},
+            "from_scratch_gain": None,
+        }
+        verdict = {**values, **changed}
+        self.log.append("verdict", {"verdict": verdict, "comparisons": [], "recommendation": None, "look": 1})
+
     @property
     def events(self) -> list[Event]:
         return list(self.log)

@@ -141,8 +141,7 @@ def events(make_study: Callable[..., Any], config_of: Callable[..., TrialConfig]
     study.trial(f"confirmation/fine_tuning/{key}/0", config_of(), kind="confirmation", slot=0)
     scored = {"strategy": "fine_tuning", "role": "winner", "config_key": key, "seed_index": 0, "predictions": "p"}
     study.log.append("test_scored", {"look": 1, **scored, "metrics": {"accuracy": 0.7}})
-    verdict = {"outcome": "undecided", "difference": 0.0, "ci95": [-0.1, 0.1], "sentence": "Undecided."}
-    study.log.append("verdict", {"verdict": verdict, "comparisons": [], "recommendation": None, "look": 1})
+    study.verdict()
     study.end()
     return study.events
 

@@ -22,6 +22,7 @@ from harness.results.events import Event, read_events
 NAME = "tortured"
 PATIENCE = 300.0  # seconds that a session may go without a new line in its log
 SLIDES, PER_SLIDE = 12, 9
+_FREE = ("test_looks", "seconds_alone")  # of a verdict
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,8 @@ def numbers(events: list[Event]) -> dict[str, Any]:
             key = f"{data['what']} {data['strategy']} {data['config_key']} {data['seed_index']}"
             found[f"{key} {data.get('shift') or data.get('fraction')}"] = data["metrics"]
         elif event.kind == "verdict":
-            # how often the test split was looked at may differ, and the sentence tells seconds
-            found["verdict"] = {k: v for k, v in (data["verdict"] or {}).items() if k not in ("test_looks", "sentence")}
+            # how often the test split was looked at may differ, and seconds do
+            found["verdict"] = {k: v for k, v in (data["verdict"] or {}).items() if k not in _FREE}
     return json.loads(json.dumps(found))  # type: ignore[no-any-return]
 
 
