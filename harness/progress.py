@@ -84,7 +84,7 @@ class Watcher:
         if record.trial_id in self._trials:
             self._bars.remove_task(self._trials.pop(record.trial_id))
         if record.kind == "search" and record.state == "complete" and record.score is not None:
-            sign = 1 if METRICS[self._objective].direction == "maximize" else -1
+            sign = METRICS[self._objective].sign
             best = self._best.get(record.strategy)
             if best is None or sign * record.score > sign * best:
                 self._best[record.strategy] = record.score

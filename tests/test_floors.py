@@ -18,7 +18,7 @@ FLOORS = {
 }  # fmt: skip
 ALLOWED_BESIDE = {
     ("files", "errors"), ("results", "config"), ("progress", "cli"), ("cli", "progress"), ("cli", "bench"),
-    ("cli", "terminal"), ("progress", "terminal"),
+    ("cli", "terminal"), ("progress", "terminal"), ("tracking", "report"),
 }  # fmt: skip
 
 

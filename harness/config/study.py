@@ -6,6 +6,7 @@ import re
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -20,8 +21,17 @@ from harness.config.parameters import PARAMETERS, TOP_LEVEL_PARAMETERS, unknown_
 from harness.config.ranges import Range, Scalar
 from harness.config.trial import Shift, Strategy
 
-Objective = Literal["balanced_accuracy", "accuracy", "macro_f1", "auroc", "mcc", "log_loss"]
+OBJECTIVES = ("balanced_accuracy", "accuracy", "macro_f1", "auroc", "mcc", "log_loss")  # of results.metrics.METRICS
 BitDepth = Literal["dtype", "minmax", 8, 10, 12, 14, 16]
+
+
+def _objective(name: str) -> str:
+    if name not in OBJECTIVES:
+        raise ValueError(f"must be one of {', '.join(OBJECTIVES)}, but got {name!r}")
+    return name
+
+
+Objective = Annotated[str, AfterValidator(_objective)]
 
 
 class _Model(BaseModel):
@@ -163,7 +173,10 @@ class StudyConfig(_Model):
     try_: tuple[dict[str, Scalar], ...] = Field(
         (), alias="try", description="own configurations, always evaluated after the default"
     )
-    objective: Objective = Field("balanced_accuracy", description="what is compared, on validation and then on test")
+    objective: Objective = Field(
+        "balanced_accuracy",
+        description=f"what is compared, on validation and then on test ({', '.join(OBJECTIVES)})",
+    )
     seed: int = Field(0, ge=0, description="everything random derives from it")
     augmentation: Entry | None = Field(None, description="the same as search.augmentation")
     batch_size: Entry | None = Field(None, description="the same as search.batch_size")

@@ -18,7 +18,8 @@ APART = 0.17  # of the axis' height, between two labels of two lines
 
 
 def lower(objective: str) -> bool:
-    return METRICS[objective].direction == "minimize"
+    """Whether a lower score is better."""
+    return METRICS[objective].sign < 0
 
 
 def scale(objective: str) -> str:

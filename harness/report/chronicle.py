@@ -15,6 +15,7 @@ from harness.config.trial import TrialConfig
 from harness.data.names import clean
 from harness.report import wording
 from harness.report.labels import config_text
+from harness.report.verdict_text import describe
 from harness.results.event_types import (
     ConfirmationSelected,
     ControlledSelected,
@@ -170,8 +171,8 @@ class _Teller:
                     f"seed {scored.seed_index}: {self._score(scored.metrics.get(self._objective))}"
                 )
             case VerdictReached() as reached:
-                sentence = reached.sentence
-                return f"verdict {reached.look}: {sentence}" if sentence else f"no verdict: {reached.verdict_reason}"
+                said = describe(reached, self._objective)
+                return f"verdict {reached.look}: {said}" if reached.verdict else f"no verdict: {said}"
             case Explored() as one:
                 what = f"shift {one.shift}" if one.what == "shift" else f"{one.fraction:g} of the training images"
                 return (

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from harness.report import ink, wording
 from harness.report.axes import score_axis
 from harness.report.ink import Picture, drawing, picture
-from harness.report.scored import Side
+from harness.report.scored import TestPredictions
 from harness.report.section import Section, Table
 from harness.report.statistics import Estimate, difference, estimate, holm_levels
-from harness.report.story import Story
+from harness.report.story import StudyData
 
 SHOWN = 20  # classes in the figure; the table has them all
 NAME = 24  # letters of a class's name in the figure
@@ -62,7 +62,7 @@ class ClassRecall:
     p_value: float  # of the gain; 1 where it has no interval
 
 
-def class_section(story: Story) -> Section | None:
+def class_section(story: StudyData) -> Section | None:
     """Recall of every class by the winners of the first pair of the verdict; None while none was compared."""
     pair = _pair(story)
     if pair is None:
@@ -84,7 +84,7 @@ def class_section(story: Story) -> Section | None:
     return Section("classes", heading(found, *drawn), [_figure(shown, *drawn)], note, drawn, table=_table(found, drawn))
 
 
-def recalls(a: Side, b: Side, names: Sequence[str]) -> list[ClassRecall]:
+def recalls(a: TestPredictions, b: TestPredictions, names: Sequence[str]) -> list[ClassRecall]:
     """Every class with a test image, the largest gain of b first.
 
     Args:
@@ -154,7 +154,7 @@ def heading(found: Sequence[ClassRecall], a: str, b: str) -> str:
     return wording.capital("; ".join(told)) if told else "No class is clearly better recognised by one strategy"
 
 
-def _pair(story: Story) -> tuple[Side, Side] | None:
+def _pair(story: StudyData) -> tuple[TestPredictions, TestPredictions] | None:
     pairs = story.summary["comparisons"]
     a, b = (story.winners.get(pairs[0][side]) for side in "ab") if pairs else (None, None)
     if a is None or b is None or len(set(a.seeds) & set(b.seeds)) < 2 or not np.array_equal(a.rows, b.rows):
@@ -162,7 +162,7 @@ def _pair(story: Story) -> tuple[Side, Side] | None:
     return a, b
 
 
-def _seeds(a: Side, b: Side) -> str:
+def _seeds(a: TestPredictions, b: TestPredictions) -> str:
     return wording.count(len(set(a.seeds) & set(b.seeds)), "seed")
 
 

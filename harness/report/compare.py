@@ -6,7 +6,6 @@ Reads stored files only. Nothing is pooled over studies: each keeps the interval
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,11 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.config.study import StudyConfig
 from harness.errors import ConfigError, HarnessError
-from harness.report.summary import assemble
-from harness.report.wording import cleaned
-from harness.results.events import read_events
+from harness.report.story import StudyData
 from harness.results.home import StudyFolder, home, reports
 from harness.results.study_state import StudyState
 
@@ -137,23 +133,20 @@ def read(folder: StudyFolder) -> Entry:
     Raises:
         HarnessError: its log is damaged; says which study's.
     """
-    stored = json.loads(folder.study_json.read_text(encoding="utf-8"))
-    study = StudyConfig.model_validate(stored["study"])
-    card = json.loads(folder.data_card.read_text(encoding="utf-8")) if folder.data_card.exists() else {}
     try:
-        state = StudyState.of(read_events(folder.events), study.objective)
+        data = StudyData.read(folder)
     except HarnessError as error:
         raise HarnessError(f"study {folder.name}: {error}") from error
     return Entry(
         name=folder.name,
-        summary=assemble(folder, study, state, card),
-        equivalence=study.confirmation.equivalence,
-        looks=state.test_looks,
-        last_session=state.session_at,
-        running=state.is_running,
-        file=cleaned(stored["study"]),
-        fingerprint=cleaned(stored.get("fingerprint", {})),
-        test_rows=_test_rows(state, folder),
+        summary=data.summary,
+        equivalence=data.study.confirmation.equivalence,
+        looks=data.looks,
+        last_session=data.state.session_at,
+        running=data.running,
+        file=data.study_json,
+        fingerprint=data.fingerprint,
+        test_rows=_test_rows(data.state, folder),
     )
 
 

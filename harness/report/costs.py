@@ -18,7 +18,7 @@ from harness.report import ink, wording
 from harness.report.axes import lower, scale, score_axis
 from harness.report.ink import Picture, drawing, picture
 from harness.report.section import Section, Table
-from harness.report.story import Story
+from harness.report.story import StudyData
 from harness.results.metrics import sign_of
 
 WIDTH, HEIGHT = 520, 330  # CSS pixels
@@ -39,7 +39,7 @@ class Point:
     what: tuple[str, str]  # backbone ("" where there is one alone) and depth
 
 
-def cost_section(story: Story) -> Section | None:
+def cost_section(story: StudyData) -> Section | None:
     """Validation score of every complete trial against the seconds of its training alone; None under two trials."""
     table, objective = story.complete, story.study.objective
     trials = table[table["seconds_alone"] > 0]
@@ -211,7 +211,7 @@ def _label(axes: Axes, points: Sequence[Point], wide: bool, objective: str) -> N
     """
     steps = {p: abs(p.score - before.score) for before, p in itertools.pairwise(points)}
     ranked = sorted(points, key=lambda p: (p not in (points[0], points[-1]), -steps.get(p, 0.0)))
-    sign = -1.0 if lower(objective) else 1.0
+    sign = float(sign_of(objective))
     places = {p: _place(axes, p, wide, sign) for p in points}
     taken: list[Box] = []
     for p in ranked:

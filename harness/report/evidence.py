@@ -15,10 +15,10 @@ from harness.report.configurations import configuration_section
 from harness.report.costs import cost_section
 from harness.report.explored_sections import explored_sections
 from harness.report.mistakes import mistakes_section
-from harness.report.scored import Side
+from harness.report.scored import TestPredictions
 from harness.report.search_sections import search_sections
 from harness.report.section import Section
-from harness.report.story import Story
+from harness.report.story import StudyData
 from harness.results.metrics import METRICS, confusion
 
 METHODS = {  # of importance; what each says is a line of its own: the figures are narrow
@@ -32,7 +32,7 @@ _SEARCH_NOTE = (
 )
 
 
-def evidence(story: Story) -> list[Section]:
+def evidence(story: StudyData) -> list[Section]:
     """The sections between the answer and the data card; those without anything to show are left out."""
     complete, objective = story.complete, story.study.objective
     made = [
@@ -79,7 +79,7 @@ def _from_head(complete: pd.DataFrame) -> bool:
     return bool((complete["unfreeze_from"] == "head").all())
 
 
-def _curves(story: Story) -> Section | None:
+def _curves(story: StudyData) -> Section | None:
     column = f"validation_{story.study.objective}"
     table = story.epochs.dropna(subset=[column])
     if table.empty:
@@ -137,7 +137,7 @@ def _others(complete: pd.DataFrame, objective: str, drawn: list[str]) -> list[Se
     return made
 
 
-def _importance(story: Story) -> Section | None:
+def _importance(story: StudyData) -> Section | None:
     pictures = [
         figures.importances(
             found["shares"],
@@ -152,7 +152,7 @@ def _importance(story: Story) -> Section | None:
     return Section("importance", "What the search found to matter", pictures, note) if pictures else None
 
 
-def recommended_counts(story: Story) -> tuple[Side, NDArray[np.int64]] | None:
+def recommended_counts(story: StudyData) -> tuple[TestPredictions, NDArray[np.int64]] | None:
     """The recommended winner with its confusion counts on test, all seeds together."""
     chosen = story.summary["recommendation"]
     side = story.winners.get(chosen["strategy"]) if chosen else None
@@ -163,14 +163,15 @@ def recommended_counts(story: Story) -> tuple[Side, NDArray[np.int64]] | None:
     return side, np.sum(counts, axis=0)
 
 
-def _confusion(story: Story) -> Section | None:
+def _confusion(story: StudyData) -> Section | None:
     found = recommended_counts(story)
     if found is None:
         return None
     side, counts = found
     names = story.class_names(counts.shape[0])
+    images = wording.test_images(side.labels.size, side.group_count)
     note = (
-        f"{wording.capital(wording.STRATEGY[side.strategy])}, the recommended winner, on {side.images}, "
+        f"{wording.capital(wording.STRATEGY[side.strategy])}, the recommended winner, on {images}, "
         f"{wording.count(len(side.seeds), 'seed')} together. Each row is a true class, each column a predicted one."
     )
     return Section("confusion", findings.confusions(counts, names), [figures.confusion_matrix(counts, names)], note)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-from harness.report.scored import Side, read_side
+from harness.config.study import StudyConfig
+from harness.report.scored import TestPredictions, read_predictions
 from harness.report.statistics import Comparison, Estimate, difference, estimate, holm_levels, judge
-from harness.report.story import Story
 from harness.report.verdict import PRIMARY
 from harness.results.event_types import ControlledChange, Explored
+from harness.results.home import StudyFolder
 from harness.results.metrics import sign_of
-from harness.results.study_state import of_kind
+from harness.results.records import TrialRecord
+from harness.results.study_state import StudyState, of_kind
 
 
 @dataclass(frozen=True)
@@ -49,23 +51,28 @@ class Answered:
     pair: Comparison | None  # fine-tuning against feature extraction, read at Holm's level
 
 
-def changed(story: Story) -> list[Changed]:
+def changed(state: StudyState, winners: Mapping[str, TestPredictions], objective: str) -> list[Changed]:
     """Every change that was trained around the winners that stand, by strategy, the costliest last."""
-    selected = story.state.controlled
+    selected = state.controlled
     if selected is None:
         return []
     found: list[Changed] = []
     for strategy, entries in selected.configs.items():
-        winner = story.winners.get(strategy)
-        if winner is not None:
-            found += _around(story, winner, entries, selected.seeds)
+        if strategy in winners:
+            found += _around(state.records, winners[strategy], objective, entries, selected.seeds)
     return found
 
 
-def _around(story: Story, winner: Side, entries: Sequence[ControlledChange], seeds: int) -> list[Changed]:
-    sign = sign_of(story.study.objective)
+def _around(
+    records: Sequence[TrialRecord],
+    winner: TestPredictions,
+    objective: str,
+    entries: Sequence[ControlledChange],
+    seeds: int,
+) -> list[Changed]:
+    sign = sign_of(objective)
     base = {run.slot: run.score for run in winner.runs if run.score is not None}
-    trained = [r for r in of_kind(story.records, "controlled") if r.strategy == winner.strategy]
+    trained = [r for r in of_kind(records, "controlled") if r.strategy == winner.strategy]
     rows: list[tuple[ControlledChange, list[float], tuple[str, ...]]] = []
     for entry in entries:
         runs = [run for run in trained if run.config == entry.config and run.slot in base]
@@ -87,7 +94,12 @@ def _around(story: Story, winner: Side, entries: Sequence[ControlledChange], see
 
 
 def _one(
-    winner: Side, entry: ControlledChange, apart: list[float], ended: tuple[str, ...], pooled: float, freedom: int
+    winner: TestPredictions,
+    entry: ControlledChange,
+    apart: list[float],
+    ended: tuple[str, ...],
+    pooled: float,
+    freedom: int,
 ) -> tuple[Changed, float]:
     """A change and its p-value."""
     mean, low, high, p = float("nan"), float("nan"), float("nan"), 1.0
@@ -104,20 +116,38 @@ def _one(
     ), p
 
 
-def sizes(story: Story) -> list[Answered]:
-    """The winners on growing shares of the training images, all of them last; [] where no share was tried."""
-    data = [entry for entry in _answers(story, "data_size") if entry.fraction in story.study.data_sizes]
-    fractions = sorted({entry.fraction for entry in data if entry.fraction is not None})
-    parts = [_condition(story, [e for e in data if e.fraction == f], fraction=f) for f in fractions]
-    return _read(story, [*parts, _as_judged(story)]) if parts else []
+def sizes(
+    state: StudyState,
+    winners: Mapping[str, TestPredictions],
+    folder: StudyFolder,
+    study: StudyConfig,
+    train_images: int,
+) -> list[Answered]:
+    """The winners on growing shares of the training images, all of them last; [] if no share was tried."""
+    answers = [entry for entry in _answers(state, winners, "data_size") if entry.fraction in study.data_sizes]
+    fractions = sorted({entry.fraction for entry in answers if entry.fraction is not None})
+    parts = [
+        _condition(state.records, winners, folder, [entry for entry in answers if entry.fraction == f], fraction=f)
+        for f in fractions
+    ]
+    return _read(study, [*parts, _as_judged(winners, train_images)]) if parts else []
 
 
-def shifts(story: Story) -> list[Answered]:
-    """The winners on the test images as they are, then on each kind of shifted copy; [] where none was asked for."""
-    data = [entry for entry in _answers(story, "shift") if entry.shift in story.study.shifts]
-    names = [name for name in story.study.shifts if any(entry.shift == name for entry in data)]
-    parts = [_condition(story, [e for e in data if e.shift == name], name=name) for name in names]
-    return _read(story, [_as_judged(story), *parts]) if parts else []
+def shifts(
+    state: StudyState,
+    winners: Mapping[str, TestPredictions],
+    folder: StudyFolder,
+    study: StudyConfig,
+    train_images: int,
+) -> list[Answered]:
+    """The winners on the test images as they are, then on each kind of shifted copy; [] if none was asked for."""
+    answers = [entry for entry in _answers(state, winners, "shift") if entry.shift in study.shifts]
+    names = [name for name in study.shifts if any(entry.shift == name for entry in answers)]
+    parts = [
+        _condition(state.records, winners, folder, [entry for entry in answers if entry.shift == name], name=name)
+        for name in names
+    ]
+    return _read(study, [_as_judged(winners, train_images), *parts]) if parts else []
 
 
 @dataclass(frozen=True)
@@ -125,39 +155,47 @@ class _Condition:
     name: str
     fraction: float
     train_images: dict[str, int]
-    sides: dict[str, Side]  # strategies with two seeds or more
+    predictions: dict[str, TestPredictions]  # strategies with two seeds or more
 
 
-def _as_judged(story: Story) -> _Condition:
+def _as_judged(winners: Mapping[str, TestPredictions], train_images: int) -> _Condition:
     """What the verdict rests on."""
-    train = int(story.summary["data"]["split"]["train"])
-    sides = {name: side for name, side in story.winners.items() if len(side.seeds) > 1}
-    return _Condition("", 1.0, dict.fromkeys(sides, train), sides)
+    several = {name: winner for name, winner in winners.items() if len(winner.seeds) > 1}
+    return _Condition("", 1.0, dict.fromkeys(several, train_images), several)
 
 
-def _condition(story: Story, data: Sequence[Explored], name: str = "", fraction: float = 1.0) -> _Condition:
+def _condition(
+    records: Sequence[TrialRecord],
+    winners: Mapping[str, TestPredictions],
+    folder: StudyFolder,
+    answers: Sequence[Explored],
+    name: str = "",
+    fraction: float = 1.0,
+) -> _Condition:
     trained: dict[str, int] = {}
-    sides: dict[str, Side] = {}
-    for strategy, winner in story.winners.items():
-        own = {entry.seed_index: entry for entry in data if entry.strategy == strategy}
+    found: dict[str, TestPredictions] = {}
+    for strategy, winner in winners.items():
+        own = {entry.seed_index: entry for entry in answers if entry.strategy == strategy}
         files = {seed: entry.predictions for seed, entry in own.items()}
-        side = read_side(strategy, winner.key, files, story.folder, story.records)
-        if side is not None and len(side.seeds) > 1:
-            sides[strategy] = side
-            trained[strategy] = own[side.seeds[0]].train_images or 0
-    return _Condition(name, fraction, trained, sides)
+        predictions = read_predictions(strategy, winner.key, files, folder, records)
+        if predictions is not None and len(predictions.seeds) > 1:
+            found[strategy] = predictions
+            trained[strategy] = own[predictions.seeds[0]].train_images or 0
+    return _Condition(name, fraction, trained, found)
 
 
-def _answers(story: Story, what: Literal["data_size", "shift"]) -> list[Explored]:
-    """Of the winners that stand."""
-    keys = {side.strategy: side.key for side in story.winners.values()}
-    return [one for one in story.state.explored if one.what == what and keys.get(one.strategy) == one.config_key]
+def _answers(
+    state: StudyState, winners: Mapping[str, TestPredictions], what: Literal["data_size", "shift"]
+) -> list[Explored]:
+    """Answers of the winners that stand."""
+    keys = {strategy: winner.key for strategy, winner in winners.items()}
+    return [one for one in state.explored if one.what == what and keys.get(one.strategy) == one.config_key]
 
 
-def _read(story: Story, conditions: Sequence[_Condition]) -> list[Answered]:
+def _read(study: StudyConfig, conditions: Sequence[_Condition]) -> list[Answered]:
     """Scores and differences; what the verdict did not judge already is read at Holm's levels."""
-    objective, zone = story.study.objective, story.study.confirmation.equivalence
-    found = {i: apart for i, c in enumerate(conditions) if (apart := _apart(c.sides, objective)) is not None}
+    objective, zone = study.objective, study.confirmation.equivalence
+    found = {i: apart for i, c in enumerate(conditions) if (apart := _apart(c.predictions, objective)) is not None}
     judged = {i for i in found if conditions[i].name == "" and conditions[i].fraction == 1}
     others = [i for i in found if i not in judged]
     levels = dict.fromkeys(judged, 0.95)
@@ -168,16 +206,17 @@ def _read(story: Story, conditions: Sequence[_Condition]) -> list[Answered]:
             fraction=c.fraction,
             train_images=c.train_images,
             scores={
-                s: estimate(side.probabilities, side.labels, side.groups, objective) for s, side in c.sides.items()
+                s: estimate(side.probabilities, side.labels, side.groups, objective)
+                for s, side in c.predictions.items()
             },
             pair=judge(found[i], zone, levels[i]) if i in found else None,
         )
         for i, c in enumerate(conditions)
-        if c.sides
+        if c.predictions
     ]
 
 
-def _apart(sides: dict[str, Side], objective: str) -> Estimate | None:
+def _apart(sides: dict[str, TestPredictions], objective: str) -> Estimate | None:
     """Fine-tuning minus feature extraction on their shared seeds; None where that cannot be said."""
     if not all(name in sides for name in PRIMARY):
         return None
@@ -188,7 +227,9 @@ def _apart(sides: dict[str, Side], objective: str) -> Estimate | None:
     return difference(a.at(shared), b.at(shared), a.labels, a.groups, objective)
 
 
-def as_json(story: Story) -> dict[str, list[dict[str, Any]]]:
+def as_json(
+    changed: Sequence[Changed], sizes: Sequence[Answered], shifts: Sequence[Answered]
+) -> dict[str, list[dict[str, Any]]]:
     """All of it for summary.json: `controlled`, `data_sizes` and `shifts`; [] where nothing was asked for."""
     return {
         "controlled": [
@@ -202,10 +243,10 @@ def as_json(story: Story) -> dict[str, list[dict[str, Any]]]:
                 "ci95": list(one.ci95) if one.completed else None,
                 "clear": one.clear,
             }
-            for one in changed(story)
+            for one in changed
         ],
-        "data_sizes": [{"fraction": p.fraction, "train_images": p.train_images, **_scores(p)} for p in sizes(story)],
-        "shifts": [{"shift": point.name or None, **_scores(point)} for point in shifts(story)],
+        "data_sizes": [{"fraction": p.fraction, "train_images": p.train_images, **_scores(p)} for p in sizes],
+        "shifts": [{"shift": point.name or None, **_scores(point)} for point in shifts],
     }
 
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from harness.config.parameters import label
 from harness.report import explored_figures as figures
 from harness.report import wording
-from harness.report.explored import Answered, Changed, changed, shifts, sizes
+from harness.report.explored import Answered, Changed
 from harness.report.labels import config_text
 from harness.report.section import Section, Table
 from harness.report.statistics import Comparison
-from harness.report.story import Story
+from harness.report.story import StudyData
 from harness.report.wording import MINUS
 from harness.results.metrics import sign_of
 
@@ -19,15 +19,15 @@ _SIDE = {"better": "fine-tuning is better", "worse": "feature extraction is bett
          "undecided": "undecided"}  # fmt: skip
 
 
-def explored_sections(story: Story) -> list[Section]:
+def explored_sections(story: StudyData) -> list[Section]:
     """One choice at a time, data sizes, shifted images; those that were not asked for are left out."""
     objective = story.study.objective
-    found = changed(story)
+    found = story.changed
     strategies = dict.fromkeys(one.strategy for one in found)
     made = [_controlled([one for one in found if one.strategy == name], objective) for name in strategies]
-    if points := sizes(story):
+    if points := story.sizes:
         made.append(_sizes(points, story))
-    if points := shifts(story):
+    if points := story.shifts:
         made.append(_shifts(points, objective))
     return made
 
@@ -78,7 +78,7 @@ def controlled_heading(found: Sequence[Changed], objective: str) -> str:
     return f"{who}: none of {wording.count(len(complete), 'other choice')} makes a clear difference"
 
 
-def _sizes(points: Sequence[Answered], story: Story) -> Section:
+def _sizes(points: Sequence[Answered], story: StudyData) -> Section:
     objective, zone = story.study.objective, story.study.confirmation.equivalence
     pictures = [figures.by_size(points, objective)]
     if sum(point.pair is not None for point in points) > 1:

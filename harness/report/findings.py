@@ -16,7 +16,7 @@ from scipy import stats
 
 from harness.report import wording
 from harness.report.confirmed import Group
-from harness.report.scored import Side
+from harness.report.scored import TestPredictions
 from harness.results.metrics import METRICS, sign_of
 
 FEWEST = 6  # trials below which no trend is spoken of
@@ -33,7 +33,7 @@ def strategies(rows: Sequence[dict[str, Any]], objective: str) -> str:
     return wording.capital(f"{wording.listed(told)} {METRICS[objective].label} on the test split")
 
 
-def curves(winners: Sequence[Side]) -> str:
+def curves(winners: Sequence[TestPredictions]) -> str:
     """Whether the confirmed winners were still getting better when their epochs ended."""
     rising = [
         side.strategy

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from harness.report import wording
 from harness.report.images import address
 from harness.report.section import Section, Shot
-from harness.report.story import Story
+from harness.report.story import StudyData
 
 _OF_EACH = ("labels", "predicted", "probability", "seeds_wrong")
 
 
-def mistakes_section(story: Story) -> Section | None:
+def mistakes_section(story: StudyData) -> Section | None:
     """The stored mistakes of the recommended winner, the surest first.
 
     None where none are stored, where the file does not fit the study's classes or its recommendation, and where the

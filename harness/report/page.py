@@ -16,7 +16,7 @@ from harness.report import explored, figures, findings, sections, shell, wording
 from harness.report.evidence import evidence
 from harness.report.files import csv_text, each_text
 from harness.report.images import samples
-from harness.report.story import Story
+from harness.report.story import StudyData
 from harness.report.trial_table import trial_table
 from harness.results.home import StudyFolder
 
@@ -30,9 +30,9 @@ def write_report(folder: StudyFolder) -> Path:
         The path of index.html.
     """
     with _uncollected():
-        story = Story.read(folder)
+        story = StudyData.read(folder)
         write_whole(folder.report / "trials.csv", csv_text(_clean(story.trials)))
-        summary = {**story.summary, "explored": explored.as_json(story)}
+        summary = {**story.summary, "explored": explored.as_json(story.changed, story.sizes, story.shifts)}
         write_whole(folder.report / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
         page = folder.report / "index.html"
         write_whole(page, render(story))
@@ -51,7 +51,7 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def render(story: Story) -> str:
+def render(story: StudyData) -> str:
     """The page as HTML: see `shell.fill`."""
     study, rows = story.study, sections.strategy_rows(story)
     return shell.fill(
@@ -82,7 +82,7 @@ def render(story: Story) -> str:
     )
 
 
-def _progress(story: Story) -> str:
+def _progress(story: StudyData) -> str:
     """`in progress: 5 of 16 trials`, `finished: 16 trials` or how it stopped."""
     done, slots = len(story.trials), story.study.trials * len(story.study.strategies)
     ended = story.state.session_state

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -19,8 +19,10 @@ Role = Literal["winner", "default"]
 
 
 @dataclass(frozen=True)
-class Side:
-    """One configuration, confirmed over seeds and scored on test."""
+class TestPredictions:
+    """The predictions of one configuration on the test split, one model for each seed, and its confirmation runs."""
+
+    __test__ = False  # no test, though pytest would take it for one
 
     strategy: str
     key: str
@@ -61,19 +63,23 @@ class Side:
         return self.probabilities[[self.seeds.index(seed) for seed in seeds]]
 
     @property
-    def images(self) -> str:
-        """`288 test images in 24 groups`."""
-        text = f"{self.labels.size:,} test images"
-        return text if self.groups is None else f"{text} in {len(np.unique(self.groups)):,} groups"
+    def group_count(self) -> int | None:
+        """How many groups the test images fall into; None if each image is its own group."""
+        return None if self.groups is None else len(np.unique(self.groups))
 
 
-def sides(state: StudyState, folder: StudyFolder, role: Role) -> dict[str, Side]:
+def scored_predictions(
+    state: StudyState, folder: StudyFolder, role: Role, known: Mapping[str, TestPredictions] | None = None
+) -> dict[str, TestPredictions]:
     """The winner (or default) of each strategy as of the last look, in the order of STRATEGIES.
 
     A configuration that was scored in several looks keeps all its seeds, each as scored last. Strategies whose
     prediction files are missing or do not fit together are left out.
+
+    Args:
+        known: predictions that were read already, by strategy; the files of the same configuration are not read again.
     """
-    result: dict[str, Side] = {}
+    result: dict[str, TestPredictions] = {}
     for strategy in STRATEGIES:
         own = [scored for scored in state.test_scores if scored.strategy == strategy]
         chosen = [scored for scored in own if role in scored.role.split("+")]
@@ -81,16 +87,19 @@ def sides(state: StudyState, folder: StudyFolder, role: Role) -> dict[str, Side]
             continue
         last = max(scored.look for scored in chosen)
         key = next(scored.config_key for scored in reversed(chosen) if scored.look == last)
+        if known and strategy in known and known[strategy].key == key:
+            result[strategy] = known[strategy]
+            continue
         files = {scored.seed_index: scored.predictions for scored in own if scored.config_key == key}
-        side = read_side(strategy, key, files, folder, state.records)
-        if side is not None:
-            result[strategy] = side
+        predictions = read_predictions(strategy, key, files, folder, state.records)
+        if predictions is not None:
+            result[strategy] = predictions
     return result
 
 
-def read_side(
+def read_predictions(
     strategy: str, key: str, files: dict[int, str], folder: StudyFolder, found: Sequence[TrialRecord]
-) -> Side | None:
+) -> TestPredictions | None:
     """A configuration's answers from its files, one a seed; None where none of them is there."""
     seeds, probabilities = [], []
     labels = groups = rows = None
@@ -114,7 +123,7 @@ def read_side(
         if run.strategy == strategy and config_key(run) == key and run.state == "complete"
     }
     alone = len(np.unique(groups)) in (1, labels.size)  # no groups, or a name an image
-    return Side(
+    return TestPredictions(
         strategy=strategy,
         key=key,
         seeds=tuple(seeds),

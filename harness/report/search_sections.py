@@ -10,11 +10,10 @@ from harness.config.parameters import label
 from harness.report import search_figures, search_findings, wording
 from harness.report.anytime import BAND, ORDERS, Anytime, anytime
 from harness.report.labels import config_text
-from harness.report.scored import sides
 from harness.report.searching import NEAR, Edge, Gap, Paid, Pruning, edges, gaps, paid, pruning
 from harness.report.section import Section, Table
-from harness.report.story import Story
-from harness.results.metrics import METRICS, direction
+from harness.report.story import StudyData
+from harness.results.metrics import METRICS, sign_of
 
 READ = {
     "better": "better than the default",
@@ -24,11 +23,11 @@ READ = {
 }
 
 
-def search_sections(story: Story) -> list[Section]:
+def search_sections(story: StudyData) -> list[Section]:
     """What the search came to: its course, what it brought on test, what it promised, its edges, its pruning."""
     study, objective = story.study, story.study.objective
     searches = [made for name in study.strategies if (made := anytime(story.records, name, objective))]
-    defaults = sides(story.state, story.folder, "default") if story.winners else {}
+    defaults = story.defaults if story.winners else {}
     compared = paid(story.winners, defaults, objective, study.confirmation.equivalence)
     promised = gaps(story.records, story.winners, objective)
     at_edges = edges(story.records, story.winners, study)
@@ -93,7 +92,7 @@ def _paid(compared: Sequence[Paid], objective: str) -> Section:
         ("strategy", False), ("default", True), ("winner", True), ("difference (95 % interval)", True),
         ("reads as", False),
     ]  # fmt: skip
-    turned = ", the sign turned so that more is better" if direction(objective) == "minimize" else ""
+    turned = ", the sign turned so that more is better" if sign_of(objective) < 0 else ""
     note = (
         f"{wording.capital(METRICS[objective].label)} on the test split, mean over "
         f"{wording.count(min(row.seeds for row in compared), 'seed')}. Differences in {_unit(objective)}{turned}: the "

@@ -14,7 +14,7 @@ from harness.config.ranges import End, Range
 from harness.config.space import space
 from harness.config.study import StudyConfig
 from harness.config.trial import TrialConfig
-from harness.report.scored import Side
+from harness.report.scored import TestPredictions
 from harness.report.statistics import Comparison, difference, holm_levels, judge
 from harness.results.metrics import score, sign_of
 from harness.results.records import TrialRecord
@@ -82,7 +82,9 @@ class Pruning:
         return sum(side.saved for side in self.sides) / max(sum(side.planned for side in self.sides), 1)
 
 
-def paid(winners: Mapping[str, Side], defaults: Mapping[str, Side], objective: str, equivalence: float) -> list[Paid]:
+def paid(
+    winners: Mapping[str, TestPredictions], defaults: Mapping[str, TestPredictions], objective: str, equivalence: float
+) -> list[Paid]:
     """Whether each strategy's winner is better than its default on test, read at Holm's levels over the strategies.
 
     Strategies whose sides share fewer than two seeds, or have other test images, are left out.
@@ -106,7 +108,7 @@ def paid(winners: Mapping[str, Side], defaults: Mapping[str, Side], objective: s
     return [Paid(name, default, winner, read.get(name), seeds) for name, (default, winner), seeds in made]
 
 
-def gaps(found: Sequence[TrialRecord], winners: Mapping[str, Side], objective: str) -> list[Gap]:
+def gaps(found: Sequence[TrialRecord], winners: Mapping[str, TestPredictions], objective: str) -> list[Gap]:
     """Each winner's score in the search, in the confirmation and on test; those without a trial are left out."""
     made, sign = [], sign_of(objective)
     for strategy, side in winners.items():
@@ -121,7 +123,7 @@ def gaps(found: Sequence[TrialRecord], winners: Mapping[str, Side], objective: s
     return made
 
 
-def edges(found: Sequence[TrialRecord], winners: Mapping[str, Side], study: StudyConfig) -> list[Edge]:
+def edges(found: Sequence[TrialRecord], winners: Mapping[str, TestPredictions], study: StudyConfig) -> list[Edge]:
     """Values of each strategy's best trial, and of its confirmed winner, at an end of a searched range.
 
     An end that no search can pass is natural and not named: every stage, no dropout, no layer decay.
@@ -176,5 +178,5 @@ def pruning(found: Sequence[TrialRecord], strategies: Sequence[str]) -> Pruning 
     return Pruning(tuple(sides), min(1.0, min(each) * len(each)) if each else None)
 
 
-def _config(side: Side) -> TrialConfig | None:
+def _config(side: TestPredictions) -> TrialConfig | None:
     return side.runs[0].config if side.runs else None

@@ -11,12 +11,12 @@ from harness.config.trial import TrialConfig
 from harness.report import figures, wording
 from harness.report.ink import Picture
 from harness.report.labels import config_text
-from harness.report.scored import Side
-from harness.report.story import Story
+from harness.report.scored import TestPredictions
+from harness.report.story import StudyData
 from harness.results.metrics import score, sign_of
 
 
-def verdict_pictures(story: Story) -> tuple[Picture, Picture] | None:
+def verdict_pictures(story: StudyData) -> tuple[Picture, Picture] | None:
     """The paired differences, for a wide and for a narrow screen; None where no pair was compared."""
     pairs = story.summary["comparisons"]
     if not pairs:
@@ -29,7 +29,7 @@ def verdict_pictures(story: Story) -> tuple[Picture, Picture] | None:
     )
 
 
-def strategy_rows(story: Story) -> list[dict[str, Any]]:
+def strategy_rows(story: StudyData) -> list[dict[str, Any]]:
     """One row a strategy for the table side by side, the cheapest training as the unit of cost."""
     rows = [{"strategy": name, **values} for name, values in story.summary["strategies"].items()]
     costs = [row["seconds_alone"] for row in rows if row["seconds_alone"]]
@@ -39,7 +39,7 @@ def strategy_rows(story: Story) -> list[dict[str, Any]]:
     return rows
 
 
-def recommendation(story: Story) -> dict[str, Any] | None:
+def recommendation(story: StudyData) -> dict[str, Any] | None:
     """The recommended configuration as rows, and as lines to paste into a study file and into Python."""
     chosen = story.summary["recommendation"]
     if chosen is None:
@@ -57,7 +57,7 @@ def recommendation(story: Story) -> dict[str, Any] | None:
     }
 
 
-def _each_seed(winners: dict[str, Side], a: str, b: str, objective: str) -> list[float]:
+def _each_seed(winners: dict[str, TestPredictions], a: str, b: str, objective: str) -> list[float]:
     if a not in winners or b not in winners:
         return []
     one, two = winners[a], winners[b]
@@ -77,7 +77,7 @@ def _try_lines(strategy: str, config: dict[str, Any]) -> str:
     return "try:\n  - " + yaml.safe_dump(kept, sort_keys=False).strip().replace("\n", "\n    ")
 
 
-def other_pairs(story: Story) -> list[str]:
+def other_pairs(story: StudyData) -> list[str]:
     """The comparisons beyond the primary one, a sentence each."""
     objective, told = story.study.objective, []
     for pair in story.summary["comparisons"][1:]:
@@ -98,7 +98,7 @@ _OUTCOME = {
 }
 
 
-def card_facts(story: Story) -> list[tuple[str, str]]:
+def card_facts(story: StudyData) -> list[tuple[str, str]]:
     """The data card's smaller facts: name and value."""
     card = story.card
     if not card:
@@ -120,12 +120,12 @@ def card_facts(story: Story) -> list[tuple[str, str]]:
     return [(name, f"{value:,}" if isinstance(value, int) else str(value)) for name, value in facts if value]
 
 
-def data_argument(story: Story) -> str:
+def data_argument(story: StudyData) -> str:
     """` DATA=...` where the images lie in a folder or file of the user's, which the page does not name."""
     return "" if isinstance(story.study.data.source, str) else " DATA=..."
 
 
-def sessions(story: Story) -> str:
+def sessions(story: StudyData) -> str:
     """How often the study was started, and how its earlier sessions ended where they did not finish."""
     counts = story.summary["sessions"]
     ends = [(counts["interrupted"], "interrupted"), (counts["failed"], "failed"), (counts["cut_off"], "killed")]
@@ -133,13 +133,13 @@ def sessions(story: Story) -> str:
     return str(counts["started"]) + (f", of which {wording.listed(told)}" if told else "")
 
 
-def zone(story: Story) -> str:
+def zone(story: StudyData) -> str:
     """The equivalence margin with its unit."""
     objective = story.study.objective
     return f"{wording.difference(story.study.confirmation.equivalence, objective)} {wording.unit(objective)}"
 
 
-def study_yaml(story: Story) -> str:
+def study_yaml(story: StudyData) -> str:
     """The resolved study as YAML."""
     return yaml.safe_dump(_without_none(story.study_json), sort_keys=False, allow_unicode=True, width=100)
 

@@ -220,7 +220,7 @@ def _estimate(
                 f"images or more, and one label an image, but got {side.shape} and labels of shape {labels.shape}"
             )
     sides = [_whole_numbers(side, "predictions") if side.ndim == 2 else side for side in sides]
-    if objective in ("log_loss", "calibration_error"):
+    if METRICS[objective].sums.predictions == "probabilities":
         for side in sides:
             _refuse_what_is_no_probability(side, objective)
     classes = 1 + max(int(labels.max()), *(side.shape[2] - 1 if side.ndim == 3 else int(side.max()) for side in sides))

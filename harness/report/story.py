@@ -1,4 +1,4 @@
-"""Everything a page needs, read once from a study's folder."""
+"""A study's stored files, and what is computed from them; each file is read once."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from typing import Any
 import pandas as pd
 
 from harness.config.study import StudyConfig
-from harness.report.scored import Side, sides
+from harness.report import explored
+from harness.report.explored import Answered, Changed
+from harness.report.scored import TestPredictions, scored_predictions
 from harness.report.summary import assemble
 from harness.report.tables import epochs, trials
+from harness.report.verdict_text import describe
 from harness.report.wording import cleaned
 from harness.results.events import read_events
 from harness.results.home import StudyFolder
@@ -22,8 +25,11 @@ from harness.results.study_state import StudyState
 
 
 @dataclass(frozen=True)
-class Story:
-    """A study as far as it has come. Texts in `card`, `study_json` and `summary` hold no path of this machine."""
+class StudyData:
+    """A study as far as it has come, with the one reading of its predictions.
+
+    Texts in `card`, `study_json` and `summary` hold no path of this machine.
+    """
 
     folder: StudyFolder
     study: StudyConfig
@@ -32,21 +38,16 @@ class Story:
     card: dict[str, Any]
     state: StudyState
     records: Sequence[TrialRecord]
-    trials: pd.DataFrame  # see tables.trials
-    epochs: pd.DataFrame  # see tables.epochs
-    winners: dict[str, Side]
-    summary: dict[str, Any]
     importance: dict[str, dict[str, dict[str, Any]]]  # strategy -> method -> trials, shares
 
     @classmethod
-    def read(cls, folder: StudyFolder) -> Story:
+    def read(cls, folder: StudyFolder) -> StudyData:
         """From the stored files; a study that has only begun has empty tables."""
         stored = json.loads(folder.study_json.read_text())
         study = StudyConfig.model_validate(stored["study"])
         card = cleaned(json.loads(folder.data_card.read_text())) if folder.data_card.exists() else {}
         importance = json.loads(folder.importance.read_text()) if folder.importance.exists() else {}
         state = StudyState.of(read_events(folder.events), study.objective)
-        found = state.records
         return cls(
             folder=folder,
             study=study,
@@ -54,13 +55,53 @@ class Story:
             fingerprint=cleaned(stored.get("fingerprint", {})),
             card=card,
             state=state,
-            records=found,
-            trials=trials(found),
-            epochs=epochs(found),
-            winners=sides(state, folder, "winner"),
-            summary=assemble(folder, study, state, card),
+            records=state.records,
             importance=importance,
         )
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """See `tables.trials`."""
+        return trials(self.records)
+
+    @cached_property
+    def epochs(self) -> pd.DataFrame:
+        """See `tables.epochs`."""
+        return epochs(self.records)
+
+    @cached_property
+    def winners(self) -> dict[str, TestPredictions]:
+        """Of each strategy that was scored on the test split."""
+        return scored_predictions(self.state, self.folder, "winner")
+
+    @cached_property
+    def defaults(self) -> dict[str, TestPredictions]:
+        """As `winners`; a default that won is the same object."""
+        return scored_predictions(self.state, self.folder, "default", known=self.winners)
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """See `summary.assemble`."""
+        return assemble(self.folder, self.study, self.state, self.card, self.winners, self.defaults)
+
+    @cached_property
+    def changed(self) -> list[Changed]:
+        """See `explored.changed`."""
+        return explored.changed(self.state, self.winners, self.study.objective)
+
+    @cached_property
+    def sizes(self) -> list[Answered]:
+        """See `explored.sizes`."""
+        return explored.sizes(self.state, self.winners, self.folder, self.study, self._train_images)
+
+    @cached_property
+    def shifts(self) -> list[Answered]:
+        """See `explored.shifts`."""
+        return explored.shifts(self.state, self.winners, self.folder, self.study, self._train_images)
+
+    @property
+    def _train_images(self) -> int:
+        return int(self.summary["data"]["split"]["train"])
 
     @cached_property
     def complete(self) -> pd.DataFrame:
@@ -86,7 +127,7 @@ class Story:
     def earlier_verdicts(self) -> list[tuple[str, str]]:
         """Day and sentence (or why there was none) of every verdict before the one that stands."""
         each = zip(self.state.verdicts_at, self.state.verdicts, strict=True)
-        return [(at[:10], cleaned(reached.sentence or reached.verdict_reason or "")) for at, reached in each][:-1]
+        return [(at[:10], cleaned(describe(reached, self.study.objective) or "")) for at, reached in each][:-1]
 
     @property
     def looks(self) -> int:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
 
 from harness.config.study import StudyConfig
-from harness.report.scored import Side, sides
+from harness.report.scored import TestPredictions
 from harness.report.statistics import estimate
 from harness.report.verdict import conclude
+from harness.report.verdict_text import sentence
 from harness.report.wording import cleaned
-from harness.results.events import read_events
 from harness.results.home import StudyFolder
 from harness.results.metrics import METRICS, all_metrics
 from harness.results.study_state import StudyState, states
@@ -20,23 +19,20 @@ from harness.results.study_state import StudyState, states
 SCHEMA = 1
 
 
-def summary(folder: StudyFolder) -> dict[str, Any]:
+def assemble(
+    folder: StudyFolder,
+    study: StudyConfig,
+    state: StudyState,
+    card: dict[str, Any],
+    winners: dict[str, TestPredictions],
+    defaults: dict[str, TestPredictions],
+) -> dict[str, Any]:
     """The study's summary, schema 1: no absolute path and no password in it.
 
     `verdict` is None while there is none, and `verdict_reason` says why. `seconds_alone` of a strategy is what one
     training of its winner costs by itself; `search_seconds_alone` adds up its search trials; `seconds_spent` is what
     the study really took, all its sessions together.
     """
-    stored = json.loads(folder.study_json.read_text())
-    study = StudyConfig.model_validate(stored["study"])
-    card = json.loads(folder.data_card.read_text()) if folder.data_card.exists() else {}
-    return assemble(folder, study, StudyState.of(read_events(folder.events), study.objective), card)
-
-
-def assemble(folder: StudyFolder, study: StudyConfig, state: StudyState, card: dict[str, Any]) -> dict[str, Any]:
-    """`summary` from what was read already."""
-    winners = sides(state, folder, "winner")
-    defaults = sides(state, folder, "default")
     result: dict[str, Any] = {
         "schema": SCHEMA,
         "study": folder.name,
@@ -51,7 +47,7 @@ def assemble(folder: StudyFolder, study: StudyConfig, state: StudyState, card: d
             "split": {part: card.get("split", {}).get(part, 0) for part in ("train", "validation", "test")},
             "digest": card.get("digest"),
         },
-        **answer(state, folder, study),
+        **answer(state, winners, study),
         "strategies": {
             name: _strategy(name, study, state, winners.get(name), defaults.get(name)) for name in study.strategies
         },
@@ -63,10 +59,20 @@ def assemble(folder: StudyFolder, study: StudyConfig, state: StudyState, card: d
     return clean
 
 
-def answer(state: StudyState, folder: StudyFolder, study: StudyConfig) -> dict[str, Any]:
-    """Verdict, its reason, comparisons and recommendation: as the log holds them, else as they stand now."""
+def answer(state: StudyState, winners: dict[str, TestPredictions], study: StudyConfig) -> dict[str, Any]:
+    """Verdict, its reason, comparisons and recommendation: as the log holds them, otherwise as they stand now.
+
+    The verdict has its `sentence` beside its values.
+    """
+    blocks = _values(state, winners, study)
+    if verdict := blocks["verdict"]:
+        blocks["verdict"] = {**verdict, "sentence": sentence(verdict, study.objective)}
+    return blocks
+
+
+def _values(state: StudyState, winners: dict[str, TestPredictions], study: StudyConfig) -> dict[str, Any]:
     if not state.verdicts:
-        return conclude(state, folder, study)
+        return conclude(state, winners, study)
     last = state.verdicts[-1]
     advice = last.recommendation
     if advice is not None:
@@ -80,7 +86,11 @@ def answer(state: StudyState, folder: StudyFolder, study: StudyConfig) -> dict[s
 
 
 def _strategy(
-    name: str, study: StudyConfig, state: StudyState, winner: Side | None, default: Side | None
+    name: str,
+    study: StudyConfig,
+    state: StudyState,
+    winner: TestPredictions | None,
+    default: TestPredictions | None,
 ) -> dict[str, Any]:
     best, own = state.best(name), state.searched(name)
     test = _on_test(winner, study)
@@ -101,7 +111,7 @@ def _strategy(
     }
 
 
-def _on_test(side: Side | None, study: StudyConfig) -> dict[str, Any]:
+def _on_test(side: TestPredictions | None, study: StudyConfig) -> dict[str, Any]:
     """Mean over seeds with its interval, and the mean of every metric."""
     if side is None:
         return {"mean": None, "ci95": None, "metrics": None}
@@ -111,6 +121,6 @@ def _on_test(side: Side | None, study: StudyConfig) -> dict[str, Any]:
     ci95 = None
     if len(side.seeds) > 1:
         low, high = estimate(side.probabilities, side.labels, side.groups, study.objective).interval()
-        floor, ceiling = {"mcc": (-1.0, 1.0), "log_loss": (0.0, np.inf)}.get(study.objective, (0.0, 1.0))
-        ci95 = [max(low, floor), min(high, ceiling)]
+        lowest, highest = METRICS[study.objective].bounds
+        ci95 = [max(low, lowest), min(high, highest)]
     return {"mean": means[study.objective], "ci95": ci95, "metrics": means}

@@ -13,14 +13,14 @@ from harness.config.parameters import PARAMETERS, idle, label
 from harness.report import wording
 from harness.report.axes import lower
 from harness.report.labels import config_text
-from harness.report.story import Story
+from harness.report.story import StudyData
 from harness.results.metrics import METRICS
 
 ALWAYS_SHOWN = ("backbone", "unfreeze_depth", "head_lr", "backbone_lr", "batchnorm")
 _BEST = ' <abbr title="best validation score of its strategy">best</abbr>'
 
 
-def trial_table(story: Story) -> dict[str, Any]:
+def trial_table(story: StudyData) -> dict[str, Any]:
     """`columns` (heading, is a number), `rows` as HTML, and what is the `same` in all of them, a text each."""
     table, objective = story.trials, story.study.objective
     varying = [name for name in PARAMETERS if name in ALWAYS_SHOWN or table[name].nunique(dropna=False) > 1]
@@ -52,7 +52,7 @@ def _texts(values: Iterable[Any], told: Callable[[Any], str]) -> list[str]:
     return [known[value] for value in listed]
 
 
-def _beginnings(story: Story) -> list[str]:
+def _beginnings(story: StudyData) -> list[str]:
     """Number, strategy and state of each row; the best trial of each strategy is marked."""
     table, best = story.trials, _best_ids(story)
     sides = _texts(table["strategy"], lambda name: name)
@@ -73,6 +73,6 @@ def _notes(table: pd.DataFrame) -> list[str]:
     return [f'<td class="note">{note}' for note in _texts(told, wording.clean)]
 
 
-def _best_ids(story: Story) -> set[str]:
+def _best_ids(story: StudyData) -> set[str]:
     ranked = story.complete.sort_values("score", ascending=lower(story.study.objective), kind="stable")
     return set(ranked.drop_duplicates("strategy")["trial_id"])

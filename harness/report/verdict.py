@@ -9,9 +9,8 @@ from typing import Any
 
 from harness.config.study import StudyConfig
 from harness.report import wording
-from harness.report.scored import Side, sides
+from harness.report.scored import TestPredictions
 from harness.report.statistics import Comparison, Estimate, difference, holm_levels, judge
-from harness.results.home import StudyFolder
 from harness.results.records import TrialRecord
 from harness.results.study_state import StudyState, states
 
@@ -19,22 +18,24 @@ PRIMARY = ("feature_extraction", "fine_tuning")
 _WINNER = {"better": "fine_tuning", "worse": "feature_extraction", "equal": "equal", "undecided": "undecided"}
 
 
-def conclude(state: StudyState, folder: StudyFolder, study: StudyConfig) -> dict[str, Any]:
-    """The blocks of summary.json that answer the study's question, from its log and stored predictions.
+def conclude(state: StudyState, winners: dict[str, TestPredictions], study: StudyConfig) -> dict[str, Any]:
+    """The blocks of summary.json that answer the study's question, as values; `verdict_text` words them.
+
+    Args:
+        winners: see `scored.scored_predictions`.
 
     Returns:
-        `verdict`: the schema of summary.json, or None where a side is missing; `verdict_reason`: why, or None;
-        `comparisons`: every pair of strategies, b minus a. The primary pair (feature extraction, fine-tuning) is
-        named in advance and read at 95 %; the others are read at Holm's levels.
+        `verdict`: outcome, difference, interval and what its sentence tells beside them, or None if a side is missing;
+        `verdict_reason`: why, or None; `comparisons`: every pair of strategies, b minus a. The primary pair (feature
+        extraction, fine-tuning) is named in advance and read at 95 %; the others are read at Holm's levels.
         `recommendation`: strategy, config, `model` (None until a model was logged), and `trial_id` of the
-        winner's confirmation run with the median validation score; None where nothing was scored.
+        winner's confirmation run with the median validation score; None if nothing was scored.
     """
-    scored = sides(state, folder, "winner")
-    pairs = _compare(scored, study)
+    pairs = _compare(winners, study)
     primary = pairs.get(PRIMARY)
     verdict = None
     if primary is not None:
-        a, b = (scored[name] for name in PRIMARY)
+        a, b = (winners[name] for name in PRIMARY)
         verdict = {
             "outcome": _WINNER[primary.outcome],
             "difference": primary.difference,
@@ -44,11 +45,14 @@ def conclude(state: StudyState, folder: StudyFolder, study: StudyConfig) -> dict
             "seeds": len(_shared(a, b)),
             "test_looks": state.test_looks,
             "needed": asdict(primary.needed) if primary.needed else None,
-            "sentence": sentence(primary, a, b, study, scratch=_scratch_gain(pairs, primary)),
+            "test_images": a.labels.size,
+            "test_groups": a.group_count,
+            "seconds_alone": {side.strategy: side.seconds_alone if side.runs else None for side in (a, b)},
+            "from_scratch_gain": _scratch_gain(pairs, primary),
         }
     return {
         "verdict": verdict,
-        "verdict_reason": None if verdict else _why_not(scored, state.records, study),
+        "verdict_reason": None if verdict else _why_not(winners, state.records, study),
         "comparisons": [
             {
                 "a": a,
@@ -60,50 +64,11 @@ def conclude(state: StudyState, folder: StudyFolder, study: StudyConfig) -> dict
             }
             for (a, b), pair in pairs.items()
         ],
-        "recommendation": _recommend(state, scored, pairs, study),
+        "recommendation": _recommend(state, winners, pairs),
     }
 
 
-def sentence(pair: Comparison, a: Side, b: Side, study: StudyConfig, scratch: float | None = None) -> str:
-    """The verdict in one to three sentences: who, by how much, how sure, at what cost, and what to use.
-
-    Args:
-        scratch: by how much training from scratch is better than both sides, where it is: then it is what to use.
-    """
-    objective, zone = study.objective, study.confirmation.equivalence
-    names = {"a": wording.STRATEGY[a.strategy], "b": wording.STRATEGY[b.strategy]}
-    size, unit = wording.difference(abs(pair.difference), objective), wording.unit(objective)
-    sign = 1 if pair.difference >= 0 else -1
-    low, high = sorted(sign * end for end in pair.ci95)
-    ends = f"{wording.difference(low, objective)} to {wording.difference(high, objective)}"
-    evidence = f"95 % interval {ends}; {wording.count(len(_shared(a, b)), 'seed')}, {a.images}"
-
-    ahead, behind = (b, a) if pair.difference >= 0 else (a, b)
-    ahead_name = wording.STRATEGY[ahead.strategy]
-    still = (
-        f"Training from scratch was better than both, by {wording.difference(scratch, objective)} {unit}: use that."
-        if scratch is not None
-        else None
-    )
-    if pair.outcome in ("better", "worse"):
-        return (
-            f"{wording.capital(ahead_name)} is better by {size} {unit} ({evidence}); "
-            f"{_cost(ahead, behind)}. {still or f'Use {ahead_name}.'}"
-        )
-    use = _cheaper(a, b)
-    other = b if use is a else a
-    advice = still or f"Use {wording.STRATEGY[use.strategy]}, the cheaper one: {_cost(other, use, full=True)}."
-    if pair.outcome == "equal":
-        return (
-            f"{wording.capital(names['a'])} and {names['b']} are practically equal: they differ by {size} {unit} "
-            f"({evidence}), within the ± {wording.difference(zone, objective)} that count as equal. {advice}"
-        )
-    alike = wording.difference(pair.difference, objective) == wording.difference(0.0, objective)
-    who = f"{names['a']} and {names['b']} scored alike" if alike else f"{ahead_name} scored {size} {unit} better"
-    return f"Undecided: {who}, but that may be chance ({evidence}). {_needed_text(pair)}{advice}"
-
-
-def _compare(scored: dict[str, Side], study: StudyConfig) -> dict[tuple[str, str], Comparison]:
+def _compare(scored: dict[str, TestPredictions], study: StudyConfig) -> dict[tuple[str, str], Comparison]:
     """Every pair with two shared seeds or more, the primary one first."""
     found: dict[tuple[str, str], Estimate] = {}
     for a, b in combinations(scored.values(), 2):
@@ -119,38 +84,12 @@ def _compare(scored: dict[str, Side], study: StudyConfig) -> dict[tuple[str, str
     return {pair: judge(found[pair], study.confirmation.equivalence, levels[pair]) for pair in ordered}
 
 
-def _shared(a: Side, b: Side) -> list[int]:
+def _shared(a: TestPredictions, b: TestPredictions) -> list[int]:
     return sorted(set(a.seeds) & set(b.seeds))
 
 
-def _cheaper(a: Side, b: Side) -> Side:
+def _cheaper(a: TestPredictions, b: TestPredictions) -> TestPredictions:
     return b if b.seconds_alone < a.seconds_alone else a
-
-
-def _cost(one: Side, other: Side, full: bool = False) -> str:
-    """What `one` costs beside `other`, in device seconds of one training."""
-    who = wording.STRATEGY[one.strategy] if full else "it"
-    if not other.seconds_alone > 0 or not one.seconds_alone > 0:
-        return f"what {who} costs was not measured"
-    ratio = one.seconds_alone / other.seconds_alone
-    if 0.95 < ratio < 1.05:
-        return f"{who} takes as many device seconds"
-    if ratio < 1:
-        return f"{who} takes {(1 - ratio) * 100:.0f} % fewer device seconds"
-    return f"{who} takes {wording.times(ratio)} the device seconds"
-
-
-def _needed_text(pair: Comparison) -> str:
-    if pair.needed is None:
-        return ""
-    ways = []
-    if pair.needed.seeds:
-        ways.append(f"{pair.needed.seeds} seeds")
-    if pair.needed.test_images:
-        ways.append(f"{pair.needed.test_images:,} test images")
-    if not ways:
-        return "Neither more seeds nor more test images alone would probably decide it. "
-    return f"About {wording.listed(ways, 'or')} would probably decide. "
 
 
 def _scratch_gain(pairs: dict[tuple[str, str], Comparison], primary: Comparison | None) -> float | None:
@@ -166,7 +105,7 @@ def _scratch_gain(pairs: dict[tuple[str, str], Comparison], primary: Comparison 
     return best.difference
 
 
-def _why_not(scored: dict[str, Side], found: Sequence[TrialRecord], study: StudyConfig) -> str:
+def _why_not(scored: dict[str, TestPredictions], found: Sequence[TrialRecord], study: StudyConfig) -> str:
     if missing := [name for name in PRIMARY if name not in study.strategies]:
         names = wording.listed(wording.STRATEGY[name] for name in missing)
         return f"The study leaves {names} out; a verdict compares feature extraction with fine-tuning."
@@ -187,7 +126,7 @@ def _why_not(scored: dict[str, Side], found: Sequence[TrialRecord], study: Study
 
 
 def _recommend(
-    state: StudyState, scored: dict[str, Side], pairs: dict[tuple[str, str], Comparison], study: StudyConfig
+    state: StudyState, scored: dict[str, TestPredictions], pairs: dict[tuple[str, str], Comparison]
 ) -> dict[str, Any] | None:
     """The better strategy; the cheaper one where equal or undecided; the only one where nothing else was scored.
 

@@ -65,12 +65,15 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def test_images(number: int, groups: int | None) -> str:
+    """`288 test images in 24 groups`."""
+    return f"{number:,} test images" if groups is None else f"{number:,} test images in {groups:,} groups"
+
+
 def unit(objective: str) -> str:
     """What follows a difference: `points of balanced accuracy`, `nats of log-loss`, `of AUROC`."""
     metric = METRICS[objective]
-    if objective == "log_loss":
-        return "nats of log-loss"
-    return f"points of {metric.label}" if metric.in_percent else f"of {metric.label}"
+    return f"{metric.unit} of {metric.label}".lstrip()
 
 
 def difference(value: float, objective: str, signed: bool = False) -> str:

@@ -188,11 +188,6 @@ class VerdictReached:
     recommendation: dict[str, Any] | None
 
     @property
-    def sentence(self) -> str | None:
-        """The verdict in words; None if there is no verdict."""
-        return (self.verdict or {}).get("sentence")
-
-    @property
     def recommended_trial(self) -> str | None:
         """The confirmation trial whose model is recommended; None if nothing is."""
         return (self.recommendation or {}).get("trial_id")

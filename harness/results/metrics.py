@@ -1,24 +1,51 @@
-"""The one list of metrics, for training, confirmation and report: NumPy arrays in, floats out.
+"""The one table of metrics, for training, confirmation and report: NumPy arrays in, floats out.
 
 Predictions are probabilities (N, C) or class indices (N,); labels are class indices (N,) in 0..C-1.
 A class that no label names cannot be scored: it is left out of every mean over classes, so a small
 sample gives a number and never NaN. The numbers are scikit-learn's (tested), without its per-call cost.
+
+A metric is a value of sums over the images. `score` takes the value of the whole sum; the jackknife takes the value
+of the sum without a group of images (`harness.report.jackknife`). Both use the same formula.
+
+To add a metric, add its row to METRICS, with a new `Sums` if it is not computed from counts. If a study file may name
+it, add its name to `OBJECTIVES` in harness.config.study too. Training, log, verdict and page then use it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Direction = Literal["maximize", "minimize"]
-Floats = NDArray[np.floating[Any]]
+Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 CALIBRATION_BINS = 15
+
+
+class Parts(NamedTuple):
+    """What each image adds to the K sums of a metric."""
+
+    kinds: Floats  # (kinds, K): images that add the same are one kind
+    kind_of: Ints  # (N,)
+    offset: float = 0.0  # added to the value, if the sums only tell how a metric varies around it (AUROC)
+
+
+@dataclass(frozen=True)
+class Sums:
+    """How images add up to the numbers that a metric is computed from.
+
+    Both functions take predictions, labels (N,) and the number of classes. They stand beside each other because the
+    sum over all images is quicker, and rounded less often, if it is not added up from its parts.
+    """
+
+    total: Callable[[NDArray[Any], Ints, int], Floats]  # -> (K,), over all images
+    parts: Callable[[NDArray[Any], Ints, int], Parts]
+    predictions: Literal["classes", "scores", "probabilities"]  # what they need; scores may have any sum
 
 
 @dataclass(frozen=True)
@@ -27,30 +54,34 @@ class Metric:
 
     label: str
     direction: Direction
-    needs_probabilities: bool
-    is_objective: bool = True
-    in_percent: bool = False  # how people read it: 83.1 % and points, or 0.831
+    sums: Sums
+    value: Callable[[Floats], Floats]  # sums (B, K) -> metric (B,)
+    unit: str = ""  # in which differences are counted; "points": people read the metric in percent, 83.1 %
+    bounds: tuple[float, float] = (0.0, 1.0)  # the lowest and the highest value it can have
 
+    @property
+    def sign(self) -> Literal[1, -1]:
+        """The factor that turns a score into one of which more is better."""
+        return 1 if self.direction == "maximize" else -1
 
-METRICS: dict[str, Metric] = {
-    "balanced_accuracy": Metric("balanced accuracy", "maximize", needs_probabilities=False, in_percent=True),
-    "accuracy": Metric("accuracy", "maximize", needs_probabilities=False, in_percent=True),
-    "macro_f1": Metric("macro F1", "maximize", needs_probabilities=False, in_percent=True),
-    "auroc": Metric("AUROC", "maximize", needs_probabilities=True),
-    "mcc": Metric("MCC", "maximize", needs_probabilities=False),
-    "log_loss": Metric("log-loss", "minimize", needs_probabilities=True),
-    "calibration_error": Metric("calibration error", "minimize", needs_probabilities=True, is_objective=False),
-}
+    @property
+    def in_percent(self) -> bool:
+        return self.unit == "points"
+
+    @property
+    def needs_probabilities(self) -> bool:
+        """Whether class indices are not enough."""
+        return self.sums.predictions != "classes"
 
 
 def direction(objective: str) -> Direction:
-    """Which way `objective` gets better; KeyError where there is no such metric."""
+    """Which way `objective` gets better; KeyError if there is no such metric."""
     return METRICS[objective].direction
 
 
 def sign_of(objective: str) -> Literal[1, -1]:
-    """What makes a score one of which more is better: -1 where less is, else 1. KeyError as in `direction`."""
-    return 1 if direction(objective) == "maximize" else -1
+    """The factor that turns a score into one of which more is better: -1 or 1. KeyError as in `direction`."""
+    return METRICS[objective].sign
 
 
 def confusion(predicted: ArrayLike, labels: ArrayLike, num_classes: int) -> Ints:
@@ -65,7 +96,7 @@ def score(objective: str, predictions: ArrayLike, labels: ArrayLike, num_classes
 
     Args:
         objective: a key of METRICS.
-        predictions: probabilities (N, C), or class indices (N,) where the metric needs no more.
+        predictions: probabilities (N, C), or class indices (N,) if the metric needs no more.
         labels: class indices (N,).
         num_classes: C, for class indices; one more than the largest index where it is missing.
 
@@ -75,14 +106,11 @@ def score(objective: str, predictions: ArrayLike, labels: ArrayLike, num_classes
     """
     if objective not in METRICS:
         raise ValueError(f"objective must be one of {', '.join(METRICS)}, but got {objective!r}")
-    predictions = np.asarray(predictions)
+    metric, predictions = METRICS[objective], np.asarray(predictions)
     if predictions.ndim == 2:
         probabilities, labels = _checked(predictions, labels)
-        if METRICS[objective].needs_probabilities:
-            return _OF_PROBABILITIES[objective](probabilities, labels)
-        num_classes = probabilities.shape[1]
-        predictions = probabilities.argmax(axis=1)
-    elif METRICS[objective].needs_probabilities:
+        return _of_all(metric, _as_needed(metric, probabilities), labels, probabilities.shape[1])
+    if metric.needs_probabilities:
         raise ValueError(f"{objective} needs probabilities of shape (N, C), but got class indices {predictions.shape}")
     predictions, labels = np.asarray(predictions, np.int64), np.asarray(labels, np.int64)
     if predictions.shape != labels.shape or not labels.size:
@@ -90,17 +118,36 @@ def score(objective: str, predictions: ArrayLike, labels: ArrayLike, num_classes
     num_classes = num_classes or int(max(predictions.max(), labels.max())) + 1
     if min(predictions.min(), labels.min()) < 0 or max(predictions.max(), labels.max()) >= num_classes:
         raise ValueError(f"class indices must lie in 0..{num_classes - 1}")
-    return _OF_COUNTS[objective](confusion(predictions, labels, num_classes))
+    return _of_all(metric, predictions, labels, num_classes)
 
 
 def all_metrics(probabilities: ArrayLike, labels: ArrayLike) -> dict[str, float]:
     """Every metric of METRICS, in its order, from probabilities (N, C); raises ValueError as `score` does."""
     probabilities, labels = _checked(np.asarray(probabilities), labels)
-    counts = confusion(probabilities.argmax(axis=1), labels, probabilities.shape[1])
-    return {
-        name: _OF_PROBABILITIES[name](probabilities, labels) if metric.needs_probabilities else _OF_COUNTS[name](counts)
-        for name, metric in METRICS.items()
+    predicted, classes = probabilities.argmax(axis=1), probabilities.shape[1]
+    sums = {
+        of: of.total(predicted if of.predictions == "classes" else probabilities, labels, classes)
+        for of in {metric.sums for metric in METRICS.values()}
     }
+    return {name: float(metric.value(sums[metric.sums][None])[0]) for name, metric in METRICS.items()}
+
+
+def parts_of(objective: str, prediction: NDArray[Any], labels: Ints, classes: int) -> Parts:
+    """What each image adds to the sums of a metric, for predictions of either form that were checked already."""
+    metric = METRICS[objective]
+    return metric.sums.parts(_as_needed(metric, prediction), labels, classes)
+
+
+def _as_needed(metric: Metric, prediction: NDArray[Any]) -> NDArray[Any]:
+    """Class indices for a metric of counts, and the prediction as it is for any other."""
+    if metric.needs_probabilities:
+        return prediction
+    return prediction.argmax(axis=1) if prediction.ndim == 2 else prediction.astype(np.int64)
+
+
+def _of_all(metric: Metric, prediction: NDArray[Any], labels: Ints, classes: int) -> float:
+    """The score: the value of the sum over all images."""
+    return float(metric.value(metric.sums.total(prediction, labels, classes)[None])[0])
 
 
 def _checked(probabilities: NDArray[Any], labels: ArrayLike) -> tuple[Floats, Ints]:
@@ -117,30 +164,109 @@ def _checked(probabilities: NDArray[Any], labels: ArrayLike) -> tuple[Floats, In
     return probabilities, labels
 
 
-def _accuracy(counts: Ints) -> float:
-    return float(np.trace(counts) / counts.sum())
+# Counts: right answers, labels and predictions of each class, (B, C) each.
 
 
-def _balanced_accuracy(counts: Ints) -> float:
+def _count_totals(predicted: NDArray[Any], labels: Ints, classes: int) -> Floats:
+    counts = confusion(predicted, labels, classes)
+    return np.concatenate([np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)]).astype(np.float64)
+
+
+def _count_parts(predicted: NDArray[Any], labels: Ints, classes: int) -> Parts:
+    """One kind for each pair of true and predicted class that occurs."""
+    pairs, kind_of = np.unique(labels * classes + predicted, return_inverse=True)
+    true, given = np.eye(classes)[pairs // classes], np.eye(classes)[pairs % classes]
+    return Parts(np.concatenate([true * given, true, given], axis=1), kind_of)
+
+
+def _accuracy(sums: Floats) -> Floats:
+    right, true, _ = np.split(sums, 3, axis=1)
+    share: Floats = right.sum(axis=1) / true.sum(axis=1)
+    return share
+
+
+def _balanced_accuracy(sums: Floats) -> Floats:
     """Mean recall over the classes that occur among the labels."""
-    support = counts.sum(axis=1)
-    present = support > 0
-    return float((np.diag(counts)[present] / support[present]).mean())
+    right, true, _ = np.split(sums, 3, axis=1)
+    return _mean_over_classes(right, true)
 
 
-def _macro_f1(counts: Ints) -> float:
+def _macro_f1(sums: Floats) -> Floats:
     """Mean F1 over the classes that occur among labels or predictions."""
-    total = counts.sum(axis=0) + counts.sum(axis=1)
-    present = total > 0
-    return float((2 * np.diag(counts)[present] / total[present]).mean())
+    right, true, predicted = np.split(sums, 3, axis=1)
+    return _mean_over_classes(2 * right, true + predicted)
 
 
-def _mcc(counts: Ints) -> float:
-    """Matthews correlation for many classes (Gorodkin 2004); 0 where one side holds a single class."""
-    true, predicted = counts.sum(axis=1).astype(float), counts.sum(axis=0).astype(float)
-    n = true.sum()
-    spread = (n * n - predicted @ predicted) * (n * n - true @ true)
-    return float((np.trace(counts) * n - true @ predicted) / np.sqrt(spread)) if spread > 0 else 0.0
+def _mean_over_classes(above: Floats, below: Floats) -> Floats:
+    """The mean of above / below over the classes with something below, (B,)."""
+    if len(above) == 1:  # NumPy sums in pairs, so zeros between the classes would change the last bit of a score
+        present = below[0] > 0
+        above, below = above[:, present], below[:, present]
+    ratio = np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+    mean: Floats = ratio.sum(axis=1) / (below > 0).sum(axis=1)
+    return mean
+
+
+def _mcc(sums: Floats) -> Floats:
+    """Matthews correlation for many classes (Gorodkin 2004); 0 if labels or predictions hold a single class."""
+    right, true, predicted = np.split(sums, 3, axis=1)
+    n = true.sum(axis=1)
+    above = right.sum(axis=1) * n - (true * predicted).sum(axis=1)
+    spread = (n**2 - (predicted**2).sum(axis=1)) * (n**2 - (true**2).sum(axis=1))
+    mcc: Floats = np.divide(above, np.sqrt(np.maximum(spread, 0)), out=np.zeros_like(above), where=spread > 0)
+    return mcc
+
+
+# Log-loss and AUROC: a sum and the number of images.
+
+
+def _ratio(sums: Floats) -> Floats:
+    quotient: Floats = sums[:, 0] / sums[:, 1]
+    return quotient
+
+
+def loss_of_each(probabilities: NDArray[Any], labels: Ints) -> Floats:
+    """Cross-entropy of each image in nats; a probability of zero counts as its type's epsilon (16 nats in float32)."""
+    kind = probabilities.dtype if probabilities.dtype in (np.float32, np.float64) else np.dtype(np.float64)
+    of_truth = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return -np.log(np.clip(of_truth, np.finfo(kind).eps, 1.0))
+
+
+def _loss_total(probabilities: NDArray[Any], labels: Ints, classes: int) -> Floats:
+    return np.array([loss_of_each(probabilities, labels).sum(), len(labels)])
+
+
+def _loss_parts(probabilities: NDArray[Any], labels: Ints, classes: int) -> Parts:
+    n = len(labels)
+    return Parts(np.stack([loss_of_each(probabilities, labels), np.ones(n)], axis=1), np.arange(n))
+
+
+def _auroc_total(probabilities: NDArray[Any], labels: Ints, classes: int) -> Floats:
+    """AUROC is no value of sums, so its total is the exact area, counted once."""
+    return np.array([_auroc(probabilities, labels), 1.0])
+
+
+def _auroc_parts(prediction: NDArray[Any], labels: Ints, classes: int) -> Parts:
+    """AUROC to first order: each image's influence by its placement among the other side.
+
+    After DeLong et al. 1988 and Obuchowski 1997 (clustered images); a replicate is then a sum like the others.
+    """
+    n = len(labels)
+    areas, influence = [], np.zeros(n)
+    for k in range(prediction.shape[1]):
+        positive = labels == k
+        p = int(positive.sum())
+        if p in (0, n):
+            continue
+        ranks = _ranks(prediction[:, k])
+        placement = np.where(positive, 0.0, 1.0)
+        placement[positive] = (ranks[positive] - _ranks(prediction[positive, k])) / (n - p)
+        placement[~positive] = 1 - (ranks[~positive] - _ranks(prediction[~positive, k])) / p
+        area = placement[positive].mean()
+        areas.append(area)
+        influence += (placement - area) * np.where(positive, n / p, n / (n - p))
+    influence /= max(len(areas), 1)
+    return Parts(np.stack([influence, np.ones(n)], axis=1), np.arange(n), float(np.mean(areas)) if areas else 0.5)
 
 
 def _auroc(probabilities: Floats, labels: Ints) -> float:
@@ -157,21 +283,17 @@ def _auroc(probabilities: Floats, labels: Ints) -> float:
     return float((wins[usable] / pairs[usable]).mean())
 
 
-def _ranks(values: Floats) -> NDArray[np.float64]:
+def _ranks(values: Floats) -> Floats:
     """From 1; equal values share the mean of theirs. (scipy.stats would be 0.9 s of every worker's start.)"""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return (last - (counts - 1) / 2)[inverse]
 
 
-def loss_of_each(probabilities: NDArray[Any], labels: Ints) -> NDArray[np.float64]:
-    """Cross-entropy of each image in nats; a probability of zero counts as its type's epsilon (16 nats in float32)."""
-    kind = probabilities.dtype if probabilities.dtype in (np.float32, np.float64) else np.dtype(np.float64)
-    of_truth = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return -np.log(np.clip(of_truth, np.finfo(kind).eps, 1.0))
+# Calibration error: how far the answers of each bin lie above their confidence, and the number of images.
 
 
-def calibration_bins(probabilities: NDArray[Any], labels: Ints) -> tuple[Ints, NDArray[np.float64]]:
+def calibration_bins(probabilities: NDArray[Any], labels: Ints) -> tuple[Ints, Floats]:
     """Each image's bin of confidence, (k/15, (k+1)/15], and how far its answer (1 or 0) lies above its confidence."""
     confidence = probabilities.max(axis=1).astype(np.float64)
     right = probabilities.argmax(axis=1) == labels
@@ -179,24 +301,37 @@ def calibration_bins(probabilities: NDArray[Any], labels: Ints) -> tuple[Ints, N
     return bins, right - confidence
 
 
-def _log_loss(probabilities: Floats, labels: Ints) -> float:
-    return float(loss_of_each(probabilities, labels).mean())
-
-
-def _calibration_error(probabilities: Floats, labels: Ints) -> float:
-    """Expected gap between confidence and accuracy over equal-width bins (Guo et al. 2017)."""
+def _calibration_total(probabilities: NDArray[Any], labels: Ints, classes: int) -> Floats:
     bins, gap = calibration_bins(probabilities, labels)
-    return float(np.abs(np.bincount(bins, weights=gap, minlength=CALIBRATION_BINS)).sum() / len(labels))
+    return np.append(np.bincount(bins, weights=gap, minlength=CALIBRATION_BINS), len(labels))
 
 
-_OF_COUNTS: dict[str, Callable[[Ints], float]] = {
-    "accuracy": _accuracy,
-    "balanced_accuracy": _balanced_accuracy,
-    "macro_f1": _macro_f1,
-    "mcc": _mcc,
-}
-_OF_PROBABILITIES: dict[str, Callable[[Floats, Ints], float]] = {
-    "auroc": _auroc,
-    "log_loss": _log_loss,
-    "calibration_error": _calibration_error,
+def _calibration_parts(probabilities: NDArray[Any], labels: Ints, classes: int) -> Parts:
+    each = np.arange(len(labels))
+    bins, gap = calibration_bins(probabilities, labels)
+    rows = np.zeros((len(labels), CALIBRATION_BINS + 1))
+    rows[each, bins] = gap
+    rows[:, -1] = 1
+    return Parts(rows, each)
+
+
+def _calibration_error(sums: Floats) -> Floats:
+    """Expected gap between confidence and accuracy over equal-width bins (Guo et al. 2017)."""
+    error: Floats = np.abs(sums[:, :-1]).sum(axis=1) / sums[:, -1]
+    return error
+
+
+COUNTS = Sums(_count_totals, _count_parts, "classes")
+LOSSES = Sums(_loss_total, _loss_parts, "probabilities")
+AREAS = Sums(_auroc_total, _auroc_parts, "scores")
+BINS = Sums(_calibration_total, _calibration_parts, "probabilities")
+
+METRICS: dict[str, Metric] = {
+    "balanced_accuracy": Metric("balanced accuracy", "maximize", COUNTS, _balanced_accuracy, "points"),
+    "accuracy": Metric("accuracy", "maximize", COUNTS, _accuracy, "points"),
+    "macro_f1": Metric("macro F1", "maximize", COUNTS, _macro_f1, "points"),
+    "auroc": Metric("AUROC", "maximize", AREAS, _ratio),
+    "mcc": Metric("MCC", "maximize", COUNTS, _mcc, bounds=(-1.0, 1.0)),
+    "log_loss": Metric("log-loss", "minimize", LOSSES, _ratio, "nats", (0.0, float("inf"))),
+    "calibration_error": Metric("calibration error", "minimize", BINS, _calibration_error),
 }

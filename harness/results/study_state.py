@@ -278,11 +278,6 @@ class StudyState:
         """How many times the test split was scored."""
         return len({scored.look for scored in self.test_scores})
 
-    @property
-    def verdict_text(self) -> str | None:
-        """The sentence of the last verdict, or why there is none."""
-        return (self.verdicts[-1].sentence or self.verdicts[-1].verdict_reason) if self.verdicts else None
-
     # --- sessions ---------------------------------------------------------------------------------------------------
 
     def _session_started(self, session: SessionStarted, at: str, before: str | None) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from harness.config.space import space
 from harness.config.trial import TrialConfig
 from harness.files import whole
+from harness.report.scored import scored_predictions
 from harness.report.verdict import conclude
 from harness.results import metrics
 from harness.results.event_types import ConfirmationSelected, SelectedConfig, TestScored, VerdictReached
@@ -24,7 +25,7 @@ from harness.results.records import TrialJob, TrialRecord
 from harness.results.trial_id import TrialId
 from harness.study import export
 from harness.study.executors.base import ScoreTask
-from harness.study.mistakes import write_mistakes
+from harness.study.mistakes import shown, write_mistakes
 from harness.study.prepare import Prepared
 from harness.study.session import Session
 from harness.study.splits import confirmation_split
@@ -76,8 +77,9 @@ def run(session: Session) -> None:
     waiting = [candidate for group in chosen.values() for candidate in group]
     train_all(session, [c.job(index, study.seed, 1) for index in seeds for c in waiting], "Confirmation")
     _score(session, chosen, look)
-    verdict = VerdictReached(look=look, **conclude(session.state, session.folder, study))
-    write_mistakes(session, verdict)
+    winners = scored_predictions(session.state, session.folder, "winner")
+    verdict = VerdictReached(look=look, **conclude(session.state, winners, study))
+    write_mistakes(shown(winners, verdict, study), session.prepared.context.images, session.folder.mistakes)
     session.append(verdict)
     if verdict.recommended_trial is not None:
         export.log_recommended(session, verdict.recommended_trial)
@@ -107,7 +109,7 @@ def winners(session: Session) -> dict[str, Candidate]:
 
 def winner(session: Session, group: list[Candidate]) -> Candidate | None:
     """The candidate with the best mean validation score; None where none completed with every seed."""
-    sign = 1 if metrics.direction(session.study.objective) == "maximize" else -1
+    sign = metrics.sign_of(session.study.objective)
     means: list[tuple[float, Candidate]] = []
     for candidate in group:
         records = _records(session, candidate)

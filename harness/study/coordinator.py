@@ -14,6 +14,7 @@ from typing import Literal
 from harness.config.load import LoadedStudy
 from harness.errors import HarnessError, Interrupted
 from harness.files import disk_errors
+from harness.report import verdict_text
 from harness.report.page import write_report
 from harness.results.event_types import SessionEnded, SessionStarted, StudyCreated
 from harness.results.home import home
@@ -140,7 +141,8 @@ def _outcome(session: Session, *, already_finished: bool) -> Outcome:
     if not session.state.verdicts:
         return Outcome(session.prepared.name, page, None, "no strategy was confirmed", already_finished)
     last = session.state.verdicts[-1]
-    return Outcome(session.prepared.name, page, last.sentence, last.verdict_reason, already_finished)
+    sentence = verdict_text.sentence(last.verdict, session.study.objective) if last.verdict else None
+    return Outcome(session.prepared.name, page, sentence, last.verdict_reason, already_finished)
 
 
 def _nothing_completed(session: Session) -> str:

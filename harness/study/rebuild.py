@@ -16,6 +16,7 @@ from harness.config.load import LoadedStudy
 from harness.config.study import StudyConfig
 from harness.config.trial import Shift
 from harness.errors import ConfigError, HarnessError
+from harness.report.scored import scored_predictions
 from harness.results import metrics
 from harness.results.event_types import Explored, TestScored
 from harness.results.home import StudyFolder
@@ -29,16 +30,6 @@ from harness.study.prepare import Prepared, differences, prepare, write_data
 from harness.training.sharing import Sharing
 
 SAME = 1e-6  # how far a metric of answers that are given again may lie from the log's
-
-
-@dataclass(frozen=True)
-class Told:
-    """What is left of a session: see `mistakes.Concluded`."""
-
-    prepared: Prepared
-    study: StudyConfig
-    folder: StudyFolder
-    state: StudyState
 
 
 @dataclass
@@ -103,7 +94,9 @@ class Rebuilder:
         """Pick the surest mistakes again from the stored predictions."""
         if not state.verdicts:
             raise HarnessError("there is no verdict yet")
-        mistakes.write_mistakes(Told(self._prepared, self.study, self.folder, state), state.verdicts[-1])
+        winners = scored_predictions(state, self.folder, "winner")
+        shown = mistakes.shown(winners, state.verdicts[-1], self.study)
+        mistakes.write_mistakes(shown, self._prepared.context.images, self.folder.mistakes)
         return "picked again from the predictions"
 
 

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from harness.data.names import neutral
+from harness.report.verdict_text import describe
 from harness.results.event_types import (
     ModelLogged,
     SearchFinished,
@@ -256,16 +257,21 @@ def verdict_points(reached: VerdictReached, time: int) -> list[Point]:
     return points(values, time, reached.look)
 
 
-def verdict_tags(reached: VerdictReached) -> dict[str, str]:
-    """The verdict in words."""
+def verdict_tags(reached: VerdictReached, said: str | None) -> dict[str, str]:
+    """The verdict's outcome, and `said`: the verdict in words."""
     return texts(
         {
             "outcome": (reached.verdict or {}).get("outcome") or "none",
-            "verdict": reached.sentence or reached.verdict_reason,
+            "verdict": said,
             "recommended_strategy": reached.recommended_strategy,
         },
         TAG_LIMIT,
     )
+
+
+def last_verdict(state: StudyState) -> str | None:
+    """The sentence of the study's last verdict, or why there is none; None before the first verdict."""
+    return describe(state.verdicts[-1], state.objective or "") if state.verdicts else None
 
 
 def note(description: str, verdict: str | None) -> str:
@@ -309,13 +315,14 @@ def study_update(event: Event, state: StudyState, description: str, data_digest:
             return Update(params=study_params(created, data_digest))
         case SessionStarted():
             tags = {"state": "running", "sessions": str(state.sessions_started)}
-            tags["mlflow.note.content"] = note(description, state.verdict_text)
+            tags["mlflow.note.content"] = note(description, last_verdict(state))
             return Update(tags=tags, status="RUNNING")
         case SearchFinished(reason):
             best = {f"best_validation_{strategy}": score for strategy, score in state.best_scores.items()}
             return Update(points(best, at, len(state.finished)), tags={"search_finished": reason})
         case VerdictReached() as reached:
-            tags = {**verdict_tags(reached), "mlflow.note.content": note(description, state.verdict_text)}
+            said = last_verdict(state)
+            tags = {**verdict_tags(reached, said), "mlflow.note.content": note(description, said)}
             return Update(verdict_points(reached, at), tags=tags)
         case ModelLogged(uri):
             return Update(tags=texts({"model_uri": uri}, TAG_LIMIT))

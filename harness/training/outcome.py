@@ -54,7 +54,7 @@ class Outcome:
     def add(self, record: EpochRecord) -> bool:
         """Take in an epoch; whether it is the best one so far."""
         self.epochs.append(record)
-        sign = 1 if metrics.direction(self._objective) == "maximize" else -1
+        sign = metrics.sign_of(self._objective)
         score = record.validation[self._objective]
         better = self.best is None or sign * score > sign * self.best.validation[self._objective]
         if better:

@@ -16,6 +16,7 @@ from harness.config.parameters import default_values
 from harness.config.study import StudyConfig
 from harness.config.trial import TrialConfig
 from harness.report.page import write_report
+from harness.report.story import StudyData
 from harness.report.verdict import conclude
 from harness.results.event_types import (
     ConfirmationSelected,
@@ -31,7 +32,7 @@ from harness.results.event_types import (
 )
 from harness.results.events import EventLog
 from harness.results.home import StudyFolder
-from harness.results.metrics import all_metrics, direction
+from harness.results.metrics import all_metrics, sign_of
 from harness.results.records import EpochRecord, State, TrialJob, TrialRecord
 from harness.results.study_state import StudyState
 from harness.results.trial_id import TrialId
@@ -110,7 +111,7 @@ def build_study(
             chosen = {name: values[slot % len(values)] for name, values in (vary or {}).items()}
             record = _search(rng, strategy, slot, gain[strategy], config, state, len(classes), chosen)
             log.append(TrialFinished(record))
-            sign = 1 if direction(config.objective) == "maximize" else -1
+            sign = sign_of(config.objective)
             if record.state == "complete" and record.score is not None:
                 known = best.get(strategy)
                 if known is None or sign * record.score > sign * (known.score or 0.0):
@@ -145,7 +146,7 @@ def build_study(
                     metrics = all_metrics(probabilities, labels)
                     log.append(TestScored(look, strategy, role, chosen.key(), seed, metrics, file))
     if until in ("verdict", "end"):
-        verdict = VerdictReached(look=looks, **conclude(StudyState.of(log), folder, config))
+        verdict = VerdictReached(look=looks, **conclude(StudyState.of(log), StudyData.read(folder).winners, config))
         log.append(verdict)
         if until == "end" and verdict.recommended_trial:
             log.append(ModelLogged("models:/m-4c1f", verdict.recommended_trial, validation_score=0.8))
@@ -246,8 +247,7 @@ def _record(
             EpochRecord(epoch, 1.9 * math.exp(-epoch / 4), {"loss": scores["log_loss"], **scores}, 1e-3, None, 1.2)
         )
     ranked = [epoch.validation[study.objective] for epoch in epochs]
-    pick = np.argmax if direction(study.objective) == "maximize" else np.argmin
-    best = int(pick(ranked)) if ranked and state != "diverged" else None
+    best = int(np.argmax(sign_of(study.objective) * np.array(ranked))) if ranked and state != "diverged" else None
     share = {0: 0.0003, 1: 0.75, 2: 0.94, 3: 0.98, 4: 0.996, 5: 1.0}[config.unfreeze_depth]
     return TrialRecord(
         job=TrialJob(trial_id, kind, config.strategy, slot, config, slot, "search"),

@@ -12,7 +12,7 @@ import pytest
 
 from harness.report import ink
 from harness.report.costs import Point, cost_section, front, heading
-from harness.report.story import Story
+from harness.report.story import StudyData
 from tests.report.conftest import MakeStudy
 
 A, B = "feature_extraction", "fine_tuning"
@@ -88,12 +88,14 @@ def test_a_strategy_alone_is_not_called_the_only_one() -> None:
     )
 
 
-def with_trials(story: Story, table: pd.DataFrame) -> Story:
-    return dataclasses.replace(story, trials=table)
+def with_trials(story: StudyData, table: pd.DataFrame) -> StudyData:
+    made = dataclasses.replace(story)
+    vars(made)["trials"] = table  # a cached property
+    return made
 
 
 def test_the_section_draws_every_complete_trial_and_tells_the_front(make_study: MakeStudy) -> None:
-    story = Story.read(make_study())
+    story = StudyData.read(make_study())
     section = cost_section(story)
     assert section is not None
     assert section.table is not None
@@ -106,7 +108,7 @@ def test_the_section_draws_every_complete_trial_and_tells_the_front(make_study: 
 
 
 def test_a_wide_span_of_seconds_is_drawn_in_the_logarithm(make_study: MakeStudy) -> None:
-    story = Story.read(make_study(until="search", trials=2))
+    story = StudyData.read(make_study(until="search", trials=2))
     narrow = cost_section(with_trials(story, trials((A, 10, 0.6), (B, 90, 0.8))))
     wide = cost_section(with_trials(story, trials((A, 10, 0.6), (B, 900, 0.8))))
     assert narrow is not None
@@ -116,7 +118,7 @@ def test_a_wide_span_of_seconds_is_drawn_in_the_logarithm(make_study: MakeStudy)
 
 
 def test_the_ends_of_the_front_are_labelled_where_they_stand(make_study: MakeStudy) -> None:
-    story = Story.read(make_study(until="search", trials=2))
+    story = StudyData.read(make_study(until="search", trials=2))
     section = cost_section(with_trials(story, trials((A, 10, 0.6), (A, 11, 0.5), (B, 90, 0.8))))
     assert section is not None
     assert ">head only<" in section.pictures[0].svg
@@ -124,7 +126,7 @@ def test_the_ends_of_the_front_are_labelled_where_they_stand(make_study: MakeStu
 
 
 def test_costs_are_silent_with_fewer_than_two_complete_trials(make_study: MakeStudy) -> None:
-    story = Story.read(make_study(until="search", trials=2))
+    story = StudyData.read(make_study(until="search", trials=2))
     assert cost_section(with_trials(story, trials((A, 10, 0.6)))) is None
     assert cost_section(with_trials(story, trials((A, 10, 0.6), (B, 0.0, 0.8)))) is None
     assert cost_section(with_trials(story, story.trials.iloc[:0])) is None
@@ -138,7 +140,7 @@ def cloud(count: int) -> pd.DataFrame:
 
 
 def test_ten_thousand_trials_stay_small_and_fast(make_study: MakeStudy) -> None:
-    story = Story.read(make_study(until="search", trials=2))
+    story = StudyData.read(make_study(until="search", trials=2))
     table, start = cloud(10_000), time.perf_counter()
     section = cost_section(with_trials(story, table))
     assert time.perf_counter() - start < 10  # about one
@@ -149,7 +151,7 @@ def test_ten_thousand_trials_stay_small_and_fast(make_study: MakeStudy) -> None:
 
 
 def test_two_strategies_that_are_dense_only_together_are_stored_as_pixels(make_study: MakeStudy) -> None:
-    story, table = Story.read(make_study(until="search", trials=2)), cloud(2800)
+    story, table = StudyData.read(make_study(until="search", trials=2)), cloud(2800)
     assert table["strategy"].value_counts().max() < ink.DENSE
     section = cost_section(with_trials(story, table))
     assert section is not None

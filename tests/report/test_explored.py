@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.report.explored import changed, shifts, sizes
 from harness.report.explored_sections import controlled_heading, explored_sections, shifts_heading, sizes_heading
 from harness.report.page import render, write_report
-from harness.report.story import Story
+from harness.report.story import StudyData
 from harness.results.event_types import ControlledChange, ControlledSelected, Explored, TrialFinished
 from harness.results.events import EventLog
 from harness.results.home import StudyFolder
@@ -24,9 +23,9 @@ from harness.results.trial_id import TrialId
 MakeStudy = Callable[..., StudyFolder]
 
 
-def change(folder: StudyFolder, effects: dict[str, float], spread: float = 0.002, seeds: int = 3) -> Story:
+def change(folder: StudyFolder, effects: dict[str, float], spread: float = 0.002, seeds: int = 3) -> StudyData:
     """Log a change of the fine-tuning winner for each BatchNorm policy named, with this effect on validation."""
-    story = Story.read(folder)
+    story = StudyData.read(folder)
     winner = story.winners["fine_tuning"]
     log, rng = EventLog(folder.events), np.random.default_rng(0)
     configs = {policy: dataclasses.replace(winner.runs[0].config, batchnorm=policy) for policy in effects}
@@ -39,12 +38,12 @@ def change(folder: StudyFolder, effects: dict[str, float], spread: float = 0.002
             score = (run.score or 0.0) + effects[policy] + float(rng.normal(0, spread))
             log.append(TrialFinished(dataclasses.replace(run, job=job, score=score)))
     log.close()
-    return Story.read(folder)
+    return StudyData.read(folder)
 
 
-def explore(folder: StudyFolder, what: Any, values: dict[Any, dict[str, float]], images: int = 200) -> Story:
+def explore(folder: StudyFolder, what: Any, values: dict[Any, dict[str, float]], images: int = 200) -> StudyData:
     """Log answers of the winners under each condition; the number is the share of answers that turn wrong."""
-    story = Story.read(folder)
+    story = StudyData.read(folder)
     log, rng = EventLog(folder.events), np.random.default_rng(1)
     for value, wrong in values.items():
         for strategy, winner in story.winners.items():
@@ -68,12 +67,12 @@ def explore(folder: StudyFolder, what: Any, values: dict[Any, dict[str, float]],
                 )
                 log.append(Explored(what, strategy, winner.key, seed, metrics={}, predictions=name, **about))
     log.close()
-    return Story.read(folder)
+    return StudyData.read(folder)
 
 
 def test_a_costly_change_is_clear_and_a_harmless_one_is_not(make_study: MakeStudy) -> None:
     story = change(make_study(), {"frozen": -0.08, "recalibrated": 0.0})
-    found = changed(story)
+    found = story.changed
     assert [(one.value, one.clear) for one in found] == [("recalibrated", False), ("frozen", True)]
     assert found[1].mean == pytest.approx(-0.08, abs=0.005)
     assert found[1].ci95[0] < found[1].mean < found[1].ci95[1] < 0
@@ -88,13 +87,13 @@ def test_a_costly_change_is_clear_and_a_harmless_one_is_not(make_study: MakeStud
 
 def test_changes_within_the_luck_of_seeds_are_not_clear(make_study: MakeStudy) -> None:
     story = change(make_study(), {"frozen": -0.01, "recalibrated": 0.005}, spread=0.03)
-    found = changed(story)
+    found = story.changed
     assert not any(one.clear for one in found)
     assert "none of 2 other choices makes a clear difference" in controlled_heading(found, "balanced_accuracy")
 
 
 def test_a_better_choice_that_the_search_missed_is_said(make_study: MakeStudy) -> None:
-    found = changed(change(make_study(), {"frozen": 0.07}))
+    found = change(make_study(), {"frozen": 0.07}).changed
     assert "the search missed a better choice" in controlled_heading(found, "balanced_accuracy")
 
 
@@ -105,8 +104,8 @@ def test_a_change_that_diverged_is_told_and_not_scored(make_study: MakeStudy) ->
     log = EventLog(folder.events)
     log.append(TrialFinished(dataclasses.replace(last, state="diverged", score=None)))
     log.close()
-    story = Story.read(folder)
-    one = next(one for one in changed(story) if one.value == "frozen")
+    story = StudyData.read(folder)
+    one = next(one for one in story.changed if one.value == "frozen")
     assert not one.completed
     assert "diverged" in one.ended
     section = next(s for s in explored_sections(story) if s.key == "controlled-fine_tuning")
@@ -119,7 +118,7 @@ def test_where_fine_tuning_starts_to_pay_is_read_off_the_intervals(make_study: M
                         study={"data_sizes": [0.25, 0.5, 1.0]})  # fmt: skip
     story = explore(folder, "data_size", {0.25: {"feature_extraction": 0.0, "fine_tuning": 0.5},
                                          0.5: {"feature_extraction": 0.0, "fine_tuning": 0.02}})  # fmt: skip
-    points = sizes(story)
+    points = story.sizes
     assert [point.fraction for point in points] == [0.25, 0.5, 1.0]
     assert points[0].train_images == {"feature_extraction": 50, "fine_tuning": 50}
     pairs = [point.pair for point in points]
@@ -136,7 +135,7 @@ def test_shifts_are_judged_against_each_other_on_the_same_images(make_study: Mak
     story = explore(folder, "shift", {"blur": {"feature_extraction": 0.02, "fine_tuning": 0.5},
                                      "noise": {"feature_extraction": 0.02, "fine_tuning": 0.02},
                                      "jpeg": {"feature_extraction": 0.02, "fine_tuning": 0.5}})  # fmt: skip
-    points = shifts(story)
+    points = story.shifts
     assert [point.name for point in points] == ["", "blur", "noise", "jpeg"]
     assert points[1].pair is not None
     assert points[1].pair.outcome == "worse"
@@ -150,12 +149,12 @@ def test_what_belongs_to_an_earlier_winner_is_left_out(make_study: MakeStudy) ->
     log = EventLog(folder.events)
     log.append(Explored("shift", "fine_tuning", "0" * 16, 0, metrics={}, predictions="gone.npz", shift="blur"))
     log.close()
-    assert shifts(Story.read(folder)) == []
+    assert StudyData.read(folder).shifts == []
 
 
 def test_the_page_shows_them_as_exploratory_and_is_silent_without_them(make_study: MakeStudy) -> None:
     folder = make_study(study={"shifts": ["blur"], "data_sizes": [0.5]})
-    before = render(Story.read(folder))
+    before = render(StudyData.read(folder))
     assert "Exploratory" not in before
     explore(folder, "shift", {"blur": {"feature_extraction": 0.1, "fine_tuning": 0.1}})
     explore(folder, "data_size", {0.5: {"feature_extraction": 0.1, "fine_tuning": 0.3}})
@@ -184,7 +183,7 @@ def test_machines_can_read_it_too(make_study: MakeStudy) -> None:
 
 def test_the_verdict_does_not_move(make_study: MakeStudy) -> None:
     folder = make_study(study={"shifts": ["blur"]})
-    before = Story.read(folder).summary
+    before = StudyData.read(folder).summary
     explore(folder, "shift", {"blur": {"feature_extraction": 0.9, "fine_tuning": 0.0}})
     after = change(folder, {"frozen": 0.3}).summary
     assert before["verdict"] == after["verdict"]

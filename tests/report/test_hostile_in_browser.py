@@ -43,7 +43,7 @@ MUST_SHOW = (
     "study.description", "study.report.title", "study.data.wanted", "study.data.split.group", "study.weights",
     "study.tracking_uri", "card.name", "card.source", "card.group_rule", "card.classes.0.name", "card.bit_depth",
     "card.skipped.0.path", "card.skipped.0.reason", "card.notes.0", "trial.reason", "trial.warnings.0",
-    "session_started.environment.commit", "session_started.environment.device", "verdict.verdict.sentence",
+    "session_started.environment.commit", "session_started.environment.device",
     "model_logged.uri",
 )  # fmt: skip
 

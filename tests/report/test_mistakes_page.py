@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from harness.report.mistakes import heading, mistakes_section
-from harness.report.story import Story
+from harness.report.story import StudyData
 from harness.results.home import StudyFolder
 from tests.report.conftest import HOSTILE, MakeStudy
 
 
-def store(folder: StudyFolder, **changed: Any) -> Story:
+def store(folder: StudyFolder, **changed: Any) -> StudyData:
     """Three mistakes of the recommended winner: two of class 2 taken for 5, one of class 0 taken for 1."""
     images = np.stack([np.full((48, 48, 3), shade, np.uint8) for shade in (40, 120, 200)])
     arrays: dict[str, Any] = {
@@ -31,7 +31,7 @@ def store(folder: StudyFolder, **changed: Any) -> Story:
         "strategy": "fine_tuning",
     }
     np.savez(folder.mistakes, **(arrays | changed))
-    return Story.read(folder)
+    return StudyData.read(folder)
 
 
 def test_every_stored_mistake_is_shown_with_what_it_was_taken_for(make_study: MakeStudy) -> None:
@@ -53,7 +53,7 @@ def test_every_stored_mistake_is_shown_with_what_it_was_taken_for(make_study: Ma
 
 
 def test_nothing_is_shown_without_the_file(make_study: MakeStudy) -> None:
-    assert mistakes_section(Story.read(make_study())) is None
+    assert mistakes_section(StudyData.read(make_study())) is None
 
 
 def test_nothing_is_shown_where_images_stay_off_the_page(make_study: MakeStudy) -> None:

@@ -18,6 +18,7 @@ import pytest
 from harness.config.parameters import PARAMETERS
 from harness.report.evidence import OWN_SECTION
 from harness.report.page import write_report
+from harness.report.verdict_text import sentence
 from harness.results.event_types import TrialFinished, VerdictReached
 from harness.results.events import EventLog, read_events
 from harness.results.home import StudyFolder
@@ -373,10 +374,9 @@ def test_earlier_verdicts_are_kept_on_the_page(make_study: MakeStudy) -> None:
     assert "earlier verdict" not in page_of(folder).text
     log = EventLog(folder.events)
     last = log.of(VerdictReached)[-1]
-    later = {**(last.verdict or {}), "sentence": "Later it was decided."}
-    log.append(dataclasses.replace(last, look=2, verdict=later))
+    log.append(dataclasses.replace(last, look=2, verdict={**(last.verdict or {}), "difference": 0.123}))
     log.close()
     page = page_of(folder)
     assert "1 earlier verdict, from fewer trials or seeds" in page.text
-    assert page.text.count(last.sentence or "?") == 1
-    assert page.text.count("Later it was decided.") == 1
+    assert page.text.count(sentence(last.verdict or {}, "balanced_accuracy")) == 1
+    assert page.text.count("better by 12.3 points") == 1

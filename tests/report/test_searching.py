@@ -14,12 +14,12 @@ from harness.config.space import space
 from harness.config.study import StudyConfig
 from harness.report import anytime, axes, search_figures, search_findings
 from harness.report.anytime import best_by_seconds, best_of_draws
-from harness.report.scored import Side, sides
+from harness.report.scored import TestPredictions
 from harness.report.search_sections import search_sections
 from harness.report.searching import edges, end_of, gaps, paid, pruning
 from harness.report.section import Section
 from harness.report.statistics import compare_strategies
-from harness.report.story import Story
+from harness.report.story import StudyData
 from harness.results.home import StudyFolder
 from harness.results.metrics import score
 from harness.results.records import EpochRecord, State, TrialJob, TrialRecord
@@ -194,13 +194,13 @@ def test_both_kinds_of_search_stand_in_one_heading() -> None:
 # --- winners against defaults ---------------------------------------------------------------------------------------
 
 
-def side(strategy: str, key: str, right: float, seeds: tuple[int, ...] = (0, 1, 2), rows: int = 400) -> Side:
+def side(strategy: str, key: str, right: float, seeds: tuple[int, ...] = (0, 1, 2), rows: int = 400) -> TestPredictions:
     """Predictions of four classes that are right in this share of the images, the same share at every seed."""
     labels = np.arange(rows) % 4
     rng = np.random.default_rng(round(right * 1000))
     named = np.stack([np.where(rng.permutation(rows) < right * rows, labels, (labels + 1) % 4) for _ in seeds])
     probabilities = (np.eye(4)[named] * 0.9 + 0.025).astype(np.float32)
-    return Side(strategy, key, seeds, probabilities, labels, None, np.arange(rows), ())
+    return TestPredictions(strategy, key, seeds, probabilities, labels, None, np.arange(rows), ())
 
 
 def test_a_winner_is_compared_with_its_default_on_the_seeds_that_both_have() -> None:
@@ -247,9 +247,9 @@ def test_two_strategies_are_read_at_holm_s_levels() -> None:
 
 
 def test_the_section_tells_the_difference_that_the_stored_predictions_give(make_study: MakeStudy) -> None:
-    story = Story.read(make_study(until="scored", trials=8))
+    story = StudyData.read(make_study(until="scored", trials=8))
     section = told(search_sections(story))["search-paid"]
-    defaults = sides(story.state, story.folder, "default")
+    defaults = story.defaults
     assert section.table is not None and len(section.table.rows) == 2
     for cells, strategy in zip(section.table.rows, (FE, FT), strict=True):
         a, b = defaults[strategy], story.winners[strategy]
@@ -396,11 +396,11 @@ def test_three_strategies_are_compared_pair_by_pair_with_their_number_counted() 
 
 
 def test_a_search_without_anything_to_say_has_no_section(make_study: MakeStudy) -> None:
-    assert search_sections(Story.read(make_study(until="search", done=2))) == []
+    assert search_sections(StudyData.read(make_study(until="search", done=2))) == []
 
 
 def test_a_finished_study_has_course_comparison_gap_and_pruning(make_study: MakeStudy) -> None:
-    made = search_sections(Story.read(make_study(trials=8)))
+    made = search_sections(StudyData.read(make_study(trials=8)))
     assert [section.key for section in made] == ["search-anytime", "search-paid", "search-gap", "search-pruning"]
     course = made[0]
     assert len(course.pictures) == 2
@@ -412,7 +412,7 @@ def test_a_constructed_study_whose_best_rate_is_at_the_edge_says_so(make_study: 
         "search": {"head_lr": {"low": 1e-6, "high": 1.6e-3, "log": True}, "backbone_lr": 1e-4, "unfreeze_depth": 3}
     }
     folder = make_study(study=study, trials=6, vary={"head_lr": (1.6e-3, 1e-5, 1e-5)}, strategies=(FT,))
-    (section,) = [s for s in search_sections(Story.read(folder)) if s.key == "search-edges"]
+    (section,) = [s for s in search_sections(StudyData.read(folder)) if s.key == "search-edges"]
     assert section.heading == "Fine-tuning's best head learning rate lies at the edge of its range: search further up"
     assert section.table is not None
     assert section.table.rows == [

@@ -77,6 +77,20 @@ def test_leaving_a_group_out_gives_the_metric_of_the_other_images(objective: str
     assert found == pytest.approx(np.array(slow))
 
 
+@pytest.mark.parametrize("grouped", [True, False])
+@pytest.mark.parametrize("objective", METRICS)
+def test_the_variance_is_that_of_leaving_each_group_out(objective: str, grouped: bool) -> None:
+    rng = np.random.default_rng(8)
+    labels = rng.integers(0, 3, 200)
+    prediction = probabilities(rng, labels, 1, 1.5)[0]
+    index = rng.permutation(200) % 40 if grouped else np.arange(200)
+    groups = int(index.max()) + 1
+    slow = np.array([score(objective, prediction[index != g], labels[index != g]) for g in range(groups)])
+    fast = variance(without_each(objective, [prediction], labels, index, 3))[0]
+    first_order = objective == "auroc"  # no value of sums
+    assert fast == pytest.approx(slow.var() * (groups - 1), rel=0.05 if first_order else 1e-9)
+
+
 def test_the_jackknife_of_auroc_agrees_with_scoring_redrawn_images() -> None:
     rng = np.random.default_rng(4)
     labels = rng.integers(0, 3, 300)

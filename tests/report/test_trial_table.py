@@ -11,7 +11,7 @@ from html import unescape
 import pytest
 
 from harness.report.page import write_report
-from harness.report.story import Story
+from harness.report.story import StudyData
 from harness.report.trial_table import trial_table
 from harness.results.event_types import TrialFinished
 from harness.results.events import EventLog
@@ -23,13 +23,13 @@ PAYLOAD = "<img src=x onerror=alert(1)>&'\""
 
 def rows_of(folder: StudyFolder) -> list[list[str]]:
     """The text of each cell, row by row."""
-    rows = trial_table(Story.read(folder))["rows"].split("\n")
+    rows = trial_table(StudyData.read(folder))["rows"].split("\n")
     return [[unescape(cell) for cell in re.split(r"<td[^>]*>", row)[1:]] for row in rows]
 
 
 def test_a_row_tells_a_trial_under_the_headings(make_study: MakeStudy) -> None:
     folder = make_study(until="search")
-    story = Story.read(folder)
+    story = StudyData.read(folder)
     heads = [label for label, _ in trial_table(story)["columns"]]
     assert heads == [
         *("trial", "strategy", "state", "balanced accuracy (validation)", "backbone", "unfreeze depth (stages)"),
@@ -57,7 +57,7 @@ def test_a_row_tells_a_trial_under_the_headings(make_study: MakeStudy) -> None:
 
 def test_the_best_trial_of_each_strategy_is_marked(make_study: MakeStudy) -> None:
     folder = make_study(until="search")
-    scored = [record for record in Story.read(folder).records if record.state == "complete"]
+    scored = [record for record in StudyData.read(folder).records if record.state == "complete"]
     best = [
         max(record.score or 0.0 for record in scored if record.strategy == name)
         for name in ("feature_extraction", "fine_tuning")
@@ -80,7 +80,7 @@ def test_what_a_trial_says_of_itself_stays_text(make_study: MakeStudy) -> None:
 
 
 def test_a_study_without_a_trial_has_no_rows(make_study: MakeStudy) -> None:
-    assert trial_table(Story.read(make_study(until="search", done=0)))["rows"] == ""
+    assert trial_table(StudyData.read(make_study(until="search", done=0)))["rows"] == ""
 
 
 def test_the_collector_of_circles_runs_again_after_a_report(make_study: MakeStudy) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -11,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.config.study import StudyConfig
 from harness.report.statistics import compare_strategies
+from harness.report.story import StudyData
 from harness.report.verdict import conclude
+from harness.report.verdict_text import sentence
 from harness.results.event_types import TestScored
 from harness.results.events import EventLog, of_type, read_events
 from harness.results.home import StudyFolder
@@ -23,8 +23,13 @@ MakeStudy = Callable[..., StudyFolder]
 
 
 def conclusion(folder: StudyFolder) -> dict[str, Any]:
-    study = StudyConfig.model_validate(json.loads(folder.study_json.read_text())["study"])
-    return conclude(StudyState.of(read_events(folder.events)), folder, study)
+    data = StudyData.read(folder)
+    return conclude(data.state, data.winners, data.study)
+
+
+def said(folder: StudyFolder) -> str:
+    """The sentence of the verdict as it stands now."""
+    return sentence(conclusion(folder)["verdict"], StudyData.read(folder).study.objective)
 
 
 def test_the_verdict_is_the_comparison_of_the_winners_predictions(make_study: MakeStudy) -> None:
@@ -53,22 +58,24 @@ def test_the_verdict_is_the_comparison_of_the_winners_predictions(make_study: Ma
 
 
 def test_the_sentence_gives_points_interval_evidence_cost_and_advice(make_study: MakeStudy) -> None:
-    verdict = conclusion(make_study(until="scored"))["verdict"]
+    folder = make_study(until="scored")
+    verdict = conclusion(folder)["verdict"]
     size, low, high = (f"{value * 100:.1f}" for value in (verdict["difference"], *verdict["ci95"]))
-    assert verdict["sentence"].startswith(
+    assert said(folder).startswith(
         f"Fine-tuning is better by {size} points of balanced accuracy "
         f"(95 % interval {low} to {high}; 3 seeds, 288 test images in 24 groups); it takes "
     )
-    assert verdict["sentence"].endswith(" times the device seconds. Use fine-tuning.")
+    assert said(folder).endswith(" times the device seconds. Use fine-tuning.")
 
 
 def test_feature_extraction_may_win(make_study: MakeStudy) -> None:
-    found = conclusion(make_study(until="scored", skill={"feature_extraction": 3.0, "fine_tuning": 1.0}))
+    folder = make_study(until="scored", skill={"feature_extraction": 3.0, "fine_tuning": 1.0})
+    found = conclusion(folder)
     assert found["verdict"]["outcome"] == "feature_extraction"
     assert found["verdict"]["difference"] < 0
     assert found["comparisons"][0]["outcome"] == "worse"
-    assert "Feature extraction is better by" in found["verdict"]["sentence"]
-    assert "fewer device seconds. Use feature extraction." in found["verdict"]["sentence"]
+    assert "Feature extraction is better by" in said(folder)
+    assert "fewer device seconds. Use feature extraction." in said(folder)
     assert found["recommendation"]["strategy"] == "feature_extraction"
 
 
@@ -81,7 +88,7 @@ def test_the_cheaper_is_recommended_where_nothing_is_decided(
     found = conclusion(folder)
     assert found["verdict"]["outcome"] == outcome
     assert found["recommendation"]["strategy"] == "feature_extraction"
-    assert "Use feature extraction, the cheaper one: fine-tuning takes" in found["verdict"]["sentence"]
+    assert "Use feature extraction, the cheaper one: fine-tuning takes" in said(folder)
     assert (found["verdict"]["needed"] is not None) == (outcome == "undecided")
 
 
@@ -103,11 +110,12 @@ def test_a_logged_model_stands_in_the_recommendation(make_study: MakeStudy) -> N
 
 
 def test_three_strategies_give_every_pair_and_keep_the_primary_first(make_study: MakeStudy) -> None:
-    found = conclusion(make_study(until="scored", strategies=("feature_extraction", "fine_tuning", "from_scratch")))
+    folder = make_study(until="scored", strategies=("feature_extraction", "fine_tuning", "from_scratch"))
+    found = conclusion(folder)
     pairs = [(pair["a"], pair["b"]) for pair in found["comparisons"]]
     assert pairs[0] == ("feature_extraction", "fine_tuning")
     assert set(pairs[1:]) == {("feature_extraction", "from_scratch"), ("fine_tuning", "from_scratch")}
-    assert "scratch" not in found["verdict"]["sentence"]
+    assert "scratch" not in said(folder)
 
 
 def test_training_from_scratch_is_named_where_it_beats_both(make_study: MakeStudy) -> None:
@@ -119,16 +127,17 @@ def test_training_from_scratch_is_named_where_it_beats_both(make_study: MakeStud
         seeds=5,
     )
     found = conclusion(folder)
-    assert "Training from scratch was better than both" in found["verdict"]["sentence"]
-    assert found["verdict"]["sentence"].endswith("use that.")
+    assert "Training from scratch was better than both" in said(folder)
+    assert said(folder).endswith("use that.")
     assert found["verdict"]["outcome"] != "from_scratch"  # it speaks of the pair that was named in advance
     assert found["recommendation"]["strategy"] == "from_scratch"
 
 
 def test_the_sign_is_turned_for_log_loss_and_the_unit_is_nats(make_study: MakeStudy) -> None:
-    found = conclusion(make_study(until="scored", study={"objective": "log_loss"}))
+    folder = make_study(until="scored", study={"objective": "log_loss"})
+    found = conclusion(folder)
     assert found["verdict"]["difference"] > 0
-    assert "nats of log-loss" in found["verdict"]["sentence"]
+    assert "nats of log-loss" in said(folder)
 
 
 @pytest.mark.parametrize(
@@ -191,3 +200,8 @@ def test_a_second_look_takes_its_own_winner_and_is_counted(make_study: MakeStudy
     after = conclusion(folder)["verdict"]
     assert after["test_looks"] == 2
     assert after["difference"] != before["difference"]
+
+
+def test_a_study_without_any_trial_has_no_verdict(make_study: MakeStudy) -> None:
+    data = StudyData.read(make_study(until="search", done=0))
+    assert conclude(StudyState(), {}, data.study)["verdict"] is None

@@ -75,7 +75,7 @@ EXAMPLES: list[StudyEvent] = [
         {"fine_tuning": (SelectedConfig(CONFIG, "best", "fine_tuning/0"), SelectedConfig(OTHER, "default", None))},
     ),
     TestScored(1, "fine_tuning", "winner+default", "0a1b", 2, {"accuracy": 0.7, "recall": [0.5, 0.9]}, "p.npz"),
-    VerdictReached(1, {"sentence": "Better."}, None, [{"a": "x", "b": "y"}], {"strategy": "fine_tuning"}),
+    VerdictReached(1, {"difference": 0.1}, None, [{"a": "x", "b": "y"}], {"strategy": "fine_tuning"}),
     VerdictReached(2, None, "a side is missing", [], None),
     Explored("data_size", "fine_tuning", "0a1b", 1, {"accuracy": 0.6}, "q.npz", fraction=0.5, train_images=50),
     Explored("shift", "fine_tuning", "0a1b", 1, {"accuracy": 0.6}, "r.npz", shift="blur"),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sklearn import metrics as sk
 
-from harness.config.study import StudyConfig
-from harness.results.metrics import METRICS, all_metrics, confusion, direction, score
+from harness.config.study import OBJECTIVES, StudyConfig
+from harness.results.metrics import METRICS, all_metrics, confusion, direction, parts_of, score, sign_of
 
 
 def sample(n: int, classes: int, seed: int, signal: float = 1.5) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -21,31 +24,64 @@ def sample(n: int, classes: int, seed: int, signal: float = 1.5) -> tuple[NDArra
     return probabilities.astype(np.float32), labels
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_every_metric_is_scikit_learns(seed: int) -> None:
-    probabilities, labels = sample(400, 5, seed)
-    labels[:5] = np.arange(5)  # scikit-learn wants every class for AUROC
-    predicted = probabilities.argmax(axis=1)
-    got = all_metrics(probabilities, labels)
-    assert got["accuracy"] == pytest.approx(sk.accuracy_score(labels, predicted))
-    assert got["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(labels, predicted))
-    assert got["macro_f1"] == pytest.approx(sk.f1_score(labels, predicted, average="macro"))
-    assert got["mcc"] == pytest.approx(sk.matthews_corrcoef(labels, predicted))
-    rows = probabilities.astype(float)
-    rows /= rows.sum(axis=1, keepdims=True)
-    assert got["auroc"] == pytest.approx(sk.roc_auc_score(labels, rows, multi_class="ovr"), abs=1e-6)
-    assert got["log_loss"] == pytest.approx(sk.log_loss(labels, rows), rel=1e-5)
-
-
-def test_calibration_error_is_the_mean_gap_over_fifteen_bins() -> None:
-    probabilities, labels = sample(500, 4, 1)
+def calibration_error(labels: Any, probabilities: Any) -> float:
+    """The mean gap between confidence and accuracy over fifteen bins; scikit-learn has none."""
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     expected = 0.0
     for low in np.arange(15) / 15:
         inside = (confidence > low) & (confidence <= low + 1 / 15)
         if inside.any():
             expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
-    assert all_metrics(probabilities, labels)["calibration_error"] == pytest.approx(expected, abs=1e-6)
+    return expected
+
+
+def of_classes(reference: Callable[..., float]) -> Callable[..., float]:
+    return lambda labels, probabilities: reference(labels, probabilities.argmax(axis=1))
+
+
+REFERENCES: dict[str, Callable[..., float]] = {
+    "balanced_accuracy": of_classes(sk.balanced_accuracy_score),
+    "accuracy": of_classes(sk.accuracy_score),
+    "macro_f1": of_classes(partial(sk.f1_score, average="macro")),
+    "auroc": partial(sk.roc_auc_score, multi_class="ovr"),
+    "mcc": of_classes(sk.matthews_corrcoef),
+    "log_loss": sk.log_loss,
+    "calibration_error": calibration_error,
+}
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_is_scikit_learns(name: str, seed: int) -> None:
+    probabilities, labels = sample(400, 5, seed)
+    labels[:5] = np.arange(5)  # scikit-learn wants every class for AUROC
+    rows = probabilities.astype(float)
+    rows /= rows.sum(axis=1, keepdims=True)
+    assert score(name, probabilities, labels) == pytest.approx(REFERENCES[name](labels, rows), abs=1e-6)
+    assert all_metrics(probabilities, labels)[name] == score(name, probabilities, labels)
+
+
+@pytest.mark.parametrize("signal", [-30.0, 0.0, 1.5, 30.0])
+@pytest.mark.parametrize("name", METRICS)
+def test_no_metric_leaves_its_bounds(name: str, signal: float) -> None:
+    lowest, highest = METRICS[name].bounds
+    for seed in range(5):
+        assert lowest <= score(name, *sample(50, 3, seed, signal)) <= highest
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_what_the_images_add_makes_the_score(name: str) -> None:
+    probabilities, labels = sample(200, 4, 5)
+    kinds, kind_of, offset = parts_of(name, probabilities, labels, 4)
+    value = METRICS[name].value(kinds[kind_of].sum(axis=0)[None])[0] + offset
+    assert value == pytest.approx(score(name, probabilities, labels))
+
+
+def test_the_sign_turns_every_score_into_one_of_which_more_is_better() -> None:
+    good, labels = sample(300, 3, 0, signal=4.0)
+    bad = np.roll(good, 1, axis=1)
+    for name in METRICS:
+        assert sign_of(name) * score(name, good, labels) > sign_of(name) * score(name, bad, labels)
 
 
 def test_tied_probabilities_count_half_in_auroc() -> None:
@@ -117,8 +153,9 @@ def test_only_losses_are_minimized() -> None:
 
 
 def test_every_objective_a_study_file_may_name_is_a_metric() -> None:
-    for name, metric in METRICS.items():
-        if metric.is_objective:
+    assert set(OBJECTIVES) <= set(METRICS)
+    for name in METRICS:
+        if name in OBJECTIVES:
             assert StudyConfig.model_validate({"search": {"backbone": "resnet18"}, "objective": name}).objective == name
         else:
             with pytest.raises(ValueError):

@@ -125,7 +125,7 @@ def test_it_holds_slots_attempts_and_what_optuna_is_told() -> None:
     assert [one.trial_id for one in state.records] == ["fine_tuning/0", "fine_tuning/1", *state.later]
     assert state.in_flight == {}
     assert state.same_config(CONFIG) is state.finished[0]
-    assert state.done and state.verdict_text == "a side is missing" and state.test_looks == 1
+    assert state.done and state.verdicts[-1].verdict_reason == "a side is missing" and state.test_looks == 1
     assert state.environment == {"torch": "3"}
 
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from harness.report.scored import scored_predictions
 from harness.results.event_types import TestScored, VerdictReached
 from harness.results.events import EventLog
 from harness.results.home import StudyFolder
 from harness.results.study_state import StudyState
-from harness.study.mistakes import write_mistakes
+from harness.study.mistakes import shown, write_mistakes
 from harness.study.session import Session
 
 
@@ -72,6 +73,12 @@ def sure(given: list[int], probability: list[float], classes: int = 3) -> Floats
     return made.astype(np.float32)
 
 
+def write(made: Session, verdict: VerdictReached) -> None:
+    """As confirmation does."""
+    winners = scored_predictions(made.state, made.folder, "winner")
+    write_mistakes(shown(winners, verdict, made.study), made.prepared.context.images, made.folder.mistakes)
+
+
 def stored(made: Session) -> dict[str, Any]:
     with np.load(made.folder.mistakes, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files}
@@ -81,7 +88,7 @@ def test_the_wrong_images_are_kept_the_surest_first(tmp_path: Path) -> None:
     labels = np.array([0, 0, 1, 2, 1])
     given = [0, 1, 0, 2, 2]
     made = session(tmp_path, labels, [sure(given, [0.99, 0.6, 0.9, 0.5, 0.8]), sure(given, [0.99, 0.7, 0.8, 0.5, 0.7])])
-    write_mistakes(made, RECOMMENDED)
+    write(made, RECOMMENDED)
     found = stored(made)
     assert found["rows"].tolist() == [102, 104, 101]
     assert found["labels"].tolist() == [1, 1, 0]
@@ -97,7 +104,7 @@ def test_an_image_counts_as_wrong_by_the_mean_over_the_seeds(tmp_path: Path) -> 
     labels = np.array([0, 0])
     seeds = [sure([1, 1], [0.9, 0.4]), sure([1, 0], [0.9, 0.9]), sure([0, 0], [0.6, 0.9])]
     made = session(tmp_path, labels, seeds)
-    write_mistakes(made, RECOMMENDED)
+    write(made, RECOMMENDED)
     found = stored(made)
     assert found["rows"].tolist() == [100]
     assert found["seeds_wrong"].tolist() == [2]
@@ -107,22 +114,22 @@ def test_at_most_four_of_a_true_class_and_twelve_in_all_are_kept(tmp_path: Path)
     labels = np.repeat([0, 1, 2, 3], [8, 8, 8, 6])
     falling = np.linspace(0.95, 0.6, 30).tolist()
     made = session(tmp_path, labels, [sure(((labels + 1) % 4).tolist(), falling, 4)] * 2)
-    write_mistakes(made, RECOMMENDED)
+    write(made, RECOMMENDED)
     assert stored(made)["rows"].tolist() == [*range(100, 104), *range(108, 112), *range(116, 120)]
 
 
 def test_the_recommended_strategy_decides(tmp_path: Path) -> None:
     labels = np.array([0, 1])
     made = session(tmp_path, labels, [sure([0, 0], [0.9, 0.8])])  # feature extraction answers 1, 1
-    write_mistakes(made, recommending("feature_extraction"))
+    write(made, recommending("feature_extraction"))
     assert stored(made)["rows"].tolist() == [100]
-    write_mistakes(made, RECOMMENDED)
+    write(made, RECOMMENDED)
     assert stored(made)["rows"].tolist() == [101]
 
 
 def test_large_and_deep_images_are_made_small(tmp_path: Path) -> None:
     made = session(tmp_path, np.array([0]), [sure([1], [0.9])], size=224, dtype=np.uint16)
-    write_mistakes(made, RECOMMENDED)
+    write(made, RECOMMENDED)
     images = stored(made)["images"]
     assert (images.shape, images.dtype) == ((1, 96, 96, 3), np.uint8)
     assert images.min() == images.max() == 100
@@ -133,6 +140,6 @@ def test_nothing_is_kept_and_what_was_kept_goes(tmp_path: Path, why: str) -> Non
     given = 0 if why == "nothing is wrong" else 1
     made = session(tmp_path, np.array([0]), [sure([given], [0.9])], images=why != "images stay off the page")
     made.folder.mistakes.write_bytes(b"of an earlier verdict")
-    write_mistakes(made, recommending(None if why == "nothing is recommended" else "fine_tuning"))
+    write(made, recommending(None if why == "nothing is recommended" else "fine_tuning"))
     assert not made.folder.mistakes.exists()
     assert not list(made.folder.path.glob("*partial*"))

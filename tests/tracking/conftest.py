@@ -21,6 +21,7 @@ from harness.results.event_types import (
     TrialFinished,
     TrialInterrupted,
     TrialStarted,
+    VerdictReached,
 )
 from harness.results.events import Event, EventLog
 from harness.results.home import StudyFolder
@@ -52,6 +53,24 @@ class FakeStudy:
                 "search": {"head_lr": {"low": 1e-4, "high": 0.1, "log": True}}, "tracking_uri": None,
             }  # fmt: skip
             self.log.append(StudyCreated(study, fingerprint={"data digest": "f" * 16}))
+
+    def verdict(self, **changed: Any) -> None:
+        """A verdict with the values that the log keeps of one."""
+        values = {
+            "outcome": "undecided",
+            "difference": 0.0,
+            "ci95": [-0.1, 0.1],
+            "probability_fine_tuning_better": 0.5,
+            "equivalence": 0.01,
+            "seeds": 2,
+            "test_looks": 1,
+            "needed": None,
+            "test_images": 60,
+            "test_groups": None,
+            "seconds_alone": {"feature_extraction": 2.0, "fine_tuning": 8.0},
+            "from_scratch_gain": None,
+        }
+        self.log.append(VerdictReached(1, {**values, **changed}, None, comparisons=[], recommendation=None))
 
     @property
     def events(self) -> list[Event]:

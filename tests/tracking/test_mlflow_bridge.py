@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from harness.config.trial import TrialConfig
-from harness.results.event_types import ConfirmationSelected, SearchFinished, SelectedConfig, TestScored, VerdictReached
+from harness.results.event_types import ConfirmationSelected, SearchFinished, SelectedConfig, TestScored
 from harness.results.records import EpochRecord, TrialRecord
 from harness.tracking.store import TrackingError, TrackingUnavailable, default_address
 
@@ -127,11 +127,7 @@ def whole_study(study: Any, config_of: Callable[..., TrialConfig]) -> None:
         study.trial(f"confirmation/fine_tuning/{key}/{seed}", config_of(), kind="confirmation", slot=seed)
         metrics = {"accuracy": 0.71, "recall": [0.5, 0.6]}
         study.log.append(TestScored(1, "fine_tuning", "winner", key, seed, metrics, "p.npz"))
-    verdict = {
-        "outcome": "fine_tuning", "difference": 0.05, "ci95": [0.01, 0.09],
-        "probability_fine_tuning_better": 0.98, "sentence": "Fine-tuning is better.",
-    }  # fmt: skip
-    study.log.append(VerdictReached(1, verdict, None, comparisons=[], recommendation=None))
+    study.verdict(outcome="fine_tuning", difference=0.05, ci95=[0.01, 0.09], probability_fine_tuning_better=0.98)
     study.end()
 
 
@@ -151,7 +147,7 @@ def test_the_parent_run_holds_question_verdict_and_data(
     assert (wanted | {"data_digest": "d" * 64}).items() <= parent.data.params.items()
     metrics = {"difference": 0.05, "difference_ci95_low": 0.01, "best_validation_fine_tuning": 0.75}
     assert metrics.items() <= parent.data.metrics.items()
-    assert "Fine-tuning is better." in parent.data.tags["mlflow.note.content"]
+    assert "Fine-tuning is better by 5.0 points of balanced accuracy" in parent.data.tags["mlflow.note.content"]
     (entry,) = parent.inputs.dataset_inputs
     assert entry.dataset.name == "rendered_cells"
     assert json.loads(entry.dataset.profile)["num_rows"] == 12

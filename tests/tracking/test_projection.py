@@ -122,11 +122,11 @@ def test_the_saved_view_puts_the_best_trials_first(objective: str, ascending: bo
 
 
 def test_a_verdict_gives_its_interval_and_a_missing_one_its_reason() -> None:
-    verdict = {"difference": 0.03, "ci95": [0.01, 0.05], "outcome": "fine_tuning", "sentence": "Better."}
+    verdict = {"difference": 0.03, "ci95": [0.01, 0.05], "outcome": "fine_tuning"}
     points = shown.verdict_points(VerdictReached(2, verdict, None, [], None), 5)
     assert {(point.name, point.value, point.step) for point in points} == {
         ("difference", 0.03, 2), ("difference_ci95_low", 0.01, 2), ("difference_ci95_high", 0.05, 2),
     }  # fmt: skip
     nothing = VerdictReached(1, None, "a side is missing", [], None)
     assert shown.verdict_points(nothing, 5) == []
-    assert shown.verdict_tags(nothing) == {"outcome": "none", "verdict": "a side is missing"}
+    assert shown.verdict_tags(nothing, "a side is missing") == {"outcome": "none", "verdict": "a side is missing"}

@@ -17,7 +17,6 @@ from harness.results.event_types import (
     SelectedConfig,
     SessionStarted,
     TestScored,
-    VerdictReached,
 )
 from harness.results.events import Event
 from harness.tracking import projection as shown
@@ -148,8 +147,7 @@ def events(make_study: Callable[..., Any], config_of: Callable[..., TrialConfig]
     study.log.append(ConfirmationSelected(look=1, trials=2, seeds=1, configs={"fine_tuning": (chosen,)}))
     study.trial(f"confirmation/fine_tuning/{key}/0", config_of(), kind="confirmation", slot=0)
     study.log.append(TestScored(1, "fine_tuning", "winner", key, 0, {"accuracy": 0.7}, "p"))
-    verdict = {"outcome": "undecided", "difference": 0.0, "ci95": [-0.1, 0.1], "sentence": "Undecided."}
-    study.log.append(VerdictReached(1, verdict, None, comparisons=[], recommendation=None))
+    study.verdict()
     study.end()
     return study.events
 

@@ -24,6 +24,7 @@ from harness.results.study_state import StudyState
 NAME = "tortured"
 PATIENCE = 300.0  # seconds that a session may go without a new line in its log
 SLIDES, PER_SLIDE = 12, 9
+_FREE = ("test_looks", "seconds_alone")  # of a verdict
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,8 @@ def numbers(events: list[Event]) -> dict[str, Any]:
                 name = f"{one.what} {one.strategy} {one.config_key} {one.seed_index} {one.shift or one.fraction}"
                 found[name] = one.metrics
             case VerdictReached(_, verdict):
-                # how often the test split was looked at may differ, and the sentence tells seconds
-                found["verdict"] = {k: v for k, v in (verdict or {}).items() if k not in ("test_looks", "sentence")}
+                # how often the test split was looked at may differ, and seconds do
+                found["verdict"] = {k: v for k, v in (verdict or {}).items() if k not in _FREE}
     return json.loads(json.dumps(found))  # type: ignore[no-any-return]
 
 
