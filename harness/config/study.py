@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from harness.config.secrets import masked
 from harness.config.trial import (
     Augmentation,
     BatchNormPolicy,
@@ -350,6 +351,11 @@ class StudyConfig(_Model):
         description="MLflow server or store, stored without its password; MLFLOW_TRACKING_URI, then runs/mlflow.db "
         "otherwise",
     )
+    storage: str | None = Field(
+        None,
+        description="Optuna storage (sqlite:///..., postgresql+psycopg://...) that the trials are copied to, stored "
+        "without its password; runs/NAME/optuna.log otherwise",
+    )
 
     @field_validator("search", mode="before")
     @classmethod
@@ -373,6 +379,13 @@ class StudyConfig(_Model):
     @classmethod
     def _check_knob(cls, value: object, info: Any) -> object:
         return None if value is None else _entry(info.field_name, value)
+
+    @field_validator("storage")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"[a-z][a-z0-9+_]*://", value):
+            raise ValueError(f"must be the address of a database, like sqlite:///optuna.db, but got {masked(value)!r}")
+        return value
 
     @field_validator("strategies", "shifts", "data_sizes")
     @classmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -12,29 +11,15 @@ import numpy as np
 from harness.config.study import StudyConfig
 from harness.report.scored import Side, sides
 from harness.report.statistics import estimate
-from harness.report.tables import UNREAD, of_kind, records, states
+from harness.report.tables import of_kind, states
 from harness.report.verdict import conclude
 from harness.report.wording import cleaned
-from harness.results.events import Event, read_events
+from harness.results.events import Event
 from harness.results.home import StudyFolder
 from harness.results.metrics import METRICS, all_metrics, sign_of
 from harness.results.records import TrialRecord
 
 SCHEMA = 1
-
-
-def summary(folder: StudyFolder) -> dict[str, Any]:
-    """The study's summary, schema 1: no absolute path and no password in it.
-
-    `verdict` is None while there is none, and `verdict_reason` says why. `seconds_alone` of a strategy is what one
-    training of its winner costs by itself; `search_seconds_alone` adds up its search trials; `seconds_spent` is what
-    the study really took, all its sessions together.
-    """
-    stored = json.loads(folder.study_json.read_text())
-    study = StudyConfig.model_validate(stored["study"])
-    card = json.loads(folder.data_card.read_text()) if folder.data_card.exists() else {}
-    events = read_events(folder.events, UNREAD)
-    return assemble(folder, study, events, records(events), card)
 
 
 def assemble(
@@ -44,7 +29,12 @@ def assemble(
     found: Sequence[TrialRecord],
     card: dict[str, Any],
 ) -> dict[str, Any]:
-    """`summary` from what was read already."""
+    """The study's summary, schema 1: no absolute path and no password in it.
+
+    `verdict` is None while there is none, and `verdict_reason` says why. `seconds_alone` of a strategy is what one
+    training of its winner costs by itself; `search_seconds_alone` adds up its search trials; `seconds_spent` is what
+    the study really took, all its sessions together.
+    """
     winners = sides(events, folder, found, "winner")
     defaults = sides(events, folder, found, "default")
     result: dict[str, Any] = {

@@ -37,20 +37,6 @@ EPOCH_COLUMNS = [
     "validation_loss",
     *(f"validation_{name}" for name in METRICS),
 ]
-CONFIRMATION_COLUMNS = [
-    *(
-        "trial_id",
-        "strategy",
-        "config_key",
-        "seed_index",
-        "state",
-        "score",
-        "seconds_alone",
-        "trainable_share",
-        "is_default",
-    ),
-]
-TEST_COLUMNS = ["look", "strategy", "role", "config_key", "seed_index", "predictions", *METRICS]
 
 
 def records(events: Iterable[Event]) -> list[TrialRecord]:
@@ -98,43 +84,6 @@ def epochs(found: Iterable[TrialRecord]) -> pd.DataFrame:
     for name in ("loss", *METRICS):
         table[f"validation_{name}"] = np.array([epoch.validation.get(name) for epoch in each], dtype=np.float64)
     return pd.DataFrame(table, columns=EPOCH_COLUMNS)
-
-
-def confirmations(found: Iterable[TrialRecord], events: Sequence[Event] = ()) -> pd.DataFrame:
-    """One row for each run of the confirmation; `is_default` where its configuration is the strategy's default."""
-    defaults = {
-        (strategy, TrialConfig.from_json(entry["config"]).key())
-        for event in events
-        if event.kind == "confirmation_selected"
-        for strategy, entries in event.data["configs"].items()
-        for entry in entries
-        if "default" in entry["role"]
-    }
-    rows = [
-        {
-            "trial_id": record.trial_id,
-            "strategy": record.strategy,
-            "config_key": config_key(record),
-            "seed_index": record.slot,
-            "state": record.state,
-            "score": record.score,
-            "seconds_alone": record.seconds_alone,
-            "trainable_share": record.trainable_share,
-            "is_default": (record.strategy, record.config.key()) in defaults,
-        }
-        for record in of_kind(found, "confirmation")
-    ]
-    return _frame(rows, CONFIRMATION_COLUMNS, numbers=("score",))
-
-
-def test_scores(events: Iterable[Event]) -> pd.DataFrame:
-    """One row for each model scored on the test split, over all looks."""
-    rows = [{**event.data, **event.data["metrics"]} for event in events if event.kind == "test_scored"]
-    return _frame(rows, TEST_COLUMNS)
-
-
-# pytest would take the function for a test where a test file imports it by name.
-test_scores.__test__ = False  # type: ignore[attr-defined]
 
 
 def states(found: Iterable[TrialRecord], strategy: str) -> dict[str, int]:

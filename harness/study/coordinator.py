@@ -23,8 +23,9 @@ from harness.study.prepare import prepare, stored, update_shown, write_folder
 from harness.study.session import Observer, Session
 from harness.study.signals import listening
 from harness.study.slots import SlotSearch
+from harness.study.sync import mirror
 
-STORES_SECONDS = 2.0  # for each of both databases to take what it lacks, after a signal: an end takes 10 s at most
+STORES_SECONDS = 2.0  # for each of both stores to take what it lacks, after a signal: an end takes 10 s at most
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def _more_wanted(session: Session) -> bool:
 
 
 def _send_missing(session: Session) -> None:
-    """What MLflow could not take while the study ran: events, the recommended model, the page."""
+    """What MLflow and Optuna's storage could not take while the study ran: events, the recommended model, the page."""
     verdicts = session.log.of("verdict")
     logged = {event.data["trial_id"]: event.data["uri"] for event in session.log.of("model_logged")}
     recommended = (verdicts[-1].data.get("recommendation") or {}) if verdicts else {}
@@ -133,6 +134,10 @@ def _send_missing(session: Session) -> None:
     if recommended and (uri is None or not session.tracker.holds_model(uri)):
         export.log_recommended(session, verdicts[-1].data)
     session.tracker.finish()
+    try:
+        mirror(session.folder, session.study, list(session.log), session.history.ended)
+    except HarnessError as error:  # the study is finished; its copies are no reason to fail
+        session.observer.message(str(error))
 
 
 def _outcome(session: Session, *, already_finished: bool) -> Outcome:

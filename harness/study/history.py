@@ -37,6 +37,7 @@ class History:
     objective: str
     slots: dict[str, dict[int, Slot]] = field(default_factory=lambda: defaultdict(dict))
     params: dict[str, dict[str, Any]] = field(default_factory=dict)  # "trial_id#attempt" -> Optuna's parameters
+    started: dict[str, str] = field(default_factory=dict)  # "trial_id#attempt" -> when it began, as the log has it
     finished: list[tuple[str, TrialRecord]] = field(default_factory=list)  # search, in the order they ended
     filled: int = 0  # slots of all strategies that have their record
     ended: list[tuple[str, Ended]] = field(default_factory=list)  # strategy, and what Optuna is told of
@@ -73,14 +74,15 @@ class History:
                 self.done = data["state"] == "finished"
             case "trial_started" if data["kind"] == "search":
                 self.params[f"{data['trial_id']}#{data['attempt']}"] = data["params"]
+                self.started[f"{data['trial_id']}#{data['attempt']}"] = event.at
                 slot = self.slots[data["strategy"]].setdefault(data["slot"], Slot())
                 slot.redraw, slot.attempt, slot.params = data["redraw"], data["attempt"], data["params"]
             case "trial_interrupted":
                 self._interrupted(data)
             case "trial_finished":
-                self._finished(TrialRecord.from_json(data))
+                self._finished(TrialRecord.from_json(data), event.at)
             case "duplicate":
-                self.ended.append((data["strategy"], self._duplicate(data)))
+                self.ended.append((data["strategy"], self._duplicate(data, event.at)))
                 slot = self.slots[data["strategy"]].setdefault(data["slot"], Slot())
                 slot.redraw, slot.params = data["redraw"] + 1, None
             case "strategy_exhausted":
@@ -98,13 +100,14 @@ class History:
             return
         self.slots[strategy][int(number)].attempt = data["attempt"] + died
 
-    def _finished(self, record: TrialRecord) -> None:
+    def _finished(self, record: TrialRecord, at: str) -> None:
         if record.kind != "search":
             self.later[record.trial_id] = record
             return
         key = f"{record.trial_id}#{record.attempt}"
         self.finished.append((key, record))
-        self.ended.append((record.strategy, Ended.of(key, self.params.get(key, {}), record)))
+        ended = Ended.of(key, self.params.get(key, {}), record, self.started.get(key), at)
+        self.ended.append((record.strategy, ended))
         slot = self.slots[record.strategy].setdefault(record.slot, Slot())
         self.filled += slot.record is None
         slot.record = record
@@ -114,11 +117,12 @@ class History:
         if is_ranked(record) and (best is None or self._place(record) < self._place(best)):
             self._best[record.strategy] = record
 
-    def _duplicate(self, data: dict[str, Any]) -> Ended:
+    def _duplicate(self, data: dict[str, Any], at: str) -> Ended:
         strategy, _, number = data["of"].partition("/")
         twin = self.slots[strategy].get(int(number)) if number else None
         score = twin.record.score if twin and twin.record and twin.record.state == "complete" else None
-        return Ended(f"{data['strategy']}/{data['slot']}~{data['redraw']}", data["params"], "duplicate", score)
+        key = f"{data['strategy']}/{data['slot']}~{data['redraw']}"
+        return Ended(key, data["params"], "duplicate", score, started_at=at, ended_at=at)
 
     def records(self, strategy: str) -> list[TrialRecord]:
         """Finished search trials of a strategy, in the order they ended."""

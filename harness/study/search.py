@@ -1,7 +1,7 @@
 """SearchSpace + Optuna trial -> TrialConfig, and all else that Optuna is asked; the only file with `suggest_*`.
 
 Each strategy has an Optuna study of its own, in memory: made from the event log when a session starts, and copied to
-`optuna.db` behind the trials' back (`harness.study.optuna_store`), so that no trial waits for a database. In one shared
+`optuna.log` behind the trials' back (`harness.study.optuna_store`), so that no trial waits for a storage. In one shared
 study TPE fits its good set over both sides and pulls the weaker side's rates away. A new sampler is made for each ask,
 seeded by the slot, so that a resumed study asks for the same configurations as an uninterrupted one (with one worker).
 """
@@ -86,11 +86,21 @@ class Ended:
     state: str
     score: float | None
     epochs: tuple[EpochRecord, ...] = ()
+    record: TrialRecord | None = None  # None of a duplicate
+    started_at: str | None = None  # both times as the event log has them: UTC, ISO 8601
+    ended_at: str | None = None
 
     @classmethod
-    def of(cls, key: str, params: dict[str, Any], record: TrialRecord) -> Ended:
+    def of(
+        cls,
+        key: str,
+        params: dict[str, Any],
+        record: TrialRecord,
+        started_at: str | None = None,
+        ended_at: str | None = None,
+    ) -> Ended:
         """From a finished trial's record."""
-        return cls(key, params, record.state, record.score, record.epochs)
+        return cls(key, params, record.state, record.score, record.epochs, record, started_at, ended_at)
 
 
 class Importance(TypedDict):
@@ -164,10 +174,6 @@ class StrategySearch:
         state = STATES[record.state]
         value = record.score if state == TrialState.COMPLETE else None
         self._study.tell(self._accepted.pop(key), value, state=None if value is not None else state)
-
-    def tell_score(self, key: str, score: float) -> None:
-        """Tell the score of a complete trial."""
-        self._study.tell(self._accepted.pop(key), score)
 
     def drop(self, key: str) -> None:
         """Take back a trial that was asked and will not be finished in this attempt."""

@@ -227,7 +227,7 @@ def study_params(data: Mapping[str, Any], data_digest: str | None) -> dict[str, 
         else:
             flat[prefix] = value
 
-    study = {k: v for k, v in data.get("study", {}).items() if k not in ("description", "tracking_uri")}
+    study = {k: v for k, v in data.get("study", {}).items() if k not in ("description", "tracking_uri", "storage")}
     add("", study)
     fingerprint = data.get("fingerprint")
     flat["data_digest"] = data_digest

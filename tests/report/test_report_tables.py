@@ -48,19 +48,6 @@ def test_epochs_are_long_and_keep_their_trial(make_study: MakeStudy) -> None:
     assert list(one["epoch"]) == [1, 2, 3, 4, 5, 6]
 
 
-def test_confirmations_know_their_default(make_study: MakeStudy) -> None:
-    events = read_events(make_study().events)
-    table = tables.confirmations(tables.records(events), events)
-    assert set(table["seed_index"]) == {0, 1, 2}
-    assert table.groupby("strategy")["is_default"].sum().eq(3).all()
-
-
-def test_test_scores_have_every_metric(make_study: MakeStudy) -> None:
-    table = tables.test_scores(read_events(make_study().events))
-    assert len(table) == 12
-    assert table[["balanced_accuracy", "calibration_error"]].notna().all(axis=None)
-
-
 def test_the_later_record_of_a_trial_counts(make_study: MakeStudy) -> None:
     folder = make_study(until="search")
     log = EventLog(folder.events)
@@ -72,7 +59,7 @@ def test_the_later_record_of_a_trial_counts(make_study: MakeStudy) -> None:
     assert table.loc[table["trial_id"] == first["trial_id"], "score"].item() == 0.123
 
 
-@pytest.mark.parametrize("make", [tables.trials, tables.epochs, tables.confirmations, tables.test_scores])
+@pytest.mark.parametrize("make", [tables.trials, tables.epochs])
 def test_an_empty_log_gives_an_empty_table_with_columns(make: Callable[..., object]) -> None:
     table = make([])
     assert len(table) == 0  # type: ignore[arg-type]
