@@ -18,6 +18,7 @@ from pydantic import (
 
 from harness.config.parameters import PARAMETERS, TOP_LEVEL_PARAMETERS, unknown_parameter
 from harness.config.ranges import Range, Scalar
+from harness.config.secrets import masked
 from harness.config.trial import Shift, Strategy
 
 Objective = Literal["balanced_accuracy", "accuracy", "macro_f1", "auroc", "mcc", "log_loss"]
@@ -208,6 +209,11 @@ class StudyConfig(_Model):
         description="MLflow server or store, stored without its password; MLFLOW_TRACKING_URI, then runs/mlflow.db "
         "otherwise",
     )
+    storage: str | None = Field(
+        None,
+        description="Optuna storage (sqlite:///..., postgresql+psycopg://...) that the trials are copied to, stored "
+        "without its password; runs/NAME/optuna.log otherwise",
+    )
 
     @field_validator("search", mode="before")
     @classmethod
@@ -231,6 +237,13 @@ class StudyConfig(_Model):
     @classmethod
     def _check_parameter(cls, value: object, info: Any) -> object:
         return None if value is None else PARAMETERS[info.field_name].read(value)
+
+    @field_validator("storage")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"[a-z][a-z0-9+_]*://", value):
+            raise ValueError(f"must be the address of a database, like sqlite:///optuna.db, but got {masked(value)!r}")
+        return value
 
     @field_validator("strategies", "shifts", "data_sizes")
     @classmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ from harness.report.scored import Side, sides
 from harness.report.statistics import estimate
 from harness.report.verdict import conclude
 from harness.report.wording import cleaned
-from harness.results.events import read_events
 from harness.results.home import StudyFolder
 from harness.results.metrics import METRICS, all_metrics
 from harness.results.study_state import StudyState, states
@@ -20,21 +18,13 @@ from harness.results.study_state import StudyState, states
 SCHEMA = 1
 
 
-def summary(folder: StudyFolder) -> dict[str, Any]:
+def assemble(folder: StudyFolder, study: StudyConfig, state: StudyState, card: dict[str, Any]) -> dict[str, Any]:
     """The study's summary, schema 1: no absolute path and no password in it.
 
     `verdict` is None while there is none, and `verdict_reason` says why. `seconds_alone` of a strategy is what one
     training of its winner costs by itself; `search_seconds_alone` adds up its search trials; `seconds_spent` is what
     the study really took, all its sessions together.
     """
-    stored = json.loads(folder.study_json.read_text())
-    study = StudyConfig.model_validate(stored["study"])
-    card = json.loads(folder.data_card.read_text()) if folder.data_card.exists() else {}
-    return assemble(folder, study, StudyState.of(read_events(folder.events), study.objective), card)
-
-
-def assemble(folder: StudyFolder, study: StudyConfig, state: StudyState, card: dict[str, Any]) -> dict[str, Any]:
-    """`summary` from what was read already."""
     winners = sides(state, folder, "winner")
     defaults = sides(state, folder, "default")
     result: dict[str, Any] = {

@@ -94,7 +94,7 @@ class Rebuilder:
         labels = confirm.read_test_labels(made)
         name = Path(event.predictions).stem
         again = metrics.all_metrics(answer.probabilities, labels)
-        if not same_metrics(again, event.metrics, SAME):
+        if not _same_metrics(again, event.metrics, SAME):
             raise HarnessError("the model's answers are not those that the log tells of")
         confirm.store_predictions(made, name, answer.probabilities, labels)
         return "written again by the model that made them; every metric is the log's"
@@ -107,7 +107,7 @@ class Rebuilder:
         return "picked again from the predictions"
 
 
-def same_metrics(one: dict[str, Any], other: dict[str, Any], tolerance: float) -> bool:
+def _same_metrics(one: dict[str, Any], other: dict[str, Any], tolerance: float) -> bool:
     """Whether two results of `metrics.all_metrics` say the same, up to rounding."""
     if one.keys() != other.keys():
         return False

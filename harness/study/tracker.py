@@ -78,6 +78,10 @@ class Tracker:
         self._try(lambda: held.append(self._bridge.holds_model(uri)))
         return held[0] if held else True
 
+    def run_of(self, key: str) -> str | None:
+        """The run of a trial (`trial_id#attempt`), if this session has sent something of it; asks nobody."""
+        return self._bridge.run_ids.get(key)
+
     def _follow(self) -> None:
         while not self._ended.is_set():
             self._news.wait()

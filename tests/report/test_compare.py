@@ -20,7 +20,7 @@ from harness.report import compare_tables as tables
 from harness.report.compare import Difference, Entry, chosen, differing, place, read, shared
 from harness.report.compare_figures import shorten
 from harness.report.compare_page import panels, render, values, write_comparison
-from harness.report.summary import summary
+from harness.report.story import Story
 from harness.results.home import StudyFolder, reports
 
 MakeStudy = Callable[..., StudyFolder]
@@ -314,7 +314,7 @@ def test_compare_json_holds_the_summary_of_each_study(make_study: MakeStudy) -> 
     assert found["sentence"] in page.read_text(encoding="utf-8")
     assert found["shared_data"] == []
     for stored, folder in zip(found["studies"], reversed(folders), strict=True):
-        told = json.loads(json.dumps(summary(folder)))
+        told = json.loads(json.dumps(Story.read(folder).summary))
         assert {name: stored[name] for name in told} == told
         sides = told["strategies"]
         ratio = sides["fine_tuning"]["seconds_alone"] / sides["feature_extraction"]["seconds_alone"]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.report.summary import summary
+from harness.report.story import Story
 from harness.results.event_types import VerdictReached
 from harness.results.events import EventLog
 from harness.results.home import StudyFolder
@@ -32,7 +32,7 @@ STAGES: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: "-".join(f"{k}={v}" for k, v in stage.items()))
 def test_the_schema_holds_at_every_stage(make_study: MakeStudy, stage: dict[str, Any]) -> None:
-    found = json.loads(json.dumps(summary(make_study(**stage)), allow_nan=False))
+    found = json.loads(json.dumps(Story.read(make_study(**stage)).summary, allow_nan=False))
     assert found["schema"] == 1
     assert found["study"] == "microscopy"
     assert set(found) >= {
@@ -54,7 +54,7 @@ def test_the_schema_holds_at_every_stage(make_study: MakeStudy, stage: dict[str,
 
 def test_the_test_score_is_the_mean_over_seeds_inside_its_interval(make_study: MakeStudy) -> None:
     folder = make_study()
-    found = summary(folder)["strategies"]["fine_tuning"]
+    found = Story.read(folder).summary["strategies"]["fine_tuning"]
     files = sorted(folder.predictions.glob("fine_tuning-*.npz"))
     keys = {path.name.split("-")[1] for path in files}
     means = []
@@ -67,7 +67,7 @@ def test_the_test_score_is_the_mean_over_seeds_inside_its_interval(make_study: M
 
 
 def test_seconds_alone_is_one_training_of_the_winner(make_study: MakeStudy) -> None:
-    found = summary(make_study())["strategies"]
+    found = Story.read(make_study()).summary["strategies"]
     assert found["feature_extraction"]["seconds_alone"] < found["fine_tuning"]["seconds_alone"]
     assert found["fine_tuning"]["seconds_alone"] < found["fine_tuning"]["search_seconds_alone"]
 
@@ -78,7 +78,7 @@ def test_the_verdict_of_the_log_is_kept(make_study: MakeStudy) -> None:
     [reached] = log.of(VerdictReached)
     log.append(dataclasses.replace(reached, verdict={**(reached.verdict or {}), "sentence": "As it was said."}))
     log.close()
-    found = summary(folder)
+    found = Story.read(folder).summary
     assert found["verdict"]["sentence"] == "As it was said."
     assert found["recommendation"]["model"] == "models:/m-4c1f"
 
@@ -88,6 +88,6 @@ def test_no_absolute_path_and_no_password_is_told(make_study: MakeStudy) -> None
         card={"source": {"folder": "/home/someone/cells"}, "notes": ["read from C:\\Users\\someone\\x.csv"]},
         study={"tracking_uri": "https://someone:secret@host/mlflow"},
     )
-    text = json.dumps(summary(folder))
+    text = json.dumps(Story.read(folder).summary)
     assert "someone" not in text
     assert "cells" in text
