@@ -7,8 +7,18 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from harness.config.executors import EXECUTORS, check_executor
 from harness.config.trial import (
     Augmentation,
     BatchNormPolicy,
@@ -341,8 +351,8 @@ class StudyConfig(_Model):
         description="disk for activations of frozen stages, shared by trials and studies (1 GB = 1e9 bytes); 0 shares "
         "nothing; a quarter of the free memory or disk, whichever is less, where it is missing",
     )
-    executor: Literal["processes", "inline"] = Field(
-        "processes", description="inline trains in the coordinator, for debugging"
+    executor: Annotated[str, AfterValidator(check_executor)] = Field(
+        "processes", description="; ".join(f"{name} {entry.doc}" for name, entry in EXECUTORS.items())
     )
     report: ReportConfig = Field(default_factory=ReportConfig)
     tracking_uri: str | None = Field(

@@ -23,7 +23,7 @@ from harness.results.records import TrialRecord
 from harness.study import confirm, mistakes
 from harness.study.environment import resolve_devices
 from harness.study.executors.base import Scored, ScoreTask
-from harness.study.executors.doing import do, settle, train_again
+from harness.study.executors.doing import run_task, settle, train_again
 from harness.study.prepare import Prepared, differences, prepare, write_data
 from harness.study.splits import SEARCH_SPLIT, confirmation_split, fraction_split
 from harness.training.sharing import Sharing
@@ -90,7 +90,7 @@ class Rebuilder:
         made, device, sharing = self._ready
         shift = event.data.get("shift")
         task = ScoreTask(job_of(record), made.test_rows, shift, score=record.score)
-        answer = do(task, made.context, device, lambda epoch: True, sharing)
+        answer = run_task(task, made.context, device, lambda epoch: True, sharing)
         assert isinstance(answer, Scored)  # to a ScoreTask
         labels = confirm.read_test_labels(made)
         name = Path(event.data["predictions"]).stem

@@ -20,6 +20,7 @@ from harness.study.history import MAX_ATTEMPTS, History, cut_off, open_trials
 from harness.study.prepare import Prepared, differences
 from harness.study.signals import StopRequest
 from harness.study.tracker import Tracker
+from harness.tracking.store import tracking_address
 from harness.training.trial import TrialJob
 
 POLL_SECONDS = 0.2
@@ -58,7 +59,8 @@ class Session:
         self._check_identity()
         self.log = EventLog(self.folder.events)
         self.history = History.of(list(self.log), self.study.objective)
-        self.tracker = Tracker(prepared, self.log, observer.message)
+        address = tracking_address(self.study.tracking_uri)
+        self.tracker = Tracker(prepared.name, self.study.description, address, self.folder, self.log, observer.message)
         self.jobs: dict[str, TrialJob] = {}  # in flight
         self._executor: Executor | None = None
 

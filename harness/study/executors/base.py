@@ -6,7 +6,7 @@ and learns from the callback whether a trial goes on.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -193,3 +193,15 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Stop at once, also in mid-trial; nothing of ours runs when this returns."""
+
+
+class MakeExecutor(Protocol):
+    """What the module of an executor offers under the name `make`; see `harness.config.executors`."""
+
+    def __call__(self, context: WorkerContext, devices: Sequence[str]) -> Executor:
+        """Make an executor.
+
+        Args:
+            context: what every trial of the study shares.
+            devices: one name for each worker that the study asks for, at least one.
+        """
