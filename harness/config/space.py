@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from harness.config.sheets import sheet
+from harness.config.sheets import backbone_spec
 from harness.config.study import KNOBS, FloatRange, IntRange, StudyConfig, unknown_knob
 from harness.config.trial import DEFAULTS, Strategy, TrialConfig, canonical
 
@@ -48,7 +48,7 @@ class SearchSpace:
         """The canonical configuration with these values; knobs that are missing take the default's."""
         merged = {**self._default_values(), **values, **SETTLED[self.strategy]}
         config = TrialConfig(strategy=self.strategy, epochs=self.epochs, **merged)
-        return canonical(config, sheet(config.backbone).has_batchnorm)
+        return canonical(config, backbone_spec(config.backbone).has_batchnorm)
 
     def default(self) -> TrialConfig:
         """The strategy's default configuration, clamped to the space: the first slot."""

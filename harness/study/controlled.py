@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Any
 
-from harness.config.sheets import sheet
+from harness.config.sheets import backbone_spec
 from harness.config.space import SearchSpace
 from harness.config.study import FloatRange, IntRange
 from harness.config.trial import TrialConfig, canonical
@@ -55,7 +55,7 @@ def _of_factor(here: SearchSpace, winner: TrialConfig, knob: str) -> Iterator[Ch
     for value in values:
         if value != now:
             changed = dataclasses.replace(winner, **{knob: value})
-            yield Change(knob, value, canonical(changed, sheet(changed.backbone).has_batchnorm))
+            yield Change(knob, value, canonical(changed, backbone_spec(changed.backbone).has_batchnorm))
 
 
 def _rates(entry: Any, now: float | None) -> list[float]:

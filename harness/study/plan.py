@@ -21,7 +21,7 @@ import psutil
 import torch
 
 from harness.config.costs import cost
-from harness.config.sheets import sheet
+from harness.config.sheets import backbone_spec
 from harness.config.space import SearchSpace, space
 from harness.config.study import IntRange, StudyConfig
 from harness.config.trial import DEPTH_MAX, TrialConfig
@@ -106,7 +106,7 @@ def cut_bytes(backbone: str, side: int) -> tuple[int, ...]:
 def side_of(study: StudyConfig, backbone: str) -> int:
     """Pixels a side of the images that a backbone gets."""
     size = study.data.image_size
-    return sheet(backbone).native_size if size == "native" else int(size)
+    return backbone_spec(backbone).native_size if size == "native" else int(size)
 
 
 def distinct_views(study: StudyConfig, views: str) -> float:

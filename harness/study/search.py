@@ -17,7 +17,7 @@ from typing import Any, TypedDict
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from harness.config.sheets import sheet
+from harness.config.sheets import backbone_spec
 from harness.config.space import SETTLED, SearchSpace
 from harness.config.study import FloatRange, IntRange
 from harness.config.trial import DEPTH_MAX, TrialConfig
@@ -265,7 +265,7 @@ def has_effect(name: str, values: dict[str, Any], space: SearchSpace) -> bool:
         case "head_hidden":
             return values.get("head") == "mlp"
         case "batchnorm":
-            return sheet(values["backbone"]).has_batchnorm
+            return backbone_spec(values["backbone"]).has_batchnorm
     return True
 
 

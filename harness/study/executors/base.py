@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.config.sheets import sheet
+from harness.config.sheets import backbone_spec
 from harness.config.trial import Shift
 from harness.results.records import EpochRecord, TrialRecord
 from harness.training.inputs import TrialData, on_device
@@ -53,7 +53,7 @@ class WorkerContext:
 
     def data(self, backbone: str, split: str, device: torch.device | None = None) -> TrialData:
         """The images at this backbone's size, cut by this split; kept in a GPU's memory where it has the room."""
-        size = self.image_size or sheet(backbone).native_size
+        size = self.image_size or backbone_spec(backbone).native_size
         train, validation = self.splits[split]
         source = self.images[size].stem  # the array's name holds all that decides its content
         resident = self._resident(size, device) if device is not None and device.type == "cuda" else None
