@@ -18,6 +18,9 @@ from harness.config.sheets import HALF, SOURCES, BackboneSpec, Cost, SourceEntry
 from harness.config.trial import STAGES
 from harness.errors import ConfigError
 from harness.model.backbones import Step
+from harness.report import page
+from harness.report.section import Section, SectionEntry
+from harness.report.story import Story
 from harness.results.metrics import all_metrics
 from harness.results.records import EpochRecord, TrialRecord
 from harness.study.executors.base import EpochDone, Handler, Scored, ScoreTask, Task, Trained, WorkerContext
@@ -191,3 +194,24 @@ def test_an_executor_that_there_is_not_is_refused_with_the_ones_there_are(world:
     with pytest.raises(ConfigError) as error:
         world.load()
     assert error.value.faults == ("executor: must be 'processes' or 'inline', but got 'cluster'",)
+
+
+# A section of the page
+
+
+def test_a_section_of_one_s_own_stands_on_the_page_in_its_group(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sleepy_section(story: Story) -> Section:
+        return Section("sleepy", f"{len(story.records)} trials <slept> well", note="A note of its own.")
+
+    def silent_section(story: Story) -> None:
+        return None
+
+    added = (SectionEntry("test", sleepy_section), SectionEntry("answer", silent_section))
+    monkeypatch.setattr(page, "SECTIONS", (*page.SECTIONS, *added))
+    name = add_module(monkeypatch, "harness_canned_executor", make=Canned)
+    monkeypatch.setitem(EXECUTORS, "canned", ExecutorEntry(name, "makes its answers up"))
+    world.write(executor="canned")
+    text = world.run().report.read_text(encoding="utf-8")
+    assert f"{len(records(world))} trials &lt;slept&gt; well" in text
+    assert "A note of its own." in text
+    assert text.index('id="confusion"') < text.index('id="sleepy"') < text.index('id="costs"') < text.index('id="data"')
