@@ -6,6 +6,7 @@ import re
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -16,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from harness.config.executors import EXECUTORS, check_executor
 from harness.config.parameters import PARAMETERS, TOP_LEVEL_PARAMETERS, unknown_parameter
 from harness.config.ranges import Range, Scalar
 from harness.config.secrets import masked
@@ -200,8 +202,8 @@ class StudyConfig(_Model):
         description="disk for activations of frozen stages, shared by trials and studies (1 GB = 1e9 bytes); 0 shares "
         "nothing; a quarter of the free memory or disk, whichever is less, where it is missing",
     )
-    executor: Literal["processes", "inline"] = Field(
-        "processes", description="inline trains in the coordinator, for debugging"
+    executor: Annotated[str, AfterValidator(check_executor)] = Field(
+        "processes", description="; ".join(f"{name} {entry.doc}" for name, entry in EXECUTORS.items())
     )
     report: ReportConfig = Field(default_factory=ReportConfig)
     tracking_uri: str | None = Field(

@@ -13,11 +13,17 @@ from harness.config.parameters import PARAMETERS, idle, label
 from harness.report import wording
 from harness.report.axes import lower
 from harness.report.labels import config_text
+from harness.report.section import Section
 from harness.report.story import Story
 from harness.results.metrics import METRICS
 
 ALWAYS_SHOWN = ("backbone", "unfreeze_depth", "head_lr", "backbone_lr", "batchnorm")
 _BEST = ' <abbr title="best validation score of its strategy">best</abbr>'
+
+
+def trial_section(story: Story) -> Section:
+    """Show every trial of the search."""
+    return Section("trials", "Every trial", template="trials", values={"table": trial_table(story)})
 
 
 def trial_table(story: Story) -> dict[str, Any]:

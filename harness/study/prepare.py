@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from harness.config.load import LoadedStudy
 from harness.config.secrets import masked
-from harness.config.sheets import sheet
+from harness.config.sheets import backbone_spec
 from harness.config.space import space
 from harness.config.study import StudyConfig
 from harness.data import split as splitting
@@ -72,7 +72,7 @@ def backbones(study: StudyConfig) -> list[str]:
 def sides(study: StudyConfig) -> list[int]:
     """Pixels a side of every array of images that the study trains on."""
     size = study.data.image_size
-    return sorted({sheet(b).native_size for b in backbones(study)}) if size == "native" else [int(size)]
+    return sorted({backbone_spec(b).native_size for b in backbones(study)}) if size == "native" else [int(size)]
 
 
 def threads_for(study: StudyConfig, workers: int) -> int:

@@ -24,7 +24,7 @@ from harness.results.study_state import StudyState
 from harness.study import confirm, mistakes
 from harness.study.environment import resolve_devices
 from harness.study.executors.base import Scored, ScoreTask
-from harness.study.executors.doing import do, settle, train_again
+from harness.study.executors.doing import run_task, settle, train_again
 from harness.study.prepare import Prepared, differences, prepare, write_data
 from harness.training.sharing import Sharing
 
@@ -89,7 +89,7 @@ class Rebuilder:
         made, device, sharing = self._ready
         shift = event.shift if isinstance(event, Explored) else None
         task = ScoreTask(record.job, made.test_rows, cast(Shift | None, shift), score=record.score)
-        answer = do(task, made.context, device, lambda epoch: True, sharing)
+        answer = run_task(task, made.context, device, lambda epoch: True, sharing)
         assert isinstance(answer, Scored)  # to a ScoreTask
         labels = confirm.read_test_labels(made)
         name = Path(event.predictions).stem
