@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import NamedTuple
 
-from harness.config.trial import DEPTH_MAX
+from harness.config.strategies import DEPTH_MAX
 from harness.errors import ConfigError
 
 
