@@ -108,7 +108,7 @@ def test_shifted_copies_are_answered_by_the_confirmed_models(explored: tuple[Wor
         ):
             assert np.array_equal(part["labels"], full["labels"])
             assert part["probabilities"].shape == full["probabilities"].shape
-    assert {answer["shift"] for answer in answers} == {"brightness", "noise"}
+    assert {answer.shift for answer in answers} == {"brightness", "noise"}
 
 
 def test_mlflow_names_what_was_explored(explored: tuple[World, list[object], Watching]) -> None:
