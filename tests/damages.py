@@ -25,9 +25,8 @@ _PARENT = "(SELECT run_uuid FROM tags WHERE key = 'harness.study_id')"
 
 DAMAGES = [
     Damage("the last line of the log is torn", lambda w: d.append(w.folder().events, b'{"seq":999,"at"'), "is torn"),
-    Damage("a byte of the log changed", lambda w: d.flip(w.folder().events), "one byte too few or changed"),
-    Damage("a byte of the log's last line changed", lambda w: d.flip(w.folder().events, 0.9999), "one byte too few"),
-    Damage("the log lost its last newline", lambda w: d.cut(w.folder().events, 1), "one byte too few"),
+    Damage("a byte of the log's last line changed", lambda w: d.flip(w.folder().events, 0.9999), "its end from line"),
+    Damage("the log lost its last newline", lambda w: d.cut(w.folder().events, 1), "is torn"),
     Damage("a session was killed", d.killed, "the last session has no end"),
     Damage("study.json is gone", lambda w: w.folder().study_json.unlink(), "gone or cannot be read"),
     Damage("study.json is cut off", lambda w: d.halve(w.folder().study_json), "gone or cannot be read"),
@@ -44,11 +43,6 @@ DAMAGES = [
     Damage("the manifest is gone", lambda w: w.folder().manifest.unlink(), "manifest.csv: it is gone"),
     Damage("the manifest is cut off", lambda w: d.halve(w.folder().manifest), "manifest.csv: "),
     Damage(
-        "the manifest moves an image to another part",
-        lambda w: d.edit(w.folder().manifest, lambda t: d.move(t, "train", "validation")),
-        "it counts other parts than the manifest",
-    ),
-    Damage(
         "the manifest has other bytes for an image",
         lambda w: d.edit(w.folder().manifest, lambda t: t.__setitem__("sha256", t["sha256"].iloc[::-1].to_numpy())),
         "does not give the data's digest",
@@ -60,11 +54,6 @@ DAMAGES = [
         "does not give the data's digest",
     ),
     Damage("the data card is cut off", lambda w: d.halve(w.folder().data_card), "data_card.json: it cannot be read"),
-    Damage(
-        "the data card counts wrongly",
-        lambda w: d.edit_json(w.folder().data_card, lambda d: d.update(images=1)),
-        "it counts 1 images",
-    ),
     Damage("the thumbnails are damaged", lambda w: d.halve(w.folder().thumbnails), "thumbnails.npz: it cannot be read"),
     Damage("a confirmation's model is gone", lambda w: d.confirmed(w).unlink(), "it is gone"),
     Damage(
@@ -88,11 +77,6 @@ DAMAGES = [
     Damage("half a database", lambda w: d.write(home() / f".mlflow.db.{d.DEAD}.partial"), "half of a file"),
     Damage("predictions are gone", lambda w: d.of_event(w, "test").unlink(), "predictions/"),
     Damage("predictions are cut off", lambda w: d.halve(d.of_event(w, "test")), "predictions/"),
-    Damage(
-        "predictions are others",
-        lambda w: d.other_answers(d.of_event(w, "test")),
-        "do not give the metrics",
-    ),
     Damage("predictions on shifted images are gone", lambda w: d.of_event(w, "shift").unlink(), "predictions/"),
     Damage("predictions on less data are gone", lambda w: d.of_event(w, "data_size").unlink(), "predictions/"),
     Damage(
@@ -104,32 +88,19 @@ DAMAGES = [
         "the surest mistakes are damaged", lambda w: d.halve(w.folder().mistakes), "mistakes.npz: it cannot be read"
     ),
     Damage("the importances are damaged", lambda w: d.write(w.folder().importance, "{"), "importance.json: it cannot"),
-    Damage("optuna.db is gone", lambda w: d.remove_database("optuna.db"), "optuna.db: it is gone"),
-    Damage("optuna.db is cut off", lambda w: d.halve(home() / "optuna.db"), "optuna.db: it is damaged"),
-    Damage("optuna.db is empty", lambda w: (home() / "optuna.db").write_bytes(b""), "it is empty"),
-    Damage("optuna.db cannot be written", lambda w: d.read_only(home() / "optuna.db"), "optuna.db: it is damaged"),
+    Damage("optuna.log is gone", lambda w: w.folder().optuna_log.unlink(), "optuna.log: it is gone"),
+    Damage("optuna.log is cut off", lambda w: d.halve(w.folder().optuna_log), "are missing"),
+    Damage("optuna.log is empty", lambda w: d.write(w.folder().optuna_log, ""), "are missing"),
     Damage(
-        "optuna.db has other columns",
-        lambda w: d.sql("optuna.db", "ALTER TABLE trials RENAME COLUMN state TO condition"),
-        "cannot read it",
+        "optuna.log is no journal", lambda w: d.write(w.folder().optuna_log, "{}\n"), "optuna.log: it cannot be read"
     ),
+    Damage("optuna.log runs a trial", lambda w: d.in_optuna(lambda study: study.ask()), "holds a trial without a name"),
     Damage(
-        "optuna.db lacks a trial",
-        lambda w: d.forget_last_trial(),
-        "are missing",
-    ),
-    Damage(
-        "optuna.db has another value",
-        lambda w: d.sql("optuna.db", "UPDATE trial_values SET value = 0.123 WHERE trial_id = 1"),
-        "complete with 0.123, and the log says complete",
-    ),
-    Damage("optuna.db runs a trial", lambda w: d.optuna_study().ask(), "is shown as running"),
-    Damage(
-        "optuna.db has a trial twice",
-        lambda w: d.optuna_study().add_trial(d.optuna_study().trials[0]),
+        "optuna.log has a trial twice",
+        lambda w: d.in_optuna(lambda study: study.add_trial(study.trials[0])),
         "is there 2 times",
     ),
-    Damage("optuna.db has a trial that the log lost", lambda w: d.unknown_to_the_log(), "which the log does not"),
+    Damage("optuna.log has a trial that the log lost", lambda w: d.unknown_to_the_log(), "which the log does not"),
     Damage("mlflow.db is gone", lambda w: d.remove_database("mlflow.db"), "mlflow.db: it is gone", needs_images=True),
     Damage("mlflow.db is cut off", lambda w: d.halve(home() / "mlflow.db"), "it is damaged", needs_images=True),
     Damage(
@@ -146,38 +117,12 @@ DAMAGES = [
     Damage(
         "mlflow.db runs the study",
         lambda w: d.sql("mlflow.db", f"UPDATE runs SET status = 'RUNNING' WHERE run_uuid = {_PARENT}"),
-        "does not show how the study stands",
+        "tiny is shown as running",
     ),
     Damage(
-        "mlflow.db lacks values",
-        lambda w: d.sql(
-            "mlflow.db",
-            *(f"DELETE FROM {t} WHERE run_uuid = {_RUN} AND key = 'score'" for t in ("metrics", "latest_metrics")),
-        ),
-        "lacks 1 of",
-    ),
-    Damage(
-        "mlflow.db has a value twice",
-        lambda w: d.sql(
-            "mlflow.db",
-            "INSERT INTO metrics (key, value, timestamp, run_uuid, step, is_nan) SELECT key, value, "
-            f"timestamp + 1, run_uuid, step, is_nan FROM metrics WHERE run_uuid = {_RUN} AND key = 'score'",
-        ),
-        "has score twice",
-    ),
-    Damage(
-        "mlflow.db has another value",
-        lambda w: d.sql(
-            "mlflow.db", f"UPDATE metrics SET value = 0.5 WHERE run_uuid = {_RUN} AND key = 'seconds_alone'"
-        ),
-        "has another seconds_alone",
-    ),
-    Damage(
-        "mlflow.db has another value of the study",
-        lambda w: d.sql(
-            "mlflow.db", f"UPDATE metrics SET value = 1e6 WHERE run_uuid = {_PARENT} AND key = 'session_seconds'"
-        ),
-        "the study's own run has another session_seconds",
+        "mlflow.db has not been given the end",
+        lambda w: d.sql("mlflow.db", "UPDATE tags SET value = '3 x' WHERE key = 'harness.position'"),
+        "has not been given the newest",
     ),
     Damage(
         "a run was deleted by hand",

@@ -17,8 +17,8 @@ from small_study import World, records
 
 from harness.results.event_types import Explored, SessionStarted, TestScored, TrialStarted
 from harness.results.events import EventLog
-from harness.results.home import home
-from harness.study.optuna_store import open_storage
+from harness.results.home import StudyFolder, home
+from harness.study.optuna_store import opened
 from harness.training.checkpoint import load_best, save_best
 
 DEAD = 2**22 - 1  # a process number that none has
@@ -59,14 +59,6 @@ def of_event(world: World, what: str) -> Path:
     return world.folder().predictions / scored[0].predictions
 
 
-def other_answers(path: Path) -> None:
-    with np.load(path) as stored:
-        arrays = dict(stored)
-    wrong = np.full_like(arrays["probabilities"], 0.01)
-    wrong[np.arange(len(wrong)), (arrays["labels"] + 1) % wrong.shape[1]] = 0.98
-    np.savez_compressed(path, **{**arrays, "probabilities": wrong})
-
-
 def edit(path: Path, change: Callable[[pd.DataFrame], None]) -> None:
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     change(table)
@@ -97,26 +89,18 @@ def killed(world: World) -> None:
     log.close()
 
 
-def optuna_study() -> optuna.Study:
-    return optuna.load_study(study_name="tiny/fine_tuning", storage=open_storage(home() / "optuna.db"))
-
-
-def forget_last_trial() -> None:
-    connection = sqlite3.connect(home() / "optuna.db")
-    [(last,)] = connection.execute("SELECT MAX(trial_id) FROM trials").fetchall()
-    tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-    for table in tables:
-        if "trial_id" in {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}:
-            connection.execute(f"DELETE FROM {table} WHERE trial_id = ?", (last,))
-    connection.commit()
-    connection.close()
+def in_optuna(change: Callable[[optuna.Study], Any]) -> None:
+    with opened(StudyFolder("tiny").optuna_log) as storage:
+        change(optuna.load_study(study_name="tiny/fine_tuning", storage=storage))
 
 
 def unknown_to_the_log() -> None:
-    made = optuna_study()
-    trial = made.trials[0]
-    trial.user_attrs["harness.key"] = "fine_tuning/41#1"
-    made.add_trial(trial)
+    def add(study: optuna.Study) -> None:
+        trial = study.trials[0]
+        trial.user_attrs["harness.key"] = "fine_tuning/41#1"
+        study.add_trial(trial)
+
+    in_optuna(add)
 
 
 def other_classes(path: Path) -> None:
@@ -175,10 +159,6 @@ def cut(path: Path, count: int) -> None:
     os.truncate(path, path.stat().st_size - count)
 
 
-def move(table: pd.DataFrame, before: str, after: str) -> None:
-    table.loc[(table["split"] == before).idxmax(), "split"] = after
-
-
 def swap_labels(table: pd.DataFrame) -> None:
     table["label"] = table["label"].to_numpy()[::-1].copy()
 
@@ -186,14 +166,6 @@ def swap_labels(table: pd.DataFrame) -> None:
 def remove_database(name: str) -> None:
     for suffix in ("", "-wal", "-shm"):
         (home() / f"{name}{suffix}").unlink(missing_ok=True)
-
-
-def read_only(path: Path) -> None:
-    """The byte of the head that tells which version may write the file."""
-    remove_journal(path)
-    data = bytearray(path.read_bytes())
-    data[18] = 9
-    path.write_bytes(data)
 
 
 def remove_journal(path: Path) -> None:

@@ -100,7 +100,7 @@ def test_bookkeeping_runs_the_search_itself_on_made_up_trials(tmp_path: Path, be
     found = StudyState.of(read_events(StudyFolder(name).events)).records
     assert len(found) == 8 + before
     assert [record.slot for record in found] == [slot for slot in range((8 + before) // 2) for _ in range(2)]
-    assert not (StudyFolder(name).path.parent / "optuna.db").exists()  # which follows behind, in a study
+    assert not StudyFolder(name).optuna_log.exists()  # which follows behind, in a study
 
 
 def test_mixed_arithmetic_of_the_plain_loop_is_near_its_float32(files: Files, tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_sync_says_what_was_sent_and_exits_4_where_the_server_is_down(
     study: StudyFolder, harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code, out, _ = harness("sync", "tiny")
-    assert code == 0 and "optuna.db holds what the log of tiny says." in out and "had all" in out
+    assert code == 0 and "optuna.log holds what the log of tiny says." in out and "had all" in out
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     code, out, err = harness("sync", "tiny")
     assert code == 4

@@ -81,6 +81,12 @@ def test_no_file_imports_itself_in_a_circle() -> None:
         (("report", "results"), "torch", ()),
         (("report",), "optuna", ()),
         (("report",), "mlflow", ()),
+        (("config",), "torch", ()),
+        (
+            ("model", "training"),
+            "torchvision",
+            ("model/torchvision_models.py", "model/torchvision_weights.py"),
+        ),
         (
             None,
             "mlflow",

@@ -30,6 +30,7 @@ from harness.results.event_types import StudyCreated
 from harness.results.home import StudyFolder, home
 from harness.study.environment import environment
 from harness.study.shelf import remove_study
+from harness.study.sync import storage_address
 from harness.terminal import Terminal
 from harness.tracking.store import address_of
 
@@ -262,26 +263,30 @@ def test_make_hands_on_values_and_runs_none_of_them(tmp_path: Path, target: str,
 
 SECRET = "s3cr/t@word"
 ADDRESS = "http://me:s3cret-word@127.0.0.1:9/mlflow"  # nobody listens on the discard port
+DATABASE = "postgresql+psycopg://me:s3cret-word@127.0.0.1:9/optuna"
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     made = World(tmp_path, draw_images(tmp_path / "cells"))
-    made.write(trials=1, tracking_uri=ADDRESS)
+    made.write(trials=1, tracking_uri=ADDRESS, storage=DATABASE)
     return made
 
 
-def test_a_password_in_the_tracking_address_is_stored_and_told_nowhere(world: World) -> None:
+def test_a_password_in_an_address_is_stored_and_told_nowhere(world: World) -> None:
     watching = Watching()
     world.run(watching=watching)
-    world.write(trials=1, tracking_uri=ADDRESS.replace("me", "you"), description="Changed?")
+    changed = {"tracking_uri": ADDRESS.replace("me", "you"), "storage": DATABASE.replace("//me", "//you")}
+    world.write(trials=1, description="Changed?", **changed)
     assert world.run().already_finished
     assert any("http://me:***@127.0.0.1:9" in text for text in watching.texts)
+    assert any("The storage postgresql+psycopg://me:***@127.0.0.1:9/optuna did not" in t for t in watching.texts)
     assert "s3cret-word" not in "".join(watching.texts)
     assert world.of(StudyCreated)[0].study["tracking_uri"] == ADDRESS.replace("s3cret-word", "***")
     stored = json.loads(world.folder().study_json.read_text())
     assert stored["study"]["tracking_uri"] == "http://you:***@127.0.0.1:9/mlflow"
-    assert "tracking_uri" not in json.dumps(stored["fingerprint"])
+    assert stored["study"]["storage"] == "postgresql+psycopg://you:***@127.0.0.1:9/optuna"
+    assert not {"tracking_uri", "storage"} & set(stored["fingerprint"])
     holders = [
         path for folder in ("home", "reports") for path in (world.root / folder).rglob("*")
         if path.is_file() and b"s3cret-word" in path.read_bytes()
@@ -328,6 +333,20 @@ def test_the_password_comes_from_the_study_file_while_that_names_the_same_addres
         file.write_text(changed)
         with pytest.raises(ConfigError, match="MLFLOW_TRACKING_PASSWORD"):
             address_of(stored.name, stored.tracking_uri())
+
+
+def test_the_password_of_a_storage_comes_from_study_file_or_environment(
+    stored: StudyFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masked = "postgresql+psycopg://me:***@127.0.0.1:9/db"
+    with pytest.raises(ConfigError, match="HARNESS_STORAGE_PASSWORD"):
+        storage_address("tiny", masked)
+    monkeypatch.setenv("HARNESS_STORAGE_PASSWORD", SECRET)
+    assert storage_address("tiny", masked) == "postgresql+psycopg://me:s3cr%2Ft%40word@127.0.0.1:9/db"
+    monkeypatch.delenv("HARNESS_STORAGE_PASSWORD")
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "tiny.yaml").write_text(f"storage: postgresql+psycopg://me:{SECRET}@127.0.0.1:9/db\n")
+    assert storage_address("tiny", masked) == f"postgresql+psycopg://me:{SECRET}@127.0.0.1:9/db"
 
 
 def test_the_recorded_environment_comes_from_an_allow_list(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """What a trial waits for beside its training: the search's own code around trials that are made up on the spot.
 
-Session, slots, sampler, pruner and event log as in a study, but no worker. `optuna.db` and MLflow are left out: they
+Session, slots, sampler, pruner and event log as in a study, but no worker. `optuna.log` and MLflow are left out: they
 follow in threads of their own, for which no trial waits.
 """
 
@@ -81,7 +81,7 @@ class _OnPaper(Session):
 
 
 class _NoCopy:
-    """Stands where `optuna.db` would be written."""
+    """Stands in the place of `optuna.log`, which is not written."""
 
     def start(self, ended: object) -> None: ...
 

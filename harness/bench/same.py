@@ -26,7 +26,7 @@ from harness.report.statistics import compare_strategies
 from harness.results.metrics import score
 from harness.results.records import TrialJob
 from harness.study.executors.base import Scored, ScoreTask, TrainTask
-from harness.study.executors.doing import do, settle
+from harness.study.executors.doing import run_task, settle
 from harness.study.prepare import prepare
 from harness.study.splits import confirmation_split
 from harness.training.seeds import derive
@@ -75,8 +75,8 @@ def train(study: int, runs: int) -> Trained:
             f"same/{index}", "confirmation", "feature_extraction", index, config, derive(study, "confirmation", index),
             confirmation_split(index),
         )  # fmt: skip
-        do(TrainTask(job), context, device, lambda record: True, sharing)
-        scored = do(ScoreTask(job, prepared.test_rows), context, device, lambda record: True, sharing)
+        run_task(TrainTask(job), context, device, lambda record: True, sharing)
+        scored = run_task(ScoreTask(job, prepared.test_rows), context, device, lambda record: True, sharing)
         assert isinstance(scored, Scored)
         answers.append(scored.probabilities.argmax(axis=1))
     table = prepared.dataset.table.iloc[prepared.test_rows]

@@ -38,7 +38,7 @@ def doctor(
         bool, typer.Option("--fix", envvar="HARNESS_FIX", help="Mend what can be mended; loses no finished trial.")
     ] = False,
 ) -> None:
-    """Check a study's log, databases, models and caches against each other; exits 1 where something is wrong."""
+    """Check a study's log, stores, models and caches; exits 1 where something is wrong."""
     folder = existing(name)
     from harness.study.doctor import examine
 
@@ -50,7 +50,7 @@ def doctor(
 
 @app.command()
 def sync(name: Name) -> None:
-    """Send what MLflow and optuna.db have missed, from the event log: trains nothing and needs no images."""
+    """Send what MLflow and Optuna's storage have missed, from the event log: trains nothing and needs no images."""
     folder = existing(name)
     from harness.study.sync import sync as send
 

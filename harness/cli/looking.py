@@ -21,16 +21,16 @@ def backbones(
 ) -> None:
     """Print every backbone: size, parameters, work, and what each unfreeze_depth makes of them."""
     from harness.config.costs import cost
-    from harness.config.sheets import SHEETS
+    from harness.config.sheets import backbone_specs
 
     if as_json:
         rows = [
             {
-                **asdict(sheet), "licence": sheet.licence, **asdict(cost(name)), "gflops": cost(name).gflops,
+                **asdict(spec), **asdict(cost(name)), "gflops": cost(name).gflops,
                 "parameter_share": [cost(name).parameter_share(depth) for depth in range(DEPTH_MAX + 1)],
                 "backward_share": [cost(name).backward_share(depth) for depth in range(DEPTH_MAX + 1)],
             }
-            for name, sheet in SHEETS.items()
+            for name, spec in backbone_specs().items()
         ]  # fmt: skip
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")
         return
@@ -38,11 +38,11 @@ def backbones(
     depths = range(1, DEPTH_MAX)
     for heading in ("Backbone", "px", "M par.", "GFLOP", "BN", *(f"p{k}" for k in depths), *(f"b{k}" for k in depths)):
         table.add_column(heading, justify="left" if heading == "Backbone" else "right", no_wrap=True)
-    for name, sheet in SHEETS.items():
+    for name, spec in backbone_specs().items():
         known = cost(name)
         shares = [*(known.parameter_share(k) for k in depths), *(known.backward_share(k) for k in depths)]
         table.add_row(
-            name, str(sheet.native_size), f"{sum(known.parameters) / 1e6:.1f}", f"{known.gflops:.1f}",
+            name, str(spec.native_size), f"{sum(known.parameters) / 1e6:.1f}", f"{known.gflops:.1f}",
             str(known.batchnorm_layers), *(f"{share * 100:.0f}" for share in shares),
         )  # fmt: skip
     out.print(table, markup=False)

@@ -25,6 +25,7 @@ def study(
     device: Annotated[str | None, typer.Option(envvar="HARNESS_DEVICE", help="auto, cpu, cuda, cuda:N, mps.")] = None,
 ) -> None:
     """Run a study, or continue it; ends with the verdict and the report."""
+    from harness.config.executors import EXECUTORS
     from harness.config.load import Overrides, load_study
 
     overrides = Overrides(
@@ -35,7 +36,7 @@ def study(
 
     from harness.study.forking import warm_up
 
-    if loaded.study.executor == "processes":
+    if EXECUTORS[loaded.study.executor].forks:
         warm_up()  # beside the imports that follow, which take seconds: after the file is known to be right
     from harness.progress import Watcher
     from harness.study.coordinator import run_study

@@ -6,35 +6,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from harness.config.sheets import sheet
-from harness.config.trial import DEPTH_MAX
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Of one image at the native size, without the head; FLOPs count a multiply-add as two."""
-
-    parameters: tuple[int, ...]  # of each stage, stem first
-    forward: tuple[int, ...]  # FLOPs of each stage
-    backward: tuple[int, ...]  # FLOPs at each depth, 0 (the head alone) to 5
-    batchnorm_layers: int
-
-    @property
-    def gflops(self) -> float:
-        """Of one forward pass, in 1e9 FLOPs."""
-        return sum(self.forward) / 1e9
-
-    def parameter_share(self, depth: int) -> float:
-        """Share of the backbone's parameters that lie in its last `depth` stages, in [0, 1]."""
-        return sum(self.parameters[DEPTH_MAX - depth :]) / sum(self.parameters)
-
-    def backward_share(self, depth: int) -> float:
-        """Work of the backward pass at this depth as a share of that at full depth, in [0, 1]."""
-        return self.backward[depth] / self.backward[-1]
+from harness.config.sheets import Cost, backbone_spec
+from harness.errors import ConfigError
 
 
 @cache
@@ -47,5 +23,16 @@ def _table() -> dict[str, Cost]:
 
 
 def cost(backbone: str) -> Cost:
-    """The costs of a backbone; raises ConfigError where there is none of that name."""
-    return _table()[sheet(backbone).name]
+    """Return the costs of a backbone, from its spec or from the table.
+
+    Raises:
+        ConfigError: there is no backbone of that name, or it has no costs.
+    """
+    spec = backbone_spec(backbone)
+    if spec.cost is not None:
+        return spec.cost
+    if backbone not in _table():
+        raise ConfigError(
+            f"the spec of {backbone} must state its cost, but has none; `harness.model.flops` measures it."
+        )
+    return _table()[backbone]

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from harness.config.sheets import check_image_size, sheet
+from harness.config.sheets import backbone_spec, check_image_size
 from harness.config.space import SearchSpace, faults_of_try, space
 from harness.config.study import StudyConfig
 from harness.config.trial import NAME_RULE
@@ -184,13 +184,13 @@ def _near(loc: tuple[Any, ...]) -> str:
 
 
 def _against_backbones(study: StudyConfig) -> list[str]:
-    """Faults that need a backbone's data sheet: its name, the image size, phases without an epoch."""
+    """Faults that need a backbone's spec: its name, the image size, phases without an epoch."""
     faults: list[str] = []
     spaces = {strategy: space(study, strategy) for strategy in study.strategies}
     backbones = dict.fromkeys(name for here in spaces.values() for name in here.ranges["backbone"].values())
     for name in backbones:
         try:
-            sheet(name)
+            backbone_spec(name)
             if isinstance(study.data.image_size, int):
                 check_image_size(name, study.data.image_size)
         except ConfigError as error:

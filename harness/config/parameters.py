@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from harness.config.batchnorm_policy import POLICIES, BatchNormPolicy, first_same
 from harness.config.ranges import Choice, Fixed, FloatRange, IntRange, Range
-from harness.config.sheets import sheet
+from harness.config.sheets import backbone_spec
 from harness.config.strategies import DEPTH_MAX, Strategy
 from harness.errors import ConfigError
 
@@ -140,7 +140,7 @@ class Parameter:
 
 def _has_batchnorm(backbone: str) -> bool:
     try:
-        return sheet(backbone).has_batchnorm
+        return backbone_spec(backbone).has_batchnorm
     except ConfigError:  # of another version; whoever builds it says that there is no such backbone
         return True
 

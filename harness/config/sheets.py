@@ -1,16 +1,35 @@
-"""A data sheet for each backbone: what a study is checked against before any model is built. Plain values, no torch.
+"""What is known of each backbone without building it, and the table of the sources that backbones come from.
 
-The values are torchvision's; a test builds every model and compares.
+A study is checked against these specs before any model is built: they are plain values, and nothing here needs torch.
+
+A source is one library or collection of backbones, whose names bear its prefix: `timm:resnet50` would be a backbone of
+a source with the prefix `timm:`. torchvision's names bear none. To add a source, write its module and add a line to
+SOURCES. The table only names modules: this file imports one for its specs when a name with its prefix is looked up, and
+`harness.model.backbones` imports one for its models.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import NamedTuple
 
+from harness.config.strategies import DEPTH_MAX
 from harness.errors import ConfigError
+
+
+class SourceEntry(NamedTuple):
+    """One line of the table of sources."""
+
+    specs: str  # module with SPECS, a mapping from names to BackboneSpec; must not import torch
+    source: str  # module with SOURCE, a BackboneSource; may be the same one, if its functions alone import torch
+
+
+SOURCES: dict[str, SourceEntry] = {  # by the prefix of the names
+    "": SourceEntry("harness.model.torchvision_specs", "harness.model.torchvision_source"),
+}
 
 Triple = tuple[float, float, float]
 
@@ -27,19 +46,44 @@ HALF = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 @dataclass(frozen=True)
-class Sheet:
+class Cost:
+    """Of one image at the native size, without the head; FLOPs count a multiply-add as two."""
+
+    parameters: tuple[int, ...]  # of each stage, stem first
+    forward: tuple[int, ...]  # FLOPs of each stage
+    backward: tuple[int, ...]  # FLOPs at each depth, 0 (the head alone) to 5
+    batchnorm_layers: int
+
+    @property
+    def gflops(self) -> float:
+        """Of one forward pass, in 1e9 FLOPs."""
+        return sum(self.forward) / 1e9
+
+    def parameter_share(self, depth: int) -> float:
+        """Share of the backbone's parameters that lie in its last `depth` stages, in [0, 1]."""
+        return sum(self.parameters[DEPTH_MAX - depth :]) / sum(self.parameters)
+
+    def backward_share(self, depth: int) -> float:
+        """Work of the backward pass at this depth as a share of that at full depth, in [0, 1]."""
+        return self.backward[depth] / self.backward[-1]
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
     """What is known of a backbone without building it. Sizes are pixels a side; images are square."""
 
-    name: str
-    family: str
+    name: str  # as a study file writes it, with the prefix of its source
+    family: str  # members of a family are built alike
     native_size: int  # what the official weights were evaluated at
     min_size: int  # the smallest image that passes through the network
     multiple_of: int  # a size must be a multiple of this; 1 is no condition
     normalisation: Normalisation  # of the official weights; also used for random weights and a user's checkpoint
-    weights_enum: str  # torchvision's default weights: class and member
+    official_weights: str  # the name that the source gives to its default weights
+    licence: str  # of the official weights
     has_batchnorm: bool
     has_random_layers: bool  # dropout or stochastic depth with a probability above zero
     feature_dim: int  # what the head reads
+    cost: Cost | None = None  # None: it stands in costs.json, as for torchvision's
 
     @property
     def mean(self) -> Triple:
@@ -48,11 +92,6 @@ class Sheet:
     @property
     def std(self) -> Triple:
         return self.normalisation.std
-
-    @property
-    def licence(self) -> str:
-        """Of the official weights; they were trained on ImageNet, whose own terms allow research use."""
-        return "CC-BY-NC-4.0" if "SWAG" in self.weights_enum else "BSD-3-Clause"
 
     def fits(self, size: int) -> bool:
         """Whether an image of `size` px a side can be taken."""
@@ -66,249 +105,52 @@ class Sheet:
         return f"at least {self.min_size} px"
 
 
-def _family(
-    family: str,
-    rows: tuple[tuple[str, int, int, int, str], ...],
-    *,
-    batchnorm: bool,
-    random: bool,
-    normalisation: Normalisation = IMAGENET,
-    multiples: bool = False,
-) -> Iterator[Sheet]:
-    """Sheets of members that share the keywords; `multiples`: sizes are multiples of the smallest one."""
-    for name, native, smallest, features, weights in rows:
-        step = smallest if multiples else 1
-        yield Sheet(name, family, native, smallest, step, normalisation, weights, batchnorm, random, features)
+def source_entry(name: str) -> SourceEntry:
+    """Return the line of the table that a backbone belongs to, by the prefix of its name.
+
+    Raises:
+        ConfigError: no source has this prefix.
+    """
+    before, colon, _ = name.partition(":")
+    prefix = f"{before}:" if colon else ""
+    if prefix not in SOURCES:
+        known = ", ".join(prefix for prefix in SOURCES if prefix) or "none"
+        raise ConfigError(f"the prefix of a backbone must be one of a source (there are: {known}), but got {name!r}")
+    return SOURCES[prefix]
 
 
-# name, native size, smallest size, features, official weights
-_ALL = (
-    *_family(
-        "alexnet", batchnorm=False, random=True, rows=(("alexnet", 224, 63, 4096, "AlexNet_Weights.IMAGENET1K_V1"),)
-    ),
-    *_family(
-        "convnext",
-        batchnorm=False,
-        random=True,
-        rows=(
-            ("convnext_base", 224, 32, 1024, "ConvNeXt_Base_Weights.IMAGENET1K_V1"),
-            ("convnext_large", 224, 32, 1536, "ConvNeXt_Large_Weights.IMAGENET1K_V1"),
-            ("convnext_small", 224, 32, 768, "ConvNeXt_Small_Weights.IMAGENET1K_V1"),
-            ("convnext_tiny", 224, 32, 768, "ConvNeXt_Tiny_Weights.IMAGENET1K_V1"),
-        ),
-    ),
-    *_family(
-        "densenet",
-        batchnorm=True,
-        random=False,
-        rows=(
-            ("densenet121", 224, 29, 1024, "DenseNet121_Weights.IMAGENET1K_V1"),
-            ("densenet161", 224, 29, 2208, "DenseNet161_Weights.IMAGENET1K_V1"),
-            ("densenet169", 224, 29, 1664, "DenseNet169_Weights.IMAGENET1K_V1"),
-            ("densenet201", 224, 29, 1920, "DenseNet201_Weights.IMAGENET1K_V1"),
-        ),
-    ),
-    *_family(
-        "efficientnet",
-        batchnorm=True,
-        random=True,
-        rows=(
-            ("efficientnet_b0", 224, 1, 1280, "EfficientNet_B0_Weights.IMAGENET1K_V1"),
-            ("efficientnet_b1", 240, 1, 1280, "EfficientNet_B1_Weights.IMAGENET1K_V2"),
-            ("efficientnet_b2", 288, 1, 1408, "EfficientNet_B2_Weights.IMAGENET1K_V1"),
-            ("efficientnet_b3", 300, 1, 1536, "EfficientNet_B3_Weights.IMAGENET1K_V1"),
-            ("efficientnet_b4", 380, 1, 1792, "EfficientNet_B4_Weights.IMAGENET1K_V1"),
-            ("efficientnet_b5", 456, 1, 2048, "EfficientNet_B5_Weights.IMAGENET1K_V1"),
-            ("efficientnet_b6", 528, 1, 2304, "EfficientNet_B6_Weights.IMAGENET1K_V1"),
-            ("efficientnet_b7", 600, 1, 2560, "EfficientNet_B7_Weights.IMAGENET1K_V1"),
-            ("efficientnet_v2_m", 480, 1, 1280, "EfficientNet_V2_M_Weights.IMAGENET1K_V1"),
-            ("efficientnet_v2_s", 384, 1, 1280, "EfficientNet_V2_S_Weights.IMAGENET1K_V1"),
-        ),
-    ),
-    *_family(
-        "efficientnet",
-        batchnorm=True,
-        random=True,
-        normalisation=HALF,
-        rows=(("efficientnet_v2_l", 480, 1, 1280, "EfficientNet_V2_L_Weights.IMAGENET1K_V1"),),
-    ),
-    *_family(
-        "googlenet",
-        batchnorm=True,
-        random=True,
-        rows=(("googlenet", 224, 15, 1024, "GoogLeNet_Weights.IMAGENET1K_V1"),),
-    ),
-    *_family(
-        "inception",
-        batchnorm=True,
-        random=True,
-        rows=(("inception_v3", 299, 75, 2048, "Inception_V3_Weights.IMAGENET1K_V1"),),
-    ),
-    *_family(
-        "maxvit",
-        batchnorm=True,
-        random=True,
-        multiples=True,
-        rows=(("maxvit_t", 224, 224, 512, "MaxVit_T_Weights.IMAGENET1K_V1"),),
-    ),
-    *_family(
-        "mnasnet",
-        batchnorm=True,
-        random=True,
-        rows=(
-            ("mnasnet0_5", 224, 1, 1280, "MNASNet0_5_Weights.IMAGENET1K_V1"),
-            ("mnasnet0_75", 224, 1, 1280, "MNASNet0_75_Weights.IMAGENET1K_V1"),
-            ("mnasnet1_0", 224, 1, 1280, "MNASNet1_0_Weights.IMAGENET1K_V1"),
-            ("mnasnet1_3", 224, 1, 1280, "MNASNet1_3_Weights.IMAGENET1K_V1"),
-        ),
-    ),
-    *_family(
-        "mobilenet_v2",
-        batchnorm=True,
-        random=True,
-        rows=(("mobilenet_v2", 224, 1, 1280, "MobileNet_V2_Weights.IMAGENET1K_V2"),),
-    ),
-    *_family(
-        "mobilenet_v3",
-        batchnorm=True,
-        random=True,
-        rows=(
-            ("mobilenet_v3_large", 224, 1, 1280, "MobileNet_V3_Large_Weights.IMAGENET1K_V2"),
-            ("mobilenet_v3_small", 224, 1, 1024, "MobileNet_V3_Small_Weights.IMAGENET1K_V1"),
-        ),
-    ),
-    *_family(
-        "regnet",
-        batchnorm=True,
-        random=False,
-        rows=(
-            ("regnet_x_1_6gf", 224, 1, 912, "RegNet_X_1_6GF_Weights.IMAGENET1K_V2"),
-            ("regnet_x_3_2gf", 224, 1, 1008, "RegNet_X_3_2GF_Weights.IMAGENET1K_V2"),
-            ("regnet_x_8gf", 224, 1, 1920, "RegNet_X_8GF_Weights.IMAGENET1K_V2"),
-            ("regnet_x_16gf", 224, 1, 2048, "RegNet_X_16GF_Weights.IMAGENET1K_V2"),
-            ("regnet_x_32gf", 224, 1, 2520, "RegNet_X_32GF_Weights.IMAGENET1K_V2"),
-            ("regnet_x_400mf", 224, 1, 400, "RegNet_X_400MF_Weights.IMAGENET1K_V2"),
-            ("regnet_x_800mf", 224, 1, 672, "RegNet_X_800MF_Weights.IMAGENET1K_V2"),
-            ("regnet_y_1_6gf", 224, 1, 888, "RegNet_Y_1_6GF_Weights.IMAGENET1K_V2"),
-            ("regnet_y_3_2gf", 224, 1, 1512, "RegNet_Y_3_2GF_Weights.IMAGENET1K_V2"),
-            ("regnet_y_8gf", 224, 1, 2016, "RegNet_Y_8GF_Weights.IMAGENET1K_V2"),
-            ("regnet_y_16gf", 224, 1, 3024, "RegNet_Y_16GF_Weights.IMAGENET1K_V2"),
-            ("regnet_y_32gf", 224, 1, 3712, "RegNet_Y_32GF_Weights.IMAGENET1K_V2"),
-            ("regnet_y_128gf", 384, 1, 7392, "RegNet_Y_128GF_Weights.IMAGENET1K_SWAG_E2E_V1"),
-            ("regnet_y_400mf", 224, 1, 440, "RegNet_Y_400MF_Weights.IMAGENET1K_V2"),
-            ("regnet_y_800mf", 224, 1, 784, "RegNet_Y_800MF_Weights.IMAGENET1K_V2"),
-        ),
-    ),
-    *_family(
-        "resnet",
-        batchnorm=True,
-        random=False,
-        rows=(
-            ("resnet18", 224, 1, 512, "ResNet18_Weights.IMAGENET1K_V1"),
-            ("resnet34", 224, 1, 512, "ResNet34_Weights.IMAGENET1K_V1"),
-            ("resnet50", 224, 1, 2048, "ResNet50_Weights.IMAGENET1K_V2"),
-            ("resnet101", 224, 1, 2048, "ResNet101_Weights.IMAGENET1K_V2"),
-            ("resnet152", 224, 1, 2048, "ResNet152_Weights.IMAGENET1K_V2"),
-            ("resnext50_32x4d", 224, 1, 2048, "ResNeXt50_32X4D_Weights.IMAGENET1K_V2"),
-            ("resnext101_32x8d", 224, 1, 2048, "ResNeXt101_32X8D_Weights.IMAGENET1K_V2"),
-            ("resnext101_64x4d", 224, 1, 2048, "ResNeXt101_64X4D_Weights.IMAGENET1K_V1"),
-            ("wide_resnet50_2", 224, 1, 2048, "Wide_ResNet50_2_Weights.IMAGENET1K_V2"),
-            ("wide_resnet101_2", 224, 1, 2048, "Wide_ResNet101_2_Weights.IMAGENET1K_V2"),
-        ),
-    ),
-    *_family(
-        "shufflenet",
-        batchnorm=True,
-        random=False,
-        rows=(
-            ("shufflenet_v2_x0_5", 224, 1, 1024, "ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1"),
-            ("shufflenet_v2_x1_0", 224, 1, 1024, "ShuffleNet_V2_X1_0_Weights.IMAGENET1K_V1"),
-            ("shufflenet_v2_x1_5", 224, 1, 1024, "ShuffleNet_V2_X1_5_Weights.IMAGENET1K_V1"),
-            ("shufflenet_v2_x2_0", 224, 1, 2048, "ShuffleNet_V2_X2_0_Weights.IMAGENET1K_V1"),
-        ),
-    ),
-    *_family(
-        "squeezenet",
-        batchnorm=False,
-        random=True,
-        rows=(
-            ("squeezenet1_0", 224, 21, 512, "SqueezeNet1_0_Weights.IMAGENET1K_V1"),
-            ("squeezenet1_1", 224, 17, 512, "SqueezeNet1_1_Weights.IMAGENET1K_V1"),
-        ),
-    ),
-    *_family(
-        "swin",
-        batchnorm=False,
-        random=True,
-        rows=(
-            ("swin_b", 224, 4, 1024, "Swin_B_Weights.IMAGENET1K_V1"),
-            ("swin_s", 224, 4, 768, "Swin_S_Weights.IMAGENET1K_V1"),
-            ("swin_t", 224, 4, 768, "Swin_T_Weights.IMAGENET1K_V1"),
-            ("swin_v2_b", 256, 4, 1024, "Swin_V2_B_Weights.IMAGENET1K_V1"),
-            ("swin_v2_s", 256, 4, 768, "Swin_V2_S_Weights.IMAGENET1K_V1"),
-            ("swin_v2_t", 256, 4, 768, "Swin_V2_T_Weights.IMAGENET1K_V1"),
-        ),
-    ),
-    *_family(
-        "vgg",
-        batchnorm=False,
-        random=True,
-        rows=(
-            ("vgg11", 224, 32, 4096, "VGG11_Weights.IMAGENET1K_V1"),
-            ("vgg13", 224, 32, 4096, "VGG13_Weights.IMAGENET1K_V1"),
-            ("vgg16", 224, 32, 4096, "VGG16_Weights.IMAGENET1K_V1"),
-            ("vgg19", 224, 32, 4096, "VGG19_Weights.IMAGENET1K_V1"),
-        ),
-    ),
-    *_family(
-        "vgg",
-        batchnorm=True,
-        random=True,
-        rows=(
-            ("vgg11_bn", 224, 32, 4096, "VGG11_BN_Weights.IMAGENET1K_V1"),
-            ("vgg13_bn", 224, 32, 4096, "VGG13_BN_Weights.IMAGENET1K_V1"),
-            ("vgg16_bn", 224, 32, 4096, "VGG16_BN_Weights.IMAGENET1K_V1"),
-            ("vgg19_bn", 224, 32, 4096, "VGG19_BN_Weights.IMAGENET1K_V1"),
-        ),
-    ),
-    *_family(
-        "vit",
-        batchnorm=False,
-        random=False,
-        multiples=True,
-        rows=(
-            ("vit_b_16", 224, 16, 768, "ViT_B_16_Weights.IMAGENET1K_V1"),
-            ("vit_b_32", 224, 32, 768, "ViT_B_32_Weights.IMAGENET1K_V1"),
-            ("vit_h_14", 518, 14, 1280, "ViT_H_14_Weights.IMAGENET1K_SWAG_E2E_V1"),
-            ("vit_l_16", 224, 16, 1024, "ViT_L_16_Weights.IMAGENET1K_V1"),
-            ("vit_l_32", 224, 32, 1024, "ViT_L_32_Weights.IMAGENET1K_V1"),
-        ),
-    ),
-)
-
-SHEETS: dict[str, Sheet] = {entry.name: entry for entry in sorted(_ALL, key=lambda entry: entry.name)}
+def _specs(entry: SourceEntry) -> Mapping[str, BackboneSpec]:
+    specs: Mapping[str, BackboneSpec] = import_module(entry.specs).SPECS
+    return specs
 
 
-def sheet(name: str) -> Sheet:
-    """The data sheet of a backbone.
+def backbone_specs() -> dict[str, BackboneSpec]:
+    """Return the specs of all sources by name, in the order of the table."""
+    return {name: spec for entry in SOURCES.values() for name, spec in _specs(entry).items()}
+
+
+def backbone_spec(name: str) -> BackboneSpec:
+    """Return the spec of a backbone.
 
     Raises:
         ConfigError: there is none; names those that are spelt alike, or all.
     """
-    if name in SHEETS:
-        return SHEETS[name]
-    near = difflib.get_close_matches(name, SHEETS, n=3, cutoff=0.6)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"they are {', '.join(SHEETS)}."
-    raise ConfigError(f"backbone must be one of torchvision's {len(SHEETS)} classifiers, but got {name!r}; {hint}")
+    specs = _specs(source_entry(name))
+    if name in specs:
+        return specs[name]
+    names = list(backbone_specs())
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"they are {', '.join(names)}."
+    raise ConfigError(f"backbone must be one of the {len(names)} that there are, but got {name!r}; {hint}")
 
 
 def check_image_size(name: str, size: int) -> None:
-    """That the backbone can take images of `size` px a side.
+    """Check that the backbone can take images of `size` px a side.
 
     Raises:
         ConfigError: it cannot, or there is no such backbone.
     """
-    known = sheet(name)
+    known = backbone_spec(name)
     if not known.fits(size):
         raise ConfigError(
             f"image_size must be {known.sizes} for {name}, but got {size}; "

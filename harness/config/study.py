@@ -17,8 +17,10 @@ from pydantic import (
     model_validator,
 )
 
+from harness.config.executors import EXECUTORS, check_executor
 from harness.config.parameters import PARAMETERS, TOP_LEVEL_PARAMETERS, unknown_parameter
 from harness.config.ranges import Range, Scalar
+from harness.config.secrets import masked
 from harness.config.trial import Shift, Strategy
 
 OBJECTIVES = ("balanced_accuracy", "accuracy", "macro_f1", "auroc", "mcc", "log_loss")  # of results.metrics.METRICS
@@ -212,14 +214,19 @@ class StudyConfig(_Model):
         description="disk for activations of frozen stages, shared by trials and studies (1 GB = 1e9 bytes); 0 shares "
         "nothing; a quarter of the free memory or disk, whichever is less, where it is missing",
     )
-    executor: Literal["processes", "inline"] = Field(
-        "processes", description="inline trains in the coordinator, for debugging"
+    executor: Annotated[str, AfterValidator(check_executor)] = Field(
+        "processes", description="; ".join(f"{name} {entry.doc}" for name, entry in EXECUTORS.items())
     )
     report: ReportConfig = Field(default_factory=ReportConfig)
     tracking_uri: str | None = Field(
         None,
         description="MLflow server or store, stored without its password; MLFLOW_TRACKING_URI, then runs/mlflow.db "
         "otherwise",
+    )
+    storage: str | None = Field(
+        None,
+        description="Optuna storage (sqlite:///..., postgresql+psycopg://...) that the trials are copied to, stored "
+        "without its password; runs/NAME/optuna.log otherwise",
     )
 
     @field_validator("search", mode="before")
@@ -244,6 +251,13 @@ class StudyConfig(_Model):
     @classmethod
     def _check_parameter(cls, value: object, info: Any) -> object:
         return None if value is None else PARAMETERS[info.field_name].read(value)
+
+    @field_validator("storage")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"[a-z][a-z0-9+_]*://", value):
+            raise ValueError(f"must be the address of a database, like sqlite:///optuna.db, but got {masked(value)!r}")
+        return value
 
     @field_validator("strategies", "shifts", "data_sizes")
     @classmethod

@@ -19,14 +19,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.densenet import _DenseBlock
 
 from harness.config.batchnorm_policy import BatchNormPolicy
 from harness.errors import DataError
+from harness.model.backbones import BackboneSource, Step, Value, source_of
 from harness.model.transfer import BATCHNORM, TransferModel
 
 KEPT_BYTES = 1 << 30  # activations kept between two layers; beyond it they are computed again
@@ -98,32 +97,16 @@ class _Pooled:
         variance.copy_(self.squares / max(1, self.n - 1))
 
 
-Value = Any  # what one step hands to the next: a tensor, or inside a dense block a list of tensors
-Step = tuple[nn.Module | None, Callable[[Value], Value]]  # the module that runs in it, and what it does
-
-
-def _dense_block(block: nn.Module) -> Iterator[Step]:
-    """A DenseNet block layer by layer: with up to 96 BatchNorm layers it is too long for one step."""
-
-    def appending(layer: nn.Module) -> Callable[[Value], Value]:
-        return lambda features: [*features, layer(features)]
-
-    yield None, lambda x: [x]
-    for layer in block.children():
-        yield layer, appending(layer)
-    yield None, lambda features: torch.cat(features, 1)
-
-
-def _steps(module: nn.Module) -> Iterator[Step]:
+def _steps(module: nn.Module, source: BackboneSource | None = None) -> Iterator[Step]:
     """The module as a chain of small steps; the smaller they are, the less is computed twice."""
     if isinstance(module, TransferModel):
         for stage in module.stages.values():
-            yield from _steps(stage)
+            yield from _steps(stage, source_of(module.backbone_name))
     elif type(module).forward is nn.Sequential.forward:
         for child in module.children():
-            yield from _steps(child)
-    elif isinstance(module, _DenseBlock):
-        yield from _dense_block(module)
+            yield from _steps(child, source)
+    elif source is not None and (smaller := source.steps(module)) is not None:
+        yield from smaller
     else:
         yield module, module
 

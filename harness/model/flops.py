@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.config.sheets import SHEETS, sheet
+from harness.config.sheets import backbone_spec, backbone_specs
 from harness.config.trial import DEPTH_MAX
 from harness.model import batchnorm, freezing
 from harness.model.shapes import build_shapes
@@ -29,7 +29,7 @@ def measure(backbone: str) -> dict[str, Any]:
         backward pass at each depth, 0 (the head alone) to 5. `batchnorm_layers`. Convolutions and matrix products are
         counted; normalisation, activations and pooling are not.
     """
-    size = sheet(backbone).native_size
+    size = backbone_spec(backbone).native_size
     model = build_shapes(backbone, CLASSES).eval()
     image = torch.empty(1, 3, size, size, device="meta")
     return {
@@ -60,7 +60,7 @@ def _backward(model: TransferModel, image: torch.Tensor, depth: int) -> int:
 
 def main() -> None:
     """Print the table, a backbone a line."""
-    rows = [f"{json.dumps(name)}: {json.dumps(measure(name))}" for name in SHEETS]
+    rows = [f"{json.dumps(name)}: {json.dumps(measure(name))}" for name in backbone_specs()]
     sys.stdout.write("{\n" + ",\n".join(rows) + "\n}\n")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 from torch import nn
 
@@ -154,9 +154,3 @@ def unfreeze_last(model: TransferModel, depth: int) -> list[str]:
     )
     apply(model, trainable(model, at_once, epoch=1))
     return list(unfrozen_stages(at_once, epoch=1))
-
-
-def trainable_share(model: nn.Module, names: Iterable[str]) -> float:
-    """Share of the model's parameters, in [0, 1], that these names hold."""
-    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    return sum(sizes[name] for name in names) / sum(sizes.values())

@@ -39,8 +39,8 @@ def param_groups(
         names: parameter names of `model`.
 
     Returns:
-        Dictionaries with `params` and `names` in the same order, `name` (`stage4.decay`), `stage`, `lr`, `initial_lr`
-        (the same rate, for schedules to multiply) and `weight_decay`.
+        Dictionaries with `params` and `names` in the same order, `name` (`stage4.decay`), `stage`, `lr` and
+        `weight_decay`.
 
     Raises:
         ConfigError: stages train, but there is no `backbone_lr`.
@@ -74,7 +74,6 @@ def param_groups(
                         "name": f"{stage}.{kind}",
                         "stage": stage,
                         "lr": rates[stage],
-                        "initial_lr": rates[stage],
                         "weight_decay": decay,
                     }
                 )

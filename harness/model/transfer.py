@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from harness.config.batchnorm_policy import POLICIES, BatchNormPolicy
 from harness.config.parameters import PARAMETERS, Head, HeadInit
-from harness.config.sheets import Triple, check_image_size, sheet
+from harness.config.sheets import Triple, backbone_spec, check_image_size
 from harness.config.trial import STAGES
 from harness.errors import ConfigError
 from harness.model import backbones
 from harness.model import weights as weight_files
+
+backbones.import_default_source()  # with this module: a worker's first trial is not to be charged for the import
 
 BATCHNORM = nn.modules.batchnorm._BatchNorm
 
@@ -164,7 +166,7 @@ def build(
     are left as they were. Everything trains until `harness.model.freezing` says otherwise.
 
     Args:
-        backbone: one of `harness.config.sheets.SHEETS`.
+        backbone: one of `harness.config.sheets.backbone_specs`.
         num_classes: 2 or more.
         weights: `bundled`, `imagenet`, `none` (random, drawn from `seed`) or the path of a checkpoint.
         image_size: pixels a side; needed for ViT and MaxViT, which are built for one size. None is the native size.
@@ -177,7 +179,7 @@ def build(
         ConfigError: no such backbone, a size it cannot take, or weights that do not fit it.
         ResourceError: official weights that are neither cached nor reachable.
     """
-    known = sheet(backbone)
+    known = backbone_spec(backbone)
     if num_classes < 2:
         raise ConfigError(f"num_classes must be 2 or more, but got {num_classes}.")
     if image_size is not None:

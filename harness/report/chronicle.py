@@ -39,7 +39,7 @@ from harness.results.events import Damage, Event, Reading, of_type
 from harness.results.metrics import METRICS
 from harness.results.records import TrialRecord
 from harness.results.study_state import StudyState
-from harness.results.trial_id import run_key
+from harness.results.trial_id import TrialId, run_key
 
 _FIRST = ("backbone", "unfreeze_depth", "batchnorm", "head_lr", "backbone_lr")  # what a configuration is known by
 _MOST = 7  # parameters in a line
@@ -152,7 +152,8 @@ class _Teller:
                 name = _name(cut.trial_id, cut.attempt)
                 return Line("", f"{name} interrupted: {cut.reason}; it is tried again", problem=True)
             case Duplicate() as draw:
-                return f"{draw.strategy}/{draw.slot} drew what {draw.of} has ({self._words(draw.config)}); drawn again"
+                slot = TrialId("search", draw.strategy, draw.slot)
+                return f"{slot} drew what {draw.of} has ({self._words(draw.config)}); drawn again"
             case StrategyExhausted(strategy, slots):
                 return f"{wording.STRATEGY.get(strategy)} is exhausted after {wording.count(slots, 'slot')}"
             case SearchFinished(reason):

@@ -7,12 +7,19 @@ from itertools import combinations
 
 from harness.config.parameters import PARAMETERS, label, short_label
 from harness.report import figures, findings, wording
-from harness.report.confirmed import Confirmed, Group
+from harness.report.confirmed import Confirmed, Group, groups
 from harness.report.labels import config_text
 from harness.report.section import Section, Table
+from harness.report.story import StudyData
 
 NAMED_BY = 2  # parameters that name a configuration, at most; all of them stand in a table below
 _FIRST = ("unfreeze_depth", "backbone", "batchnorm", "batch_size")  # what people call a configuration by
+
+
+def configuration_sections(story: StudyData) -> list[Section]:
+    """Make a section for each strategy with several confirmed configurations."""
+    objective = story.study.objective
+    return [configuration_section(group, objective) for group in groups(story.records, objective)]
 
 
 def configuration_section(group: Group, objective: str) -> Section:

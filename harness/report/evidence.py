@@ -1,4 +1,4 @@
-"""The sections between the answer and the data card: pictures, and a heading that says what was found."""
+"""The one list of the sections of the page, and those of the search that have no file of their own."""
 
 from __future__ import annotations
 
@@ -9,16 +9,25 @@ from numpy.typing import NDArray
 from harness.config.costs import cost
 from harness.config.parameters import PARAMETERS
 from harness.config.trial import DEPTH_MAX
-from harness.report import confirmed, figures, findings, knobs, wording
+from harness.report import figures, findings, knobs, wording
 from harness.report.classes import class_section
-from harness.report.configurations import configuration_section
+from harness.report.configurations import configuration_sections
 from harness.report.costs import cost_section
-from harness.report.explored_sections import explored_sections
+from harness.report.explored_sections import controlled_sections, shift_section, size_section
 from harness.report.mistakes import mistakes_section
 from harness.report.scored import TestPredictions
-from harness.report.search_sections import search_sections
-from harness.report.section import Section
+from harness.report.search_sections import anytime_section, edge_section, gap_section, paid_section, pruning_section
+from harness.report.section import Section, SectionEntry
+from harness.report.sections import (
+    answer_section,
+    data_section,
+    method_section,
+    recommendation_section,
+    reproduce_section,
+    strategy_section,
+)
 from harness.report.story import StudyData
+from harness.report.trial_table import trial_section
 from harness.results.metrics import METRICS, confusion
 
 METHODS = {  # of importance; what each says is a line of its own: the figures are narrow
@@ -32,37 +41,16 @@ _SEARCH_NOTE = (
 )
 
 
-def evidence(story: StudyData) -> list[Section]:
-    """The sections between the answer and the data card; those without anything to show are left out."""
+def _drawn(story: StudyData) -> list[str]:
+    """The strategies that have a complete trial."""
+    return [name for name in wording.STRATEGY if (story.complete["strategy"] == name).any()]
+
+
+def depth_section(story: StudyData) -> Section | None:
+    """Show the score by depth; if there is one backbone, with the share of it that each depth trains."""
     complete, objective = story.complete, story.study.objective
-    made = [
-        *(configuration_section(group, objective) for group in confirmed.groups(story.records, objective)),
-        *explored_sections(story),
-        class_section(story),
-        _confusion(story),
-        mistakes_section(story),
-        cost_section(story),
-        _curves(story),
-    ]
-    if len(complete):
-        drawn = [name for name in wording.STRATEGY if (complete["strategy"] == name).any()]
-        if complete["unfreeze_depth"].nunique() > 1:
-            made.append(_depth(complete, objective, drawn))
-        for column, name in (("backbone", "backbone"), ("batchnorm", "BatchNorm policy")):
-            if complete[column].nunique() > 1:
-                heading = findings.of_choice(complete, column, name)
-                made.append(
-                    Section(column, heading, [knobs.by_choice(complete, column, objective, name)], _SEARCH_NOTE, drawn)
-                )
-        if complete["head_lr"].nunique() > 1:
-            made.append(_rates(complete, objective, drawn))
-        made += _others(complete, objective, drawn)
-    made += [_importance(story), *search_sections(story)]
-    return [section for section in made if section is not None]
-
-
-def _depth(complete: pd.DataFrame, objective: str, drawn: list[str]) -> Section:
-    """Score against depth; where there is one backbone, with the share of it that each depth trains."""
+    if complete["unfreeze_depth"].nunique() < 2:
+        return None
     heading = findings.of_number(complete, "unfreeze_depth", "unfreeze depth", "Deeper unfreezing")
     label, notes = "stages that train (0 is feature extraction)", None
     used = complete["backbone"].unique()
@@ -71,7 +59,25 @@ def _depth(complete: pd.DataFrame, objective: str, drawn: list[str]) -> Section:
         notes = {depth: wording.share(known.parameter_share(depth)) for depth in range(DEPTH_MAX + 1)}
         label = f"stages that train, and their share of {used[0]}'s parameters"
     shown = knobs.by_number(complete, "unfreeze_depth", objective, label, notes)
-    return Section("depth", heading, [shown], _SEARCH_NOTE, drawn)
+    return Section("depth", heading, [shown], _SEARCH_NOTE, _drawn(story))
+
+
+def backbone_section(story: StudyData) -> Section | None:
+    """Show the score by backbone."""
+    return _by_choice(story, "backbone", "backbone")
+
+
+def batchnorm_section(story: StudyData) -> Section | None:
+    """Show the score by BatchNorm policy."""
+    return _by_choice(story, "batchnorm", "BatchNorm policy")
+
+
+def _by_choice(story: StudyData, column: str, name: str) -> Section | None:
+    complete, objective = story.complete, story.study.objective
+    if complete[column].nunique() < 2:
+        return None
+    heading = findings.of_choice(complete, column, name)
+    return Section(column, heading, [knobs.by_choice(complete, column, objective, name)], _SEARCH_NOTE, _drawn(story))
 
 
 def _from_head(complete: pd.DataFrame) -> bool:
@@ -79,7 +85,8 @@ def _from_head(complete: pd.DataFrame) -> bool:
     return bool((complete["unfreeze_from"] == "head").all())
 
 
-def _curves(story: StudyData) -> Section | None:
+def curve_section(story: StudyData) -> Section | None:
+    """Show the validation score by epoch, of each trial of the search and of the winners."""
     column = f"validation_{story.study.objective}"
     table = story.epochs.dropna(subset=[column])
     if table.empty:
@@ -99,7 +106,11 @@ def _curves(story: StudyData) -> Section | None:
     return Section("curves", findings.curves(list(story.winners.values())), pictures, note)
 
 
-def _rates(complete: pd.DataFrame, objective: str, drawn: list[str]) -> Section:
+def rate_section(story: StudyData) -> Section | None:
+    """Show the score by the learning rates."""
+    complete, objective, drawn = story.complete, story.study.objective, _drawn(story)
+    if complete["head_lr"].nunique() < 2:
+        return None
     pictures = [knobs.by_rate(complete, objective)]
     note = "First: every complete trial."
     for strategy in drawn:
@@ -114,8 +125,9 @@ def _rates(complete: pd.DataFrame, objective: str, drawn: list[str]) -> Section:
     return Section("rates", found or "Learning rates", pictures, note, drawn)
 
 
-def _others(complete: pd.DataFrame, objective: str, drawn: list[str]) -> list[Section]:
-    """The other parameters that took more than one value: a section for each with a finding, one for all the rest."""
+def other_sections(story: StudyData) -> list[Section]:
+    """Show the other parameters that took several values: a section for each with a finding, one for all the rest."""
+    complete, objective, drawn = story.complete, story.study.objective, _drawn(story)
     made, silent = [], []
     for name, parameter in PARAMETERS.items():
         if name in OWN_SECTION or complete[name].nunique() < 2:
@@ -137,7 +149,8 @@ def _others(complete: pd.DataFrame, objective: str, drawn: list[str]) -> list[Se
     return made
 
 
-def _importance(story: StudyData) -> Section | None:
+def importance_section(story: StudyData) -> Section | None:
+    """Show what Optuna's measures of importance found."""
     pictures = [
         figures.importances(
             found["shares"],
@@ -163,7 +176,8 @@ def recommended_counts(story: StudyData) -> tuple[TestPredictions, NDArray[np.in
     return side, np.sum(counts, axis=0)
 
 
-def _confusion(story: StudyData) -> Section | None:
+def confusion_section(story: StudyData) -> Section | None:
+    """Show what the recommended winner took for what on the test split."""
     found = recommended_counts(story)
     if found is None:
         return None
@@ -175,3 +189,35 @@ def _confusion(story: StudyData) -> Section | None:
         f"{wording.count(len(side.seeds), 'seed')} together. Each row is a true class, each column a predicted one."
     )
     return Section("confusion", findings.confusions(counts, names), [figures.confusion_matrix(counts, names)], note)
+
+
+# The one list of the sections of the page.
+SECTIONS: tuple[SectionEntry, ...] = (
+    SectionEntry("answer", answer_section),
+    SectionEntry("answer", strategy_section),
+    SectionEntry("answer", recommendation_section),
+    SectionEntry("confirmation", configuration_sections),
+    SectionEntry("exploration", controlled_sections),
+    SectionEntry("exploration", size_section),
+    SectionEntry("exploration", shift_section),
+    SectionEntry("test", class_section),
+    SectionEntry("test", confusion_section),
+    SectionEntry("test", mistakes_section),
+    SectionEntry("search", cost_section),
+    SectionEntry("search", curve_section),
+    SectionEntry("search", depth_section),
+    SectionEntry("search", backbone_section),
+    SectionEntry("search", batchnorm_section),
+    SectionEntry("search", rate_section),
+    SectionEntry("search", other_sections),
+    SectionEntry("search", importance_section),
+    SectionEntry("search", anytime_section),
+    SectionEntry("search", paid_section),
+    SectionEntry("search", gap_section),
+    SectionEntry("search", edge_section),
+    SectionEntry("search", pruning_section),
+    SectionEntry("study", data_section),
+    SectionEntry("study", trial_section),
+    SectionEntry("study", method_section),
+    SectionEntry("study", reproduce_section),
+)

@@ -19,17 +19,23 @@ _SIDE = {"better": "fine-tuning is better", "worse": "feature extraction is bett
          "undecided": "undecided"}  # fmt: skip
 
 
-def explored_sections(story: StudyData) -> list[Section]:
-    """One choice at a time, data sizes, shifted images; those that were not asked for are left out."""
-    objective = story.study.objective
+def controlled_sections(story: StudyData) -> list[Section]:
+    """Make a section for each strategy whose winner was tried with one choice changed at a time."""
     found = story.changed
     strategies = dict.fromkeys(one.strategy for one in found)
-    made = [_controlled([one for one in found if one.strategy == name], objective) for name in strategies]
-    if points := story.sizes:
-        made.append(_sizes(points, story))
-    if points := story.shifts:
-        made.append(_shifts(points, objective))
-    return made
+    return [_controlled([one for one in found if one.strategy == name], story.study.objective) for name in strategies]
+
+
+def size_section(story: StudyData) -> Section | None:
+    """Show the winners trained on fewer images; None if no share was tried."""
+    points = story.sizes
+    return _sizes(points, story) if points else None
+
+
+def shift_section(story: StudyData) -> Section | None:
+    """Show the winners on shifted test images; None if no shift was tried."""
+    points = story.shifts
+    return _shifts(points, story.study.objective) if points else None
 
 
 def told(one: Changed) -> str:

@@ -12,12 +12,11 @@ from pathlib import Path
 import pandas as pd
 
 from harness.files import write_whole
-from harness.report import explored, figures, findings, sections, shell, wording
-from harness.report.evidence import evidence
+from harness.report import explored, shell, wording
+from harness.report.evidence import SECTIONS
 from harness.report.files import csv_text, each_text
-from harness.report.images import samples
+from harness.report.section import build_sections
 from harness.report.story import StudyData
-from harness.report.trial_table import trial_table
 from harness.results.home import StudyFolder
 
 
@@ -52,33 +51,18 @@ def _uncollected() -> Iterator[None]:
 
 
 def render(story: StudyData) -> str:
-    """The page as HTML: see `shell.fill`."""
-    study, rows = story.study, sections.strategy_rows(story)
+    """The page as HTML: see `shell.fill`. Its sections are those of `evidence.SECTIONS`."""
     return shell.fill(
         "report.html",
         story=story,
-        study=study,
+        study=story.study,
         summary=story.summary,
         card=story.card,
-        title=wording.clean(study.report.title or story.folder.name),
+        title=wording.clean(story.study.report.title or story.folder.name),
         made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         progress=_progress(story),
-        verdict_pictures=sections.verdict_pictures(story),
-        strategies=rows,
-        recommendation=sections.recommendation(story),
-        evidence=evidence(story),
-        headings={"strategies": findings.strategies(rows, study.objective)},
-        scored=any(row["test_mean"] is not None for row in rows),
-        side_picture=figures.side_by_side(rows, study.objective) if story.winners else None,
-        others=sections.other_pairs(story),
-        card_facts=sections.card_facts(story),
-        data_argument=sections.data_argument(story),
-        zone=sections.zone(story),
+        sections=build_sections(SECTIONS, story),
         share=wording.share,
-        images=samples(story.folder.thumbnails, len(story.card.get("classes", []))) if study.report.images else {},
-        table=trial_table(story),
-        sessions=sections.sessions(story),
-        study_yaml=sections.study_yaml(story),
     )
 
 

@@ -23,22 +23,37 @@ READ = {
 }
 
 
-def search_sections(story: StudyData) -> list[Section]:
-    """What the search came to: its course, what it brought on test, what it promised, its edges, its pruning."""
-    study, objective = story.study, story.study.objective
-    searches = [made for name in study.strategies if (made := anytime(story.records, name, objective))]
+def anytime_section(story: StudyData) -> Section | None:
+    """Show the best score so far, by trials and by time; None if no search has finished a trial."""
+    objective = story.study.objective
+    searches = [made for name in story.study.strategies if (made := anytime(story.records, name, objective))]
+    return _anytime(searches, objective) if searches else None
+
+
+def paid_section(story: StudyData) -> Section | None:
+    """Show what the search brought on test, compared with each strategy's default; None before the test."""
+    study = story.study
     defaults = story.defaults if story.winners else {}
-    compared = paid(story.winners, defaults, objective, study.confirmation.equivalence)
-    promised = gaps(story.records, story.winners, objective)
-    at_edges = edges(story.records, story.winners, study)
-    stopped = pruning(story.records, study.strategies)
-    return [
-        *([_anytime(searches, objective)] if searches else []),
-        *([_paid(compared, objective)] if compared else []),
-        *([_gap(promised, objective)] if promised else []),
-        *([_edges(at_edges)] if at_edges else []),
-        *([_pruning(stopped)] if stopped else []),
-    ]
+    compared = paid(story.winners, defaults, study.objective, study.confirmation.equivalence)
+    return _paid(compared, study.objective) if compared else None
+
+
+def gap_section(story: StudyData) -> Section | None:
+    """Show what the winners scored in search, confirmation and test; None before the test."""
+    promised = gaps(story.records, story.winners, story.study.objective)
+    return _gap(promised, story.study.objective) if promised else None
+
+
+def edge_section(story: StudyData) -> Section | None:
+    """Show the best values that lie at an end of their range; None if there are none."""
+    at_edges = edges(story.records, story.winners, story.study)
+    return _edges(at_edges) if at_edges else None
+
+
+def pruning_section(story: StudyData) -> Section | None:
+    """Show how many trials were pruned; None if none was."""
+    stopped = pruning(story.records, story.study.strategies)
+    return _pruning(stopped) if stopped else None
 
 
 def _anytime(searches: Sequence[Anytime], objective: str) -> Section:

@@ -1,10 +1,16 @@
-"""What one section of the page is made of: values, no markup."""
+"""What one section of the page is made of, and what a section is in the list of `harness.report.evidence`.
+
+To add a section, write its module, with a function that makes it from a study, and add a line to that list.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 from harness.report.ink import Picture
+from harness.report.story import StudyData
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,7 @@ class Shot:
 
 @dataclass(frozen=True)
 class Section:
-    """One piece of evidence: a heading that says what was found, and what shows it."""
+    """One section of the page: a heading that says what was found, and what shows it."""
 
     key: str  # unique on the page, fit for an address
     heading: str
@@ -38,3 +44,29 @@ class Section:
     table: Table | None = None
     shots: list[Shot] = field(default_factory=list)
     exploratory: bool = False  # came after the verdict and chose nothing, and says so
+    template: str = "evidence"  # of templates/sections/, if it is laid out in a way of its own
+    values: Mapping[str, Any] = field(default_factory=dict)  # what such a template shows beside the study
+
+
+Group = Literal["answer", "confirmation", "exploration", "test", "search", "study"]  # in the order of the page
+MakeSection = Callable[[StudyData], Section | Sequence[Section] | None]  # None, []: the study has nothing to show there
+
+
+@dataclass(frozen=True)
+class SectionEntry:
+    """One line of the list of sections."""
+
+    group: Group
+    make: MakeSection
+
+
+def build_sections(entries: Iterable[SectionEntry], story: StudyData) -> list[Section]:
+    """Make the sections of a study, group by group, and within a group in the order of the list."""
+    listed = list(entries)
+    made: list[Section] = []
+    for group in get_args(Group):
+        for entry in listed:
+            if entry.group == group:
+                found = entry.make(story)
+                made += [] if found is None else [found] if isinstance(found, Section) else found
+    return made

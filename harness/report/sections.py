@@ -1,4 +1,7 @@
-"""What the page tells around its evidence: verdict, strategies, recommendation, data; values, no markup."""
+"""The sections around the evidence, with layouts of their own: answer, strategies, recommendation, data and method.
+
+Those of the recommendation and of the data are always made; their templates show nothing if there is nothing to show.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,59 @@ import yaml
 
 from harness.config.parameters import PARAMETERS, idle, label
 from harness.config.trial import TrialConfig
-from harness.report import figures, wording
+from harness.report import figures, findings, wording
+from harness.report.images import samples
 from harness.report.ink import Picture
 from harness.report.labels import config_text
 from harness.report.scored import TestPredictions
+from harness.report.section import Section
 from harness.report.story import StudyData
 from harness.results.metrics import score, sign_of
+
+
+def answer_section(story: StudyData) -> Section:
+    """Say the verdict, or why there is none."""
+    values = {"verdict_pictures": verdict_pictures(story)}
+    return Section("answer", "The answer", template="answer", values=values)
+
+
+def strategy_section(story: StudyData) -> Section:
+    """Show the strategies side by side."""
+    rows, objective = strategy_rows(story), story.study.objective
+    values = {
+        "strategies": rows,
+        "scored": any(row["test_mean"] is not None for row in rows),
+        "side_picture": figures.side_by_side(rows, objective) if story.winners else None,
+        "others": other_pairs(story),
+    }
+    return Section("strategies", findings.strategies(rows, objective), template="strategies", values=values)
+
+
+def recommendation_section(story: StudyData) -> Section:
+    """Show the recommended configuration and how to use it."""
+    values = {"recommendation": recommendation(story)}
+    return Section("recommendation", "Recommended", template="recommendation", values=values)
+
+
+def data_section(story: StudyData) -> Section:
+    """Show the data card."""
+    shown = samples(story.folder.thumbnails, len(story.card.get("classes", []))) if story.study.report.images else {}
+    return Section("data", "The data", template="data", values={"card_facts": card_facts(story), "images": shown})
+
+
+def method_section(story: StudyData) -> Section:
+    """Say what was done, and what it does not count."""
+    return Section("method", "Method, in short", template="method", values={"zone": zone(story)})
+
+
+def reproduce_section(story: StudyData) -> Section:
+    """Say how the study is run again."""
+    values = {
+        "data_argument": data_argument(story),
+        "sessions": sessions(story),
+        "study_yaml": study_yaml(story),
+    }
+    return Section("reproduce", "How to reproduce", template="reproduce", values=values)
 
 
 def verdict_pictures(story: StudyData) -> tuple[Picture, Picture] | None:

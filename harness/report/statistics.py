@@ -119,7 +119,6 @@ def compare_strategies(
     groups: ArrayLike | None = None,
     objective: str = "balanced_accuracy",
     equivalence: float = 0.01,
-    rng: int | np.random.Generator = 0,
 ) -> Comparison:
     """Whether strategy b scores better than strategy a, paired by seed and by test image.
 
@@ -131,7 +130,6 @@ def compare_strategies(
         groups: one name an image (slide, patient); images of one group are drawn together. None: each by itself.
         objective: a key of METRICS.
         equivalence: differences within ± this count as practically equal.
-        rng: changes nothing: the interval is computed without chance. Taken for callers that hand one in.
 
     Returns:
         `outcome` speaks of b: `equal` where the whole interval lies within the equivalence zone, `better` or

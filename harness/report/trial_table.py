@@ -13,6 +13,7 @@ from harness.config.parameters import PARAMETERS, idle, label
 from harness.report import wording
 from harness.report.axes import lower
 from harness.report.labels import config_text
+from harness.report.section import Section
 from harness.report.story import StudyData
 from harness.results.metrics import METRICS
 
@@ -20,14 +21,20 @@ ALWAYS_SHOWN = ("backbone", "unfreeze_depth", "head_lr", "backbone_lr", "batchno
 _BEST = ' <abbr title="best validation score of its strategy">best</abbr>'
 
 
+def trial_section(story: StudyData) -> Section:
+    """Show every trial of the search."""
+    return Section("trials", "Every trial", template="trials", values={"table": trial_table(story)})
+
+
 def trial_table(story: StudyData) -> dict[str, Any]:
     """`columns` (heading, is a number), `rows` as HTML, and what is the `same` in all of them, a text each."""
     table, objective = story.trials, story.study.objective
     varying = [name for name in PARAMETERS if name in ALWAYS_SHOWN or table[name].nunique(dropna=False) > 1]
+    quiet = _idle_everywhere(table, varying)
     same = [
         f"{label(name)} {config_text(name, table[name].iloc[0])}"
         for name in (*PARAMETERS, "epochs")
-        if len(table) and name not in (*varying, *idle(table.iloc[0].to_dict())) and pd.notna(table[name].iloc[0])
+        if len(table) and name not in (*varying, *quiet) and pd.notna(table[name].iloc[0])
     ]
     columns = [("trial", True), ("strategy", False), ("state", False)]
     columns += [(f"{METRICS[objective].label} (validation)", True)]
@@ -43,6 +50,13 @@ def trial_table(story: StudyData) -> dict[str, Any]:
     cells = [[tag + text for text in column] for tag, column in zip(tags, texts, strict=True)]
     rows = ["".join(row) for row in zip(_beginnings(story), *cells, _notes(table), strict=True)]
     return {"columns": columns, "rows": Markup("\n".join(rows)), "same": same}  # noqa: S704 - every text is escaped
+
+
+def _idle_everywhere(table: pd.DataFrame, varying: list[str]) -> set[str]:
+    """The parameters that say nothing in any row; rates that vary decide nothing here, and make every row distinct."""
+    names = [name for name, one in PARAMETERS.items() if one.kind != "float" or name not in varying]
+    rows = table[names].drop_duplicates().to_dict("records")
+    return set.intersection(*(idle(row) for row in rows)) if rows else set()
 
 
 def _texts(values: Iterable[Any], told: Callable[[Any], str]) -> list[str]:

@@ -1,12 +1,13 @@
 """Where things lie: HARNESS_HOME (default `runs`) and HARNESS_REPORTS (default `reports`).
 
 runs/
-  optuna.db  mlflow.db  artifacts/  cache/
+  mlflow.db  artifacts/  cache/
   <study>/   study.json        the resolved study, as it was started
              manifest.csv      one row for each image; the test rows carry no label
              test_labels.csv   opened by confirmation only
              data_card.json    counts, sizes, kinds, split
              events.jsonl      the truth
+             optuna.log        the search as Optuna's own tools read it (`optuna-dashboard runs/NAME/optuna.log`)
              checkpoints/      trainable tensors: each strategy's best trial, the confirmation models
              predictions/      <strategy>-<config key>-<seed index>.npz, scored on test by confirmation
              thumbnails.npz    a few training images a class, and their labels
@@ -66,6 +67,10 @@ class StudyFolder:
         return self.path / "events.jsonl"
 
     @property
+    def optuna_log(self) -> Path:
+        return self.path / "optuna.log"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
@@ -87,8 +92,15 @@ class StudyFolder:
 
     def tracking_uri(self) -> str | None:
         """Where the study's file says its MLflow runs go, without a password; None where it says nothing."""
-        uri = json.loads(self.study_json.read_text(encoding="utf-8"))["study"].get("tracking_uri")
-        return str(uri) if uri else None
+        return self._stored("tracking_uri")
+
+    def storage(self) -> str | None:
+        """Where the study's file says its Optuna trials go, without a password; None where it says nothing."""
+        return self._stored("storage")
+
+    def _stored(self, key: str) -> str | None:
+        address = json.loads(self.study_json.read_text(encoding="utf-8"))["study"].get(key)
+        return str(address) if address else None
 
     @property
     def lock(self) -> Path:

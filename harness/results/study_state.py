@@ -47,11 +47,21 @@ class EndedTrial:
     state: str
     score: float | None
     epochs: tuple[EpochRecord, ...] = ()
+    record: TrialRecord | None = None  # None of a duplicate
+    started_at: str | None = None  # both times as the event log has them: UTC, ISO 8601
+    ended_at: str | None = None
 
     @classmethod
-    def of(cls, key: str, params: dict[str, Any], record: TrialRecord) -> EndedTrial:
+    def of(
+        cls,
+        key: str,
+        params: dict[str, Any],
+        record: TrialRecord,
+        started_at: str | None = None,
+        ended_at: str | None = None,
+    ) -> EndedTrial:
         """From a finished trial's record."""
-        return cls(key, params, record.state, record.score, record.epochs)
+        return cls(key, params, record.state, record.score, record.epochs, record, started_at, ended_at)
 
 
 @dataclass
@@ -139,11 +149,11 @@ class StudyState:
             case TrialStarted() as began:
                 self._started(began, event.at)
             case TrialFinished(record):
-                self._finished(record)
+                self._finished(record, event.at)
             case TrialInterrupted() as cut:
                 self._interrupted(cut)
             case Duplicate() as draw:
-                self._duplicate(draw)
+                self._duplicate(draw, event.at)
             case StudyCreated() as created:
                 self.objective = created.objective or self.objective
             case SessionStarted() as session:
@@ -179,16 +189,17 @@ class StudyState:
             slot = self._slot(job.strategy, job.slot)
             slot.redraw, slot.attempt, slot.params = began.redraw, job.attempt, began.params
 
-    def _finished(self, record: TrialRecord) -> None:
+    def _finished(self, record: TrialRecord, at: str) -> None:
         key = record.job.key
         self.keys[record.trial_id] = key
-        self.in_flight.pop(key, None)
+        began = self.in_flight.pop(key, None)
         self.by_id[record.trial_id] = record
         if record.kind != "search":
             self.later[record.trial_id] = record
             return
         self.finished.append(record)
-        self.ended.append((record.strategy, EndedTrial.of(key, self._params.get(key, {}), record)))
+        params, started_at = self._params.get(key, {}), began.at if began is not None else None
+        self.ended.append((record.strategy, EndedTrial.of(key, params, record, started_at, at)))
         slot = self._slot(record.strategy, record.slot)
         self.filled += slot.record is None
         slot.record = record
@@ -209,11 +220,12 @@ class StudyState:
         else:
             self.attempts[cut.trial_id] += died
 
-    def _duplicate(self, draw: Duplicate) -> None:
+    def _duplicate(self, draw: Duplicate, at: str) -> None:
         twin = self.by_id.get(draw.of)
         score = twin.score if twin is not None and twin.state == "complete" else None
         key = f"{TrialId('search', draw.strategy, draw.slot)}~{draw.redraw}"
-        self.ended.append((draw.strategy, EndedTrial(key, draw.params, "duplicate", score)))
+        ended = EndedTrial(key, draw.params, "duplicate", score, started_at=at, ended_at=at)
+        self.ended.append((draw.strategy, ended))
         slot = self._slot(draw.strategy, draw.slot)
         slot.redraw, slot.params = draw.redraw + 1, None
 

@@ -25,8 +25,9 @@ from harness.study.prepare import prepare, stored, update_shown, write_folder
 from harness.study.session import Observer, Session
 from harness.study.signals import listening
 from harness.study.slots import SlotSearch
+from harness.study.sync import mirror
 
-STORES_SECONDS = 2.0  # for each of both databases to take what it lacks, after a signal: an end takes 10 s at most
+STORES_SECONDS = 2.0  # for each of both stores to take what it lacks, after a signal: an end takes 10 s at most
 
 
 @dataclass(frozen=True)
@@ -127,13 +128,17 @@ def _more_wanted(session: Session) -> bool:
 
 
 def _send_missing(session: Session) -> None:
-    """What MLflow could not take while the study ran: events, the recommended model, the page."""
+    """What MLflow and Optuna's storage could not take while the study ran: events, the recommended model, the page."""
     recommended = session.state.verdicts[-1].recommended_trial if session.state.verdicts else None
     if recommended is not None:
         uri = session.state.models.get(recommended)
         if uri is None or not session.tracker.holds_model(uri):
             export.log_recommended(session, recommended)
     session.tracker.finish()
+    try:
+        mirror(session.folder, session.study, list(session.log), session.state.ended)
+    except HarnessError as error:  # the study is finished; its copies are no reason to fail
+        session.observer.message(str(error))
 
 
 def _outcome(session: Session, *, already_finished: bool) -> Outcome:

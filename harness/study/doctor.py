@@ -1,7 +1,8 @@
-"""`harness doctor`: a study's stores, files and caches checked against its event log, and mended where asked.
+"""`harness doctor`: a study's stores, files and caches checked, and mended where asked.
 
-The log is the truth. A mend makes other stores follow it, writes again what can be computed again, or moves out of the
-way what nobody needs; none removes a finished trial, and what cannot be told for certain is said and left.
+Files have to be there, readable and as their checksums say; stores have to hold the trials of the event log. The log is
+the truth. A mend makes other stores follow it, writes again what can be computed again, or moves out of the way what
+nobody needs; none removes a finished trial, and what cannot be told for certain is said and left.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ CHECKS = (
     ("the data's files", doctor_data.check),
     ("checkpoints", doctor_models.check),
     ("predictions", doctor_predictions.check),
-    ("optuna.db", doctor_optuna.check),
+    ("Optuna's storage", doctor_optuna.check),
     ("MLflow", doctor_mlflow.check),
     ("leftovers", doctor_leftovers.check),
     ("cache", doctor_cache.check),

@@ -9,9 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from harness.config.study import StudyConfig
 from harness.errors import HarnessError
 from harness.results.event_types import StudyCreated, TrialFinished
@@ -37,16 +34,6 @@ class Finding:
         return f"{self.where}: {self.what}; {self.consequence}. {self.way_out}"
 
 
-@dataclass(frozen=True)
-class Images:
-    """What manifest, test labels and data card say, where they fit each other and the log's digest of the data."""
-
-    count: int
-    classes: tuple[str, ...]
-    test_rows: NDArray[np.int64]
-    test_labels: NDArray[np.int64]  # of those rows; read to be compared with, no more
-
-
 Check = Callable[["Case"], Iterable[Finding]]
 
 
@@ -61,7 +48,7 @@ class Case:
     running: bool
     say: Callable[[str], None]  # for mends that take their time
     checked: list[str] = field(default_factory=list)  # what was looked at, in a few words each
-    images: Images | None = None  # once they were looked at, and are to be believed
+    classes: tuple[str, ...] | None = None  # once the data's files were looked at, and fit the data's digest
 
     @cached_property
     def reading(self) -> Reading:

@@ -10,7 +10,6 @@ from harness.config.study import StudyConfig
 from harness.files import write_whole
 from harness.results.event_types import SessionEnded, StudyCreated
 from harness.results.events import Damage, EventLog
-from harness.results.repair import repaired
 from harness.results.study_state import StudyState, cut_off
 from harness.study.doctor_case import Case, Finding
 from harness.study.prepare import FREE_TO_CHANGE, differences
@@ -47,16 +46,8 @@ def events(case: Case) -> Iterator[Finding]:
 
 
 def _damaged(case: Case, damage: Damage) -> Finding:
-    reading, path = case.reading, case.folder.events
+    reading = case.reading
     size = damage.end - damage.start
-    log = path.read_bytes()
-    lines = repaired(log, damage)
-    if lines is not None:
-        return Finding(
-            _WHERE, f"line {damage.line} has one byte too few or changed, and its checksum says which",
-            "the study does not go on, or takes the line for torn", "--fix sets it right.",
-            lambda: _replace(case, damage, lines), first=True,
-        )  # fmt: skip
     if damage.before is None:  # at the end
         what = f"line {damage.line}, the last one, is torn" if damage.torn else f"its end from line {damage.line} on"
         return Finding(
@@ -71,14 +62,9 @@ def _damaged(case: Case, damage: Damage) -> Finding:
         f"{reading.events[-1].seq} events; {len(case.records)} finished trials can still be read "
         f"(`harness log {case.folder.name}` shows them)",
         "the study does not go on, and its stores cannot be compared with it",
-        "Restore the file from a copy: nothing else knows what is missing.",
+        "Restore the file from a copy: nothing else knows what is missing. Without a copy, start the study under "
+        "another name (AS=newname).",
     )  # fmt: skip
-
-
-def _replace(case: Case, damage: Damage, lines: bytes) -> str:
-    log = case.folder.events.read_bytes()
-    write_whole(case.folder.events, log[: damage.start] + lines + log[damage.end :])
-    return f"line {damage.line} is as it was written, checked by its checksum"
 
 
 def _cut(case: Case, damage: Damage) -> str:

@@ -22,11 +22,10 @@ def check(case: Case) -> Iterator[Finding]:
     if case.history is None:
         return
     wanted = kept(case.history)
-    names = case.images.classes if case.images else None
     for name, record in wanted.items():
         if case.running and record.kind == "search":
             continue  # a better one may just have taken its place
-        fault = _fault(case.folder.checkpoints / name, names)
+        fault = _fault(case.folder.checkpoints / name, case.classes)
         if fault is not None:
             yield _lost(case, name, record, fault)
     case.checked.append(f"{len(wanted)} checkpoints")

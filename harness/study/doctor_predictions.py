@@ -1,7 +1,4 @@
-"""Predictions on the test split, and what was made of finished trials: are they there, and as the log tells?
-
-A predictions file holds all that its event's metrics were computed from, so they are computed again and compared.
-"""
+"""Predictions on the test split, and what was made of finished trials: are they there, and can they be read?"""
 
 from __future__ import annotations
 
@@ -10,19 +7,13 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
 from harness.config.space import space
 from harness.errors import HarnessError
 from harness.results.event_types import Explored, TestScored
-from harness.results.metrics import all_metrics
 from harness.study import doctor_data
 from harness.study.doctor_case import Case, Finding
-from harness.study.rebuild import same_metrics
 from harness.study.search import StrategySearch
 from harness.study.slots import write_importances
-
-_ROUNDING = 1e-9  # of metrics that are computed again from the same numbers
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -32,7 +23,8 @@ def check(case: Case) -> Iterator[Finding]:
     scored: list[TestScored | Explored] = [*case.history.test_scores, *case.history.explored]
     named = {one.predictions: one for one in scored}
     for name, event in named.items():
-        fault = _fault(case, event)
+        path = case.folder.predictions / PurePosixPath(name).name
+        fault = doctor_data.archive_fault(path, ("probabilities", "labels", "groups", "rows"))
         if fault is not None:
             yield _lost(case, name, event, fault)
     case.checked.append(f"{len(named)} files of predictions")
@@ -56,24 +48,6 @@ def check(case: Case) -> Iterator[Finding]:
             case.folder.importance.name, "it cannot be read", "the report cannot say what each parameter mattered",
             "--fix reckons it again from the trials.", lambda: _importances(case),
         )  # fmt: skip
-
-
-def _fault(case: Case, event: TestScored | Explored) -> str | None:
-    """What is wrong with the file of a scoring; None: nothing."""
-    path = case.folder.predictions / PurePosixPath(event.predictions).name
-    fault = doctor_data.archive_fault(path, ("probabilities", "labels", "groups", "rows"))
-    if fault is not None:
-        return fault
-    with np.load(path, allow_pickle=False) as stored:
-        probabilities, labels, rows = stored["probabilities"], stored["labels"], stored["rows"]
-    known = case.images
-    if known and not (np.array_equal(rows, known.test_rows) and np.array_equal(labels, known.test_labels)):
-        return "it speaks of other test images, or gives them other labels"
-    if probabilities.ndim != 2 or len(probabilities) != len(labels):
-        return "it does not hold an answer for each test image"
-    if not same_metrics(all_metrics(probabilities, labels), event.metrics, _ROUNDING):
-        return "its answers do not give the metrics that the log tells of"
-    return None
 
 
 def _lost(case: Case, name: str, event: TestScored | Explored, fault: str) -> Finding:

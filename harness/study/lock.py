@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import psutil
 from filelock import FileLock, Timeout
 
 from harness.errors import StudyHeldError
-from harness.results.home import StudyFolder, home
+from harness.results.home import StudyFolder
 
 
 @contextmanager
@@ -54,20 +54,6 @@ def owner(folder: StudyFolder) -> int | None:
     """The process that noted itself as the owner and lives; asks no lock, so it never stands in a study's way."""
     noted = _noted(folder)
     return int(noted) if noted.isdigit() and psutil.pid_exists(int(noted)) else None
-
-
-@contextmanager
-def all_others_held(folder: StudyFolder) -> Iterator[None]:
-    """Hold every other study of the home folder, for work on the databases that they share.
-
-    Raises:
-        StudyHeldError: one of them is running.
-    """
-    with ExitStack() as stack:
-        for path in sorted(home().glob("*/study.json")):
-            if path.parent.name != folder.name:
-                stack.enter_context(held(StudyFolder(path.parent.name), sign=False))
-        yield
 
 
 def _noted(folder: StudyFolder) -> str:

@@ -22,7 +22,7 @@ import torch
 
 from harness.config.costs import cost
 from harness.config.parameters import PARAMETERS
-from harness.config.sheets import sheet
+from harness.config.sheets import backbone_spec
 from harness.config.space import SearchSpace, space
 from harness.config.study import StudyConfig
 from harness.config.trial import DEPTH_MAX, TrialConfig
@@ -107,7 +107,7 @@ def cut_bytes(backbone: str, side: int) -> tuple[int, ...]:
 def side_of(study: StudyConfig, backbone: str) -> int:
     """Pixels a side of the images that a backbone gets."""
     size = study.data.image_size
-    return sheet(backbone).native_size if size == "native" else int(size)
+    return backbone_spec(backbone).native_size if size == "native" else int(size)
 
 
 def distinct_views(study: StudyConfig, views: str) -> float:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from harness.config.load import LoadedStudy
 from harness.config.secrets import masked
-from harness.config.sheets import sheet
+from harness.config.sheets import backbone_spec
 from harness.config.space import space
 from harness.config.study import StudyConfig
 from harness.data import split as splitting
@@ -37,7 +37,7 @@ from harness.training.trial import weights_of
 
 # What may change on an existing study: none of it can change a number that was written.
 FREE_TO_CHANGE = (
-    "description", "report", "tracking_uri", "trials", "time", "workers", "executor", "cache_gb",
+    "description", "report", "tracking_uri", "storage", "trials", "time", "workers", "executor", "cache_gb",
     "controlled", "data_sizes", "shifts",
 )  # fmt: skip
 Progress = Callable[[str, int, int], None]  # what, done, of
@@ -72,7 +72,7 @@ def backbones(study: StudyConfig) -> list[str]:
 def sides(study: StudyConfig) -> list[int]:
     """Pixels a side of every array of images that the study trains on."""
     size = study.data.image_size
-    return sorted({sheet(b).native_size for b in backbones(study)}) if size == "native" else [int(size)]
+    return sorted({backbone_spec(b).native_size for b in backbones(study)}) if size == "native" else [int(size)]
 
 
 def threads_for(study: StudyConfig, workers: int) -> int:
@@ -261,12 +261,14 @@ def write_data(prepared: Prepared) -> None:
 
 
 def stored(study: StudyConfig) -> dict[str, Any]:
-    """The study as it is written to disk, log and MLflow: all but a password in its tracking address.
+    """The study as it is written to disk, log and MLflow: all but the passwords in its addresses.
 
-    Who needs the address again asks `tracking.store.address_of`, which finds the password or says where to give it.
+    Who needs an address again asks `tracking.store.address_of` or `sync.storage_of`, which find the password or say
+    where to give it.
     """
     values = study.model_dump(mode="json", by_alias=True)
-    return values | {"tracking_uri": masked(study.tracking_uri) if study.tracking_uri else None}
+    addresses = {"tracking_uri": study.tracking_uri, "storage": study.storage}
+    return values | {name: masked(address) if address else None for name, address in addresses.items()}
 
 
 def write_study(prepared: Prepared) -> None:
@@ -280,15 +282,15 @@ def write_study(prepared: Prepared) -> None:
 
 
 def update_shown(prepared: Prepared) -> None:
-    """Take over what a finished study's page may show otherwise: description, report and tracking address."""
+    """Take over what may change on a finished study without training: description, report and addresses."""
     try:
         before = json.loads(prepared.folder.study_json.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # lost or damaged: it says what the file in studies/ says
         write_study(prepared)
         return
     now = stored(prepared.study)
-    shown = {name: now[name] for name in ("description", "report", "tracking_uri")}
-    if any(before["study"][name] != value for name, value in shown.items()):
+    shown = {name: now[name] for name in ("description", "report", "tracking_uri", "storage")}
+    if any(before["study"].get(name) != value for name, value in shown.items()):
         before["study"].update(shown)
         write_whole(prepared.folder.study_json, json.dumps(before, indent=1, ensure_ascii=True))
 

@@ -25,7 +25,7 @@ from harness.results.study_state import StudyState
 from harness.study import confirm, mistakes
 from harness.study.environment import resolve_devices
 from harness.study.executors.base import Scored, ScoreTask
-from harness.study.executors.doing import do, settle, train_again
+from harness.study.executors.doing import run_task, settle, train_again
 from harness.study.prepare import Prepared, differences, prepare, write_data
 from harness.training.sharing import Sharing
 
@@ -80,12 +80,12 @@ class Rebuilder:
         made, device, sharing = self._ready
         shift = event.shift if isinstance(event, Explored) else None
         task = ScoreTask(record.job, made.test_rows, cast(Shift | None, shift), score=record.score)
-        answer = do(task, made.context, device, lambda epoch: True, sharing)
+        answer = run_task(task, made.context, device, lambda epoch: True, sharing)
         assert isinstance(answer, Scored)  # to a ScoreTask
         labels = confirm.read_test_labels(made)
         name = Path(event.predictions).stem
         again = metrics.all_metrics(answer.probabilities, labels)
-        if not same_metrics(again, event.metrics, SAME):
+        if not _same_metrics(again, event.metrics, SAME):
             raise HarnessError("the model's answers are not those that the log tells of")
         confirm.store_predictions(made, name, answer.probabilities, labels)
         return "written again by the model that made them; every metric is the log's"
@@ -100,7 +100,7 @@ class Rebuilder:
         return "picked again from the predictions"
 
 
-def same_metrics(one: dict[str, Any], other: dict[str, Any], tolerance: float) -> bool:
+def _same_metrics(one: dict[str, Any], other: dict[str, Any], tolerance: float) -> bool:
     """Whether two results of `metrics.all_metrics` say the same, up to rounding."""
     if one.keys() != other.keys():
         return False

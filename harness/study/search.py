@@ -1,7 +1,7 @@
 """One strategy's search: slots are drawn, trials are told and pruned, importances are reckoned.
 
 Each strategy has an Optuna study of its own, in memory: made from the event log when a session starts, and copied to
-`optuna.db` behind the trials' back (`harness.study.optuna_store`), so that no trial waits for a database. In one shared
+`optuna.log` behind the trials' back (`harness.study.optuna_store`), so that no trial waits for a storage. In one shared
 study TPE fits its good set over both sides and pulls the weaker side's rates away. A new sampler is made for each ask,
 seeded by the slot, so that a resumed study asks for the same configurations as an uninterrupted one (with one worker).
 """
@@ -140,10 +140,6 @@ class StrategySearch:
         state = STATES[record.state]
         value = record.score if state == TrialState.COMPLETE else None
         self._study.tell(self._accepted.pop(key), value, state=None if value is not None else state)
-
-    def tell_score(self, key: str, score: float) -> None:
-        """Tell the score of a complete trial."""
-        self._study.tell(self._accepted.pop(key), score)
 
     def drop(self, key: str) -> None:
         """Take back a trial that was asked and will not be finished in this attempt."""

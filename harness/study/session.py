@@ -27,6 +27,7 @@ from harness.study.executors.base import Died, Executor, Handler, Message, NoRoo
 from harness.study.prepare import Prepared, differences
 from harness.study.signals import StopRequest
 from harness.study.tracker import Tracker
+from harness.tracking.store import tracking_address
 
 MAX_ATTEMPTS = 3  # a trial whose worker died so often is failed
 POLL_SECONDS = 0.2
@@ -65,7 +66,8 @@ class Session:
         self._check_identity()
         self.log = EventLog(self.folder.events)
         self.state = StudyState.of(self.log, self.study.objective)
-        self.tracker = Tracker(prepared, self.log, observer.message)
+        address = tracking_address(self.study.tracking_uri)
+        self.tracker = Tracker(prepared.name, self.study.description, address, self.folder, self.log, observer.message)
         self.jobs: dict[str, TrialJob] = {}  # in flight
         self._executor: Executor | None = None
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
-
-import optuna
+from pathlib import Path
 
 from harness.errors import HarnessError
-from harness.results.events import read_events
+from harness.results.events import first_event, read_events
 from harness.results.home import StudyFolder, home
 from harness.results.study_state import StudyState
+from harness.study import optuna_store
 from harness.study.lock import held, is_held
-from harness.study.optuna_store import open_storage
+from harness.study.sync import storage_address
+from harness.tracking import projection as shown
 from harness.tracking.mlflow_store import delete_experiment
 from harness.tracking.store import address_of
 
@@ -35,7 +37,6 @@ def shelf() -> list[Entry]:
 
 
 def _entry(folder: StudyFolder) -> Entry:
-    size = sum(path.stat().st_size for path in folder.path.rglob("*") if path.is_file())
     changed = folder.events.stat().st_mtime if folder.events.exists() else folder.study_json.stat().st_mtime
     try:
         study = StudyState.of(read_events(folder.events))
@@ -43,7 +44,17 @@ def _entry(folder: StudyFolder) -> Entry:
         trials = len(study.finished) + len(study.later)
     except HarnessError:
         state, trials = "damaged", 0
-    return Entry(folder.name, state, trials, _bytes(size), _ago(changed))
+    return Entry(folder.name, state, trials, _bytes(_size(folder.path)), _ago(changed))
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files below a folder; files may come and go meanwhile."""
+    size = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_file() and not path.is_symlink():
+                size += path.stat().st_size
+    return size
 
 
 def remove_study(folder: StudyFolder) -> None:
@@ -51,14 +62,14 @@ def remove_study(folder: StudyFolder) -> None:
 
     Raises:
         StudyHeldError: it is running.
-        ConfigError: MLflow's address lacks the password, which was not stored; nothing is taken away then.
+        ConfigError: an address lacks the password, which was not stored; nothing is taken away then.
     """
     with held(folder):
         address = address_of(folder.name, folder.tracking_uri())  # before anything is gone: its password may be missing
-        storage = open_storage(home() / "optuna.db")
-        for name in optuna.get_all_study_names(storage):
-            if name.rpartition("/")[0] == folder.name:
-                optuna.delete_study(study_name=name, storage=storage)
+        stored, created = folder.storage(), first_event(folder.events)
+        if stored and created:  # optuna.log goes with the folder
+            storage = storage_address(folder.name, stored)
+            optuna_store.remove(storage, folder.name, shown.study_id(folder.name, created))
         delete_experiment(folder.name, address)
         shutil.rmtree(folder.path)
         shutil.rmtree(folder.report, ignore_errors=True)

@@ -10,7 +10,7 @@ from harness.config.space import space, tried
 from harness.config.trial import Strategy, TrialConfig
 from harness.files import write_whole
 from harness.results.event_types import Duplicate, SearchFinished, StrategyExhausted
-from harness.results.home import StudyFolder, home
+from harness.results.home import StudyFolder
 from harness.results.records import TrialJob, TrialRecord
 from harness.results.study_state import Slot
 from harness.results.trial_id import TrialId
@@ -21,6 +21,7 @@ from harness.study.optuna_store import OptunaMirror
 from harness.study.search import StrategySearch
 from harness.study.session import Session
 from harness.study.splits import SEARCH_SPLIT
+from harness.study.sync import open_mirror
 from harness.training.seeds import derive
 
 MAX_REDRAWS = 10  # duplicates in a row after which a strategy is exhausted
@@ -49,14 +50,12 @@ class SlotSearch:
                 self._keep_best_checkpoint(record)
 
     def _open_mirror(self) -> OptunaMirror:
-        spaces = [search.space for search in self._searches.values()]
-        return OptunaMirror(
-            home() / "optuna.db", self._session.prepared.name, spaces, self._study.objective,
-            self._session.observer.message,
-        )  # fmt: skip
+        session = self._session
+        created = next(iter(session.log))  # the first event
+        return open_mirror(session.folder, self._study, created, session.observer.message, session.tracker.run_of)
 
     def finish(self, within: float = math.inf) -> None:
-        """Bring `optuna.db` to what the event log says, as far as these seconds allow."""
+        """Bring Optuna's storage to what the event log says, as far as these seconds allow."""
         self._mirror.finish(within)
 
     def run(self) -> None:

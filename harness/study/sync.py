@@ -1,22 +1,25 @@
-"""`harness sync`: a study's event log replayed into `optuna.db` and MLflow, without images, models or training."""
+"""`harness sync`: a study's event log replayed into Optuna's storage and MLflow, without images, models or training."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from harness.config.secrets import masked
+from harness.config.secrets import lacks_password, masked, with_password
 from harness.config.space import space
 from harness.config.study import StudyConfig
-from harness.errors import HarnessError, ResourceError
+from harness.errors import ConfigError, HarnessError, ResourceError
 from harness.results.event_types import StudyCreated, TrialFinished
 from harness.results.events import Event, read_events
-from harness.results.home import StudyFolder, home
-from harness.results.study_state import StudyState
+from harness.results.home import StudyFolder
+from harness.results.study_state import EndedTrial, StudyState
 from harness.study.lock import held
-from harness.study.optuna_store import OptunaMirror
+from harness.study.optuna_store import ID, OptunaMirror, Place
+from harness.tracking import projection as shown
 from harness.tracking.mlflow_bridge import MlflowBridge
-from harness.tracking.store import TrackingUnavailable, address_of
+from harness.tracking.store import TrackingUnavailable, address_of, in_study_file
 
 Say = Callable[[str], None]
 
@@ -26,7 +29,7 @@ def sync(folder: StudyFolder, say: Say) -> list[str]:
 
     Raises:
         StudyHeldError: the study runs, and sends by itself.
-        ResourceError: the MLflow server does not answer; `optuna.db` has been written by then.
+        ResourceError: the MLflow server does not answer; Optuna's storage has been written by then.
         HarnessError: the log is damaged.
     """
     with held(folder):
@@ -34,7 +37,7 @@ def sync(folder: StudyFolder, say: Say) -> list[str]:
         if not events:
             raise HarnessError(f"the study {folder.name} has no event yet, so there is nothing to send")
         study = stored_study(folder, events)
-        mirror(folder.name, study, events)
+        mirror(folder, study, events)
         try:
             lines = [_to_mlflow(folder, study, events)]
         except TrackingUnavailable as error:
@@ -43,7 +46,8 @@ def sync(folder: StudyFolder, say: Say) -> list[str]:
                 f"sends it when it answers, and `harness doctor {folder.name}` looks into a database of this machine."
             ) from None
         lines += _model_missing(folder, events)
-        return [f"optuna.db holds what the log of {folder.name} says.", *lines]
+        where = name_of(storage_of(folder, study))
+        return [f"{where} holds what the log of {folder.name} says.", *lines]
 
 
 def stored_study(folder: StudyFolder, events: Sequence[Event]) -> StudyConfig:
@@ -56,25 +60,82 @@ def stored_study(folder: StudyFolder, events: Sequence[Event]) -> StudyConfig:
         return StudyConfig.model_validate(created.study if isinstance(created, StudyCreated) else None)
 
 
-def mirror(name: str, study: StudyConfig, events: Sequence[Event]) -> None:
-    """Write what `optuna.db` lacks of the log.
+def storage_of(folder: StudyFolder, study: StudyConfig) -> Place:
+    """Where Optuna's copy of the search lies: `optuna.log`, or the database that `storage` names, with its password.
+
+    Raises:
+        ConfigError: the address lacks its password, and neither studies/NAME.yaml nor the environment says it.
+    """
+    return folder.optuna_log if study.storage is None else storage_address(folder.name, study.storage)
+
+
+def storage_address(name: str, stored: str) -> str:
+    """The address of a study's Optuna storage; see `storage_of`."""
+    if not lacks_password(stored):
+        return stored
+    password = os.environ.get("HARNESS_STORAGE_PASSWORD")
+    whole = in_study_file(name, "storage", stored) or (with_password(stored, password) if password else None)
+    if whole is None:
+        raise ConfigError(
+            f"the password of the Optuna storage {stored} is not stored with the study, but it is needed here: set "
+            "HARNESS_STORAGE_PASSWORD."
+        )
+    return whole
+
+
+def name_of(place: Place) -> str:
+    """What messages call a storage."""
+    return place.name if isinstance(place, Path) else f"The storage {masked(place)}"
+
+
+def open_mirror(
+    folder: StudyFolder,
+    study: StudyConfig,
+    created: Event,
+    say: Say,
+    run_of: Callable[[str], str | None] = lambda key: None,
+) -> OptunaMirror:
+    """Optuna's copy of a study, ready to be started.
+
+    Args:
+        created: the log's first event.
+        run_of: see `OptunaMirror`.
+    """
+    attributes = {
+        ID: shown.study_id(folder.name, created), "study": folder.name, "description": study.description,
+        "objective": study.objective, "seed": study.seed, "epochs": study.epochs,
+        "data_digest": created.data.fingerprint.get("data digest") if isinstance(created.data, StudyCreated) else None,
+    }  # fmt: skip
+    spaces = [space(study, strategy) for strategy in study.strategies]
+    place = storage_of(folder, study)
+    return OptunaMirror(place, folder.name, spaces, study.objective, say, attributes=attributes, run_of=run_of)
+
+
+def mirror(
+    folder: StudyFolder,
+    study: StudyConfig,
+    events: Sequence[Event],
+    ended: Sequence[tuple[str, EndedTrial]] | None = None,
+) -> None:
+    """Write what Optuna's storage lacks of the log.
+
+    Args:
+        ended: the ended trials of these events, where they are known.
 
     Raises:
         HarnessError: it does not take it.
     """
     failures: list[str] = []
-    spaces = [space(study, strategy) for strategy in study.strategies]
-    copy = OptunaMirror(home() / "optuna.db", name, spaces, study.objective, failures.append)
-    copy.start(StudyState.of(events, study.objective).ended)
+    copy = open_mirror(folder, study, events[0], failures.append)
+    copy.start(StudyState.of(events, study.objective).ended if ended is None else ended)
     copy.finish()
     if failures:
         raise HarnessError(failures[0])
 
 
-def bridge_of(folder: StudyFolder, study: StudyConfig, *, thorough: bool = False) -> MlflowBridge:
-    """MLflow as this study reaches it; see `MlflowBridge` for `thorough`."""
-    address = address_of(folder.name, study.tracking_uri)
-    return MlflowBridge(folder.name, study.description, address, folder, thorough=thorough)
+def bridge_of(folder: StudyFolder, study: StudyConfig) -> MlflowBridge:
+    """MLflow as this study reaches it."""
+    return MlflowBridge(folder.name, study.description, address_of(folder.name, study.tracking_uri), folder)
 
 
 def _to_mlflow(folder: StudyFolder, study: StudyConfig, events: Sequence[Event]) -> str:

@@ -15,10 +15,9 @@ from torch import nn
 from harness.config.secrets import masked
 from harness.errors import HarnessError
 from harness.results.events import EventLog
+from harness.results.home import StudyFolder
 from harness.results.records import TrialRecord
-from harness.study.prepare import Prepared
 from harness.tracking.mlflow_bridge import MlflowBridge
-from harness.tracking.store import tracking_address
 
 RETRY_SECONDS = 15.0
 
@@ -26,10 +25,24 @@ RETRY_SECONDS = 15.0
 class Tracker:
     """Sends the event log on to MLflow; when MLflow does not answer, the study goes on and it tries again."""
 
-    def __init__(self, prepared: Prepared, log: EventLog, say: Callable[[str], None]) -> None:
-        self._log, self._say, self._name = log, say, prepared.name
-        self._address = tracking_address(prepared.study.tracking_uri)
-        self._bridge = MlflowBridge(prepared.name, prepared.study.description, self._address, prepared.folder)
+    def __init__(
+        self,
+        name: str,
+        description: str,
+        address: str,
+        folder: StudyFolder,
+        log: EventLog,
+        say: Callable[[str], None],
+    ) -> None:
+        """Take the values that MLflow is told of the study, its log, and who is told of failures.
+
+        Args:
+            address: of the MLflow server or store, see `harness.tracking.store.tracking_address`.
+            folder: the study's, whose report is logged as artifacts.
+            say: takes a sentence that a person should read.
+        """
+        self._log, self._say, self._name, self._address = log, say, name, address
+        self._bridge = MlflowBridge(name, description, address, folder)
         self._one_at_a_time = threading.Lock()
         self._news = threading.Event()
         self._ended = threading.Event()
@@ -77,6 +90,10 @@ class Tracker:
         held: list[bool] = []
         self._try(lambda: held.append(self._bridge.holds_model(uri)))
         return held[0] if held else True
+
+    def run_of(self, key: str) -> str | None:
+        """The run of a trial (`trial_id#attempt`), if this session has sent something of it; asks nobody."""
+        return self._bridge.run_ids.get(key)
 
     def _follow(self) -> None:
         while not self._ended.is_set():

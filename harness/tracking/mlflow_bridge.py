@@ -53,17 +53,15 @@ class MlflowBridge:
         description: the question, shown above the parent run.
         address: from `store.tracking_address`.
         folder: the study's state, for the manifest and the artifacts.
-        thorough: compare every run with the log instead of believing what MLflow noted; for a store that was damaged.
     """
 
-    def __init__(
-        self, study: str, description: str, address: str, folder: StudyFolder, *, thorough: bool = False
-    ) -> None:
+    def __init__(self, study: str, description: str, address: str, folder: StudyFolder) -> None:
         self.study = study
         self.description = description
         self.address = address
         self.folder = folder
-        self._walk = Projector(self, description, thorough=thorough)
+        self.run_ids: dict[str, str] = {}  # of the trials that were sent or looked up here, by key
+        self._walk = Projector(self, description)
         self._events: Sequence[Event] = ()  # as last given
         self._open_client: MlflowClient | None = None
         self._experiment = ""
@@ -188,10 +186,6 @@ class MlflowBridge:
             return ""
         return f"{base_url.rstrip('/')}/#/experiments/{self._experiment}/runs/{parent.run_id}?{shown.MODE}"
 
-    def parent_url(self) -> str | None:
-        """The parent run's page where the tracking address is a server; None where only a local UI shows it."""
-        return (self.run_page(masked(self.address)) or None) if is_remote(self.address) else None
-
     # --- reaching MLflow ------------------------------------------------------------------------------------
 
     @contextmanager
@@ -262,7 +256,10 @@ class MlflowBridge:
         return str(experiment.experiment_id)
 
     def find_trial(self, parent: Run, key: str) -> Run | None:
-        return self._search(f"tags.`harness.key` = '{key}' and tags.`mlflow.parentRunId` = '{parent.run_id}'")
+        run = self._search(f"tags.`harness.key` = '{key}' and tags.`mlflow.parentRunId` = '{parent.run_id}'")
+        if run is not None:
+            self.run_ids[key] = run.run_id
+        return run
 
     def _search(self, condition: str) -> Run | None:
         from mlflow.entities import ViewType
@@ -278,7 +275,9 @@ class MlflowBridge:
         return Run(info.run_id, info.status, dict(found[0].data.tags))
 
     def create_trial(self, parent: Run, name: str, tags: Mapping[str, str], at: str) -> Run:
-        return self._create(name, {**tags, "mlflow.parentRunId": parent.run_id}, at)
+        run = self._create(name, {**tags, "mlflow.parentRunId": parent.run_id}, at)
+        self.run_ids[tags["harness.key"]] = run.run_id
+        return run
 
     def _create(self, name: str, tags: dict[str, str], at: str) -> Run:
         tags = {**tags, "mlflow.source.name": "harness", "mlflow.source.type": "LOCAL"}

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from harness.tracking.mlflow_store import import_mlflow
+from harness.tracking.mlflow_store import import_mlflow, reached
 from harness.tracking.store import TrackingError, local_path
 
 if TYPE_CHECKING:
@@ -65,6 +65,16 @@ def holds_model(client: MlflowClient, uri: str) -> bool:
         raise
     path = local_path(place)
     return path is None or (path / "MLmodel").is_file()
+
+
+def missing_models(address: str, uris: Mapping[str, str]) -> list[str]:
+    """Addresses of logged models, by trial, that are not there.
+
+    Raises:
+        TrackingUnavailable: MLflow does not answer.
+    """
+    with reached(address) as client:
+        return [uri for uri in uris.values() if not holds_model(client, uri)]
 
 
 def load_model(address: str, uri: str) -> torch.nn.Module:

@@ -6,7 +6,8 @@ import contextlib
 import os
 import sqlite3
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
@@ -24,8 +25,7 @@ from harness.tracking.store import (
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-Held = tuple[str, int, float]  # name, step and value of a metric's point
+    from mlflow.entities import Experiment, Run
 
 
 def import_mlflow() -> None:
@@ -84,27 +84,60 @@ def close_store(address: str) -> None:
         engines[address].dispose()
 
 
-def metric_points(address: str, client: MlflowClient, run_id: str, names: Iterable[str]) -> list[Held]:
-    """Every point that a run holds of these metrics, repeated ones too.
+@dataclass(frozen=True)
+class StudyRuns:
+    """What MLflow shows of a study."""
 
-    A database of this machine is read directly: one query a run, where the client needs one for each metric.
+    deleted: bool  # the whole experiment was
+    position: int  # of the log: events up to here have been sent, as the study's own run notes
+    keys: tuple[str, ...]  # of the trials' runs
+    running: tuple[str, ...]  # names of runs that are shown as running, the study's own among them
+
+
+def study_runs(address: str, study: str, identity: str) -> StudyRuns | None:
+    """The runs of a study; None where MLflow does not know the study.
+
+    Raises:
+        TrackingUnavailable: MLflow does not answer.
     """
-    path = sqlite_path(address)
-    if path is not None:
-        query = "SELECT key, step, value FROM metrics WHERE run_uuid = ?"
-        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=30)) as connection:
-            return [(str(key), int(step), float(value)) for key, step, value in connection.execute(query, (run_id,))]
-    return [(name, old.step, old.value) for name in names for old in client.get_metric_history(run_id, name)]
+    with reached(address) as client:
+        experiment = client.get_experiment_by_name(study)
+        if experiment is None:
+            return None
+        deleted = experiment.lifecycle_stage == "deleted"
+        runs: list[Run] = []
+        token: str | None = None
+        while token != "" and not deleted:
+            page = client.search_runs([experiment.experiment_id], max_results=1000, page_token=token)
+            runs += page
+            token = page.token or ""
+    parent = next((run for run in runs if run.data.tags.get("harness.study_id") == identity), None)
+    if parent is None:
+        return StudyRuns(True, 2**62, (), ()) if deleted else None
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    noted = parent.data.tags.get("harness.position", "").partition(" ")[0]
+    return StudyRuns(
+        deleted,
+        int(noted) if noted.isdigit() else 0,
+        tuple(run.data.tags.get("harness.key", "") for run in children),
+        tuple(run.info.run_name or "" for run in (parent, *children) if run.info.status == "RUNNING"),
+    )
 
 
-def restore_experiment(address: str, study: str) -> bool:
-    """Bring back the deleted experiment of a study; False where there is none to bring back."""
-    client = open_client(address)
-    experiment = client.get_experiment_by_name(study)
-    if experiment is None or experiment.lifecycle_stage != "deleted":
-        return False
-    client.restore_experiment(experiment.experiment_id)
-    return True
+def set_experiment_aside(address: str, study: str, when: str) -> str:
+    """Free a study's name in MLflow: its experiment gets another one, and is a deleted one then; the new name.
+
+    MLflow deletes softly and keeps the name of a deleted experiment taken.
+
+    Raises:
+        TrackingUnavailable: MLflow does not answer.
+    """
+    name = f"{study} (set aside {when})"
+    with reached(address) as client:
+        experiment = client.get_experiment_by_name(study)
+        if experiment is not None:
+            _renamed_and_deleted(client, experiment, name)
+    return name
 
 
 def delete_experiment(study: str, address: str) -> None:
@@ -118,15 +151,27 @@ def delete_experiment(study: str, address: str) -> None:
     path = sqlite_path(address)
     if path is not None and not path.exists():
         return
+    with reached(address) as client:
+        experiment = client.get_experiment_by_name(study)
+        if experiment is not None and experiment.lifecycle_stage != "deleted":
+            _renamed_and_deleted(client, experiment, f"{study} (removed, {experiment.experiment_id})")
+
+
+def _renamed_and_deleted(client: MlflowClient, experiment: Experiment, name: str) -> None:
+    if experiment.lifecycle_stage == "deleted":  # only a restored one can be renamed
+        client.restore_experiment(experiment.experiment_id)
+    client.rename_experiment(experiment.experiment_id, name)
+    client.delete_experiment(experiment.experiment_id)
+
+
+@contextlib.contextmanager
+def reached(address: str) -> Iterator[MlflowClient]:
+    """A client; what MLflow raises inside becomes one error."""
     client = open_client(address)
     try:
         if is_remote(address) and not answers(address):
             raise ConnectionError("nothing listens there")
-        experiment = client.get_experiment_by_name(study)
-        if experiment is None or experiment.lifecycle_stage == "deleted":
-            return
-        client.rename_experiment(experiment.experiment_id, f"{study} (removed, {experiment.experiment_id})")
-        client.delete_experiment(experiment.experiment_id)
+        yield client
     except failures() as error:
         raise TrackingUnavailable(f"MLflow at {masked(address)} does not answer ({reason(error)}).") from None
 

@@ -236,7 +236,7 @@ def study_params(created: StudyCreated, data_digest: str | None) -> dict[str, st
         else:
             flat[prefix] = value
 
-    study = {k: v for k, v in created.study.items() if k not in ("description", "tracking_uri")}
+    study = {k: v for k, v in created.study.items() if k not in ("description", "tracking_uri", "storage")}
     add("", study)
     flat["data_digest"] = data_digest
     return texts(flat, PARAM_LIMIT)

@@ -85,15 +85,15 @@ def address_of(study: str, stored: str | None) -> str:
         TrackingError, ConfigError: as `tracking_address`.
     """
     if stored is not None and lacks_password(stored):
-        stored = _in_study_file(study, stored) or stored
+        stored = in_study_file(study, "tracking_uri", stored) or stored
     return tracking_address(stored)
 
 
-def _in_study_file(name: str, stored: str) -> str | None:
-    """The address that the study's file gives, where it is the stored one with its password."""
+def in_study_file(name: str, key: str, stored: str) -> str | None:
+    """The address that the study's file gives under `key`, where it is the stored one with its password."""
     path = Path("studies") / f"{name}.yaml"
     try:
-        given = read_yaml(path).get("tracking_uri") if path.is_file() else None
+        given = read_yaml(path).get(key) if path.is_file() else None
     except ConfigError:  # broken since: no reason to show less than without the file
         return None
     return given if isinstance(given, str) and masked(given) == stored else None

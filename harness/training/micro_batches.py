@@ -10,11 +10,9 @@ from __future__ import annotations
 from itertools import pairwise
 
 from torch import nn
-from torchvision.ops import StochasticDepth
 
-from harness.model.transfer import BATCHNORM
-
-_RANDOM = (nn.modules.dropout._DropoutNd, StochasticDepth)
+from harness.model.backbones import source_of
+from harness.model.transfer import BATCHNORM, TransferModel
 
 
 def parts(images: int, most: int) -> list[slice]:
@@ -23,12 +21,17 @@ def parts(images: int, most: int) -> list[slice]:
     return [slice(a, b) for a, b in pairwise(images * i // count for i in range(count + 1))]
 
 
-def differences(model: nn.Module) -> list[str]:
+def differences(model: TransferModel) -> list[str]:
     """Why parts do not give a model, as it stands in train mode, the whole batch's gradients; [] where they do."""
+    source = source_of(model.backbone_name)
     training = [layer for layer in model.modules() if layer.training]
     found = []
     if any(isinstance(layer, BATCHNORM) for layer in training):
         found.append("BatchNorm uses the statistics of each micro-batch")
-    if any(isinstance(layer, _RANDOM) and layer.p > 0 for layer in training):
+    if any(_is_dropout(layer) or source.is_random(layer) for layer in training):
         found.append("dropout draws other numbers")
     return found
+
+
+def _is_dropout(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from harness.config.sheets import SHEETS
+from harness.config.sheets import backbone_spec, backbone_specs
 
 SMALL = (
     "alexnet",
@@ -36,7 +36,8 @@ SMALL = (
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backbone" in metafunc.fixturenames:
         metafunc.parametrize(
-            "backbone", [pytest.param(name, marks=[] if name in SMALL else [pytest.mark.slow]) for name in SHEETS]
+            "backbone",
+            [pytest.param(name, marks=[] if name in SMALL else [pytest.mark.slow]) for name in backbone_specs()],
         )
 
 
@@ -59,8 +60,8 @@ def smallest() -> Callable[[str], int]:
     """A small image size that is still an image: at least 32 px, and one that the backbone takes."""
 
     def size(backbone: str) -> int:
-        step = SHEETS[backbone].multiple_of
-        return max(SHEETS[backbone].min_size, -(-32 // step) * step)
+        step = backbone_spec(backbone).multiple_of
+        return max(backbone_spec(backbone).min_size, -(-32 // step) * step)
 
     return size
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from harness.config.sheets import SHEETS
+from harness.config.sheets import backbone_spec, backbone_specs
 from harness.config.trial import STAGES
 from harness.model import backbones
 
@@ -66,4 +66,6 @@ def test_layers_before_the_last_linear_one_belong_to_the_last_stage() -> None:
 
 
 def test_small_members_stand_for_every_family(small_members: tuple[str, ...]) -> None:
-    assert {SHEETS[name].family for name in small_members} == {entry.family for entry in SHEETS.values()}
+    assert {backbone_spec(name).family for name in small_members} == {
+        entry.family for entry in backbone_specs().values()
+    }

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harness.config.sheets import SHEETS
+from harness.config.sheets import backbone_specs
 from harness.config.trial import STAGES
 from harness.errors import DataError
 from harness.model import batchnorm, freezing
@@ -247,7 +247,7 @@ def test_recalibration_of_a_backbone_without_batchnorm_changes_nothing(snapshot:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name, entry in SHEETS.items() if entry.has_batchnorm])
+@pytest.mark.parametrize("name", [name for name, entry in backbone_specs().items() if entry.has_batchnorm])
 def test_recalibration_reaches_every_layer(name: str, smallest: Callable[[str], int]) -> None:
     size = max(64, smallest(name))
     model = build(name, 2, image_size=size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.config.costs import cost
-from harness.config.sheets import SHEETS
+from harness.config.sheets import backbone_spec, backbone_specs
 from harness.config.trial import TrialConfig
 from harness.model import batchnorm, freezing
 from harness.model.flops import measure
@@ -18,7 +18,7 @@ QUICK = ("resnet18", "squeezenet1_1", "vit_b_32", "regnet_y_400mf")
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in SHEETS]
+    "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in backbone_specs()]
 )
 def test_the_table_holds_what_is_measured(name: str) -> None:
     measured, stored = measure(name), cost(name)
@@ -35,14 +35,14 @@ def test_work_of_resnet18_is_the_well_known_one() -> None:
 
 
 def test_shares_rise_with_depth_to_the_whole() -> None:
-    for name in SHEETS:
+    for name in backbone_specs():
         known = cost(name)
         for share in (known.parameter_share, known.backward_share):
             values = [share(depth) for depth in range(6)]
             assert values == sorted(values), name
             assert values[5] == 1.0
         assert known.parameter_share(0) == 0.0
-        assert (known.batchnorm_layers > 0) == SHEETS[name].has_batchnorm
+        assert (known.batchnorm_layers > 0) == backbone_spec(name).has_batchnorm
 
 
 def test_a_model_of_shapes_has_the_parameters_of_the_real_one() -> None:

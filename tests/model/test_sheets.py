@@ -10,21 +10,21 @@ import torchvision
 from torch import nn
 from torchvision.models import get_model_weights, get_weight, list_models
 
-from harness.config.sheets import SHEETS, check_image_size, sheet
+from harness.config.sheets import backbone_spec, backbone_specs, check_image_size
 from harness.errors import ConfigError
 from harness.model import backbones, batchnorm
 
 
 def test_every_classifier_of_torchvision_has_a_sheet() -> None:
-    assert sorted(SHEETS) == sorted(list_models(module=torchvision.models))
+    assert sorted(backbone_specs()) == sorted(list_models(module=torchvision.models))
 
 
-@pytest.mark.parametrize("name", SHEETS)
+@pytest.mark.parametrize("name", backbone_specs())
 def test_native_size_and_normalisation_are_those_of_the_default_weights(name: str) -> None:
     weights = get_model_weights(name).DEFAULT
     transform = weights.transforms()
-    entry = SHEETS[name]
-    assert get_weight(entry.weights_enum) is weights
+    entry = backbone_spec(name)
+    assert get_weight(entry.official_weights) is weights
     assert [entry.native_size] == transform.crop_size
     assert (list(entry.mean), list(entry.std)) == (transform.mean, transform.std)
     assert entry.fits(entry.native_size)
@@ -32,7 +32,7 @@ def test_native_size_and_normalisation_are_those_of_the_default_weights(name: st
 
 
 def test_sheet_says_what_the_built_model_is(backbone: str, smallest: Callable[[str], int]) -> None:
-    entry = SHEETS[backbone]
+    entry = backbone_spec(backbone)
     size = smallest(backbone)
     model = backbones.build_backbone(backbone, size)
     random = [
@@ -57,14 +57,14 @@ def test_sheet_says_what_the_built_model_is(backbone: str, smallest: Callable[[s
 
 def test_unknown_backbone_is_refused_with_its_near_matches() -> None:
     with pytest.raises(ConfigError, match=r"resnet18") as error:
-        sheet("resnet81")
+        backbone_spec("resnet81")
     assert "resnet81" in str(error.value)
 
 
 def test_unknown_backbone_without_near_matches_is_refused_with_all_names() -> None:
     with pytest.raises(ConfigError, match="'x'") as error:
-        sheet("x")
-    assert all(name in str(error.value) for name in SHEETS)
+        backbone_spec("x")
+    assert all(name in str(error.value) for name in backbone_specs())
 
 
 @pytest.mark.parametrize(

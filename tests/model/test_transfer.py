@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harness.config.sheets import SHEETS
+from harness.config.sheets import backbone_spec
 from harness.config.trial import STAGES
 from harness.errors import ConfigError
 from harness.model.transfer import TransferModel, build
@@ -34,7 +34,7 @@ def test_model_answers_for_its_classes(name: str, smallest: Callable[[str], int]
         assert model(images).shape == (2, 3)
     assert tuple(model.stages) == STAGES
     assert (model.backbone_name, model.num_classes, model.image_size) == (name, 3, size)
-    assert (model.mean, model.std, model.weights_name) == (SHEETS[name].mean, SHEETS[name].std, "none")
+    assert (model.mean, model.std, model.weights_name) == (backbone_spec(name).mean, backbone_spec(name).std, "none")
 
 
 def test_same_arguments_give_the_same_model_and_another_seed_another() -> None:

@@ -16,7 +16,7 @@ from real_steps import HEAVY, POLICIES, config, moving, optimizer_of, statistics
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from harness.config.sheets import SHEETS
+from harness.config.sheets import backbone_spec
 from harness.model import batchnorm, freezing
 from harness.model.transfer import build
 
@@ -74,7 +74,7 @@ def test_a_step_moves_what_trains_and_nothing_else(backbone: str, smallest: Call
     # A deep random network without normalisation has no gradient left at its stem.
     batchnorm.recalibrate(model, torch.randn(32 if size < 224 else 8, 3, size, size), batch_size=8)
     first = None if heavy else {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    for policy in POLICIES if SHEETS[backbone].has_batchnorm else POLICIES[:1]:
+    for policy in POLICIES if backbone_spec(backbone).has_batchnorm else POLICIES[:1]:
         start = first
         if policy == "recalibrated" and first is not None:
             model.load_state_dict(first)

@@ -16,7 +16,7 @@ from torch import nn
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from harness.errors import ConfigError, ResourceError
-from harness.model import backbones, weights
+from harness.model import backbones, torchvision_weights, weights
 
 RUN = "import pathlib; pathlib.Path({!r}).touch()"
 
@@ -103,7 +103,7 @@ def test_cached_official_file_is_loaded_and_hashed_again_each_time(
     torch.save(small.state_dict(), cache / "new")
     digest = hashlib.sha256((cache / "new").read_bytes()).hexdigest()
     file = (cache / "new").rename(cache / f"mobilenet_v3_small-{digest[:8]}.pth")
-    monkeypatch.setattr(weights, "get_weight", lambda _: SimpleNamespace(url=f"https://host/{file.name}"))
+    monkeypatch.setattr(torchvision_weights, "get_weight", lambda _: SimpleNamespace(url=f"https://host/{file.name}"))
 
     name = weights.load(other, "mobilenet_v3_small", "imagenet")
     assert name == "MobileNet_V3_Small_Weights.IMAGENET1K_V1"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.report.explored_sections import controlled_heading, explored_sections, shifts_heading, sizes_heading
+from harness.report.explored_sections import controlled_heading, controlled_sections, shifts_heading, sizes_heading
 from harness.report.page import render, write_report
 from harness.report.story import StudyData
 from harness.results.event_types import ControlledChange, ControlledSelected, Explored, TrialFinished
@@ -108,7 +108,7 @@ def test_a_change_that_diverged_is_told_and_not_scored(make_study: MakeStudy) ->
     one = next(one for one in story.changed if one.value == "frozen")
     assert not one.completed
     assert "diverged" in one.ended
-    section = next(s for s in explored_sections(story) if s.key == "controlled-fine_tuning")
+    section = next(s for s in controlled_sections(story) if s.key == "controlled-fine_tuning")
     assert section.table is not None
     assert "diverged" in section.table.rows[0][1]
 

@@ -14,10 +14,10 @@ from harness.config.space import space
 from harness.config.study import StudyConfig
 from harness.report import anytime, axes, search_figures, search_findings
 from harness.report.anytime import best_by_seconds, best_of_draws
+from harness.report.evidence import SECTIONS
 from harness.report.scored import TestPredictions
-from harness.report.search_sections import search_sections
 from harness.report.searching import edges, end_of, gaps, paid, pruning
-from harness.report.section import Section
+from harness.report.section import Section, build_sections
 from harness.report.statistics import compare_strategies
 from harness.report.story import StudyData
 from harness.results.home import StudyFolder
@@ -63,6 +63,11 @@ def search(values: list[float | None], **changes: Any) -> list[TrialRecord]:
         trial(slot, value, state="complete" if value is not None else "diverged", **changes)
         for slot, value in enumerate(values)
     ]
+
+
+def search_sections(story: StudyData) -> list[Section]:
+    """What the page says of the search itself."""
+    return [section for section in build_sections(SECTIONS, story) if section.key.startswith("search-")]
 
 
 def told(sections: list[Section]) -> dict[str, Section]:

@@ -211,13 +211,6 @@ def test_more_images_are_asked_for_where_they_and_not_the_seeds_leave_it_open() 
     assert few.needed.test_images is not None and few.needed.test_images > 60
 
 
-def test_no_chance_enters_the_interval() -> None:
-    rng = np.random.default_rng(10)
-    labels = np.arange(100) % 4
-    a, b = answers(rng, labels, 2, 0.6), answers(rng, labels, 2, 0.7)
-    assert compare_strategies(a, b, labels, rng=3) == compare_strategies(a, b, labels, rng=4)
-
-
 def test_a_class_of_one_image_gives_finite_numbers() -> None:
     labels = np.array([0] * 30 + [1])
     rng = np.random.default_rng(11)

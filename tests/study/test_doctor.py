@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 from damages import DAMAGES, Damage
-from damaging import confirmed, flip, of_event, remove_database, remove_journal
+from damaging import confirmed, cut, flip, of_event, remove_database, remove_journal
 from small_study import Watching, World, draw_images, records
 
 from harness.errors import HarnessError, StudyHeldError
@@ -45,8 +45,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def hurt(ran: World, tmp_path: Path) -> World:
     """A copy of its home, to be damaged."""
     shutil.copytree(ran.root / "home", home(), dirs_exist_ok=True)
-    for name in ("optuna.db", "mlflow.db"):
-        remove_journal(home() / name)
+    remove_journal(home() / "mlflow.db")
     shutil.copytree(ran.root / "studies", tmp_path / "studies")
     return World(tmp_path, ran.images)
 
@@ -89,7 +88,7 @@ def test_a_damage_is_named_mended_and_costs_no_trial(hurt: World, damage: Damage
 
 def test_a_check_alone_changes_nothing(hurt: World) -> None:
     confirmed(hurt).unlink()
-    flip(hurt.folder().events)
+    cut(hurt.folder().optuna_log, 5)
     before = contents(hurt.folder().path)
     assert not diagnosed().well
     assert contents(hurt.folder().path) == before
@@ -112,6 +111,17 @@ def test_a_log_with_a_hole_is_told_and_left_as_it_is(hurt: World) -> None:
     assert f"{len(trials(hurt))} finished trials can still be read" in str(finding)
     assert finding.mend is None and not found.mended
     assert contents(hurt.folder().path) == before
+
+
+def test_a_byte_of_the_log_that_changed_is_named_with_the_way_out(hurt: World) -> None:
+    flip(hurt.folder().events)
+    before = contents(hurt.folder().path)
+    found = diagnosed(fix=True)
+    assert not found.mended and contents(hurt.folder().path) == before
+    [said] = [str(finding) for finding in found.left]
+    assert "and with them 1 of" in said and "Restore the file from a copy" in said and "AS=newname" in said
+    with pytest.raises(HarnessError, match="is damaged in line"):
+        hurt.run()
 
 
 def test_a_running_study_may_be_checked_and_is_not_mended(hurt: World) -> None:
@@ -165,15 +175,16 @@ def test_a_model_that_trains_to_another_score_is_not_taken(hurt: World, monkeypa
 
 
 def test_a_database_that_others_use_is_not_moved_under_them(hurt: World) -> None:
-    (home() / "optuna.db").write_bytes(b"no database")
+    remove_database("mlflow.db")
+    (home() / "mlflow.db").write_bytes(b"no database")
     shutil.copytree(hurt.folder().path, hurt.folder("other").path)
     with held(hurt.folder("other")):
         found = diagnosed(fix=True)
-    assert any("other is being run by process" in line for line in found.lines())
-    assert (home() / "optuna.db").read_bytes() == b"no database"
+    assert any("other runs and has it open" in line for line in found.lines())
+    assert (home() / "mlflow.db").read_bytes() == b"no database"
     mended = diagnosed(fix=True)
-    assert mended.well, list(mended.lines())
-    assert any("from the logs of other, tiny" in text for text in mended.mended)
+    assert ["the model" in str(finding) for finding in mended.left] == [True], list(mended.lines())
+    assert any("`harness sync` sends those of other" in text for text in mended.mended)
 
 
 def test_what_the_study_needs_again_it_trains_again_by_itself(hurt: World) -> None:
@@ -218,7 +229,7 @@ def hurt_anywhere(world: World, tmp_path: Path, *, every: bool) -> None:
     whole = tmp_path / "whole"
     shutil.copytree(home(), whole)
     files = [path for path in world.folder().path.rglob("*") if path.is_file()]
-    files += [home() / "optuna.db", home() / "mlflow.db"]
+    files.append(home() / "mlflow.db")
     harms = [(path, kind) for path in sorted(files) for kind in ("cut", "flip")]
     for path, kind in harms if every else rng.sample(harms, 8):
         size = path.stat().st_size

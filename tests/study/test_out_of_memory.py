@@ -37,7 +37,7 @@ from harness.study.executors.base import (
     TrainTask,
     WorkerContext,
 )  # fmt: skip
-from harness.study.executors.doing import do
+from harness.study.executors.doing import run_task
 from harness.study.executors.processes import ProcessExecutor
 from harness.training import checkpoint, contract, loop
 from harness.training.sharing import Plan, Sharing
@@ -127,7 +127,7 @@ def trained(
         return True
 
     task = task or TrainTask(job())
-    return do(task, context, CPU, on_epoch, sharing or context.sharing(), replaceable=replaceable), told
+    return run_task(task, context, CPU, on_epoch, sharing or context.sharing(), replaceable=replaceable), told
 
 
 def numbers(record: TrialRecord) -> list[EpochRecord]:
@@ -226,7 +226,7 @@ def test_an_answer_is_not_asked_for_again(context: WorkerContext, monkeypatch: p
         told.append(record.epoch)
         return False
 
-    done = do(TrainTask(job()), context, CPU, stop, context.sharing())
+    done = run_task(TrainTask(job()), context, CPU, stop, context.sharing())
     assert isinstance(done, Trained)
     assert (done.record.state, told) == ("pruned", [1])
 

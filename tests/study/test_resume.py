@@ -17,9 +17,9 @@ from small_study import Watching, World, records, runs
 
 from harness.errors import ConfigError, HarnessError, Interrupted, StudyHeldError
 from harness.results.event_types import ModelLogged, TrialInterrupted, VerdictReached
-from harness.results.home import home
 from harness.study import coordinator
 from harness.study.lock import held
+from harness.study.optuna_store import Place, opened
 
 
 def test_an_interrupted_study_leaves_both_stores_consistent_and_continues(world: World) -> None:
@@ -32,8 +32,7 @@ def test_an_interrupted_study_leaves_both_stores_consistent_and_continues(world:
     assert caught.value.exit_code == 130
     before = records(world)
     assert [r.trial_id for r in before] == ["feature_extraction/0", "fine_tuning/0", "feature_extraction/1"]
-    study = optuna.load_study(study_name="tiny/fine_tuning", storage=f"sqlite:///{home() / 'optuna.db'}")
-    assert all(t.state.is_finished() for t in study.trials)
+    assert held_in(world.folder().optuna_log) == ["fine_tuning/0#1"]  # none that would seem to run
     assert all(run.info.status in ("FINISHED", "KILLED") for run in runs("tiny", "search"))
     assert (world.root / "reports" / "tiny" / "index.html").exists()
 
@@ -43,6 +42,7 @@ def test_an_interrupted_study_leaves_both_stores_consistent_and_continues(world:
     ids = [r.trial_id for r in after]
     assert len(ids) == len(set(ids))
     assert {run.info.status for run in runs("tiny", "search")} <= {"FINISHED", "KILLED"}
+    assert held_in(world.folder().optuna_log) == [f"fine_tuning/{slot}#1" for slot in range(3)]
 
 
 def test_a_resumed_study_has_the_numbers_of_an_uninterrupted_one(
@@ -188,11 +188,37 @@ def test_the_list_shows_a_study_and_rm_takes_it_away_everywhere(world: World) ->
     remove_study(world.folder())
     assert shelf() == []
     assert not (world.root / "reports" / "tiny").exists()
-    assert optuna.get_all_study_names(f"sqlite:///{home() / 'optuna.db'}") == []
+    assert not world.folder().path.exists()
     watching = Watching()
     world.run(watching=watching)  # the name is free again, in MLflow too
     assert len(watching.records) == 6
     assert len(runs("tiny", "search")) == 2
+
+
+def test_a_study_copies_its_trials_to_a_database_of_its_user_and_rm_takes_them_away(world: World) -> None:
+    from harness.study.shelf import remove_study
+
+    address = f"sqlite:///{world.root / 'mine.db'}"
+    world.write(trials=1, storage=address)
+    world.run()
+    assert not world.folder().optuna_log.exists()
+    assert held_in(address) == ["fine_tuning/0#1"]
+    world.write(trials=1)  # another place for what is finished
+    assert world.run().already_finished
+    assert held_in(world.folder().optuna_log) == ["fine_tuning/0#1"]
+    world.write(trials=1, storage=address)
+    assert world.run().already_finished
+    assert held_in(address) == ["fine_tuning/0#1"]
+    remove_study(world.folder())
+    with opened(address) as storage:
+        assert optuna.get_all_study_names(storage) == []
+
+
+def held_in(place: Place) -> list[str]:
+    """Keys of the trials of fine-tuning in Optuna's storage."""
+    with opened(place, create=False) as storage:
+        trials = optuna.load_study(study_name="tiny/fine_tuning", storage=storage).trials
+    return [trial.user_attrs["harness.key"] for trial in trials]
 
 
 def test_a_killed_worker_costs_an_attempt_and_three_fail_the_slot(world: World) -> None:

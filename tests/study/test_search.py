@@ -1,20 +1,17 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
-from optuna.trial import FixedTrial, FrozenTrial, TrialState
+from optuna.trial import FixedTrial, TrialState
 
 from harness.config.load import parse
 from harness.config.space import SearchSpace, space
 from harness.results.records import TrialJob, TrialRecord
 from harness.results.study_state import EndedTrial
 from harness.search.optuna_params import distributions, params_of, suggest
-from harness.study.optuna_store import OptunaMirror, open_storage
-from harness.study.search import Asked, StrategySearch
+from harness.study.search import Asked, StrategySearch, frozen
 
 SEARCH: dict[str, Any] = {
     "backbone": ["resnet18", "mobilenet_v3_small", "vgg11"],
@@ -146,78 +143,14 @@ def test_a_known_duplicate_is_remembered_across_a_restart() -> None:
     assert resumed.ask(7, 1).config == search.ask(7, 1).config
 
 
-def mirror(path: Path) -> OptunaMirror:
-    return OptunaMirror(path, "s", [space_of("fine_tuning")], "balanced_accuracy", pytest.fail)
-
-
-def stored(path: Path) -> list[FrozenTrial]:
-    return list(optuna.load_study(study_name="s/fine_tuning", storage=open_storage(path)).trials)
-
-
-def test_the_database_is_brought_to_what_the_log_says_each_trial_once(tmp_path: Path) -> None:
-    finished: list[EndedTrial] = []
-    run(make(), range(5), finished)
-    path = tmp_path / "optuna.db"
-    first = mirror(path)
-    first.start([])
-    for ended in finished[:3]:
-        first.add("fine_tuning", ended)
-    first.finish()
-    assert [trial.user_attrs["harness.key"] for trial in stored(path)] == [one.key for one in finished[:3]]
-    second = mirror(path)
-    second.start([("fine_tuning", one) for one in finished])
-    second.finish()
-    trials = stored(path)
-    assert [trial.user_attrs["harness.key"] for trial in trials] == [one.key for one in finished]
-    assert [trial.value for trial in trials] == [one.score for one in finished]
-    assert [trial.params for trial in trials] == [one.params for one in finished]
-
-
-def test_what_an_ended_study_has_no_time_to_write_is_written_by_the_next(tmp_path: Path) -> None:
-    finished: list[EndedTrial] = []
-    run(make(), range(5), finished)
-    told = [("fine_tuning", one) for one in finished]
-    path = tmp_path / "optuna.db"
-    hurried = mirror(path)
-    hurried.start(told)
-    hurried.finish(within=-1)
-    assert len(stored(path)) < len(finished)
-    patient = mirror(path)
-    patient.start(told)
-    patient.finish()
-    assert [trial.user_attrs["harness.key"] for trial in stored(path)] == [one.key for one in finished]
-
-
-def test_a_trial_that_an_earlier_version_left_running_is_failed(tmp_path: Path) -> None:
-    path = tmp_path / "optuna.db"
-    optuna.create_study(storage=open_storage(path), study_name="s/fine_tuning", direction="maximize").ask()
-    again = mirror(path)
-    again.start([])
-    again.finish()
-    assert [trial.state for trial in stored(path)] == [TrialState.FAIL]
-
-
-def test_a_database_that_cannot_be_written_is_said_and_ends_nothing(tmp_path: Path) -> None:
-    (tmp_path / "optuna.db").write_text("this is no database")
-    said: list[str] = []
-    broken = OptunaMirror(tmp_path / "optuna.db", "s", [space_of("fine_tuning")], "balanced_accuracy", said.append)
-    broken.start([])
-    broken.finish()
-    assert "optuna.db did not take everything" in said[0]
-
-
-def test_a_diverged_trial_teaches_the_sampler_and_a_failed_one_does_not(tmp_path: Path) -> None:
+def test_a_diverged_trial_teaches_the_sampler_and_a_failed_one_does_not() -> None:
     asked = make().ask(0, 0)
-    ended = [
-        EndedTrial.of(str(slot), asked.params, record(asked, slot, None, state))
-        for slot, state in enumerate(("diverged", "out_of_memory", "failed"))
+    space = space_of("fine_tuning")
+    states = [
+        frozen(space, EndedTrial.of("", asked.params, record(asked, 0, None, state)), "balanced_accuracy").state
+        for state in ("diverged", "out_of_memory", "failed")
     ]
-    there = mirror(tmp_path / "optuna.db")
-    there.start([("fine_tuning", one) for one in ended])
-    there.finish()
-    assert [trial.state for trial in stored(tmp_path / "optuna.db")] == [
-        TrialState.PRUNED, TrialState.PRUNED, TrialState.FAIL,
-    ]  # fmt: skip
+    assert states == [TrialState.PRUNED, TrialState.PRUNED, TrialState.FAIL]
 
 
 def test_a_trial_that_was_cut_off_is_asked_again_with_its_parameters() -> None:
@@ -290,7 +223,7 @@ def test_a_long_list_is_left_to_the_importance_that_can_take_it() -> None:
     for slot in range(24):
         asked = search.ask(slot, 0)
         search.accept(asked, str(slot))
-        search.tell_score(str(slot), asked.config.head_lr)
+        search.tell(str(slot), record(asked, slot, asked.config.head_lr))
     found = search.importances()
     assert found is not None
     assert set(found) == {"ped_anova"}

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import defaultdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from small_study import Watching, World, draw_images, records, runs
 
@@ -106,13 +110,36 @@ def test_the_report_and_its_machine_readable_files_are_there(at_home: World) -> 
 
 def test_optuna_and_mlflow_hold_what_the_log_holds(at_home: World) -> None:
     logged = {r.trial_id: r for r in records(at_home)}
-    storage = f"sqlite:///{home() / 'optuna.db'}"
+    times: dict[str, dict[str, datetime]] = defaultdict(dict)
+    for event in at_home.events("tiny", "trial_started", "trial_finished"):
+        times[event.data["trial_id"]][event.kind] = datetime.fromisoformat(event.at).astimezone().replace(tzinfo=None)
+    journal = JournalStorage(JournalFileBackend(str(at_home.folder().optuna_log)))
+    ran = {run.data.tags["harness.key"]: run.info.run_id for run in runs("tiny", "search")}
     for strategy in ("feature_extraction", "fine_tuning"):
-        study = optuna.load_study(study_name=f"tiny/{strategy}", storage=storage)
-        complete = [t for t in study.trials if t.state == TrialState.COMPLETE and "harness.key" in t.user_attrs]
-        assert {t.user_attrs["harness.key"].split("#")[0]: t.value for t in complete} == {
-            k: r.score for k, r in logged.items() if r.kind == "search" and r.strategy == strategy
+        study = optuna.load_study(study_name=f"tiny/{strategy}", storage=journal)
+        assert study.metric_names == ["balanced_accuracy"]
+        created = at_home.events("tiny", "study_created")[0]
+        wanted = {"strategy": strategy, "direction": "maximize", "objective": "balanced_accuracy", "seed": 0}
+        wanted["data_digest"] = created.data["fingerprint"]["data digest"]
+        assert wanted.items() <= study.user_attrs.items() and study.user_attrs["harness.study_id"]
+        mine = {k: r for k, r in logged.items() if r.kind == "search" and r.strategy == strategy}
+        trials = {
+            t.user_attrs["harness.key"].split("#")[0]: t for t in study.trials if "~" not in t.user_attrs["harness.key"]
         }
+        assert len(trials) == len(mine) == 3
+        for trial_id, trial in trials.items():
+            record = mine[trial_id]
+            assert (trial.state, trial.value) == (TrialState.COMPLETE, record.score)
+            assert trial.datetime_start == times[trial_id]["trial_started"]
+            assert trial.datetime_complete == times[trial_id]["trial_finished"]
+            facts = dict(trial.user_attrs)
+            run_id = facts.pop("mlflow_run_id", None)  # of the trials whose run MLflow had when they ended
+            assert run_id in (None, ran[facts["harness.key"]])
+            assert facts == {
+                "harness.key": f"{trial_id}#1", "state": "complete", "config_key": record.config.key(),
+                "seconds_alone": record.seconds_alone, "best_epoch": record.best_epoch,
+                "trainable_share": record.trainable_share,
+            }  # fmt: skip
     shown = {
         run.data.tags["harness.key"].split("#")[0]: run for run in runs("tiny", "search") + runs("tiny", "confirmation")
     }

@@ -12,6 +12,7 @@ from harness.errors import HarnessError, ResourceError, StudyHeldError
 from harness.results.events import EventLog
 from harness.results.home import StudyFolder, home
 from harness.study.lock import held
+from harness.study.optuna_store import opened
 from harness.study.sync import sync
 
 NOBODY = "http://127.0.0.1:9"  # the discard port
@@ -49,17 +50,16 @@ def test_what_a_server_missed_is_sent_from_the_log_alone_and_only_once(unsent: W
     assert unsent.folder().events.read_bytes() == before
 
 
-def test_a_lost_optuna_database_comes_back(unsent: World) -> None:
+def test_a_lost_journal_of_optuna_comes_back(unsent: World) -> None:
     before = {s: values(s) for s in ("feature_extraction", "fine_tuning")}
-    for suffix in ("", "-wal", "-shm"):
-        (home() / f"optuna.db{suffix}").unlink(missing_ok=True)
+    unsent.folder().optuna_log.unlink()
     sync(unsent.folder(), quiet)
     assert {s: values(s) for s in before} == before
 
 
 def values(strategy: str) -> list[float | None]:
-    study = optuna.load_study(study_name=f"tiny/{strategy}", storage=f"sqlite:///{home() / 'optuna.db'}")
-    return [trial.value for trial in study.trials]
+    with opened(StudyFolder("tiny").optuna_log, create=False) as storage:
+        return [trial.value for trial in optuna.load_study(study_name=f"tiny/{strategy}", storage=storage).trials]
 
 
 def test_a_server_that_does_not_answer_is_one_line_and_exit_4(unsent: World, monkeypatch: pytest.MonkeyPatch) -> None:

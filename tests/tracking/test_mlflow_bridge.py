@@ -56,9 +56,11 @@ def test_a_trial_is_a_child_run_with_its_curve_parameters_and_tags(
     study = make_study()
     study.session()
     study.trial("fine_tuning/3", config_of(depth=2), slot=3, score=0.8, device_memory_bytes=123)
-    make_bridge(study).catch_up(study.events)
+    bridge = make_bridge(study)
+    bridge.catch_up(study.events)
     runs = runs_of(database)
     parent, run = runs["microscopy"], runs["fine_tuning 03 · resnet18 · depth 2"]
+    assert bridge.run_ids == {"fine_tuning/3#1": run.info.run_id}
     assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
     wanted = {"strategy": "fine_tuning", "backbone": "resnet18", "depth": "2", "batchnorm": "fixed_stats"}
     wanted |= {"state": "complete", "kind": "search", "harness.key": "fine_tuning/3#1"}
@@ -263,17 +265,17 @@ def test_odd_metric_names_and_long_reasons_are_taken(
 def test_a_deleted_experiment_is_named_with_the_way_back_and_can_be_restored(
     make_study: Callable[..., Any], make_bridge: Callable[..., Any], database: str
 ) -> None:
-    from harness.tracking.mlflow_store import open_client, restore_experiment
+    from harness.tracking.mlflow_store import open_client
 
     study = make_study()
     make_bridge(study).catch_up(study.events)
     client = open_client(database)
-    client.delete_experiment(client.get_experiment_by_name("microscopy").experiment_id)
+    experiment = client.get_experiment_by_name("microscopy").experiment_id
+    client.delete_experiment(experiment)
     with pytest.raises(TrackingError, match="experiments restore") as refused:
         make_bridge(study).catch_up(study.events)
     assert not isinstance(refused.value, TrackingUnavailable)
-    assert restore_experiment(database, "microscopy")
-    assert not restore_experiment(database, "microscopy")
+    client.restore_experiment(experiment)
     make_bridge(study).catch_up(study.events)
 
 

@@ -17,6 +17,8 @@ from harness.results.event_types import SessionStarted, TrialFinished
 from harness.results.events import Event, of_type
 from harness.results.study_state import of_kind
 
+_CREATE_TRIAL = 4  # in a line of Optuna's journal
+
 
 def broken(place: Place, wanted: dict[str, Any]) -> list[str]:
     """The promises that a study which came to its end does not keep."""
@@ -39,21 +41,15 @@ def broken(place: Place, wanted: dict[str, Any]) -> list[str]:
 
 
 def _database_faults(place: Place, events: list[Event]) -> list[str]:
-    """What the two databases hold that they should not, read without Optuna or MLflow."""
+    """What both stores hold that they should not, read without Optuna or MLflow."""
     faults = []
     finished = [ended.record for ended in of_type(events, TrialFinished)]
     searched = len(of_kind(finished, "search"))
-    with _opened(place.home / "optuna.db") as optuna:
-        faults += _unsound("optuna.db", optuna)
-        states = Counter(state for (state,) in optuna.execute("select state from trials"))
-        if states["RUNNING"] or states["WAITING"]:
-            faults.append(f"optuna.db has trials that seem to run: {dict(states)}")
-        keys = [json.loads(v) for (v,) in optuna.execute(
-            "select value_json from trial_user_attributes where key = 'harness.key'"
-        )]  # fmt: skip
-        trials = [key for key in keys if "~" not in key]  # duplicates of known configurations are told too
-        if sorted(trials) != sorted(set(trials)) or len(trials) != searched:
-            faults.append(f"optuna.db holds {len(trials)} ended trials, the log {searched}")
+    journal = [json.loads(line) for line in (place.home / place.name / "optuna.log").read_bytes().splitlines()]
+    keys = [entry["user_attrs"]["harness.key"] for entry in journal if entry["op_code"] == _CREATE_TRIAL]
+    trials = [key for key in keys if "~" not in key]  # duplicates of known configurations are told too
+    if sorted(trials) != sorted(set(trials)) or len(trials) != searched:
+        faults.append(f"optuna.log holds {len(trials)} ended trials, the log {searched}")
     with _opened(place.home / "mlflow.db") as mlflow:
         faults += _unsound("mlflow.db", mlflow)
         running = mlflow.execute("select count(*) from runs where status = 'RUNNING'").fetchone()[0]

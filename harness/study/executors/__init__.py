@@ -1,12 +1,15 @@
-"""Where trials run: `inline` in the coordinator's own process, `processes` in one lasting worker for each device."""
+"""Where trials run: each executor is a module of its own, which `harness.config.executors` names."""
 
 from __future__ import annotations
 
-from harness.study.executors.base import Executor, WorkerContext
-from harness.study.executors.inline import InlineExecutor
-from harness.study.executors.processes import ProcessExecutor
+from collections.abc import Sequence
+from importlib import import_module
+
+from harness.config.executors import EXECUTORS
+from harness.study.executors.base import Executor, MakeExecutor, WorkerContext
 
 
-def make_executor(kind: str, context: WorkerContext, devices: list[str]) -> Executor:
-    """`inline` (one trial at a time, for debugging) or `processes` (one worker for each entry of `devices`)."""
-    return InlineExecutor(context, devices[0]) if kind == "inline" else ProcessExecutor(context, devices)
+def make_executor(name: str, context: WorkerContext, devices: Sequence[str]) -> Executor:
+    """Make the executor that a study file names; `devices` holds one entry for each worker that is asked for."""
+    make: MakeExecutor = import_module(EXECUTORS[name].module).make
+    return make(context, devices)

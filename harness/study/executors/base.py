@@ -6,7 +6,7 @@ and learns from the callback whether a trial goes on.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.config.sheets import sheet
+from harness.config.sheets import backbone_spec
 from harness.config.trial import Shift
 from harness.results.records import EpochRecord, TrialJob, TrialRecord
 from harness.results.trial_id import file_stem
@@ -53,7 +53,7 @@ class WorkerContext:
 
     def data(self, backbone: str, split: str, device: torch.device | None = None) -> TrialData:
         """The images at this backbone's size, cut by this split; kept in a GPU's memory where it has the room."""
-        size = self.image_size or sheet(backbone).native_size
+        size = self.image_size or backbone_spec(backbone).native_size
         train, validation = self.splits[split]
         source = self.images[size].stem  # the array's name holds all that decides its content
         resident = self._resident(size, device) if device is not None and device.type == "cuda" else None
@@ -193,3 +193,15 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Stop at once, also in mid-trial; nothing of ours runs when this returns."""
+
+
+class MakeExecutor(Protocol):
+    """What the module of an executor offers under the name `make`; see `harness.config.executors`."""
+
+    def __call__(self, context: WorkerContext, devices: Sequence[str]) -> Executor:
+        """Make an executor.
+
+        Args:
+            context: what every trial of the study shares.
+            devices: one name for each worker that the study asks for, at least one.
+        """

@@ -20,13 +20,18 @@ from harness.training.trial import OnEpoch, restore, run_trial
 SAME_SCORE = 1e-6  # how far a model that is trained again may score from what it scored
 
 
-def attempt(
-    task: Task, context: WorkerContext, device: torch.device, on_epoch: OnEpoch, sharing: Sharing, *,
+def run_task_safely(
+    task: Task,
+    context: WorkerContext,
+    device: torch.device,
+    on_epoch: OnEpoch,
+    sharing: Sharing,
+    *,
     replaceable: bool = False,
-) -> Trained | Scored | Died | NoRoom | FreshWorker:  # fmt: skip
-    """As `do`, where an error is an answer too."""
+) -> Trained | Scored | Died | NoRoom | FreshWorker:
+    """Carry out one task as `run_task` does, and return an error as an answer instead of raising it."""
     try:
-        return do(task, context, device, on_epoch, sharing, replaceable=replaceable)
+        return run_task(task, context, device, on_epoch, sharing, replaceable=replaceable)
     except DiskFullError as error:
         return NoRoom(task.task_id, str(error))
     except Exception as error:
@@ -34,10 +39,15 @@ def attempt(
         return Died(task.task_id, f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})")
 
 
-def do(
-    task: Task, context: WorkerContext, device: torch.device, on_epoch: OnEpoch, sharing: Sharing, *,
+def run_task(
+    task: Task,
+    context: WorkerContext,
+    device: torch.device,
+    on_epoch: OnEpoch,
+    sharing: Sharing,
+    *,
     replaceable: bool = False,
-) -> Trained | Scored | Died | FreshWorker:  # fmt: skip
+) -> Trained | Scored | Died | FreshWorker:
     """Carry out one task in this process, with what its earlier tasks left to share.
 
     Args:
@@ -48,7 +58,9 @@ def do(
     climb, job = task.climb, task.job
     while True:
         answers = list(climb.answers)
-        done = _try(dataclasses.replace(task, climb=climb), context, device, _asking_once(on_epoch, answers), sharing)
+        done = _run_once(
+            dataclasses.replace(task, climb=climb), context, device, _asking_once(on_epoch, answers), sharing
+        )
         if not isinstance(done, _Full):
             return done
         higher = climb.higher(job.config.batch_size, replaceable=replaceable)
@@ -70,7 +82,7 @@ class _Full:
     record: TrialRecord | None  # of a trial; None where none had begun
 
 
-def _try(
+def _run_once(
     task: Task, context: WorkerContext, device: torch.device, on_epoch: OnEpoch, sharing: Sharing
 ) -> Trained | Scored | _Full:
     """One try, from the beginning; nothing refers to what it held when this returns."""

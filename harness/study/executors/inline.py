@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from harness.results.records import EpochRecord
-from harness.study.executors.base import EpochDone, FreshWorker, Handler, Task, WorkerContext
-from harness.study.executors.doing import attempt, settle
+from harness.study.executors.base import EpochDone, FreshWorker, Handler, MakeExecutor, Task, WorkerContext
+from harness.study.executors.doing import run_task_safely, settle
 
 
 class InlineExecutor:
@@ -14,9 +16,9 @@ class InlineExecutor:
 
     places = 1
 
-    def __init__(self, context: WorkerContext, device: str) -> None:
+    def __init__(self, context: WorkerContext, devices: Sequence[str]) -> None:
         self._context = context
-        self._device = torch.device(device)
+        self._device = torch.device(devices[0])
         self._task: Task | None = None
         self._sharing = context.sharing()
 
@@ -37,7 +39,7 @@ class InlineExecutor:
                 raised.append(error)
                 raise
 
-        answer = attempt(task, self._context, self._device, on_epoch, self._sharing)
+        answer = run_task_safely(task, self._context, self._device, on_epoch, self._sharing)
         if raised:
             raise raised[0]
         assert not isinstance(answer, FreshWorker)  # this process is the coordinator's: nobody can replace it
@@ -45,3 +47,6 @@ class InlineExecutor:
 
     def close(self) -> None:
         self._task = None
+
+
+make: MakeExecutor = InlineExecutor

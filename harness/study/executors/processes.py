@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from harness.study import forking
 from harness.study.executors import worker as life
-from harness.study.executors.base import Died, EpochDone, FreshWorker, Handler, Message, Task, WorkerContext
+from harness.study.executors.base import (
+    Died,
+    EpochDone,
+    FreshWorker,
+    Handler,
+    MakeExecutor,
+    Message,
+    Task,
+    WorkerContext,
+)
 
 
 @dataclass
@@ -24,7 +34,7 @@ class _Worker:
 class ProcessExecutor:
     """Workers that last; one that dies is replaced, and its task is reported as `Died`."""
 
-    def __init__(self, context: WorkerContext, devices: list[str]) -> None:
+    def __init__(self, context: WorkerContext, devices: Sequence[str]) -> None:
         self._context, self._forking = context, forking.context()
         self._workers = [self._start(device) for device in devices]
 
@@ -97,6 +107,9 @@ class ProcessExecutor:
         process.start()
         theirs.close()
         return _Worker(process, ours, device)
+
+
+make: MakeExecutor = ProcessExecutor
 
 
 def _hand(worker: _Worker, task: Task) -> None:

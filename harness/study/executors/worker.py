@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from harness.study.executors.base import EpochDone, Task, WorkerContext
-from harness.study.executors.doing import attempt, settle
+from harness.study.executors.doing import run_task_safely, settle
 
 
 def main(pipe: Connection, context: WorkerContext, device_name: str) -> None:
@@ -37,7 +37,7 @@ def main(pipe: Connection, context: WorkerContext, device_name: str) -> None:
             pipe.send(EpochDone(task_id, record))
             return bool(inbox.get())
 
-        pipe.send(attempt(task, context, device, on_epoch, sharing, replaceable=True))
+        pipe.send(run_task_safely(task, context, device, on_epoch, sharing, replaceable=True))
 
 
 def _listen(pipe: Connection, inbox: queue.SimpleQueue[Any]) -> None:

@@ -1,0 +1,40 @@
+"""torchvision's classifiers as a source of backbones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from harness.model import torchvision_models, torchvision_weights
+from harness.model.backbones import BackboneSource, Step
+from harness.model.torchvision_specs import SPECS
+
+
+class TorchvisionSource:
+    """torchvision's classifiers; `harness.model.backbones.BackboneSource` says what each method promises."""
+
+    def build(self, name: str, image_size: int) -> nn.Module:
+        return torchvision_models.build(SPECS[name], image_size)
+
+    def stages(self, model: nn.Module, name: str) -> Mapping[str, nn.Module]:
+        return torchvision_models.stages(model, SPECS[name])
+
+    def head(self, model: nn.Module, name: str) -> nn.Module:
+        return torchvision_models.head(model, SPECS[name])
+
+    def official_file(self, name: str) -> Path:
+        return torchvision_weights.official_file(SPECS[name])
+
+    def translate(self, values: Mapping[str, Tensor], name: str, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return torchvision_weights.translate(values, SPECS[name], own)
+
+    def steps(self, module: nn.Module) -> Iterator[Step] | None:
+        return torchvision_models.steps(module)
+
+    def is_random(self, layer: nn.Module) -> bool:
+        return torchvision_models.is_random(layer)
+
+
+SOURCE: BackboneSource = TorchvisionSource()
