@@ -401,7 +401,7 @@ MUTATIONS = (
         "harness/study/lock.py",
         "noted.isdigit() and psutil.pid_exists(int(noted))",
         "noted.isdigit()",
-        ("tests/test_cli_keeping.py",),
+        ("tests/study/test_lock.py",),
     ),
     # --- doctor and command line
     Mutation(
@@ -432,10 +432,14 @@ class Result:
 
 
 def copy_tree(to: Path) -> None:
-    """All that tests need. The environment is linked, since targets of the Makefile would make a new one."""
+    """All that tests need. The environment is linked and looks new, or targets of the Makefile would make another."""
     shutil.copytree(ROOT, to, ignore=shutil.ignore_patterns(*LEFT_OUT, ".venv"))
     if (ROOT / ".venv").exists():
-        (to / ".venv").symlink_to((ROOT / ".venv").resolve())
+        (to / ".venv").mkdir()
+        for entry in (ROOT / ".venv").resolve().iterdir():
+            (to / ".venv" / entry.name).symlink_to(entry)
+        (to / ".venv" / ".installed").unlink(missing_ok=True)
+        (to / ".venv" / ".installed").touch()
 
 
 def environment(root: Path) -> dict[str, str]:
@@ -495,6 +499,21 @@ def examine(number: int, mutation: Mutation, suite: bool, seconds: float) -> Res
     return result
 
 
+def without_mutation(results: Sequence[Result], seconds: float) -> list[Result]:
+    """The results, where a test that fails in an unchanged copy too has killed nothing."""
+    killers = sorted({result.killer for result in results if result.killer and "::" in result.killer})
+    with tempfile.TemporaryDirectory(prefix="mutation-", ignore_cleanup_errors=True) as folder:
+        root = Path(folder).resolve() / "tree"
+        copy_tree(root)
+        while killers and (failed := run_tests(root, killers, seconds * len(killers))):
+            print(f"{failed} fails without a mutation too", flush=True)
+            results = [dataclasses.replace(r, killer=None) if r.killer == failed else r for r in results]
+            if failed not in killers:
+                raise RuntimeError(f"the unchanged package: {failed}")
+            killers.remove(failed)
+    return list(results)
+
+
 def line(result: Result) -> str:
     """A row of the table."""
     verdict = "SURVIVED" if result.killer is None else f"killed by {result.killer}"
@@ -530,6 +549,7 @@ def main() -> int:
     check_import()
     with ThreadPoolExecutor(given.jobs) as pool:
         results = list(pool.map(lambda pair: examine(*pair, given.suite, given.timeout), here))
+    results = without_mutation(results, given.timeout)
     if given.json:
         given.json.write_text(json.dumps([dataclasses.asdict(result) for result in results], indent=1) + "\n")
     survived = [result for result in results if result.killer is None]

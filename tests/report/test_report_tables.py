@@ -55,6 +55,18 @@ def test_confirmations_know_their_default(make_study: MakeStudy) -> None:
     assert table.groupby("strategy")["is_default"].sum().eq(3).all()
 
 
+def test_a_default_that_is_also_the_best_is_known_as_the_default(make_study: MakeStudy) -> None:
+    events = read_events(make_study().events)
+    for event in events:
+        if event.kind == "confirmation_selected":
+            event.data["configs"] = {
+                strategy: [{**entry, "role": "best+default"} for entry in entries if entry["role"] == "default"]
+                for strategy, entries in event.data["configs"].items()
+            }
+    table = tables.confirmations(tables.records(events), events)
+    assert table.groupby("strategy")["is_default"].sum().eq(3).all()
+
+
 def test_test_scores_have_every_metric(make_study: MakeStudy) -> None:
     table = tables.test_scores(read_events(make_study().events))
     assert len(table) == 12

@@ -51,6 +51,8 @@ def test_confirmation_trains_the_best_and_the_default_over_the_seeds(at_home: Wo
                 r.slot for r in records(at_home) if r.kind == "confirmation" and r.config.to_json() == chosen["config"]
             }
             assert seeds == {0, 1}
+    confirmed = [r for r in records(at_home) if r.kind == "confirmation"]
+    assert len({(r.slot, r.seed) for r in confirmed}) == len({r.seed for r in confirmed}) == 2  # shared by all
 
 
 def test_a_confirmation_seed_moves_the_split_and_keeps_the_test_part(at_home: World) -> None:
@@ -89,6 +91,15 @@ def test_only_winners_and_defaults_are_scored_on_test_once(at_home: World) -> No
         with np.load(at_home.folder().predictions / event.data["predictions"]) as stored:
             right = stored["probabilities"].argmax(1) == stored["labels"]
             assert event.data["metrics"]["accuracy"] == pytest.approx(right.mean())
+    for strategy in ("feature_extraction", "fine_tuning"):
+        own = [r for r in records(at_home) if r.kind == "confirmation" and r.strategy == strategy]
+        means = {r.config.key(): np.mean([o.score for o in own if o.config == r.config]) for r in own}
+        won = {
+            e.data["config_key"]
+            for e in at_home.events("tiny", "test_scored")
+            if e.data["strategy"] == strategy and "winner" in e.data["role"]
+        }
+        assert won == {max(means, key=lambda key: means[key])}
 
 
 def test_the_report_and_its_machine_readable_files_are_there(at_home: World) -> None:
