@@ -57,6 +57,7 @@ MUTATIONS = (
         'schedule == "at_once" and policy == "train_mode"',
         'policy == "train_mode"',
         ("tests/config/test_load.py",),
+        ("tests/config/test_load.py::test_configurations_that_differ_stay_two",),
     ),
     Mutation(
         "A progressive schedule may have one epoch too few",
@@ -64,6 +65,7 @@ MUTATIONS = (
         "deepest + 1 > study.epochs",
         "deepest > study.epochs",
         ("tests/config/test_load.py",),
+        ("tests/config/test_load.py::test_what_is_wrong_is_said",),
     ),
     Mutation(
         "Own data in the place of rendered images are not another study",
@@ -71,6 +73,7 @@ MUTATIONS = (
         'data.get("source", "rendered_cells") is not None',
         'data.get("source") is not None',
         ("tests/config/test_load.py",),
+        ("tests/config/test_load.py::test_own_data_is_another_study_unless_the_file_names_none",),
     ),
     Mutation(
         "A learning rate of zero is allowed",
@@ -78,6 +81,7 @@ MUTATIONS = (
         "or (self.low_open and number == low)",
         "",
         ("tests/config/test_knobs.py",),
+        ("tests/config/test_knobs.py::test_a_number_out_of_range_is_refused_by_name",),
     ),
     # --- data
     Mutation(
@@ -86,6 +90,7 @@ MUTATIONS = (
         "np.asarray(background, np.float32) * (1 - share)",
         "np.asarray(background, np.float32) * share",
         ("tests/data/test_decode.py",),
+        ("tests/data/test_decode.py::test_alpha_hides_what_lies_under_it",),
     ),
     Mutation(
         "The draw of a split tears groups and copies of an image apart",
@@ -93,6 +98,7 @@ MUTATIONS = (
         "parts[pool] = _drawn(table[pool], units[pool], wanted, random)",
         "parts[pool] = _drawn(table[pool], np.arange(pool.sum()), wanted, random)",
         ("tests/data/test_split.py",),
+        ("tests/data/test_split.py::test_no_group_and_no_image_ever_straddles_two_parts",),
     ),
     Mutation(
         "A seed of the confirmation draws the test part anew",
@@ -100,6 +106,7 @@ MUTATIONS = (
         'np.isin(parts, ["train", "validation"])',
         'np.isin(parts, ["train", "validation", "test"])',
         ("tests/data/test_split.py",),
+        ("tests/data/test_split.py::test_no_group_and_no_image_ever_straddles_two_parts",),
     ),
     Mutation(
         "Every epoch shows the same views",
@@ -107,6 +114,7 @@ MUTATIONS = (
         "np.uint64(epoch)",
         "np.uint64(1)",
         ("tests/data/test_views.py",),
+        ("tests/data/test_views.py::test_seed_epoch_image_and_occurrence_each_change_the_view",),
     ),
     Mutation(
         "White of 8 bits is no white among images of 16 bits",
@@ -114,6 +122,7 @@ MUTATIONS = (
         "np.uint16(257)",
         "np.uint16(256)",
         ("tests/data/test_dataset.py",),
+        ("tests/data/test_dataset.py::test_one_deep_image_makes_the_array_16_bit_and_scales_the_others",),
     ),
     Mutation(
         "Links that lead out of the data folder are followed",
@@ -121,6 +130,7 @@ MUTATIONS = (
         "if not target.is_relative_to(root):",
         "if target == root:",
         ("tests/data/test_sources.py",),
+        ("tests/data/test_sources.py::test_links_out_of_the_folder_and_cycles_are_left_aside_and_counted",),
     ),
     # --- model
     Mutation(
@@ -129,6 +139,7 @@ MUTATIONS = (
         "parameter.grad = None",
         "pass",
         ("tests/model/test_freezing.py",),
+        ("tests/model/test_freezing.py::test_frozen_parameter_with_an_old_gradient_does_not_move",),
     ),
     Mutation(
         "The weights of BatchNorm train under the policy that freezes them",
@@ -136,6 +147,7 @@ MUTATIONS = (
         'if config.batchnorm == "frozen" else frozenset()',
         'if config.batchnorm == "fixed_stats" else frozenset()',
         ("tests/model/test_freezing.py",),
+        ("tests/model/test_freezing.py::test_full_depth_trains_every_parameter",),
     ),
     Mutation(
         "The statistics of frozen stages move with those of unfrozen ones",
@@ -143,6 +155,7 @@ MUTATIONS = (
         'self.batchnorm_policy == "updated_stats" and trains',
         'self.batchnorm_policy == "updated_stats"',
         ("tests/model/test_batchnorm.py",),
+        ("tests/model/test_batchnorm.py::test_statistics_move_only_where_the_policy_says",),
     ),
     Mutation(
         "Pooled variances weigh the distance between batches wrongly",
@@ -150,6 +163,7 @@ MUTATIONS = (
         "self.n * n / total",
         "n * n / total",
         ("tests/model/test_batchnorm.py",),
+        ("tests/model/test_batchnorm.py::test_recalibration_does_not_depend_on_the_batch_shape",),
     ),
     Mutation(
         "Rates fall towards the head instead of towards the stem",
@@ -157,6 +171,7 @@ MUTATIONS = (
         "layer_decay ** (last - STAGES.index(stage))",
         "layer_decay ** STAGES.index(stage)",
         ("tests/model/test_param_groups.py",),
+        ("tests/model/test_param_groups.py::test_rates_fall_from_the_last_unfrozen_stage",),
     ),
     Mutation(
         "All weights are taken to expect the usual normalisation",
@@ -164,6 +179,7 @@ MUTATIONS = (
         'return IMAGENET if weights == "bundled" else sheet(backbone).normalisation',
         "return IMAGENET",
         ("tests/model/test_weights.py",),
+        ("tests/model/test_weights.py::test_weights_with_a_normalisation_of_their_own_say_so",),
     ),
     # --- results
     Mutation(
@@ -172,6 +188,7 @@ MUTATIONS = (
         "os.fsync(self._stream.fileno())",
         "self._stream.fileno()",
         ("tests/results/test_events.py",),
+        ("tests/results/test_events.py::test_an_event_is_on_the_disk_when_it_was_appended",),
     ),
     Mutation(
         "Half of a line that a full disk took stays in the log",
@@ -179,6 +196,7 @@ MUTATIONS = (
         "os.truncate(self._path, self._bytes)",
         "os.truncate(self._path, self._path.stat().st_size)",
         ("tests/results/test_events.py",),
+        ("tests/results/test_events.py::test_a_disk_that_takes_half_of_a_line_leaves_the_log_as_it_was",),
     ),
     Mutation(
         "A file takes the place of another before it is on the disk",
@@ -186,6 +204,7 @@ MUTATIONS = (
         "os.fsync(stream.fileno())",
         "stream.fileno()",
         ("tests/report/test_report_files.py",),
+        ("tests/report/test_report_files.py::test_a_file_is_on_the_disk_before_it_takes_the_place_of_another",),
     ),
     Mutation(
         "Balanced accuracy is the mean precision instead of the mean recall",
@@ -193,6 +212,7 @@ MUTATIONS = (
         "support = counts.sum(axis=1)",
         "support = counts.sum(axis=0)",
         ("tests/results/test_metrics.py",),
+        ("tests/results/test_metrics.py::test_every_metric_is_scikit_learns",),
     ),
     Mutation(
         "A trial that diverged keeps the score of an earlier epoch",
@@ -200,6 +220,7 @@ MUTATIONS = (
         'self.best if state in ("complete", "pruned") else None',
         "self.best",
         ("tests/training/test_trial.py",),
+        ("tests/training/test_trial.py::test_what_diverged_after_a_good_epoch_has_no_score",),
     ),
     # --- training
     Mutation(
@@ -208,6 +229,7 @@ MUTATIONS = (
         "factor((epoch - 1) * len(order) + index,",
         "factor(index,",
         ("tests/training/test_trial.py", "tests/training/test_contract.py", "tests/training/test_knobs.py"),
+        ("tests/training/test_knobs.py::test_a_value_in_the_file_reaches_the_training_step",),
     ),
     Mutation(
         "The contract compares frozen parameters and forgets frozen buffers",
@@ -215,12 +237,16 @@ MUTATIONS = (
         "if name not in training and name not in movable",
         "if name not in training and name in parameters",
         ("tests/training/test_contract.py",),
+        ("tests/training/test_contract.py::test_statistics_that_drift_in_a_frozen_stage_fail_the_trial",),
     ),
     Mutation(
         "Stages of other values read the shared activations of these",
         "harness/training/prefix.py",
         '"weights": starting.identity',
         '"weights": model.weights_name',
+        (
+            "tests/training/test_prefix.py::test_other_images_other_weights_and_another_number_of_threads_are_other_entries",
+        ),
         (
             "tests/training/test_prefix.py::test_other_images_other_weights_and_another_number_of_threads_are_other_entries",
         ),
@@ -231,6 +257,7 @@ MUTATIONS = (
         'views.draw("flips", self.seed, epoch, keys, occurrence)',
         'views.draw("flips", self.seed, epoch, keys)',
         ("tests/training/test_prefix.py::test_knobs_of_the_last_part_share_exactly",),
+        ("tests/training/test_prefix.py::test_knobs_of_the_last_part_share_exactly",),
     ),
     Mutation(
         "A checkpoint lacks the statistics that were estimated anew",
@@ -238,12 +265,14 @@ MUTATIONS = (
         'not in ("frozen", "fixed_stats")',
         'not in ("frozen", "fixed_stats", "recalibrated")',
         ("tests/training/test_trial.py", "tests/training/test_checkpoint.py"),
+        ("tests/training/test_trial.py::test_a_checkpoint_gives_the_best_epochs_predictions_again",),
     ),
     Mutation(
         "The first step of the warm-up has a rate of zero",
         "harness/training/schedule.py",
         "(step + 1) / (warmup + 1)",
         "step / (warmup + 1)",
+        ("tests/training/test_trial.py::test_the_schedule_rises_then_falls_towards_zero",),
         ("tests/training/test_trial.py::test_the_schedule_rises_then_falls_towards_zero",),
     ),
     Mutation(
@@ -252,6 +281,7 @@ MUTATIONS = (
         "best[FLOAT32] / best[fastest] >= GAIN",
         "best[fastest] / best[FLOAT32] <= GAIN",
         ("tests/training/test_precision.py",),
+        ("tests/training/test_precision.py::test_a_small_gain_is_not_worth_the_rounding",),
     ),
     Mutation(
         "A batch falls into parts of a single image",
@@ -259,6 +289,9 @@ MUTATIONS = (
         "if batch_size // len(parts(batch_size, half)) < LEAST:",
         "if half < LEAST:",
         ("tests/training/test_memory_ladder.py",),
+        (
+            "tests/training/test_memory_ladder.py::test_who_cannot_be_replaced_goes_on_to_halves_and_odd_batches_never_leave_one_image",
+        ),
     ),
     Mutation(
         "The averages stay in the model that trains on",
@@ -266,6 +299,7 @@ MUTATIONS = (
         "self._write(own)",
         "del own",
         ("tests/training/test_average_and_patience.py",),
+        ("tests/training/test_average_and_patience.py::test_the_decay_rises_to_its_full_value",),
     ),
     # --- tracking
     Mutation(
@@ -274,6 +308,7 @@ MUTATIONS = (
         "doubtful=key in self._doubtful",
         "doubtful=False",
         ("tests/tracking/test_projector.py",),
+        ("tests/tracking/test_projector.py::test_a_failure_of_any_single_call_changes_nothing_in_the_end",),
     ),
     Mutation(
         "The values of all epochs arrive in MLflow at one step",
@@ -281,6 +316,7 @@ MUTATIONS = (
         "points(values, clock, epoch.epoch)",
         "points(values, clock)",
         ("tests/tracking/test_projection.py",),
+        ("tests/tracking/test_projection.py::test_every_epoch_gives_each_metric_once_at_its_step",),
     ),
     Mutation(
         "A pruned trial may be shown as a strategy's best",
@@ -288,6 +324,7 @@ MUTATIONS = (
         'data["score"] if data["state"] == "complete" else None',
         'data["score"]',
         ("tests/tracking/test_projection.py",),
+        ("tests/tracking/test_projection.py::test_a_pruned_trial_is_never_the_best",),
     ),
     # --- report
     Mutation(
@@ -296,6 +333,7 @@ MUTATIONS = (
         "sign_of(objective) if len(sides) > 1 else 1",
         "1",
         ("tests/report/test_statistics.py::test_a_positive_difference_favours_b_for_every_objective",),
+        ("tests/report/test_statistics.py::test_a_positive_difference_favours_b_for_every_objective",),
     ),
     Mutation(
         "The spread over the seeds is divided by their number, and the interval is too narrow",
@@ -303,12 +341,14 @@ MUTATIONS = (
         "values.var(ddof=1)",
         "values.var()",
         ("tests/report/test_statistics.py",),
+        ("tests/report/test_statistics.py::test_the_interval_has_the_quantiles_of_few_seeds_and_of_the_images",),
     ),
     Mutation(
         "The jackknife leaves out images of other groups",
         "harness/report/jackknife.py",
         "np.add.reduceat(kinds[kind_of[order]], starts, axis=0)",
         "np.add.reduceat(kinds[kind_of], starts, axis=0)",
+        ("tests/report/test_statistics.py::test_leaving_a_group_out_gives_the_metric_of_the_other_images",),
         ("tests/report/test_statistics.py::test_leaving_a_group_out_gives_the_metric_of_the_other_images",),
     ),
     Mutation(
@@ -317,6 +357,7 @@ MUTATIONS = (
         "judge(found[pair], study.confirmation.equivalence, levels[pair])",
         "judge(found[pair], study.confirmation.equivalence)",
         ("tests/report/test_verdict.py",),
+        ("tests/report/test_verdict.py::test_further_pairs_are_read_at_holm_s_levels",),
     ),
     Mutation(
         "A default that is also the best is not shown as the default",
@@ -324,6 +365,7 @@ MUTATIONS = (
         '"default" in entry["role"]',
         '"default" == entry["role"]',
         ("tests/report/test_report_tables.py",),
+        ("tests/report/test_report_tables.py::test_a_default_that_is_also_the_best_is_known_as_the_default",),
     ),
     Mutation(
         "Passwords in addresses reach the page",
@@ -331,12 +373,14 @@ MUTATIONS = (
         "text = masked(text)",
         "text = str(text)",
         ("tests/report/test_wording.py", "tests/report/test_summary.py"),
+        ("tests/report/test_wording.py::test_paths_keep_their_last_part_and_addresses_lose_their_password",),
     ),
     Mutation(
         "Names reach the page without being escaped",
         "harness/report/shell.py",
         "autoescape=True",
         "autoescape=False",
+        ("tests/report/test_page.py::test_a_hostile_class_name_is_shown_as_text",),
         ("tests/report/test_page.py::test_a_hostile_class_name_is_shown_as_text",),
     ),
     # --- study
@@ -346,12 +390,14 @@ MUTATIONS = (
         '"diverged": TrialState.PRUNED',
         '"diverged": TrialState.FAIL',
         ("tests/study/test_search.py",),
+        ("tests/study/test_search.py::test_a_diverged_trial_teaches_the_sampler_and_a_failed_one_does_not",),
     ),
     Mutation(
         "When time is up, a strategy may have had fewer slots than another",
         "harness/study/slots.py",
         "not any(k in self._history.slots[s] for s in self._study.strategies)",
         "not all(k in self._history.slots[s] for s in self._study.strategies)",
+        ("tests/study/test_study.py::test_time_leaves_room_for_the_confirmation",),
         ("tests/study/test_study.py::test_time_leaves_room_for_the_confirmation",),
     ),
     Mutation(
@@ -360,19 +406,22 @@ MUTATIONS = (
         'labels[parts == "test"] = -1',
         'labels[parts == "unused"] = -1',
         ("tests/study/test_study.py::test_workers_never_see_the_labels_of_the_test_part",),
+        ("tests/study/test_study.py::test_workers_never_see_the_labels_of_the_test_part",),
     ),
     Mutation(
         "Every candidate is scored on the test part, not the winner alone",
         "harness/study/confirm.py",
         '("winner", candidate is best)',
         '("winner", best is not None)',
-        ("tests/study/test_study.py::test_only_winners_and_defaults_are_scored_on_test_once",),
+        ("tests/study/test_study.py::test_of_several_candidates_only_the_winner_and_the_default_are_scored_on_test",),
+        ("tests/study/test_study.py::test_of_several_candidates_only_the_winner_and_the_default_are_scored_on_test",),
     ),
     Mutation(
         "All seeds of the confirmation are one",
         "harness/study/confirm.py",
         'derive(seed, "confirmation", index)',
         'derive(seed, "confirmation")',
+        ("tests/study/test_study.py::test_confirmation_trains_the_best_and_the_default_over_the_seeds",),
         ("tests/study/test_study.py::test_confirmation_trains_the_best_and_the_default_over_the_seeds",),
     ),
     Mutation(
@@ -381,12 +430,14 @@ MUTATIONS = (
         'attempt = data["attempt"] + died',
         'attempt = data["attempt"] + 1',
         ("tests/study/test_resume.py::test_an_interrupted_study_leaves_both_stores_consistent_and_continues",),
+        ("tests/study/test_resume.py::test_an_interrupted_study_leaves_both_stores_consistent_and_continues",),
     ),
     Mutation(
         "A slot whose workers die is tried once too often",
         "harness/study/session.py",
         "job.attempt >= MAX_ATTEMPTS",
         "job.attempt > MAX_ATTEMPTS",
+        ("tests/study/test_resume.py::test_a_killed_worker_costs_an_attempt_and_three_fail_the_slot",),
         ("tests/study/test_resume.py::test_a_killed_worker_costs_an_attempt_and_three_fail_the_slot",),
     ),
     Mutation(
@@ -395,6 +446,7 @@ MUTATIONS = (
         "fraction_split(index, fraction)",
         "confirmation_split(index)",
         ("tests/study/test_explore.py::test_a_part_of_the_data_is_trained_on_and_scored_on_the_same_test_images",),
+        ("tests/study/test_explore.py::test_a_part_of_the_data_is_trained_on_and_scored_on_the_same_test_images",),
     ),
     Mutation(
         "A process that is gone is taken for one that works on the study",
@@ -402,6 +454,7 @@ MUTATIONS = (
         "noted.isdigit() and psutil.pid_exists(int(noted))",
         "noted.isdigit()",
         ("tests/study/test_lock.py",),
+        ("tests/study/test_lock.py::test_a_process_that_is_gone_is_no_owner",),
     ),
     # --- doctor and command line
     Mutation(
@@ -410,12 +463,14 @@ MUTATIONS = (
         "            if fix:",
         "            if not fix:",
         ("tests/study/test_doctor.py::test_a_running_study_may_be_checked_and_is_not_mended",),
+        ("tests/study/test_doctor.py::test_a_running_study_may_be_checked_and_is_not_mended",),
     ),
     Mutation(
         "Every error ends the command with 1",
         "harness/cli/__init__.py",
         "raise SystemExit(error.exit_code)",
         "raise SystemExit(1)",
+        ("tests/test_cli.py::test_wrong_use_is_one_clear_error_with_its_code",),
         ("tests/test_cli.py::test_wrong_use_is_one_clear_error_with_its_code",),
     ),
 )

@@ -12,6 +12,7 @@ import pytest
 from optuna.trial import TrialState
 from small_study import Watching, World, draw_images, records, runs
 
+from harness.config.trial import TrialConfig
 from harness.errors import DataError
 from harness.results.home import home
 from harness.study import export
@@ -91,15 +92,24 @@ def test_only_winners_and_defaults_are_scored_on_test_once(at_home: World) -> No
         with np.load(at_home.folder().predictions / event.data["predictions"]) as stored:
             right = stored["probabilities"].argmax(1) == stored["labels"]
             assert event.data["metrics"]["accuracy"] == pytest.approx(right.mean())
-    for strategy in ("feature_extraction", "fine_tuning"):
-        own = [r for r in records(at_home) if r.kind == "confirmation" and r.strategy == strategy]
+
+
+def test_of_several_candidates_only_the_winner_and_the_default_are_scored_on_test(world: World) -> None:
+    world.write(strategies=["fine_tuning"], trials=2, confirmation={"top": 2, "seeds": 2})
+    world.run()
+    [selected] = world.events("tiny", "confirmation_selected")
+    for strategy, group in selected.data["configs"].items():
+        own = [r for r in records(world) if r.kind == "confirmation" and r.strategy == strategy]
         means = {r.config.key(): np.mean([o.score for o in own if o.config == r.config]) for r in own}
-        won = {
-            e.data["config_key"]
-            for e in at_home.events("tiny", "test_scored")
-            if e.data["strategy"] == strategy and "winner" in e.data["role"]
+        assert len(means) == len(group) == 2
+        scored = {
+            e.data["config_key"]: e.data["role"]
+            for e in world.events("tiny", "test_scored")
+            if e.data["strategy"] == strategy
         }
-        assert won == {max(means, key=lambda key: means[key])}
+        winner = max(means, key=lambda key: means[key])
+        default = next(TrialConfig.from_json(c["config"]).key() for c in group if "default" in c["role"])
+        assert scored == ({winner: "winner+default"} if winner == default else {winner: "winner", default: "default"})
 
 
 def test_the_report_and_its_machine_readable_files_are_there(at_home: World) -> None:
