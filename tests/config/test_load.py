@@ -70,7 +70,7 @@ def test_all_faults_of_a_file_are_shown_together_each_with_its_key(studies: Path
         ("search: {backbone: [resnet18, resnet19]}\n", "resnet19"),
         ("search: {head_lr: {low: 0.1, high: 0.01}}\n", "low must not exceed high"),
         ("search: {head_lr: [0.1, 0.1]}\n", "a value twice"),
-        ("search: {unfreeze_schedule: progressive}\nepochs: 4\n", "without an epoch"),
+        ("search: {unfreeze_schedule: progressive}\nepochs: 5\n", "without an epoch"),
         ("search: {unfreeze_schedule: head_first, head_fraction: 0.9}\nepochs: 3\n", "leaves none"),
         ("try: [{strategy: fine_tuning, head_lr: 0.5}]\nsearch: {head_lr: [0.1, 0.2]}\n", "outside search.head_lr"),
         ("try: [{strategy: from_scratch}]\n", "try[0].strategy"),

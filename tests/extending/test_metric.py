@@ -9,23 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import yaml
-from optuna.trial import FixedTrial
 from sklearn.metrics import cohen_kappa_score
-from torch import nn
 
-from harness.config import keys
 from harness.config import study as study_module
-from harness.config.batchnorm_policy import POLICIES, Policy
-from harness.config.load import load_study, parse
-from harness.config.parameters import PARAMETERS, Parameter, Rule, default_values, idle, label
-from harness.config.space import space
+from harness.config.load import load_study
+from harness.config.parameters import default_values
 from harness.config.trial import Strategy, TrialConfig
 from harness.errors import ConfigError
-from harness.model.freezing import unfrozen_stages
-from harness.model.inspection import parts
-from harness.model.transfer import BATCHNORM
 from harness.report import tables, verdict_text
 from harness.report.page import write_report
 from harness.report.story import StudyData
@@ -36,16 +27,7 @@ from harness.results.home import StudyFolder
 from harness.results.metrics import COUNTS, METRICS, Floats, Metric, all_metrics
 from harness.results.records import EpochRecord, TrialRecord
 from harness.results.trial_id import TrialId
-from harness.search.optuna_params import params_of, suggest
-from harness.study.search import StrategySearch
-from harness.training import trial
-from harness.training.inputs import TrialData
-from harness.training.prefix import reason_against
-from harness.training.trial import TrialJob, run_trial
-
-
-        assert moved == ({"running_mean", "running_var", "num_batches_tracked"} if unfrozen else set()), name
-
+from harness.training.trial import TrialJob
 
 GAINS: dict[Strategy, float] = {"feature_extraction": 0.5, "fine_tuning": 2.5}  # logits of the true class
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -33,6 +34,18 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
     with pytest.raises(UnicodeEncodeError):
         write_whole(path, "half \ud800")
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("page.html", "old")]
+
+
+def test_a_file_is_on_the_disk_before_it_takes_the_place_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "page.html"
+    write_whole(path, "old")
+    synced: list[tuple[int, str]] = []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append((os.fstat(number).st_size, path.read_text())))
+    write_whole(path, "the new one")
+    assert synced == [(len("the new one"), "old")]
+    assert path.read_text() == "the new one"
 
 
 @pytest.mark.parametrize("text", ["cell", "=1+1", "'=1+1", "''@x", "'plain", "-5", "'-5", "-5 cells", "", "'"])

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import stats
 
 from harness.bench.worlds import World, draw
 from harness.report.jackknife import group_index, variance, without_each
@@ -123,6 +124,17 @@ def test_more_spread_between_seeds_widens_the_interval() -> None:
     assert np.ptp(wide.ci95) > 4 * np.ptp(narrow.ci95)
     assert narrow.outcome == "better"
     assert wide.outcome == "undecided"
+
+
+def test_the_interval_has_the_quantiles_of_few_seeds_and_of_the_images() -> None:
+    rng = np.random.default_rng(11)
+    labels = np.arange(400) % 4
+    given = np.concatenate([answers(rng, labels, 1, share) for share in (0.6, 0.7, 0.9)])
+    found = estimate(given, labels)
+    scores = [score("balanced_accuracy", one, labels) for one in given]
+    of_seeds = stats.t.ppf(0.975, 2) * stats.sem(scores)
+    of_images = stats.t.ppf(0.975, 399) * found.of_images**0.5
+    assert found.half_width() == pytest.approx(np.hypot(of_seeds, of_images))
 
 
 def test_fewer_test_images_widen_the_interval_where_seeds_agree() -> None:

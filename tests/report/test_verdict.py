@@ -118,6 +118,15 @@ def test_three_strategies_give_every_pair_and_keep_the_primary_first(make_study:
     assert "scratch" not in said(folder)
 
 
+def test_further_pairs_are_read_at_holm_s_levels(make_study: MakeStudy) -> None:
+    strategies = ("feature_extraction", "fine_tuning", "from_scratch")
+    skill = dict(zip(strategies, (1.9, 1.9, 2.2), strict=True))
+    found = conclusion(make_study(until="scored", strategies=strategies, skill=skill))
+    [pair] = [p for p in found["comparisons"] if (p["a"], p["b"]) == ("feature_extraction", "from_scratch")]
+    assert pair["ci95"][0] > 0
+    assert pair["outcome"] == "undecided"  # one of two further questions, so that 95 % would be too easy
+
+
 def test_training_from_scratch_is_named_where_it_beats_both(make_study: MakeStudy) -> None:
     folder = make_study(
         until="scored",

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import resource
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from harness.errors import HarnessError
+from harness.errors import DiskFullError, HarnessError
 from harness.results.event_types import SCHEMA, EpochDone, SessionStarted
 from harness.results.events import EventLog, first_event, of_type, read_events, survey
 
@@ -131,3 +133,32 @@ def test_a_number_that_is_not_finite_is_never_written(tmp_path: Path) -> None:
     log.append(epoch(0))
     log.close()
     assert len(read_events(tmp_path / "log")) == 1
+
+
+def test_an_event_is_on_the_disk_when_it_was_appended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(os.fstat(number).st_size))
+    log = EventLog(tmp_path / "log")
+    log.append("trial_finished", {"number": 1})
+    assert synced == [(tmp_path / "log").stat().st_size]
+    log.append("epoch", {"number": 2}, sync=False)
+    assert len(synced) == 1
+    log.close()
+
+
+def test_a_disk_that_takes_half_of_a_line_leaves_the_log_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    log = EventLog(path)
+    log.append("epoch", {"number": 0})
+    before = path.read_bytes()
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20, usual[1]))
+    try:
+        with pytest.raises(DiskFullError):
+            log.append("epoch", {"number": 1})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert path.read_bytes() == before
+    log.append("epoch", {"number": 2})
+    log.close()
+    assert [event.data["number"] for event in read_events(path)] == [0, 2]

@@ -39,6 +39,7 @@ def test_an_interrupted_study_leaves_both_stores_consistent_and_continues(world:
     world.run()
     after = records(world)
     assert after[: len(before)] == before
+    assert {r.attempt for r in after} == {1}
     ids = [r.trial_id for r in after]
     assert len(ids) == len(set(ids))
     assert {run.info.status for run in runs("tiny", "search")} <= {"FINISHED", "KILLED"}

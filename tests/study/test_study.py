@@ -16,6 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from small_study import Watching, World, draw_images, records, runs
 
+from harness.config.trial import TrialConfig
 from harness.errors import DataError
 from harness.results.event_types import (
     ConfirmationSelected,
@@ -58,6 +59,8 @@ def test_confirmation_trains_the_best_and_the_default_over_the_seeds(at_home: Wo
         for chosen in group:
             seeds = {r.slot for r in records(at_home) if r.kind == "confirmation" and r.config == chosen.config}
             assert seeds == {0, 1}
+    confirmed = [r for r in records(at_home) if r.kind == "confirmation"]
+    assert len({(r.slot, r.seed) for r in confirmed}) == len({r.seed for r in confirmed}) == 2  # shared by all
 
 
 def test_a_confirmation_seed_moves_the_split_and_keeps_the_test_part(at_home: World) -> None:
@@ -94,6 +97,24 @@ def test_only_winners_and_defaults_are_scored_on_test_once(at_home: World) -> No
         with np.load(at_home.folder().predictions / scored.predictions) as stored:
             right = stored["probabilities"].argmax(1) == stored["labels"]
             assert scored.metrics["accuracy"] == pytest.approx(right.mean())
+
+
+def test_of_several_candidates_only_the_winner_and_the_default_are_scored_on_test(world: World) -> None:
+    world.write(strategies=["fine_tuning"], trials=2, confirmation={"top": 2, "seeds": 2})
+    world.run()
+    [selected] = world.events("tiny", "confirmation_selected")
+    for strategy, group in selected.data["configs"].items():
+        own = [r for r in records(world) if r.kind == "confirmation" and r.strategy == strategy]
+        means = {r.config.key(): np.mean([o.score for o in own if o.config == r.config]) for r in own}
+        assert len(means) == len(group) == 2
+        scored = {
+            e.data["config_key"]: e.data["role"]
+            for e in world.events("tiny", "test_scored")
+            if e.data["strategy"] == strategy
+        }
+        winner = max(means, key=lambda key: means[key])
+        default = next(TrialConfig.from_json(c["config"]).key() for c in group if "default" in c["role"])
+        assert scored == ({winner: "winner+default"} if winner == default else {winner: "winner", default: "default"})
 
 
 def test_the_report_and_its_machine_readable_files_are_there(at_home: World) -> None:

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file
 
 from harness.config.trial import TrialConfig
+from harness.errors import DivergedError
 from harness.results.records import TrialJob, TrialRecord
 from harness.training import loop
 from harness.training.inputs import TrialData, epoch_order, padded
@@ -93,6 +95,20 @@ def test_outputs_that_are_not_finite_are_no_score(data: TrialData, config: Trial
     assert (record.state, record.score, record.epochs) == ("diverged", None, ())
 
 
+def test_what_diverged_after_a_good_epoch_has_no_score(data: TrialData, config: TrialConfig, monkeypatch: Any) -> None:
+    real = loop.train_epoch
+
+    def diverging(model: Any, optimizer: Any, course: Any, feed: Any, epoch: int, **options: Any) -> float:
+        if epoch == 2:
+            raise DivergedError("the training loss became nan")
+        return real(model, optimizer, course, feed, epoch, **options)
+
+    monkeypatch.setattr(loop, "train_epoch", diverging)
+    record = run(config, data)
+    assert (record.state, len(record.epochs)) == ("diverged", 1)
+    assert (record.score, record.best_epoch) == (None, None)
+
+
 def test_running_out_of_memory_is_a_state(data: TrialData, config: TrialConfig, monkeypatch: Any) -> None:
     def full(*args: Any, **kwargs: Any) -> float:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
@@ -103,11 +119,12 @@ def test_running_out_of_memory_is_a_state(data: TrialData, config: TrialConfig, 
     assert "2 GiB" in (record.reason or "")
 
 
+@pytest.mark.parametrize("policy", ["updated_stats", "recalibrated"])
 def test_a_checkpoint_gives_the_best_epochs_predictions_again(
-    data: TrialData, config: TrialConfig, tmp_path: Path
+    data: TrialData, config: TrialConfig, tmp_path: Path, policy: Any
 ) -> None:
     path = tmp_path / "best.safetensors"
-    record = run(dataclasses.replace(config, epochs=3), data, checkpoint=path)
+    record = run(dataclasses.replace(config, epochs=3, batchnorm=policy), data, checkpoint=path)
     model = restore(job_of(record.config), data, "none", CPU, path)
     probabilities = loop.predict_images(model, data, data.validation, 8, CPU)
     from harness.results.metrics import all_metrics
