@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -23,6 +26,38 @@ def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def harness(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """The command in this process, which has loaded torch already: its exit code and what it said on both channels."""
+    from harness.cli import main
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("harness.study.forking.warm_up", lambda: None)  # a process that imports torch as well
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # the command sets it; this sets it back
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["harness", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database as `prepare_store` makes it, made once: that takes seconds."""
+    from harness.tracking.mlflow_store import prepare_store
+    from harness.tracking.store import default_address
+
+    folder = tmp_path_factory.mktemp("template")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HARNESS_HOME", str(folder))
+        prepare_store(default_address())
+    return folder / "mlflow.db"
 
 
 @pytest.fixture(scope="session")

@@ -30,15 +30,18 @@ def optimizer_of(model: TransferModel, plan: TrialConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, eps=1e-30)
 
 
-def step(model: TransferModel, plan: TrialConfig, epoch: int, optimizer: torch.optim.Optimizer, size: int) -> None:
+def step(
+    model: TransferModel, plan: TrialConfig, epoch: int, optimizer: torch.optim.Optimizer, size: int, images: int = 4
+) -> None:
     """One optimizer step as a trial makes it."""
     freezing.apply(model, freezing.trainable(model, plan, epoch))
     batchnorm.apply_policy(model, plan.batchnorm, freezing.unfrozen_stages(plan, epoch))
     model.train()
     generator = torch.Generator().manual_seed(epoch)
-    images, pull = torch.randn(4, 3, size, size, generator=generator), torch.randn(4, 3, generator=generator)
+    batch = torch.randn(images, 3, size, size, generator=generator)
+    pull = torch.randn(images, 3, generator=generator)
     optimizer.zero_grad(set_to_none=True)
-    (model(images) * pull).mean().backward()  # unlike cross-entropy it never has learnt enough
+    (model(batch) * pull).mean().backward()  # unlike cross-entropy it never has learnt enough
     optimizer.step()
 
 

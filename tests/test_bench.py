@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 from small_study import draw_images
 
-from harness.bench import throughput
+from harness.bench import bound, throughput
 from harness.bench.bookkeeping import bookkeeping
 from harness.bench.bound import Bare, distinct, single_trial
 from harness.bench.controls import all_caught
@@ -36,25 +37,36 @@ CPU = torch.device("cpu")
 pytestmark = pytest.mark.filterwarnings("ignore:.*noload.*:DeprecationWarning")
 
 
-@pytest.fixture
-def files(tmp_path: Path) -> Files:
-    cells = rendered.render(seed=1, slides=7)
+@pytest.fixture(scope="module")
+def cells() -> rendered.RenderedCells:
+    return rendered.render(seed=1, slides=7)
+
+
+@pytest.fixture(scope="module")
+def files(cells: rendered.RenderedCells, tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """Image files that no test changes: two batches to train on, and three quarters of one to score."""
     paths = []
     for number, image in enumerate(cells.images):
-        path = tmp_path / f"{number}.png"
+        path = tmp_path_factory.getbasetemp() / f"bench_{number}.png"
         Image.fromarray(image).save(path)
         paths.append(path)
     rows = np.arange(len(paths))
     keys = rows.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    return Files(tuple(paths), cells.labels.astype(np.int64), keys, rows[:64], rows[64:], len(cells.classes))
+    labels = cells.labels.astype(np.int64)
+    return Files(tuple(paths), labels, keys, rows[:64], rows[64:88], len(cells.classes))
 
 
 @pytest.fixture
-def data(files: Files) -> TrialData:
-    cells = rendered.render(seed=1, slides=7)
+def data(cells: rendered.RenderedCells, files: Files) -> TrialData:
     return TrialData(
-        cells.images, files.labels, files.keys, files.train, files.validation, tuple(cells.classes), "bench"
+        cells.images.copy(), files.labels, files.keys, files.train, files.validation, tuple(cells.classes), "bench"
     )
+
+
+@pytest.fixture
+def store(empty_database: Path, tmp_path: Path) -> str:
+    """The address of an MLflow database of this test, whose tables are there."""
+    return f"sqlite:///{shutil.copyfile(empty_database, tmp_path / 'plain.db')}"
 
 
 def fewer(data: TrialData) -> TrialData:
@@ -64,10 +76,10 @@ def fewer(data: TrialData) -> TrialData:
 
 @pytest.mark.parametrize(("recipe", "depth", "workers"), [("flips", 0, 0), ("flips", 2, 2), ("none", 5, 0)])
 def test_the_plain_loop_has_the_harness_s_losses(
-    files: Files, data: TrialData, tmp_path: Path, recipe: str, depth: int, workers: int
+    files: Files, data: TrialData, store: str, recipe: str, depth: int, workers: int
 ) -> None:
-    config = config_of(recipe, depth)
-    seconds, losses = PlainLoop(files, f"sqlite:///{tmp_path / 'plain.db'}", workers).train(config, seed=3)
+    config = config_of(recipe, depth, epochs=2)
+    seconds, losses = PlainLoop(files, store, workers).train(config, seed=3)
     job = TrialJob("x/0", "search", config.strategy, 0, config, 3, "search")
     record = run_trial(
         job, data, lambda epoch: True, objective="accuracy", weights_name="bundled", device=CPU
@@ -103,8 +115,7 @@ def test_bookkeeping_runs_the_search_itself_on_made_up_trials(tmp_path: Path, be
     assert not StudyFolder(name).optuna_log.exists()  # which follows behind, in a study
 
 
-def test_mixed_arithmetic_of_the_plain_loop_is_near_its_float32(files: Files, tmp_path: Path) -> None:
-    store = f"sqlite:///{tmp_path / 'plain.db'}"
+def test_mixed_arithmetic_of_the_plain_loop_is_near_its_float32(files: Files, store: str) -> None:
     config = dataclasses.replace(config_of("none", 0), epochs=1)  # without AVX512 or AMX bfloat16 crawls
     _, exact = PlainLoop(files, store, 0).train(config, seed=3)
     _, mixed = PlainLoop(files, store, 0, mixed=True).train(config, seed=3)
@@ -112,7 +123,8 @@ def test_mixed_arithmetic_of_the_plain_loop_is_near_its_float32(files: Files, tm
     assert mixed == pytest.approx(exact, rel=0.05)
 
 
-def test_a_raw_loop_and_a_trial_are_timed_in_turn(data: TrialData) -> None:
+def test_a_raw_loop_and_a_trial_are_timed_in_turn(data: TrialData, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bound, "EPOCHS", 1)
     raw, ours = single_trial(fewer(data), CPU, times=1)
     assert len(raw) == len(ours) == 1
     assert min(raw + ours) > 0

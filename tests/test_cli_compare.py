@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from harness.config.study import StudyConfig
-
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def compare(*words: str, root: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    made = {**os.environ, "HARNESS_HOME": str(root / "home"), "HARNESS_REPORTS": str(root / "reports"), **environment}
-    return subprocess.run(
-        [sys.executable, "-m", "harness", "compare", *words],
-        cwd=ROOT, env=made, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
 
 
 def study(root: Path, name: str) -> None:
@@ -29,18 +19,21 @@ def study(root: Path, name: str) -> None:
     (folder / "study.json").write_text(json.dumps({"name": name, "study": config, "fingerprint": {}}))
 
 
-def test_two_studies_make_one_page_and_a_wrong_name_makes_none(tmp_path: Path) -> None:
+def test_two_studies_make_one_page_and_a_wrong_name_makes_none(
+    tmp_path: Path, harness: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     study(tmp_path, "one")
     study(tmp_path, "two")
-    wrong = compare("one", "three", root=tmp_path)
-    assert wrong.returncode == 2
-    assert "there is no study 'three' here" in wrong.stderr
-    assert "there are: one, two" in wrong.stderr
-    assert "Traceback" not in wrong.stderr
+    code, _, err = harness("compare", "one", "three")
+    assert code == 2
+    assert "there is no study 'three' here" in err
+    assert "there are: one, two" in err
+    assert "Traceback" not in err
     assert not (tmp_path / "reports").exists()
 
-    done = compare(root=tmp_path, HARNESS_NAMES="one two")  # as `make compare NAMES="one two"` hands them on
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setenv("HARNESS_NAMES", "one two")  # as `make compare NAMES="one two"` hands them on
+    code, out, err = harness("compare")
+    assert code == 0, err
     page = tmp_path / "reports" / "compare+one+two" / "index.html"
-    assert str(page) in done.stdout
+    assert str(page) in out
     assert "Both studies have no verdict." in page.read_text(encoding="utf-8")

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from small_study import World, draw_images
 
-from harness.cli import main
 from harness.results.home import StudyFolder, home
 from harness.study.lock import held
 
@@ -21,12 +20,13 @@ Harness = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def ran(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[World]:
     root = tmp_path_factory.mktemp("ran")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HARNESS_HOME", str(root / "home"))
         patch.setenv("HARNESS_REPORTS", str(root / "reports"))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        shutil.copyfile(empty_database, home() / "mlflow.db")
         made = World(root, draw_images(root / "cells"))
         made.write(trials=1)
         made.run()
@@ -38,20 +38,6 @@ def study(ran: World) -> StudyFolder:
     """A copy of a finished study, in this test's home."""
     shutil.copytree(ran.root / "home", home(), dirs_exist_ok=True)
     return StudyFolder("tiny")
-
-
-@pytest.fixture
-def harness(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Harness:
-    """The command in this process: its exit code and what it said."""
-
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["harness", *words])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run
 
 
 def test_the_log_tells_the_study_in_lines(study: StudyFolder, harness: Harness) -> None:

@@ -1,4 +1,5 @@
-"""What the tests of the model share: `backbone` runs a test over every family's small member, and slowly over all."""
+"""What the tests of the model share: `backbone` runs a test over every family's small member, and slowly over all;
+`small_member` over the small ones alone."""
 
 from __future__ import annotations
 
@@ -39,6 +40,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             "backbone",
             [pytest.param(name, marks=[] if name in SMALL else [pytest.mark.slow]) for name in backbone_specs()],
         )
+    if "small_member" in metafunc.fixturenames:
+        metafunc.parametrize("small_member", SMALL)
 
 
 @pytest.fixture

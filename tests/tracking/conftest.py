@@ -189,19 +189,6 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database as `prepare_store` makes it, made once: that takes seconds."""
-    from harness.tracking.mlflow_store import prepare_store
-    from harness.tracking.store import default_address
-
-    folder = tmp_path_factory.mktemp("template")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HARNESS_HOME", str(folder))
-        prepare_store(default_address())
-    return folder / "mlflow.db"
-
-
 @pytest.fixture
 def database(empty_database: Path, state: Path) -> str:
     """The address of a fresh database of this test."""

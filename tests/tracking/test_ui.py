@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import os
 import signal
 import socket
 import sqlite3
@@ -12,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,7 +24,6 @@ from harness.tracking import ui
 from harness.tracking.store import TrackingUnavailable, sqlite_address
 
 START_SECONDS = 90
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @contextmanager
@@ -205,13 +202,14 @@ def test_an_address_of_another_machine_is_said(free_port: int) -> None:
         ui.free_port(free_port, "192.0.2.1")
 
 
-def test_the_command_refuses_another_address_with_2(tmp_path: Any) -> None:
-    words = [sys.executable, "-m", "harness", "ui"]
-    made = {**os.environ, "HARNESS_HOST": "0.0.0.0"}
-    done = subprocess.run(words, env=made, capture_output=True, text=True, timeout=120, cwd=ROOT)
-    assert done.returncode == 2
-    assert "EXPOSED=1" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_the_command_refuses_another_address_with_2(
+    harness: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_HOST", "0.0.0.0")
+    code, _, err = harness("ui")
+    assert code == 2
+    assert "EXPOSED=1" in err
+    assert "Traceback" not in err
 
 
 def test_the_next_free_port_is_taken_where_the_wanted_one_is_in_use() -> None:

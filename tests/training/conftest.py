@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from harness.config.trial import TrialConfig
-from harness.results.records import TrialJob
+from harness.results.records import TrialJob, TrialRecord
 from harness.training.inputs import TrialData
+from harness.training.sharing import Sharing
+from harness.training.trial import run_trial
 
 
 @pytest.fixture
@@ -36,3 +43,21 @@ def job_of(config: TrialConfig, seed: int = 0) -> TrialJob:
 
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def run(data: TrialData, tmp_path: Path) -> Callable[..., tuple[TrialRecord, dict[str, torch.Tensor]]]:
+    """Train a configuration; with `sharing` it may read shared activations."""
+
+    def one(config: TrialConfig, sharing: Sharing | None = None, **changes: Any) -> Any:
+        values = {"seed": 0, "split": "search", "data": data} | changes
+        job = TrialJob("x/0", "search", config.strategy, 0, config, values["seed"], values["split"])
+        path = tmp_path / "best.safetensors"
+        record = run_trial(
+            job, values["data"], lambda e: True, objective="balanced_accuracy", weights_name="none", device=CPU,
+            checkpoint=path, sharing=sharing,
+        )  # fmt: skip
+        assert record.state == "complete", record.reason
+        return record, load_file(path)
+
+    return one

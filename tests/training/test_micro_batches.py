@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -90,8 +90,15 @@ def apart(one: Tensor, other: Tensor) -> float:
     return float((one - other).norm() / one.norm())
 
 
-@pytest.mark.parametrize(("optimizer", "micro_batch"), [("adamw", 6), ("sgd", 2)])
-@pytest.mark.parametrize("way", WAYS)
+def each_way_once() -> Iterator[Any]:
+    """Each way with one optimizer and one size of a part, all of them with both; slowly each with each."""
+    for number, way in enumerate(WAYS):
+        for turn, values in enumerate((("adamw", 6), ("sgd", 2))):
+            often = way == "all of them" or number % 2 == turn
+            yield pytest.param(way, *values, marks=[] if often else [pytest.mark.slow])
+
+
+@pytest.mark.parametrize(("way", "optimizer", "micro_batch"), [*each_way_once()])
 def test_the_update_is_the_whole_batch_s(
     way: str, optimizer: Any, micro_batch: int, exact: TrialConfig, lopsided: TrialData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,7 +112,9 @@ def test_the_update_is_the_whole_batch_s(
     assert pieces["loss"] == pytest.approx(whole["loss"], rel=1e-6)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "way", ["plain", "all of them", *(pytest.param(way, marks=pytest.mark.slow) for way in [*WAYS][1:-1])]
+)
 def test_in_float32_the_gradient_is_the_whole_batch_s_up_to_rounding(
     way: str, exact: TrialConfig, lopsided: TrialData
 ) -> None:
