@@ -15,10 +15,10 @@ from harness.config.load import parse
 from harness.config.space import space
 from harness.errors import ConfigError
 from harness.results.records import TrialRecord
+from harness.results.study_state import EndedTrial
 from harness.study.optuna_store import ID, OptunaMirror, Place, fault, opened, remove
-from harness.study.search import Ended
 
-Told = list[tuple[str, Ended]]
+Told = list[tuple[str, EndedTrial]]
 OWN = {ID: "ours"}
 SPACE = space(
     parse({"search": {"head_lr": {"low": 1e-4, "high": 1e-1}, "backbone": "resnet18"}, "weights": "none"}, "test"),
@@ -38,7 +38,7 @@ def told(count: int) -> Told:
             started_at="2026-01-01T00:00:00+00:00",
         )  # fmt: skip
         began, at = (f"2026-03-01T10:{slot:02d}:{second}.250+00:00" for second in ("00", "10"))
-        ended.append(("fine_tuning", Ended.of(f"fine_tuning/{slot}#1", params, done, began, at)))
+        ended.append(("fine_tuning", EndedTrial.of(f"fine_tuning/{slot}#1", params, done, began, at)))
     return ended
 
 
