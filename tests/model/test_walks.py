@@ -16,7 +16,7 @@ from real_steps import HEAVY, POLICIES, config, moving, optimizer_of, statistics
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from harness.config.sheets import backbone_spec
+from harness.config.sheets import backbone_spec, backbone_specs
 from harness.config.trial import TrialConfig
 from harness.model import batchnorm, freezing
 from harness.model.transfer import build
@@ -131,7 +131,7 @@ def test_a_step_moves_what_trains_and_nothing_else(small_member: str, smallest: 
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in CHEAP else pytest.param(name, marks=pytest.mark.slow) for name in SHEETS]
+    "name", [name if name in CHEAP else pytest.param(name, marks=pytest.mark.slow) for name in backbone_specs()]
 )
 def test_every_policy_takes_every_walk(name: str, smallest: Callable[[str], int]) -> None:
     check(name, smallest(name), every_walk, every_short_walk)
