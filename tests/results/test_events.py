@@ -139,9 +139,9 @@ def test_an_event_is_on_the_disk_when_it_was_appended(tmp_path: Path, monkeypatc
     synced: list[int] = []
     monkeypatch.setattr(os, "fsync", lambda number: synced.append(os.fstat(number).st_size))
     log = EventLog(tmp_path / "log")
-    log.append("trial_finished", {"number": 1})
+    log.append(epoch(1))
     assert synced == [(tmp_path / "log").stat().st_size]
-    log.append("epoch", {"number": 2}, sync=False)
+    log.append(epoch(2), sync=False)
     assert len(synced) == 1
     log.close()
 
@@ -149,16 +149,16 @@ def test_an_event_is_on_the_disk_when_it_was_appended(tmp_path: Path, monkeypatc
 def test_a_disk_that_takes_half_of_a_line_leaves_the_log_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "log"
     log = EventLog(path)
-    log.append("epoch", {"number": 0})
+    log.append(epoch(0))
     before = path.read_bytes()
     usual = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20, usual[1]))
     try:
         with pytest.raises(DiskFullError):
-            log.append("epoch", {"number": 1})
+            log.append(epoch(1))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, usual)
     assert path.read_bytes() == before
-    log.append("epoch", {"number": 2})
+    log.append(epoch(2))
     log.close()
-    assert [event.data["number"] for event in read_events(path)] == [0, 2]
+    assert [done.epoch for done in of_type(read_events(path), EpochDone)] == [0, 2]
