@@ -34,7 +34,9 @@ def harness(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     from harness.cli import main
 
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("harness.study.forking.warm_up", lambda: None)  # a process that imports torch as well
+    monkeypatch.setattr(
+        "harness.study.executors.forkserver.warm_up", lambda: None
+    )  # a process that imports torch as well
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # the command sets it; this sets it back
 
     def run(*words: str) -> tuple[int, str, str]:
@@ -50,8 +52,8 @@ def harness(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database as `prepare_store` makes it, made once: that takes seconds."""
+    from harness.tracking.address import default_address
     from harness.tracking.mlflow_store import prepare_store
-    from harness.tracking.store import default_address
 
     folder = tmp_path_factory.mktemp("template")
     with pytest.MonkeyPatch.context() as patch:

@@ -9,7 +9,7 @@ from typing import Any
 import damaging as d
 from small_study import World
 
-from harness.results.home import home
+from harness.results.paths import home
 
 
 @dataclass(frozen=True)

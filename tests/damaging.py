@@ -17,8 +17,8 @@ from small_study import World, records
 
 from harness.results.event_types import Explored, SessionStarted, TestScored, TrialStarted
 from harness.results.events import EventLog
-from harness.results.home import StudyFolder, home
-from harness.study.optuna_store import opened
+from harness.results.paths import StudyFolder, home
+from harness.search.optuna_journal import opened
 from harness.training.checkpoint import load_best, save_best
 
 DEAD = 2**22 - 1  # a process number that none has

@@ -15,7 +15,7 @@ from harness.results.records import TrialJob
 from harness.study.executors import make_executor
 from harness.study.executors.base import (
     Died,
-    EpochDone,
+    EpochMessage,
     Executor,
     Message,
     Scored,
@@ -63,16 +63,16 @@ class ExecutorContract:
     def test_a_task_streams_its_epochs_and_ends_with_its_record(self, executor: Executor) -> None:
         executor.submit(TrainTask(job()))
         got = until(executor, (Trained,))
-        assert [type(message) for message in got] == [EpochDone, EpochDone, Trained]
+        assert [type(message) for message in got] == [EpochMessage, EpochMessage, Trained]
         assert {message.task_id for message in got} == {"fine_tuning/0"}
         assert isinstance(got[-1], Trained)
         assert got[-1].record.state == "complete"
-        assert [e.record for e in got if isinstance(e, EpochDone)] == list(got[-1].record.epochs)
+        assert [e.record for e in got if isinstance(e, EpochMessage)] == list(got[-1].record.epochs)
 
     def test_a_no_ends_the_trial_as_pruned(self, executor: Executor) -> None:
         executor.submit(TrainTask(job(epochs=4)))
         got = until(executor, (Trained,), go_on=False)
-        assert [type(message) for message in got] == [EpochDone, Trained]
+        assert [type(message) for message in got] == [EpochMessage, Trained]
         assert isinstance(got[-1], Trained)
         assert got[-1].record.state == "pruned"
 

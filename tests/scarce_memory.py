@@ -11,7 +11,7 @@ import torch
 
 from harness.model.transfer import TransferModel
 from harness.study.executors.base import WorkerContext
-from harness.training.sharing import Sharing
+from harness.training.frozen_features.worker_cache import WorkerCache
 
 MESSAGE = "CUDA out of memory. Tried to allocate 2 GiB"
 
@@ -28,7 +28,7 @@ class Scarce(WorkerContext):
     never: tuple[int, ...] = ()  # numbers of training stages for which nothing has room
     spoiled_first: bool = False  # nothing fits into the first process that trains
 
-    def sharing(self) -> Sharing:
+    def sharing(self) -> WorkerCache:
         """As ever, in a process that has little memory from now on."""
         self._limit()
         return super().sharing()

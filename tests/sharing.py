@@ -10,14 +10,14 @@ import torch
 
 from harness.config.trial import TrialConfig
 from harness.results.records import TrialRecord
-from harness.training.sharing import Kept, Plan, needs
+from harness.training.frozen_features.worker_cache import CachedFeatures, Plan, cache_key
 
 ALL_CUTS = (1, 2, 3, 4, 5)
 
 
 def plan_for(folder: Path, *configs: TrialConfig, cuts: tuple[int, ...] = ALL_CUTS, split: str = "search") -> Plan:
-    kept = {needs(config, split, random_weights=True) for config in configs}
-    return Plan(folder, tuple(Kept(*facts, cuts=cuts) for facts in sorted(kept, key=str)))
+    kept = {cache_key(config, split, random_weights=True) for config in configs}
+    return Plan(folder, tuple(CachedFeatures(*facts, cuts=cuts) for facts in sorted(kept, key=str)))
 
 
 def numbers_of(record: TrialRecord) -> list[Any]:

@@ -14,9 +14,9 @@ from PIL import Image
 from harness.config.load import LoadedStudy, Overrides, load_study
 from harness.results.event_types import TrialFinished
 from harness.results.events import E, Event, of_type, read_events
-from harness.results.home import StudyFolder, home
+from harness.results.paths import StudyFolder, home
 from harness.results.records import EpochRecord, TrialJob, TrialRecord
-from harness.study.coordinator import Outcome, run_study
+from harness.study.coordinator import StudyResult, run_study
 
 SLIDES, PER_SLIDE, CLASSES = 12, 9, ("blue", "green", "red")
 
@@ -86,14 +86,14 @@ class World:
             "threads": 1,
             "device": "cpu",
             "executor": "inline",
-        }  # fmt: skip
+        }
         (self.root / "studies").mkdir(exist_ok=True)
         (self.root / "studies" / f"{name}.yaml").write_text(yaml.safe_dump({**document, **changes}))
 
     def load(self, name: str = "tiny", save_as: str | None = None, **overrides: Any) -> LoadedStudy:
         return load_study(name, Overrides(**overrides), save_as=save_as, studies=self.root / "studies")
 
-    def run(self, name: str = "tiny", watching: Watching | None = None, **options: Any) -> Outcome:
+    def run(self, name: str = "tiny", watching: Watching | None = None, **options: Any) -> StudyResult:
         return run_study(self.load(name, **options), watching or Watching())
 
     def folder(self, name: str = "tiny") -> StudyFolder:

@@ -22,17 +22,17 @@ from PIL import Image
 from small_study import Watching, World, draw_images, records, runs
 
 from harness import cli
+from harness.cli.progress import Watcher
+from harness.cli.terminal import Terminal
 from harness.config.study import StudyConfig
-from harness.data.names import clean
 from harness.errors import ConfigError
-from harness.progress import Watcher
 from harness.results.event_types import StudyCreated
-from harness.results.home import StudyFolder, home
+from harness.results.paths import StudyFolder, home
+from harness.safe_text import escape_name
 from harness.study.environment import environment
-from harness.study.shelf import remove_study
+from harness.study.studies import remove_study
 from harness.study.sync import storage_address
-from harness.terminal import Terminal
-from harness.tracking.store import address_of
+from harness.tracking.address import address_of
 
 ROOT = Path(__file__).resolve().parent.parent
 STEERS = re.compile(r"\x1b\[2J|\x1b\]|[\x07\x9b\u202e\udc80-\udcff]")
@@ -52,11 +52,21 @@ CLASSES = (
     "W" * 255,
     os.fsdecode(b"caf\xe9"),
     ":smile: [bold red]x",
-)  # fmt: skip
+)
 FILES = (
-    "\"><svg onload=alert(1)>.png", "=1+1.png", "@sum.png", "a\nb\x1b[2J.png", "\u202efdp.png", "o\u0308.png",
-    "W" * 251 + ".png", os.fsdecode(b"\xff\xfe.png"), "8.png", "$(touch ran).png", "`touch ran`.png", "a;b'c.png",
-)  # fmt: skip
+    '"><svg onload=alert(1)>.png',
+    "=1+1.png",
+    "@sum.png",
+    "a\nb\x1b[2J.png",
+    "\u202efdp.png",
+    "o\u0308.png",
+    "W" * 251 + ".png",
+    os.fsdecode(b"\xff\xfe.png"),
+    "8.png",
+    "$(touch ran).png",
+    "`touch ran`.png",
+    "a;b'c.png",
+)
 
 
 def draw_hostile(root: Path) -> Path:
@@ -128,14 +138,14 @@ def test_hostile_names_are_text_on_the_page(at_home: World) -> None:
     assert all((attrs["src"] or "").startswith("data:") for _, attrs in page.tags if "src" in attrs)
     assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
     texts = {text.strip() for text in page.texts}
-    assert {clean(name) for name in CLASSES} <= texts
+    assert {escape_name(name) for name in CLASSES} <= texts
     assert unicodedata.normalize("NFC", "a\u0308 decomposed") in texts
     assert any("\\x1b[2J\\u202eend" in text for text in page.texts), "the name that the study's file gives the data"
 
 
 def test_hostile_names_are_values_in_the_files_for_machines(at_home: World) -> None:
     text = (at_home.folder().report / "summary.json").read_text(encoding="utf-8")
-    assert sorted(json.loads(text)["data"]["classes"]) == sorted(clean(name) for name in CLASSES)
+    assert sorted(json.loads(text)["data"]["classes"]) == sorted(escape_name(name) for name in CLASSES)
     for path in (at_home.folder().report / "trials.csv", at_home.folder().manifest, at_home.folder().test_labels):
         content = path.read_text(encoding="utf-8")
         assert not SHOWN_RAW.search(content), path.name
@@ -178,7 +188,7 @@ def test_files_that_cannot_be_read_are_named_without_harm(
     assert code == 3
     assert not STEERS.search(told)
     for name in FILES:
-        assert f"red/{clean(name)}: holds HTML" in told
+        assert f"red/{escape_name(name)}: holds HTML" in told
 
 
 def test_folders_and_tables_are_named_without_harm(
@@ -251,9 +261,13 @@ def test_make_hands_on_values_and_runs_none_of_them(tmp_path: Path, target: str,
     names = ("NAME", "NAMES", "AS", "DATA", "WEIGHTS", "TRIALS", "EPOCHS", "WORKERS", "DEVICE", "HOST")
     made = {**os.environ, "HARNESS_HOME": str(tmp_path / "home"), "HARNESS_REPORTS": str(tmp_path / "reports")}
     done = subprocess.run(
-        ["make", "-s", target, *(f"{name}={value}" for name in names)], cwd=ROOT, env=made, capture_output=True,
-        text=True, timeout=120,
-    )  # fmt: skip
+        ["make", "-s", target, *(f"{name}={value}" for name in names)],
+        cwd=ROOT,
+        env=made,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert not (ROOT / "ran").exists()
@@ -289,16 +303,18 @@ def test_a_password_in_an_address_is_stored_and_told_nowhere(world: World) -> No
     assert stored["study"]["storage"] == "postgresql+psycopg://you:***@127.0.0.1:9/optuna"
     assert not {"tracking_uri", "storage"} & set(stored["fingerprint"])
     holders = [
-        path for folder in ("home", "reports") for path in (world.root / folder).rglob("*")
+        path
+        for folder in ("home", "reports")
+        for path in (world.root / folder).rglob("*")
         if path.is_file() and b"s3cret-word" in path.read_bytes()
-    ]  # fmt: skip
+    ]
     assert holders == []
 
 
 @pytest.fixture
 def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyFolder:
     """A study's folder as it lies there after a run; its file is not where the command is given."""
-    from harness.study.prepare import stored as as_stored
+    from harness.study.identity import stored as as_stored
 
     folder = StudyFolder("tiny")
     folder.path.mkdir(parents=True)
@@ -355,9 +371,20 @@ def test_the_recorded_environment_comes_from_an_allow_list(monkeypatch: pytest.M
         monkeypatch.setenv(name, "s3cret-word")
     facts = environment("cpu", 1, 1)
     assert set(facts) == {
-        "harness", "python", "torch", "torchvision", "optuna", "mlflow", "numpy", "pandas", "platform", "device",
-        "threads", "workers", "commit",
-    }  # fmt: skip
+        "harness",
+        "python",
+        "torch",
+        "torchvision",
+        "optuna",
+        "mlflow",
+        "numpy",
+        "pandas",
+        "platform",
+        "device",
+        "threads",
+        "workers",
+        "commit",
+    }
     assert "s3cret-word" not in json.dumps(facts)
     assert str(Path.home()) not in json.dumps(facts)
 
@@ -373,7 +400,7 @@ print(mlflow.telemetry.client.get_telemetry_client() is not None)
     "module",
     [
         "harness.tracking.mlflow_store as m; m.import_mlflow()",
-        pytest.param("harness.bench.plain", marks=pytest.mark.slow),  # imports torch as well
+        pytest.param("harness.benchmarks.baseline_loop", marks=pytest.mark.slow),  # imports torch as well
     ],
 )
 def test_mlflow_sends_no_telemetry_unless_the_user_turned_it_on(module: str) -> None:

@@ -15,11 +15,30 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 HARMLESS = {"pickle.UnpicklingError"}
 UNSAFE_CALLS = {
-    "eval", "exec", "compile", "__import__", "os.system", "os.popen", "os.execv", "os.execvp", "os.spawnl",
-    "subprocess.getoutput", "subprocess.getstatusoutput", "yaml.load", "yaml.load_all", "yaml.unsafe_load",
-    "yaml.full_load", "yaml.unsafe_load_all", "yaml.full_load_all", "torch.hub.load", "torch.jit.load",
-    "torch.hub.load_state_dict_from_url", "load_state_dict_from_url", "pandas.read_pickle", "pd.read_pickle",
-}  # fmt: skip
+    "eval",
+    "exec",
+    "compile",
+    "__import__",
+    "os.system",
+    "os.popen",
+    "os.execv",
+    "os.execvp",
+    "os.spawnl",
+    "subprocess.getoutput",
+    "subprocess.getstatusoutput",
+    "yaml.load",
+    "yaml.load_all",
+    "yaml.unsafe_load",
+    "yaml.full_load",
+    "yaml.unsafe_load_all",
+    "yaml.full_load_all",
+    "torch.hub.load",
+    "torch.jit.load",
+    "torch.hub.load_state_dict_from_url",
+    "load_state_dict_from_url",
+    "pandas.read_pickle",
+    "pd.read_pickle",
+}
 YAML_LOADERS = {"Loader", "FullLoader", "UnsafeLoader", "CLoader", "CFullLoader", "CUnsafeLoader"}
 
 
@@ -120,7 +139,7 @@ def test_nothing_in_the_package_runs_code_from_a_file() -> None:
 
 def test_everything_that_people_read_goes_through_the_terminal() -> None:
     """Only what machines read, and holds no text of anyone else, is written by `sys.stdout.write`."""
-    for_machines = {"cli/looking.py", "bench/report_size.py", "model/flops.py"}
+    for_machines = {"cli/inspect.py", "benchmarks/report_size.py", "model/flops.py"}
     found = []
     for path in FILES:
         place = str(path.relative_to(PACKAGE))

@@ -1,4 +1,4 @@
-"""The small study of `harness.bench.torture`, made smaller still, as a user runs it."""
+"""The small study of `harness.benchmarks.fault_injection`, made smaller still, as a user runs it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from harness.bench.torture.place import Place
+from harness.benchmarks.fault_injection.sandbox import Place
 
 SMALL: dict[str, Any] = {"trials": 2, "controlled": {"changes": 0}, "data_sizes": [], "shifts": []}
 

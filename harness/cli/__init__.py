@@ -8,12 +8,12 @@ import sys
 import traceback
 
 # isort: off
-from harness.cli import studies, keeping, looking, measuring  # noqa: F401 - each brings its commands along
+from harness.cli import studies, maintain, inspect, benchmarks  # noqa: F401 - each brings its commands along
 
 # isort: on
 from harness.cli.app import app, err
+from harness.cli.terminal import take_warnings
 from harness.errors import HarnessError
-from harness.terminal import take_warnings
 
 
 def main() -> None:

@@ -11,15 +11,18 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.terminal import Terminal
 from harness.config.trial import NAME_RULE
 from harness.errors import ConfigError
-from harness.results.home import StudyFolder, home
-from harness.terminal import Terminal
+from harness.results.paths import StudyFolder, home
 
 app = typer.Typer(
-    name="harness", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    name="harness",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
     help="Is a new head on frozen features enough, or is fine-tuning worth its cost?",
-)  # fmt: skip
+)
 out = Terminal()
 err = Terminal(stderr=True)
 

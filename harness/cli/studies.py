@@ -29,16 +29,20 @@ def study(
     from harness.config.load import Overrides, load_study
 
     overrides = Overrides(
-        data=given(data), weights=given(weights), device=given(device), trials=whole("TRIALS", trials),
-        epochs=whole("EPOCHS", epochs), workers=whole("WORKERS", workers),
-    )  # fmt: skip
+        data=given(data),
+        weights=given(weights),
+        device=given(device),
+        trials=whole("TRIALS", trials),
+        epochs=whole("EPOCHS", epochs),
+        workers=whole("WORKERS", workers),
+    )
     loaded = load_study(name, overrides, save_as=given(save_as))
 
-    from harness.study.forking import warm_up
+    from harness.study.executors.forkserver import warm_up
 
     if EXECUTORS[loaded.study.executor].forks:
         warm_up()  # beside the imports that follow, which take seconds: after the file is known to be right
-    from harness.progress import Watcher
+    from harness.cli.progress import Watcher
     from harness.study.coordinator import run_study
 
     with Watcher(out, loaded.study.objective, loaded.study.epochs) as watcher:
@@ -73,7 +77,7 @@ def compare(
     ] = None,
 ) -> None:
     """Put studies side by side in one page: what each found, on which data, at what cost."""
-    from harness.report.compare_page import write_comparison
+    from harness.report.compare.page import write_comparison
 
     say(f"Page     {shown(write_comparison(names or []))}")
 
@@ -86,7 +90,7 @@ def ui(
     exposed: Annotated[bool, typer.Option(envvar="HARNESS_EXPOSED", help="Whoever reaches it may change all.")] = False,
 ) -> None:
     """Serve the MLflow UI on 127.0.0.1; Ctrl-C ends it."""
-    from harness.tracking.store import address_of, tracking_address
+    from harness.tracking.address import address_of, tracking_address
     from harness.tracking.ui import serve
 
     folder = existing(name) if name else None
@@ -96,14 +100,14 @@ def ui(
 
 
 @app.command("list")
-def list_studies() -> None:
+def list_all() -> None:
     """Show the studies with state, size and age."""
-    from harness.study.shelf import shelf
+    from harness.study.studies import list_studies
 
     table = Table(box=None, pad_edge=False)
     for heading in ("Study", "State", "Trials", "Size", "Last change"):
         table.add_column(heading, justify="right" if heading in ("Trials", "Size") else "left")
-    entries = shelf()
+    entries = list_studies()
     for entry in entries:
         table.add_row(entry.name, entry.state, str(entry.trials), entry.size, entry.age)
     if entries:
@@ -113,13 +117,10 @@ def list_studies() -> None:
 
 
 @app.command("rm")
-def remove(
-    name: Name,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-) -> None:
+def remove(name: Name, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
     """Remove a study: its folder, its Optuna studies, its MLflow experiment and its report."""
     folder = existing(name)
-    from harness.study.shelf import remove_study
+    from harness.study.studies import remove_study
 
     if not yes and not typer.confirm(f"Remove the study {name} with all its trials, models and its report?"):
         say("Nothing was removed.")

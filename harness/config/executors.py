@@ -16,7 +16,7 @@ class ExecutorEntry:
 
     module: str
     doc: str  # what it does, for the documentation of the study file
-    forks: bool = False  # it starts workers by `harness.study.forking`, whose server can be started early
+    forks: bool = False  # it starts workers by `harness.study.executors.forkserver`, whose server can be started early
 
 
 EXECUTORS: dict[str, ExecutorEntry] = {

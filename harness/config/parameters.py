@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from harness.config.backbone_specs import backbone_spec
 from harness.config.batchnorm_policy import POLICIES, BatchNormPolicy, first_same
 from harness.config.ranges import Choice, Fixed, FloatRange, IntRange, Range
-from harness.config.sheets import backbone_spec
 from harness.config.strategies import DEPTH_MAX, Strategy
 from harness.errors import ConfigError
 

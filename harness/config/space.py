@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from harness.config.backbone_specs import backbone_spec
 from harness.config.parameters import PARAMETERS, Parameter, default_values, settled_values, unknown_parameter
 from harness.config.ranges import Fixed, Range, one_of
 from harness.config.study import StudyConfig
@@ -117,3 +118,17 @@ def faults_of_try(study: StudyConfig) -> list[str]:
             if not here.holds(name, checked):
                 faults.append(f"{where}.{name}: {value!r} lies outside search.{name}; widen the search, or change it")
     return faults
+
+
+def backbones(study: StudyConfig) -> list[str]:
+    """Every backbone the study may build, in the file's order."""
+    names: dict[str, None] = {}
+    for strategy in study.strategies:
+        names.update(dict.fromkeys(space(study, strategy).ranges["backbone"].values()))
+    return list(names)
+
+
+def sides(study: StudyConfig) -> list[int]:
+    """Pixels a side of every array of images that the study trains on."""
+    size = study.data.image_size
+    return sorted({backbone_spec(b).native_size for b in backbones(study)}) if size == "native" else [int(size)]

@@ -20,8 +20,8 @@ from pydantic import (
 from harness.config.executors import EXECUTORS, check_executor
 from harness.config.parameters import PARAMETERS, TOP_LEVEL_PARAMETERS, unknown_parameter
 from harness.config.ranges import Range, Scalar
-from harness.config.secrets import masked
 from harness.config.trial import Shift, Strategy
+from harness.safe_text import masked
 
 OBJECTIVES = ("balanced_accuracy", "accuracy", "macro_f1", "auroc", "mcc", "log_loss")  # of results.metrics.METRICS
 BitDepth = Literal["dtype", "minmax", 8, 10, 12, 14, 16]
@@ -82,8 +82,7 @@ class DataConfig(_Model):
     """Where the images come from and how they are read."""
 
     source: Source | None = Field(
-        "rendered_cells",
-        description="rendered_cells, {folder: PATH}, {csv: PATH}, {torchvision: NAME}, or null",
+        "rendered_cells", description="rendered_cells, {folder: PATH}, {csv: PATH}, {torchvision: NAME}, or null"
     )
     name: str | None = Field(
         None, max_length=80, description="what the page calls the data; the source's own name else"
@@ -176,8 +175,7 @@ class StudyConfig(_Model):
         (), alias="try", description="own configurations, always evaluated after the default"
     )
     objective: Objective = Field(
-        "balanced_accuracy",
-        description=f"what is compared, on validation and then on test ({', '.join(OBJECTIVES)})",
+        "balanced_accuracy", description=f"what is compared, on validation and then on test ({', '.join(OBJECTIVES)})"
     )
     seed: int = Field(0, ge=0, description="everything random derives from it")
     augmentation: Entry | None = Field(None, description="the same as search.augmentation")

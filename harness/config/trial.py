@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from harness.config.batchnorm_policy import BatchNormPolicy
+from harness.config.from_json import restored
 from harness.config.parameters import (
     PARAMETERS,
     Augmentation,
@@ -20,7 +21,6 @@ from harness.config.parameters import (
     UnfreezeFrom,
     UnfreezeSchedule,
 )
-from harness.config.restored import restored
 from harness.config.strategies import DEPTH_MAX, STAGES, STRATEGIES, Strategy
 
 __all__ = ["DEPTH_MAX", "NAME_RULE", "STAGES", "STRATEGIES", "Shift", "Strategy", "TrialConfig", "canonical"]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from harness.config.study import DataConfig
 from harness.data.dataset import Dataset
-from harness.data.listing import PARTS
+from harness.data.sources.listing import PARTS
 
 
 def data_card(dataset: Dataset, config: DataConfig, parts: NDArray[np.str_], image_size: int) -> dict[str, Any]:

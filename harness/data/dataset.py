@@ -17,14 +17,14 @@ import pandas as pd
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from harness.atomic import allocate, atomic_write, disk_errors
 from harness.config.study import DataConfig
-from harness.data import decode
-from harness.data.listing import Listing
-from harness.data.names import listed
+from harness.data.decoding import decode
 from harness.data.parallel import Progress, over_images
 from harness.data.scan import Scan, copies, fetch, scan
+from harness.data.sources.listing import Listing
 from harness.errors import DataError, ResourceError
-from harness.files import allocate, disk_errors, write_whole
+from harness.safe_text import listed
 
 COLUMNS = ("path", "label", "group", "fixed_split", "sha256", "pixels_sha256", "width", "height", "kind")
 _VERSION = 1  # of the arrays: raise it when the same images would give other values
@@ -112,7 +112,7 @@ def arrays(dataset: Dataset, config: DataConfig, size: int, *, cache: Path, prog
             temporary = path.with_name(f".{path.stem}.part")
             try:
                 _fill(temporary, shape, dtype, dataset, config, size, progress)
-                write_whole(path.with_suffix(".crc"), str(_checksum(temporary)).encode())
+                atomic_write(path.with_suffix(".crc"), str(_checksum(temporary)).encode())
                 temporary.chmod(0o444)
                 temporary.replace(path)
             finally:
@@ -135,9 +135,14 @@ def is_whole(path: Path) -> bool:
 
 
 def _fill(
-    path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], dataset: Dataset, config: DataConfig, size: int,
+    path: Path,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    dataset: Dataset,
+    config: DataConfig,
+    size: int,
     progress: Progress | None,
-) -> None:  # fmt: skip
+) -> None:
     """Decode every image into a new .npy file and sync it."""
     with path.open("wb+") as stream:
         np.lib.format.write_array_header_1_0(

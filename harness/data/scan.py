@@ -18,16 +18,16 @@ from typing import Any
 
 import numpy as np
 
+from harness.atomic import atomic_write
 from harness.config.study import DataConfig
-from harness.data import decode
-from harness.data.decode import Facts, Pixels
-from harness.data.listing import PARTS, Listing
-from harness.data.names import listed
+from harness.data.decoding import decode
+from harness.data.decoding.decode import Facts, Pixels
+from harness.data.decoding.raw import read_bytes
 from harness.data.parallel import Progress, over_images
-from harness.data.samples import read_bytes
-from harness.data.sources import list_source
+from harness.data.sources.listing import PARTS, Listing
+from harness.data.sources.open_source import list_source
 from harness.errors import DataError
-from harness.files import write_whole
+from harness.safe_text import listed
 
 _FRESH = 2.0  # seconds: a file may change again within the same tick of its time stamp
 
@@ -172,7 +172,7 @@ class _Memory:
     def save(self) -> None:
         if self._path is not None and self._changed:
             body = json.dumps(self._known, ensure_ascii=True, separators=(",", ":")).encode()
-            write_whole(self._path, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+            atomic_write(self._path, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
 
 
 # --- faults of the data set as a whole ----------------------------------------------------------------------

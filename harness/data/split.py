@@ -16,8 +16,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from harness.config.study import SplitConfig
-from harness.data.names import listed
 from harness.errors import DataError
+from harness.safe_text import listed
 
 Parts = NDArray[np.str_]  # (N,), dtype U10
 Codes = NDArray[np.int64]  # (N,), 0..2 are train, validation, test

@@ -1,7 +1,7 @@
 """Where backbones come from: what a source of backbones must offer, and the one way to ask the source of a name.
 
 The rest of `model/` and `training/` names no library and no family of backbones; it asks these functions.
-`harness.config.sheets.SOURCES` is the table of the sources, which a new one is added to.
+`harness.config.backbone_specs.SOURCES` is the table of the sources, which a new one is added to.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from harness.config.sheets import SOURCES, SourceEntry, backbone_spec, source_entry
+from harness.config.backbone_specs import SOURCES, SourceEntry, backbone_spec, source_entry
 from harness.config.trial import STAGES
 
 Value = Any  # what one step hands to the next: a tensor, or a list of tensors
@@ -88,7 +88,7 @@ def build_backbone(name: str, image_size: int | None = None) -> nn.Module:
     """Build the backbone `name` with random weights and the head of its library.
 
     Args:
-        name: one of `harness.config.sheets.backbone_specs`.
+        name: one of `harness.config.backbone_specs.backbone_specs`.
         image_size: pixels a side; some backbones are built for one size. None is the native size.
 
     Raises:

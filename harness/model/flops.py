@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.config.sheets import backbone_spec, backbone_specs
+from harness.config.backbone_specs import backbone_spec, backbone_specs
 from harness.config.trial import DEPTH_MAX
 from harness.model import batchnorm, freezing
-from harness.model.shapes import build_shapes
+from harness.model.meta import build_shapes
 from harness.model.transfer import TransferModel
 
 CLASSES = 10  # of the head that is counted along: little beside any backbone

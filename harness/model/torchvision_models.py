@@ -21,7 +21,7 @@ from torchvision.models import get_model
 from torchvision.models.densenet import _DenseBlock
 from torchvision.ops import StochasticDepth
 
-from harness.config.sheets import BackboneSpec
+from harness.config.backbone_specs import BackboneSpec
 from harness.config.trial import STAGES
 from harness.model.backbones import Step, Value
 

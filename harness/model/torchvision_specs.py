@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.config.sheets import HALF, IMAGENET, BackboneSpec, Normalisation
+from harness.config.backbone_specs import HALF, IMAGENET, BackboneSpec, Normalisation
 
 
 def _licence(weights: str) -> str:

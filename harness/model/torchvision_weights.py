@@ -20,7 +20,7 @@ from torch import Tensor
 from torchvision.models import get_weight
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from harness.config.sheets import BackboneSpec
+from harness.config.backbone_specs import BackboneSpec
 from harness.errors import ResourceError
 from harness.model.weights import bundled, sha256
 

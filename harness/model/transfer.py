@@ -9,9 +9,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from harness.config.backbone_specs import Triple, backbone_spec, check_image_size
 from harness.config.batchnorm_policy import POLICIES, BatchNormPolicy
 from harness.config.parameters import PARAMETERS, Head, HeadInit
-from harness.config.sheets import Triple, backbone_spec, check_image_size
 from harness.config.trial import STAGES
 from harness.errors import ConfigError
 from harness.model import backbones
@@ -166,7 +166,7 @@ def build(
     are left as they were. Everything trains until `harness.model.freezing` says otherwise.
 
     Args:
-        backbone: one of `harness.config.sheets.backbone_specs`.
+        backbone: one of `harness.config.backbone_specs.backbone_specs`.
         num_classes: 2 or more.
         weights: `bundled`, `imagenet`, `none` (random, drawn from `seed`) or the path of a checkpoint.
         image_size: pixels a side; needed for ViT and MaxViT, which are built for one size. None is the native size.

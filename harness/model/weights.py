@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from harness.config.sheets import IMAGENET, Normalisation, backbone_spec
+from harness.config.backbone_specs import IMAGENET, Normalisation, backbone_spec
 from harness.errors import ConfigError
 from harness.model import backbones
 

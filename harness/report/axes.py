@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from harness.report import ink, wording
+from harness.analysis import wording
+from harness.report import style
 from harness.results.metrics import METRICS
 
 BETWEEN = 1.5  # in zorder: above grid lines, below marks
@@ -44,7 +45,7 @@ def difference_axis(axes: Axes, objective: str, which: Literal["x", "y"] = "x") 
 
 def row_name(axes: Axes, y: float, name: str, **look: Any) -> None:
     """A row's name above its marks, at the left edge: on a ground of its own, since grid lines pass there."""
-    ground = {"boxstyle": "square,pad=0.1", "facecolor": ink.SURFACE, "edgecolor": "none"}
+    ground = {"boxstyle": "square,pad=0.1", "facecolor": style.SURFACE, "edgecolor": "none"}
     axes.text(0, y, name, transform=axes.get_yaxis_transform(), zorder=BETWEEN, bbox=ground, **look)
 
 
@@ -54,9 +55,15 @@ def named_ends(axes: Axes, ends: Mapping[str, float]) -> None:
     shares = [(end - low) / (high - low) for end in ends.values()]
     for strategy, y in zip(ends, heights(shares, APART), strict=True):
         axes.text(
-            1.03, y, wording.STRATEGY[strategy].replace(" ", "\n", 1), transform=axes.transAxes, va="center",
-            color=ink.STRATEGY[strategy], weight="bold", linespacing=1.05,
-        )  # fmt: skip
+            1.03,
+            y,
+            wording.STRATEGY[strategy].replace(" ", "\n", 1),
+            transform=axes.transAxes,
+            va="center",
+            color=style.STRATEGY[strategy],
+            weight="bold",
+            linespacing=1.05,
+        )
 
 
 def heights(wanted: Sequence[float], gap: float) -> list[float]:

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.files import write_whole
-from harness.report import explored, shell, wording
-from harness.report.evidence import SECTIONS
-from harness.report.files import csv_text, each_text
+from harness.analysis import explored, wording
+from harness.analysis.study_data import StudyData
+from harness.atomic import atomic_write
+from harness.report import html
 from harness.report.section import build_sections
-from harness.report.story import StudyData
-from harness.results.home import StudyFolder
+from harness.report.sections.all import SECTIONS
+from harness.results.csv import csv_text, each_text
+from harness.results.paths import StudyFolder
 
 
 def write_report(folder: StudyFolder) -> Path:
@@ -30,11 +31,11 @@ def write_report(folder: StudyFolder) -> Path:
     """
     with _uncollected():
         story = StudyData.read(folder)
-        write_whole(folder.report / "trials.csv", csv_text(_clean(story.trials)))
+        atomic_write(folder.report / "trials.csv", csv_text(_clean(story.trials)))
         summary = {**story.summary, "explored": explored.as_json(story.changed, story.sizes, story.shifts)}
-        write_whole(folder.report / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+        atomic_write(folder.report / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
         page = folder.report / "index.html"
-        write_whole(page, render(story))
+        atomic_write(page, render(story))
     return page
 
 
@@ -52,13 +53,13 @@ def _uncollected() -> Iterator[None]:
 
 def render(story: StudyData) -> str:
     """The page as HTML: see `shell.fill`. Its sections are those of `evidence.SECTIONS`."""
-    return shell.fill(
+    return html.fill(
         "report.html",
         story=story,
         study=story.study,
         summary=story.summary,
         card=story.card,
-        title=wording.clean(story.study.report.title or story.folder.name),
+        title=wording.redact(story.study.report.title or story.folder.name),
         made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         progress=_progress(story),
         sections=build_sections(SECTIONS, story),
@@ -77,4 +78,4 @@ def _progress(story: StudyData) -> str:
 
 def _clean(table: pd.DataFrame) -> pd.DataFrame:
     names = ("reason", "warnings", "device", "precision", "cache_reason")
-    return table.assign(**{name: each_text(table[name], wording.clean) for name in names})
+    return table.assign(**{name: each_text(table[name], wording.redact) for name in names})

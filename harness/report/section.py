@@ -1,4 +1,4 @@
-"""What one section of the page is made of, and what a section is in the list of `harness.report.evidence`.
+"""What one section of the page is made of, and what a section is in the list of `harness.report.sections.all`.
 
 To add a section, write its module, with a function that makes it from a study, and add a line to that list.
 """
@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from harness.report.ink import Picture
-from harness.report.story import StudyData
+from harness.analysis.study_data import StudyData
+from harness.report.style import Picture
 
 
 @dataclass(frozen=True)

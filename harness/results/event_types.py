@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
-from harness.config.restored import restored
+from harness.config.from_json import restored
 from harness.config.trial import TrialConfig
 from harness.results.records import TrialJob, TrialRecord
 from harness.results.trial_id import TrialId, run_key

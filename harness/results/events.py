@@ -22,8 +22,8 @@ from typing import Any, TypeVar
 
 from pydantic_core import from_json
 
+from harness.atomic import disk_errors
 from harness.errors import HarnessError
-from harness.files import disk_errors
 from harness.results import event_types
 from harness.results.event_types import SCHEMA, StudyEvent
 
@@ -119,7 +119,7 @@ class Reading:
         return all(damage.torn for damage in self.damages)
 
 
-def survey(path: Path) -> Reading:
+def scan_log(path: Path) -> Reading:
     """Read what can be read, also of a damaged log and while it is written; nothing if there is no file.
 
     Raises:

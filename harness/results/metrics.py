@@ -5,7 +5,7 @@ A class that no label names cannot be scored: it is left out of every mean over 
 sample gives a number and never NaN. The numbers are scikit-learn's (tested), without its per-call cost.
 
 A metric is a value of sums over the images. `score` takes the value of the whole sum; the jackknife takes the value
-of the sum without a group of images (`harness.report.jackknife`). Both use the same formula.
+of the sum without a group of images (`harness.analysis.jackknife`). Both use the same formula.
 
 To add a metric, add its row to METRICS, with a new `Sums` if it is not computed from counts. If a study file may name
 it, add its name to `OBJECTIVES` in harness.config.study too. Training, log, verdict and page then use it.

@@ -9,10 +9,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from harness.config.restored import restored
+from harness.config.from_json import restored
 from harness.config.trial import TrialConfig
-from harness.results.trial_id import Kind as Kind
-from harness.results.trial_id import run_key
+from harness.results.trial_id import Kind, run_key
 
 State = Literal["complete", "pruned", "diverged", "out_of_memory", "failed"]
 STATES: tuple[State, ...] = ("complete", "pruned", "diverged", "out_of_memory", "failed")

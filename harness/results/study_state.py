@@ -34,8 +34,8 @@ from harness.results.event_types import (
 )
 from harness.results.events import Event
 from harness.results.metrics import sign_of
-from harness.results.records import STATES, EpochRecord, Kind, TrialJob, TrialRecord
-from harness.results.trial_id import TrialId
+from harness.results.records import STATES, EpochRecord, TrialJob, TrialRecord
+from harness.results.trial_id import Kind, TrialId
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from harness.config.parameters import PARAMETERS
 from harness.config.ranges import Choice, Fixed, FloatRange, IntRange, Range
 from harness.config.space import SearchSpace
 from harness.config.trial import TrialConfig
+from harness.results.study_state import EndedTrial
 
 KEY = "harness.key"  # user attribute of a trial
 STATES = {
@@ -96,3 +97,18 @@ def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
     """Optuna's distribution of every searched parameter."""
     found = {name: distribution(searched) for name, searched in space.ranges.items()}
     return {name: one for name, one in found.items() if one is not None}
+
+
+def frozen(space: SearchSpace, ended: EndedTrial, objective: str) -> FrozenTrial:
+    """A search trial as Optuna keeps one that has ended."""
+    state = STATES[ended.state]
+    if state == TrialState.COMPLETE and ended.score is None:
+        state = TrialState.FAIL
+    return create_trial(
+        state=state,
+        value=ended.score if state == TrialState.COMPLETE else None,
+        params=ended.params,
+        distributions={name: d for name, d in distributions(space).items() if name in ended.params},
+        intermediate_values={epoch.epoch: epoch.validation[objective] for epoch in ended.epochs},
+        user_attrs={KEY: ended.key, "harness.state": ended.state},
+    )

@@ -14,23 +14,23 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from harness.analysis.test_predictions import scored_predictions
+from harness.analysis.verdict import conclude
+from harness.atomic import atomic_path
 from harness.config.space import space
 from harness.config.trial import TrialConfig
-from harness.files import whole
-from harness.report.scored import scored_predictions
-from harness.report.verdict import conclude
 from harness.results import metrics
 from harness.results.event_types import ConfirmationSelected, SelectedConfig, TestScored, VerdictReached
+from harness.results.names import confirmation_split
 from harness.results.records import TrialJob, TrialRecord
 from harness.results.trial_id import TrialId
+from harness.seeds import derive
 from harness.study import export
 from harness.study.executors.base import ScoreTask
+from harness.study.jobs import score_all, train_all
 from harness.study.mistakes import shown, write_mistakes
 from harness.study.prepare import Prepared
 from harness.study.session import Session
-from harness.study.splits import confirmation_split
-from harness.study.work import score_all, train_all
-from harness.training.seeds import derive
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,15 @@ class Candidate:
         """Its confirmation trial for the seed with this index."""
         name = str(TrialId("confirmation", self.strategy, index, self.config.key()))
         return TrialJob(
-            name, "confirmation", self.strategy, index, self.config, derive(seed, "confirmation", index),
-            confirmation_split(index), attempt,
-        )  # fmt: skip
+            name,
+            "confirmation",
+            self.strategy,
+            index,
+            self.config,
+            derive(seed, "confirmation", index),
+            confirmation_split(index),
+            attempt,
+        )
 
 
 def wants_more(session: Session) -> bool:
@@ -163,7 +169,7 @@ def store_predictions(
     rows = prepared.test_rows
     path = prepared.folder.predictions / f"{name}.npz"
     groups = prepared.dataset.table["group"].to_numpy()[rows].astype(str)
-    with whole(path) as temporary:
+    with atomic_path(path) as temporary:
         np.savez_compressed(temporary, probabilities=probabilities, labels=labels, groups=groups, rows=rows)
     return {"metrics": metrics.all_metrics(probabilities, labels), "predictions": path.name}
 

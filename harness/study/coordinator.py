@@ -11,27 +11,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from harness.analysis import verdict_text
+from harness.atomic import disk_errors
 from harness.config.load import LoadedStudy
 from harness.errors import HarnessError, Interrupted
-from harness.files import disk_errors
-from harness.report import verdict_text
 from harness.report.page import write_report
 from harness.results.event_types import SessionEnded, SessionStarted, StudyCreated
-from harness.results.home import home
-from harness.study import confirm, explore, export, memory
+from harness.results.paths import home
+from harness.study import confirm, explore, export
 from harness.study.environment import environment, resolve_devices
+from harness.study.estimate import memory
+from harness.study.identity import stored
 from harness.study.lock import held
-from harness.study.prepare import prepare, stored, update_shown, write_folder
+from harness.study.prepare import prepare
+from harness.study.search_loop import SlotSearch
 from harness.study.session import Observer, Session
 from harness.study.signals import listening
-from harness.study.slots import SlotSearch
+from harness.study.study_files import update_shown, write_folder
 from harness.study.sync import mirror
 
 STORES_SECONDS = 2.0  # for each of both stores to take what it lacks, after a signal: an end takes 10 s at most
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StudyResult:
     """What a call of `run_study` came to."""
 
     name: str
@@ -41,7 +44,7 @@ class Outcome:
     already_finished: bool
 
 
-def run_study(loaded: LoadedStudy, observer: Observer) -> Outcome:
+def run_study(loaded: LoadedStudy, observer: Observer) -> StudyResult:
     """Create or resume a study, run it to its end, and write its report.
 
     Raises:
@@ -141,13 +144,13 @@ def _send_missing(session: Session) -> None:
         session.observer.message(str(error))
 
 
-def _outcome(session: Session, *, already_finished: bool) -> Outcome:
+def _outcome(session: Session, *, already_finished: bool) -> StudyResult:
     page = write_report(session.folder) if already_finished else session.folder.report / "index.html"
     if not session.state.verdicts:
-        return Outcome(session.prepared.name, page, None, "no strategy was confirmed", already_finished)
+        return StudyResult(session.prepared.name, page, None, "no strategy was confirmed", already_finished)
     last = session.state.verdicts[-1]
     sentence = verdict_text.sentence(last.verdict, session.study.objective) if last.verdict else None
-    return Outcome(session.prepared.name, page, sentence, last.verdict_reason, already_finished)
+    return StudyResult(session.prepared.name, page, sentence, last.verdict_reason, already_finished)
 
 
 def _nothing_completed(session: Session) -> str:

@@ -18,20 +18,20 @@ from numpy.typing import NDArray
 from harness.config.space import space
 from harness.config.study import StudyConfig
 from harness.results.event_types import ControlledChange, ControlledSelected, Explored
+from harness.results.names import confirmation_split, fraction_split
 from harness.results.records import TrialJob
 from harness.results.trial_id import TrialId
+from harness.seeds import derive
 from harness.study import confirm
 from harness.study.confirm import Candidate
 from harness.study.controlled import changes
 from harness.study.executors.base import ScoreTask
+from harness.study.jobs import score_all, train_all
 from harness.study.session import Session
-from harness.study.splits import confirmation_split, fraction_split
-from harness.study.work import score_all, train_all
-from harness.training.seeds import derive
 
 
 @dataclass(frozen=True)
-class Asked:
+class ScoreRequest:
     """A model to answer the test images, and what its answer is for."""
 
     task: ScoreTask
@@ -117,17 +117,27 @@ def _controlled_jobs(
             for entry in entries:
                 name = TrialId("controlled", strategy, index, entry.config.key())
                 yield TrialJob(
-                    str(name), "controlled", winners[strategy].config.strategy,
-                    index, entry.config, derive(session.study.seed, "confirmation", index), confirmation_split(index),
-                )  # fmt: skip
+                    str(name),
+                    "controlled",
+                    winners[strategy].config.strategy,
+                    index,
+                    entry.config,
+                    derive(session.study.seed, "confirmation", index),
+                    confirmation_split(index),
+                )
 
 
 def _size_job(session: Session, winner: Candidate, fraction: float, index: int) -> TrialJob:
     name = TrialId("data_size", winner.strategy, index, winner.config.key(), fraction)
     return TrialJob(
-        str(name), "data_size", winner.config.strategy, index, winner.config,
-        derive(session.study.seed, "confirmation", index), fraction_split(index, fraction),
-    )  # fmt: skip
+        str(name),
+        "data_size",
+        winner.config.strategy,
+        index,
+        winner.config,
+        derive(session.study.seed, "confirmation", index),
+        fraction_split(index, fraction),
+    )
 
 
 def _size_jobs(session: Session, winners: dict[str, Candidate]) -> Iterator[TrialJob]:
@@ -139,15 +149,15 @@ def _size_jobs(session: Session, winners: dict[str, Candidate]) -> Iterator[Tria
                     yield _size_job(session, winner, fraction, index)
 
 
-def _unanswered(session: Session, winners: dict[str, Candidate]) -> tuple[list[Asked], int]:
+def _unanswered(session: Session, winners: dict[str, Candidate]) -> tuple[list[ScoreRequest], int]:
     """What is still to be scored, and how much was."""
     rows, study = session.prepared.test_rows, session.study
-    asked: list[Asked] = []
+    asked: list[ScoreRequest] = []
     for index in range(study.confirmation.seeds):
         for winner in winners.values():
             confirmed = winner.job(index, study.seed, 1)
             score = session.state.later[confirmed.trial_id].score
-            asked += [Asked(ScoreTask(confirmed, rows, s, score=score), winner, index) for s in study.shifts]
+            asked += [ScoreRequest(ScoreTask(confirmed, rows, s, score=score), winner, index) for s in study.shifts]
             for fraction in study.data_sizes:
                 if fraction == 1:
                     continue
@@ -157,16 +167,19 @@ def _unanswered(session: Session, winners: dict[str, Candidate]) -> tuple[list[A
                     continue  # no model: the state stands in the log
                 train = len(session.prepared.context.splits[job.split][0])
                 task = ScoreTask(job, rows, score=record.score if record else None)
-                asked.append(Asked(task, winner, index, fraction, train))
+                asked.append(ScoreRequest(task, winner, index, fraction, train))
     done = {(e.what, e.strategy, e.config_key, e.seed_index, e.fraction, e.shift) for e in session.state.explored}
     left = [one for one in asked if one.done_as not in done]
     return left, len(asked) - len(left)
 
 
 def _keep(
-    session: Session, plan: dict[str, Asked], labels: NDArray[np.int64], task_id: str,
+    session: Session,
+    plan: dict[str, ScoreRequest],
+    labels: NDArray[np.int64],
+    task_id: str,
     probabilities: NDArray[np.float32],
-) -> None:  # fmt: skip
+) -> None:
     one = plan[task_id]
     suffix = one.task.shift if one.fraction is None else f"size{one.fraction:g}"
     name = f"{one.candidate.strategy}-{one.candidate.config.key()}-{one.index}-{suffix}"

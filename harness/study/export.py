@@ -11,9 +11,9 @@ from harness.model.transfer import TransferModel
 from harness.results.event_types import ModelLogged
 from harness.study.session import Session
 from harness.training import contract
-from harness.training.inputs import TrialData
 from harness.training.loop import predict_images
 from harness.training.trial import restore
+from harness.training.trial_data import TrialData
 
 
 class Deployable(nn.Module):
@@ -60,10 +60,14 @@ def log_recommended(session: Session, trial_id: str) -> None:
         return
     example = data.batch(data.validation[:2], torch.device("cpu")).numpy().astype(np.float32)
     metadata = {
-        "classes": list(classes), "study": session.prepared.name,
-        "trial_id": record.trial_id, "objective": session.study.objective, "validation_score": record.score,
-        "image_size": int(data.images.shape[1]), "input": "RGB, float32 in [0, 1], (batch, 3, size, size)",
-    }  # fmt: skip
+        "classes": list(classes),
+        "study": session.prepared.name,
+        "trial_id": record.trial_id,
+        "objective": session.study.objective,
+        "validation_score": record.score,
+        "image_size": int(data.images.shape[1]),
+        "input": "RGB, float32 in [0, 1], (batch, 3, size, size)",
+    }
     uri = session.tracker.log_model(deployable, example, metadata, record)
     if uri is not None:
         session.append(ModelLogged(uri, record.trial_id, record.score))

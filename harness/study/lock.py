@@ -10,7 +10,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from harness.errors import StudyHeldError
-from harness.results.home import StudyFolder
+from harness.results.paths import StudyFolder
 
 
 @contextmanager

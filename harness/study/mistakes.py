@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from harness.analysis.surest_mistakes import surest_mistakes
+from harness.analysis.test_predictions import TestPredictions
+from harness.atomic import atomic_path
 from harness.config.study import StudyConfig
-from harness.files import whole
-from harness.report.scored import TestPredictions
 from harness.results.event_types import VerdictReached
 
-AT_MOST = 12  # images
-OF_A_CLASS = 4  # images of one true class, so that one hard class does not fill the page
 SIZE = 96  # pixels at most
 
 
@@ -40,7 +39,7 @@ def write_mistakes(predictions: TestPredictions | None, images: Mapping[int, Pat
         return
     mean = predictions.probabilities.mean(axis=0, dtype=np.float64)[picked]
     labels, predicted, each = predictions.labels[picked], mean.argmax(axis=1), np.arange(picked.size)
-    with whole(path) as temporary:
+    with atomic_path(path) as temporary:
         np.savez_compressed(
             temporary,
             images=_small(images, predictions.rows[picked]),
@@ -53,20 +52,6 @@ def write_mistakes(predictions: TestPredictions | None, images: Mapping[int, Pat
             seeds=len(predictions.seeds),
             strategy=predictions.strategy,
         )
-
-
-def surest_mistakes(predictions: TestPredictions) -> NDArray[np.int64]:
-    """Positions (n,) of the images that were wrong on the mean over seeds, the highest probability first."""
-    mean = predictions.probabilities.mean(axis=0, dtype=np.float64)
-    wrong = np.flatnonzero(mean.argmax(axis=1) != predictions.labels)
-    taken: dict[int, int] = {}
-    picked: list[int] = []
-    for position in wrong[np.argsort(-mean[wrong].max(axis=1), kind="stable")].tolist():
-        label = int(predictions.labels[position])
-        if taken.get(label, 0) < OF_A_CLASS and len(picked) < AT_MOST:
-            taken[label] = taken.get(label, 0) + 1
-            picked.append(position)
-    return np.array(picked, np.int64)
 
 
 def shown(

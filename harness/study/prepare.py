@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,36 +9,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from harness.config.load import LoadedStudy
-from harness.config.secrets import masked
-from harness.config.sheets import backbone_spec
-from harness.config.space import space
+from harness.config.space import backbones, sides, space
 from harness.config.study import StudyConfig
 from harness.data import split as splitting
-from harness.data.card import data_card
+from harness.data.augmentation import image_keys
 from harness.data.dataset import Dataset, arrays, open_dataset
-from harness.data.views import image_keys
 from harness.errors import ConfigError, DataError
-from harness.files import whole, write_whole
 from harness.model import weights
-from harness.report.files import csv_text
-from harness.results.home import StudyFolder, home
+from harness.results.names import SEARCH_SPLIT, confirmation_split, fraction_split
+from harness.results.paths import StudyFolder, home
+from harness.seeds import derive
 from harness.study.executors.base import WorkerContext
-from harness.study.plan import Sizes, default_budget, make_plan
-from harness.study.splits import SEARCH_SPLIT, confirmation_split, fraction_split
+from harness.study.identity import fingerprint
+from harness.training.frozen_features.cache_plan import Sizes, default_budget, make_plan
+from harness.training.frozen_features.worker_cache import Plan
 from harness.training.precision import resolved
-from harness.training.seeds import derive
-from harness.training.sharing import Plan
 from harness.training.trial import weights_of
 
-# What may change on an existing study: none of it can change a number that was written.
-FREE_TO_CHANGE = (
-    "description", "report", "tracking_uri", "storage", "trials", "time", "workers", "executor", "cache_gb",
-    "controlled", "data_sizes", "shifts",
-)  # fmt: skip
 Progress = Callable[[str, int, int], None]  # what, done, of
 
 
@@ -59,20 +48,6 @@ class Prepared:
     def test_rows(self) -> NDArray[np.int64]:
         """Rows of the test part, the same in every split."""
         return np.flatnonzero(self.parts == "test").astype(np.int64)
-
-
-def backbones(study: StudyConfig) -> list[str]:
-    """Every backbone the study may build, in the file's order."""
-    names: dict[str, None] = {}
-    for strategy in study.strategies:
-        names.update(dict.fromkeys(space(study, strategy).ranges["backbone"].values()))
-    return list(names)
-
-
-def sides(study: StudyConfig) -> list[int]:
-    """Pixels a side of every array of images that the study trains on."""
-    size = study.data.image_size
-    return sorted({backbone_spec(b).native_size for b in backbones(study)}) if size == "native" else [int(size)]
 
 
 def threads_for(study: StudyConfig, workers: int) -> int:
@@ -207,105 +182,3 @@ def _check_batch_sizes(study: StudyConfig, train: int) -> None:
             f"every fraction of data_sizes must hold a batch, but {least:g} of {train} training images is less than "
             f"batch_size {largest}; leave that fraction out, or take a smaller batch_size."
         )
-
-
-def fingerprint(study: StudyConfig, dataset: Dataset, context: WorkerContext, device: str) -> dict[str, Any]:
-    """Everything that can change a number: two runs with equal fingerprints are one study."""
-    values = study.model_dump(mode="json", by_alias=True, exclude=set(FREE_TO_CHANGE))
-    values["data"].pop("source")  # the digest speaks for the bytes, wherever they lie
-    values["data"].pop("wanted")
-    values["data"].pop("name")
-    values["confirmation"].pop("seeds")
-    values.pop("threads")
-    values["precision"] = context.precision
-    values.pop("weights")
-    return values | {
-        "data digest": dataset.digest,
-        "weights": {backbone: weights.fingerprint(study.weights, backbone) for backbone in backbones(study)},
-        "threads": context.threads,
-        "device": device.partition(":")[0],
-    }
-
-
-def differences(before: Any, now: Any, where: str = "") -> list[str]:
-    """Two fingerprints, field by field: `search.head_lr: was …, is …`."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        lines = []
-        for key in [*before, *(k for k in now if k not in before)]:
-            lines += differences(before.get(key), now.get(key), f"{where}.{key}" if where else str(key))
-        return lines
-    return [] if before == now else [f"{where}: was {json.dumps(before)}, is {json.dumps(now)}"]
-
-
-def write_folder(prepared: Prepared) -> None:
-    """Write what is known before trial one."""
-    write_data(prepared)
-    write_study(prepared)
-
-
-def write_data(prepared: Prepared) -> None:
-    """Write what tells of the images: manifest, test labels, data card, thumbnails."""
-    folder, dataset, study = prepared.folder, prepared.dataset, prepared.study
-    folder.path.mkdir(parents=True, exist_ok=True)
-    card = data_card(dataset, study.data, prepared.parts, max(prepared.context.images))
-    manifest = dataset.table.assign(split=prepared.parts).rename_axis("row").reset_index()
-    names = np.array(dataset.classes, dtype=object)
-    manifest["label"] = np.where(prepared.parts == "test", "", names[dataset.table["label"].to_numpy(np.int64)])
-    test = pd.DataFrame({"row": prepared.test_rows, "label": dataset.table["label"].to_numpy()[prepared.test_rows]})
-    # The manifest is for people and MLflow, and may stand quoted: the program finds an image by its row's number. The
-    # test labels, which it reads back, are numbers alone.
-    write_whole(folder.manifest, csv_text(manifest))
-    write_whole(folder.test_labels, test.to_csv(index=False))
-    write_whole(folder.data_card, json.dumps(card, indent=1, ensure_ascii=True))
-    write_thumbnails(prepared)
-
-
-def stored(study: StudyConfig) -> dict[str, Any]:
-    """The study as it is written to disk, log and MLflow: all but the passwords in its addresses.
-
-    Who needs an address again asks `tracking.store.address_of` or `sync.storage_of`, which find the password or say
-    where to give it.
-    """
-    values = study.model_dump(mode="json", by_alias=True)
-    addresses = {"tracking_uri": study.tracking_uri, "storage": study.storage}
-    return values | {name: masked(address) if address else None for name, address in addresses.items()}
-
-
-def write_study(prepared: Prepared) -> None:
-    """Write the resolved study; again where a field that may change has changed."""
-    document = {
-        "name": prepared.name,
-        "study": stored(prepared.study),
-        "fingerprint": prepared.fingerprint,
-    }
-    write_whole(prepared.folder.study_json, json.dumps(document, indent=1, ensure_ascii=True))
-
-
-def update_shown(prepared: Prepared) -> None:
-    """Take over what may change on a finished study without training: description, report and addresses."""
-    try:
-        before = json.loads(prepared.folder.study_json.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # lost or damaged: it says what the file in studies/ says
-        write_study(prepared)
-        return
-    now = stored(prepared.study)
-    shown = {name: now[name] for name in ("description", "report", "tracking_uri", "storage")}
-    if any(before["study"].get(name) != value for name, value in shown.items()):
-        before["study"].update(shown)
-        write_whole(prepared.folder.study_json, json.dumps(before, indent=1, ensure_ascii=True))
-
-
-def write_thumbnails(prepared: Prepared, per_class: int = 6) -> None:
-    """A few training images of each class, for the data card of the page."""
-    size = min(prepared.context.images)
-    images = np.load(prepared.context.images[size], mmap_mode="r")
-    train, _ = prepared.context.splits[SEARCH_SPLIT]
-    labels = prepared.context.labels[train]
-    rng = np.random.default_rng(prepared.study.seed)
-    rows = np.concatenate(
-        [rng.permutation(train[labels == label])[:per_class] for label in range(len(prepared.context.classes))]
-    ).astype(np.int64)
-    picked = np.ascontiguousarray(images[rows])
-    small = (picked >> 8).astype(np.uint8) if picked.dtype == np.uint16 else picked
-    with whole(prepared.folder.thumbnails) as temporary:
-        np.savez_compressed(temporary, images=small, labels=prepared.context.labels[rows])

@@ -21,13 +21,14 @@ from harness.results.event_types import (
 from harness.results.events import Event, EventLog, first_event
 from harness.results.records import EpochRecord, TrialJob, TrialRecord
 from harness.results.study_state import StudyState, cut_off
-from harness.study import room
 from harness.study.executors import make_executor
 from harness.study.executors.base import Died, Executor, Handler, Message, NoRoom, Task, TrainTask
-from harness.study.prepare import Prepared, differences
+from harness.study.identity import differences
+from harness.study.prepare import Prepared
 from harness.study.signals import StopRequest
-from harness.study.tracker import Tracker
-from harness.tracking.store import tracking_address
+from harness.tracking.address import tracking_address
+from harness.tracking.follower import Tracker
+from harness.training.frozen_features import eviction
 
 MAX_ATTEMPTS = 3  # a trial whose worker died so often is failed
 POLL_SECONDS = 0.2
@@ -80,8 +81,9 @@ class Session:
         if changed := differences(stored, now):
             raise ConfigError(
                 f"the study {self.prepared.name} was started with other settings; "
-                "give the new ones a name of their own with AS=newname, or undo:", changed,
-            )  # fmt: skip
+                "give the new ones a name of their own with AS=newname, or undo:",
+                changed,
+            )
 
     def _stored_fingerprint(self) -> dict[str, Any] | None:
         """What the study was started with: by its log, whose lines carry checksums."""
@@ -103,8 +105,8 @@ class Session:
         sources = [path.stem for path in context.images.values()]
         folder = context.plan.folder
         assert folder is not None  # prepare made a plan
-        with room.pinned(folder, self.prepared.name, sources):
-            room.make_room(folder, sources, context.plan.bytes, context.plan.budget)
+        with eviction.pinned(folder, self.prepared.name, sources):
+            eviction.evict(folder, sources, context.plan.bytes, context.plan.budget)
             with self._or_stopped():
                 self._executor = make_executor(self.study.executor, context, self.devices)
             try:
@@ -193,7 +195,15 @@ class Session:
 def _lost(job: TrialJob, reason: str) -> TrialRecord:
     """The record of a trial whose worker died every time."""
     return TrialRecord(
-        job=job, state="failed", reason=f"{reason}, {MAX_ATTEMPTS} times", epochs=(), best_epoch=None, score=None,
-        seconds_alone=0.0, trainable_parameters=0, total_parameters=0, device="",
+        job=job,
+        state="failed",
+        reason=f"{reason}, {MAX_ATTEMPTS} times",
+        epochs=(),
+        best_epoch=None,
+        score=None,
+        seconds_alone=0.0,
+        trainable_parameters=0,
+        total_parameters=0,
+        device="",
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )  # fmt: skip
+    )

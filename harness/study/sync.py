@@ -7,19 +7,19 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harness.config.secrets import lacks_password, masked, with_password
 from harness.config.space import space
 from harness.config.study import StudyConfig
 from harness.errors import ConfigError, HarnessError, ResourceError
 from harness.results.event_types import StudyCreated, TrialFinished
 from harness.results.events import Event, read_events
-from harness.results.home import StudyFolder
+from harness.results.paths import StudyFolder
 from harness.results.study_state import EndedTrial, StudyState
+from harness.safe_text import lacks_password, masked, with_password
+from harness.search.optuna_journal import ID, OptunaMirror, Place
 from harness.study.lock import held
-from harness.study.optuna_store import ID, OptunaMirror, Place
-from harness.tracking import projection as shown
-from harness.tracking.mlflow_bridge import MlflowBridge
-from harness.tracking.store import TrackingUnavailable, address_of, in_study_file
+from harness.tracking import mapping as shown
+from harness.tracking.address import TrackingUnavailable, address_of, in_study_file
+from harness.tracking.mlflow_runs import MlflowBridge
 
 Say = Callable[[str], None]
 
@@ -102,10 +102,14 @@ def open_mirror(
         run_of: see `OptunaMirror`.
     """
     attributes = {
-        ID: shown.study_id(folder.name, created), "study": folder.name, "description": study.description,
-        "objective": study.objective, "seed": study.seed, "epochs": study.epochs,
+        ID: shown.study_id(folder.name, created),
+        "study": folder.name,
+        "description": study.description,
+        "objective": study.objective,
+        "seed": study.seed,
+        "epochs": study.epochs,
         "data_digest": created.data.fingerprint.get("data digest") if isinstance(created.data, StudyCreated) else None,
-    }  # fmt: skip
+    }
     spaces = [space(study, strategy) for strategy in study.strategies]
     place = storage_of(folder, study)
     return OptunaMirror(place, folder.name, spaces, study.objective, say, attributes=attributes, run_of=run_of)

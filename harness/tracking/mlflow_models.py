@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from harness.tracking.address import TrackingError, local_path
 from harness.tracking.mlflow_store import import_mlflow, reached
-from harness.tracking.store import TrackingError, local_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,9 +110,15 @@ def export_model(
     requirements = [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in needed]
     try:
         mlflow.pytorch.log_model(
-            plain, model_id=model_id, run_id=run_id, signature=signature, input_example=grey,
-            pip_requirements=requirements, metadata=dict(metadata), serialization_format="pt2",
-        )  # fmt: skip
+            plain,
+            model_id=model_id,
+            run_id=run_id,
+            signature=signature,
+            input_example=grey,
+            pip_requirements=requirements,
+            metadata=dict(metadata),
+            serialization_format="pt2",
+        )
     except (MlflowException, OSError):
         raise
     except Exception as error:  # torch.export has no common base for what it cannot trace

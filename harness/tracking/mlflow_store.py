@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from harness.config.secrets import masked
-from harness.results.home import home
-from harness.tracking.store import (
+from harness.results.paths import home
+from harness.safe_text import masked
+from harness.tracking.address import (
     TrackingUnavailable,
     answers,
     is_remote,

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from harness.config.secrets import masked
 from harness.errors import ConfigError, ResourceError
-from harness.results.home import home
-from harness.tracking.pages import describe, family, is_up
-from harness.tracking.store import is_remote, prepare_environment, sqlite_path
+from harness.results.paths import home
+from harness.safe_text import masked
+from harness.tracking.address import is_remote, prepare_environment, sqlite_path
+from harness.tracking.ui_urls import describe, family, is_up
 
 HOST = "127.0.0.1"
 START_SECONDS = 120.0
@@ -25,9 +25,14 @@ STOP_SECONDS = 8.0
 
 
 def serve(
-    study: str | None, *, port: int = 5000, address: str, host: str = HOST, exposed: bool = False,
+    study: str | None,
+    *,
+    port: int = 5000,
+    address: str,
+    host: str = HOST,
+    exposed: bool = False,
     say: Callable[[str], None] = print,
-) -> int:  # fmt: skip
+) -> int:
     """Show MLflow's pages until Ctrl-C or SIGTERM, and return the exit code.
 
     Where the tracking address is a server already, only its page is named and nothing is started.
@@ -127,9 +132,13 @@ def _server(
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", port, "--workers", "1"]
     with log.open("wb") as stream:
         server = subprocess.Popen(
-            command, env=environment, start_new_session=True,
-            stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            command,
+            env=environment,
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        )
     try:
         end = time.monotonic() + START_SECONDS
         while not stopped and server.poll() is None and not is_up(base):

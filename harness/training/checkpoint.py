@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from harness.atomic import atomic_write
 from harness.config.batchnorm_policy import POLICIES
 from harness.config.trial import TrialConfig
 from harness.errors import ResourceError
-from harness.files import write_whole
 from harness.model.transfer import TransferModel
 
 
@@ -45,7 +41,7 @@ def save_best(path: Path, tensors: Mapping[str, Tensor], classes: tuple[str, ...
     """
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     # made in memory first: safetensors' own writer hides which error the disk gave
-    write_whole(path, save(contiguous, metadata={"classes": json.dumps(classes), "crc": str(_checksum(contiguous))}))
+    atomic_write(path, save(contiguous, metadata={"classes": json.dumps(classes), "crc": str(_checksum(contiguous))}))
 
 
 def load_best(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -72,44 +68,3 @@ def _checksum(tensors: Mapping[str, Tensor]) -> int:
         value = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), value)
         value = zlib.crc32(tensor.cpu().reshape(-1).view(torch.uint8).numpy().data, value)
     return value
-
-
-@dataclass(frozen=True)
-class Standing:
-    """Where a trial stood behind an epoch: all that it needs to go on as if nothing had happened.
-
-    Random numbers need nothing kept: every draw derives from (seed, epoch, step).
-    """
-
-    identity: str  # of job, data and weights; a file of another one is not taken
-    epochs: list[dict[str, Any]]  # EpochRecords as JSON values
-    best_tensors: dict[str, Tensor]
-    warnings: list[str]
-    seconds: float  # spent so far
-    tensors: dict[str, Tensor]
-    optimizer: dict[str, Any]
-    average: dict[str, Any] | None
-
-    def save(self, path: Path) -> None:
-        """Write it, whole or not at all.
-
-        Raises:
-            DiskFullError: it does not fit.
-        """
-        made = io.BytesIO()
-        torch.save(vars(self), made)
-        write_whole(path, made.getvalue())
-
-    @classmethod
-    def load(cls, path: Path, identity: str) -> Standing | None:
-        """What lies there, or None: nothing, a damaged file, or one of another trial. Runs nothing that is in it."""
-        try:
-            standing = cls(**torch.load(path, map_location="cpu", weights_only=True))
-        except Exception:  # a damaged file fails in many ways, and the way out of all is to train from the start
-            return None
-        return standing if standing.identity == identity else None
-
-
-def identity(*parts: object) -> str:
-    """Sixteen hex digits that stand for these values, compared by their text."""
-    return hashlib.sha256("\x1f".join(str(part) for part in parts).encode()).hexdigest()[:16]

@@ -11,20 +11,20 @@ import torch
 from numpy.typing import NDArray
 
 from harness.config.trial import Shift, TrialConfig
-from harness.data.shifts import shifted
+from harness.data.corruptions import shifted
 from harness.errors import DivergedError
 from harness.model.transfer import TransferModel
-from harness.training.feed import Feed, Normalise
-from harness.training.inputs import TrialData, balanced_order, epoch_order, padded
+from harness.seeds import derive
+from harness.training.frozen_features.input_pipeline import InputPipeline, Normalise
 from harness.training.loss import Loss
-from harness.training.micro_batches import parts
 from harness.training.mixing import Mixed
-from harness.training.schedule import factor
-from harness.training.seeds import derive, reseed
+from harness.training.optimizers import factor
+from harness.training.out_of_memory import parts
+from harness.training.trial_data import TrialData, balanced_order, epoch_order, padded
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainingSetup:
     """What stays the same through all epochs of a trial."""
 
     data: TrialData
@@ -43,8 +43,8 @@ class Course:
 def train_epoch(
     model: TransferModel,
     optimizer: torch.optim.Optimizer,
-    course: Course,
-    feed: Feed,
+    course: TrainingSetup,
+    feed: InputPipeline,
     epoch: int,
     *,
     after_first_backward: Callable[[], None] = lambda: None,
@@ -68,7 +68,7 @@ def train_epoch(
             group["lr"] = group["peak_lr"] * rate
         labels = torch.from_numpy(data.labels[rows]).to(device)
         # Dropout and stochastic depth draw from here: the same for every trial at the same step.
-        reseed(derive(course.seed, "suffix", epoch, index), device)
+        _reseed(derive(course.seed, "suffix", epoch, index), device)
         optimizer.zero_grad(set_to_none=True)
         inputs, mixed = feed.inputs(epoch, index, rows, occurrence[index])
         loss = _backward(model, course, feed, inputs, labels, mixed)
@@ -92,7 +92,12 @@ def train_epoch(
 
 
 def _backward(
-    model: TransferModel, course: Course, feed: Feed, inputs: torch.Tensor, labels: torch.Tensor, mixed: Mixed | None
+    model: TransferModel,
+    course: TrainingSetup,
+    feed: InputPipeline,
+    inputs: torch.Tensor,
+    labels: torch.Tensor,
+    mixed: Mixed | None,
 ) -> torch.Tensor:
     """Leave the gradients of a batch's mean loss, made part by part where memory does not hold it; returns the loss."""
     if course.micro_batch is None:
@@ -107,7 +112,7 @@ def _backward(
     return whole
 
 
-def rows_of(course: Course, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def rows_of(course: TrainingSetup, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The rows of an epoch and how often each came before in it, both (steps, batch_size)."""
     data, config, seed = course.data, course.config, derive(course.seed, "order")
     if config.imbalance == "balanced_sampling":
@@ -117,9 +122,13 @@ def rows_of(course: Course, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.i
 
 
 def predict_images(
-    model: TransferModel, data: TrialData, rows: NDArray[np.int64], batch_size: int, device: torch.device,
+    model: TransferModel,
+    data: TrialData,
+    rows: NDArray[np.int64],
+    batch_size: int,
+    device: torch.device,
     shift: Shift | None = None,
-) -> NDArray[np.float32]:  # fmt: skip
+) -> NDArray[np.float32]:
     """As `predict`, through the whole model, of the images or of shifted copies."""
     normalise = Normalise(model.mean, model.std, device)
 
@@ -152,3 +161,16 @@ def predict(
     if not np.isfinite(probabilities).all():
         raise DivergedError("the outputs on validation images are not finite")
     return probabilities
+
+
+def _reseed(seed: int, device: torch.device) -> None:
+    """Let what draws from torch's own generator on this device draw from here on as from this seed.
+
+    As `torch.manual_seed`, which also queues the seed for every kind of accelerator, with a traceback each: 2 ms a
+    call, half of a head-only step.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from harness.config.trial import TrialConfig
-from harness.training.seeds import derive
+from harness.seeds import derive
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from filelock import FileLock
 from torch import Tensor, nn
 
-from harness.files import disk_errors, write_whole
+from harness.atomic import atomic_write, disk_errors
 from harness.model.transfer import TransferModel
 
 Precision = Literal["exact", "auto"]
@@ -128,7 +128,7 @@ class Chooser:
             before = len(noted)
             yield noted
             if len(noted) > before:
-                write_whole(self._notes, json.dumps(noted, indent=1).encode())
+                atomic_write(self._notes, json.dumps(noted, indent=1).encode())
 
 
 def probe(model: TransferModel, side: int, batch_size: int, device: torch.device) -> Choice:

@@ -18,19 +18,18 @@ from harness.model.freezing import names_any_epoch
 from harness.model.transfer import TransferModel
 from harness.results.records import EpochRecord, State, TrialJob, TrialRecord
 from harness.training import checkpoint as checkpoint_files
-from harness.training import contract, loop, memory_ladder
-from harness.training.average import Average
-from harness.training.feed import Normalise
-from harness.training.inputs import TrialData
+from harness.training import contract, loop, out_of_memory
+from harness.training.ema import Average
+from harness.training.frozen_features.initial_models import InitialModel, build_for
+from harness.training.frozen_features.input_pipeline import Normalise
+from harness.training.frozen_features.worker_cache import WorkerCache
 from harness.training.loss import Loss
-from harness.training.memory_ladder import GROUND, Climb
-from harness.training.micro_batches import differences
-from harness.training.notes import Moving, Notes, identity_of
 from harness.training.optimizers import make_optimizer
-from harness.training.outcome import Outcome, epoch_record
-from harness.training.sharing import Sharing
-from harness.training.source import Source
-from harness.training.starting import Starting, build_for
+from harness.training.out_of_memory import NO_FALLBACK, MemoryFallback, differences
+from harness.training.pipeline_choice import PipelineChoice
+from harness.training.record_builder import RecordBuilder, epoch_record
+from harness.training.resume import ResumeFile, TrainingState, identity_of
+from harness.training.trial_data import TrialData
 
 OnEpoch = Callable[[EpochRecord], bool]  # True: go on, False: prune
 RESUME_EVERY = 300.0  # seconds between two notes of where a trial stands; a shorter trial starts again
@@ -47,13 +46,13 @@ def run_trial(
     checkpoint: Path | None = None,
     resume: Path | None = None,
     resume_every: float = RESUME_EVERY,
-    sharing: Sharing | None = None,
-    climb: Climb = GROUND,
+    sharing: WorkerCache | None = None,
+    climb: MemoryFallback = NO_FALLBACK,
 ) -> TrialRecord:
     """Train one configuration and say what happened; a failure is a state of the record, never a score.
 
     Where memory runs out it ends as `out_of_memory`; trying again is the caller's
-    (`harness.study.executors.doing`, by the rungs of `harness.training.memory_ladder`).
+    (`harness.study.executors.run_task`, by the rungs of `harness.training.out_of_memory`).
 
     Args:
         on_epoch: told every epoch as it ends; its False ends the trial as pruned. A resumed trial tells its earlier
@@ -69,11 +68,11 @@ def run_trial(
             `cache_reason`. None shares nothing.
         climb: what earlier tries at this trial led to; with micro-batches in it a step takes its batch in parts.
     """
-    sharing = sharing or Sharing()
+    sharing = sharing or WorkerCache()
     weights_name = weights_of(job.strategy, weights_name)
-    outcome = Outcome(job, objective, device, climb)
+    outcome = RecordBuilder(job, objective, device, climb)
     identity = partial(identity_of, job, data, weights_name, objective, device, climb.micro_batch)
-    notes = Notes(resume, resume_every, identity)
+    notes = ResumeFile(resume, resume_every, identity)
     run = _Run(job, data, on_epoch, weights_name, device, checkpoint, notes, sharing, climb.micro_batch, outcome)
     state: State
     reason: str | None
@@ -85,9 +84,9 @@ def run_trial(
         state, reason = "failed", f"training contract: {error}"
         sharing.forget()
     except Exception as error:
-        if not memory_ladder.ran_out(error):
+        if not out_of_memory.ran_out(error):
             raise
-        state, reason = "out_of_memory", memory_ladder.reason(error)
+        state, reason = "out_of_memory", out_of_memory.reason(error)
     if resume is not None and state != "out_of_memory":
         resume.unlink(missing_ok=True)
     return outcome.to_record(state, reason, checkpoint)
@@ -103,10 +102,10 @@ class _Run:
     weights_name: str
     device: torch.device
     checkpoint: Path | None
-    notes: Notes
-    sharing: Sharing
+    notes: ResumeFile
+    sharing: WorkerCache
     micro_batch: int | None
-    outcome: Outcome
+    outcome: RecordBuilder
 
     def train(self) -> tuple[State, str | None]:
         job, config, data, clock = self.job, self.job.config, self.data, self.outcome.clock
@@ -115,14 +114,21 @@ class _Run:
         optimizer = make_optimizer(model, config, names, fused=self.sharing.chooser.precision == "auto")
         tensors = checkpoint_files.moving(model, config, names)
         average = Average(tensors, config.ema) if config.ema else None
-        moving = Moving(model, optimizer, average, tensors)
+        moving = TrainingState(model, optimizer, average, tensors)
         normalise = Normalise(model.mean, model.std, self.device)
         loss = Loss(config, data.labels[data.train], data.num_classes, self.device)
-        course = loop.Course(data, config, job.seed, loss, self.device, self.micro_batch)
-        source = Source(
-            self.sharing, course, job.split, starting, normalise, self.outcome.choice, self.device, clock,
+        course = loop.TrainingSetup(data, config, job.seed, loss, self.device, self.micro_batch)
+        source = PipelineChoice(
+            self.sharing,
+            course,
+            job.split,
+            starting,
+            normalise,
+            self.outcome.choice,
+            self.device,
+            clock,
             self.outcome.cache_reasons,
-        )  # fmt: skip
+        )
         self._check_start(model, names, normalise)
         phase: contract.Phase | None = None
         stages: tuple[str, ...] | None = None
@@ -136,10 +142,14 @@ class _Run:
             assert phase is not None  # the first epoch always opens a phase
             feed = source.begin(epoch)
             train_loss = loop.train_epoch(
-                model, optimizer, course, feed, epoch,
+                model,
+                optimizer,
+                course,
+                feed,
+                epoch,
                 after_first_backward=partial(self._check_gradients, phase, epoch),
                 after_step=average.update if average else lambda: None,
-            )  # fmt: skip
+            )
             with average.swapped_in() if average else nullcontext():
                 probabilities = loop.predict(model, partial(feed.evaluate, model), data.validation, course.at_once)
                 labels = data.labels[data.validation]
@@ -157,7 +167,7 @@ class _Run:
             checkpoint_files.save_best(self.checkpoint, moving.best, data.classes)
         return "complete", None
 
-    def _start(self) -> tuple[TransferModel, Starting]:
+    def _start(self) -> tuple[TransferModel, InitialModel]:
         """The model before its first step."""
         config, clock = self.job.config, self.outcome.clock
         model, starting, at_hand = self.sharing.models.take(
@@ -177,7 +187,7 @@ class _Run:
             contract.watch_head(model, self.data.num_classes)
             contract.check_normalisation(normalise, self.weights_name, self.job.config.backbone, self.device)
 
-    def _go_on(self, moving: Moving) -> int:
+    def _go_on(self, moving: TrainingState) -> int:
         """Take up the trial where a note left it; the number of epochs that are done."""
         done = self.notes.take_up(moving, self.outcome)
         for record in done:
@@ -186,7 +196,7 @@ class _Run:
         return len(done)
 
     def _enter(
-        self, model: TransferModel, optimizer: torch.optim.Optimizer, starting: Starting, epoch: int
+        self, model: TransferModel, optimizer: torch.optim.Optimizer, starting: InitialModel, epoch: int
     ) -> contract.Phase:
         names, movable = enter_phase(model, self.job.config, epoch)
         if self.micro_batch is not None:

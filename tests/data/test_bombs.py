@@ -18,8 +18,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from harness.data.decode import decode, read
-from harness.data.samples import MAX_BYTES
+from harness.data.decoding.decode import decode, read
+from harness.data.decoding.raw import MAX_BYTES
 from harness.errors import DataError
 
 SIDE = 60_000  # pixels: 3.6 billion in all
@@ -108,11 +108,12 @@ def later_bombs() -> dict[str, tuple[bytes, str]]:
         "the same under deflate's old number": (with_strip(32946, deflated), "unpacks to more"),
         "huge tiles": (with_tags(tiff(tile=(16, 16)), {322: SIDE, 323: SIDE}), "tiles"),
         "huge tiles of 8 bits": (
-            with_tags(tiff(data=np.zeros((16, 16), np.uint8), tile=(16, 16)), {322: SIDE, 323: SIDE}), "tiles",
+            with_tags(tiff(data=np.zeros((16, 16), np.uint8), tile=(16, 16)), {322: SIDE, 323: SIDE}),
+            "tiles",
         ),
         "a volume": (tiff(data=np.zeros((4, 16, 16), np.uint16), volumetric=True, tile=(4, 16, 16)), "volume"),
         "a row for each of 49 million pixels": (png(1, 49_000_000, 16, 2), "65,535 a side"),
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("kind", bombs())

@@ -15,9 +15,11 @@ import tifffile
 from PIL import Image
 
 from harness.config.study import DataConfig
-from harness.data import decode, rendered, rendered_source, split
+from harness.data import split
 from harness.data.card import data_card
 from harness.data.dataset import COLUMNS, Dataset, arrays, open_dataset
+from harness.data.decoding import decode
+from harness.data.sources import rendered, rendered_cells
 from harness.errors import DataError, ResourceError
 
 
@@ -199,8 +201,8 @@ def test_no_path_of_the_machine_is_in_table_or_card(cells: Path, tmp_path: Path,
 
 @pytest.fixture
 def few_slides(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = rendered.render
-    monkeypatch.setattr(rendered, "render", lambda seed: whole(seed + 1, slides=10))
+    whole = rendered_cells.render
+    monkeypatch.setattr(rendered_cells, "render", lambda seed: whole(seed + 1, slides=10))
 
 
 def test_rendered_cells_are_a_data_set_whose_group_is_the_slide(
@@ -208,14 +210,14 @@ def test_rendered_cells_are_a_data_set_whose_group_is_the_slide(
 ) -> None:
     config = DataConfig()
     dataset = open_dataset(config, cache=cache)
-    assert dataset.name == "rendered_cells" and dataset.rendered and dataset.classes == rendered.CLASSES
+    assert dataset.name == "rendered_cells" and dataset.rendered and dataset.classes == rendered_cells.CLASSES
     assert dataset.table["group"].nunique() == 10 and (dataset.table.groupby("group").size() == 12).all()
     images = np.load(arrays(dataset, config, 64, cache=cache))
-    cells = rendered.render(0)
+    cells = rendered_cells.render(0)
     row = dataset.table.index[dataset.table["path"].str.contains("slide004_03")][0]
     assert (images[row] == cells.images[4 * 12 + 3]).all() and dataset.table["label"][row] == cells.labels[4 * 12 + 3]
     assert any("rendered" in note for note in dataset.card["notes"])
-    monkeypatch.setattr(rendered, "render", lambda seed: pytest.fail("rendered again"))
+    monkeypatch.setattr(rendered_cells, "render", lambda seed: pytest.fail("rendered again"))
     assert open_dataset(config, cache=cache).digest == dataset.digest
 
 
@@ -228,7 +230,7 @@ def test_a_torn_cache_of_rendered_cells_is_rendered_again(few_slides: None, cach
         path.unlink()
         path.write_bytes(torn)
         assert open_dataset(DataConfig(), cache=cache).digest == first.digest
-    assert rendered_source.SEED == 0
+    assert rendered.SEED == 0
 
 
 def test_real_blood_cells_are_read_and_split_by_smear(shared: Path, cache: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.data.decode import decode, fit, read
+from harness.data.decoding.decode import decode, fit, read
 from harness.errors import DataError
 
 RANDOM = np.random.default_rng(0)

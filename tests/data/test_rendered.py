@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.data.rendered import CLASSES, PER_SLIDE, RenderedCells, render
+from harness.data.sources.rendered_cells import CLASSES, PER_SLIDE, RenderedCells, render
 
 
 @pytest.fixture(scope="module")

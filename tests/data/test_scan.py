@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from harness.config.study import DataConfig
-from harness.data import decode
+from harness.data.decoding import decode
 from harness.data.scan import Scan, scan
 from harness.errors import DataError
 
@@ -34,8 +34,10 @@ def test_every_unreadable_file_is_named_with_its_reason_in_one_error(cells: Path
     assert "resting/cut.png: is truncated" in text and "on_bad: skip" in text
     found = scanned(cells, cache, on_bad="skip")
     assert len(found.images) == 24 and [path for path, _ in found.skipped] == [
-        "blast/empty.png", "blast/page.jpg", "resting/cut.png"
-    ]  # fmt: skip
+        "blast/empty.png",
+        "blast/page.jpg",
+        "resting/cut.png",
+    ]
 
 
 def test_rows_stay_beside_their_samples_where_files_are_skipped(cells: Path, cache: Path) -> None:

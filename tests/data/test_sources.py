@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from harness.config.study import DataConfig
-from harness.data.listing import Listing
-from harness.data.sources import list_source
+from harness.data.sources.listing import Listing
+from harness.data.sources.open_source import list_source
 from harness.errors import ConfigError, DataError
 
 
@@ -52,8 +52,10 @@ def test_train_val_and_test_folders_fix_the_parts(
     listing = folder(tmp_path / "d", cache)
     assert listing.classes == ("a", "b")
     assert {s.path.split("/")[0]: s.fixed_split for s in listing.samples} == {
-        "train": "train", validation: "validation", "test": "test"
-    }  # fmt: skip
+        "train": "train",
+        validation: "validation",
+        "test": "test",
+    }
 
 
 def test_a_class_may_be_called_test(tmp_path: Path, cache: Path, write_image: Callable[..., Path]) -> None:

@@ -12,19 +12,19 @@ import pytest
 import yaml
 from sklearn.metrics import cohen_kappa_score
 
+from harness.analysis import tables, verdict_text
+from harness.analysis.study_data import StudyData
+from harness.analysis.verdict import conclude
 from harness.config import study as study_module
 from harness.config.load import load_study
 from harness.config.parameters import default_values
 from harness.config.trial import Strategy, TrialConfig
 from harness.errors import ConfigError
-from harness.report import tables, verdict_text
 from harness.report.page import write_report
-from harness.report.story import StudyData
-from harness.report.verdict import conclude
 from harness.results.event_types import SessionEnded, SessionStarted, StudyCreated, TestScored, TrialFinished
 from harness.results.events import EventLog
-from harness.results.home import StudyFolder
 from harness.results.metrics import COUNTS, METRICS, Floats, Metric, all_metrics
+from harness.results.paths import StudyFolder
 from harness.results.records import EpochRecord, TrialRecord
 from harness.results.trial_id import TrialId
 from harness.training.trial import TrialJob

@@ -15,6 +15,9 @@ from optuna.trial import FixedTrial
 from sklearn.metrics import cohen_kappa_score
 from torch import nn
 
+from harness.analysis import tables, verdict_text
+from harness.analysis.study_data import StudyData
+from harness.analysis.verdict import conclude
 from harness.config import keys
 from harness.config import study as study_module
 from harness.config.batchnorm_policy import POLICIES, Policy
@@ -24,24 +27,21 @@ from harness.config.space import space
 from harness.config.trial import Strategy, TrialConfig
 from harness.errors import ConfigError
 from harness.model.freezing import unfrozen_stages
-from harness.model.inspection import parts
+from harness.model.summary import parts
 from harness.model.transfer import BATCHNORM
-from harness.report import tables, verdict_text
 from harness.report.page import write_report
-from harness.report.story import StudyData
-from harness.report.verdict import conclude
 from harness.results.event_types import SessionEnded, SessionStarted, StudyCreated, TestScored, TrialFinished
 from harness.results.events import EventLog
-from harness.results.home import StudyFolder
 from harness.results.metrics import COUNTS, METRICS, Floats, Metric, all_metrics
+from harness.results.paths import StudyFolder
 from harness.results.records import EpochRecord, TrialRecord
 from harness.results.trial_id import TrialId
 from harness.search.optuna_params import params_of, suggest
-from harness.study.search import StrategySearch
+from harness.search.strategy_search import StrategySearch
 from harness.training import trial
-from harness.training.inputs import TrialData
-from harness.training.prefix import reason_against
+from harness.training.frozen_features.features import reason_against
 from harness.training.trial import TrialJob, run_trial
+from harness.training.trial_data import TrialData
 
 SMALL: dict[str, Any] = {"backbone": "mobilenet_v3_small", "batch_size": 8}
 

@@ -13,18 +13,18 @@ import torch
 from small_study import World, draw_images, records
 from torch import Tensor, nn
 
+from harness.analysis.study_data import StudyData
+from harness.config.backbone_specs import HALF, SOURCES, BackboneSpec, Cost, SourceEntry
 from harness.config.executors import EXECUTORS, ExecutorEntry
-from harness.config.sheets import HALF, SOURCES, BackboneSpec, Cost, SourceEntry
 from harness.config.trial import STAGES
 from harness.errors import ConfigError
 from harness.model.backbones import Step
 from harness.report import page
 from harness.report.section import Section, SectionEntry
-from harness.report.story import StudyData
 from harness.results.event_types import ModelLogged, VerdictReached
 from harness.results.metrics import all_metrics
 from harness.results.records import EpochRecord, TrialRecord
-from harness.study.executors.base import EpochDone, Handler, Scored, ScoreTask, Task, Trained, WorkerContext
+from harness.study.executors.base import EpochMessage, Handler, Scored, ScoreTask, Task, Trained, WorkerContext
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ class Canned:
         probabilities = generator.dirichlet(np.ones(3), 30).astype(np.float32)
         scores = {"loss": 1.0, **all_metrics(probabilities, np.arange(30) % 3)}
         epoch = EpochRecord(1, 1.0, scores, config.head_lr, config.backbone_lr, 0.1)
-        handle(EpochDone(job.trial_id, epoch))
+        handle(EpochMessage(job.trial_id, epoch))
         record = TrialRecord(
             job=job,
             state="complete",

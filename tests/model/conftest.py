@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from harness.config.sheets import backbone_spec, backbone_specs
+from harness.config.backbone_specs import backbone_spec, backbone_specs
 
 SMALL = (
     "alexnet",

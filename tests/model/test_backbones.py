@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from harness.config.sheets import backbone_spec, backbone_specs
+from harness.config.backbone_specs import backbone_spec, backbone_specs
 from harness.config.trial import STAGES
 from harness.model import backbones
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harness.config.sheets import backbone_specs
+from harness.config.backbone_specs import backbone_specs
 from harness.config.trial import STAGES
 from harness.errors import DataError
 from harness.model import batchnorm, freezing

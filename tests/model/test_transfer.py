@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harness.config.sheets import backbone_spec
+from harness.config.backbone_specs import backbone_spec
 from harness.config.trial import STAGES
 from harness.errors import ConfigError
 from harness.model.transfer import TransferModel, build

@@ -16,7 +16,7 @@ from real_steps import HEAVY, POLICIES, config, moving, optimizer_of, statistics
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from harness.config.sheets import backbone_spec, backbone_specs
+from harness.config.backbone_specs import backbone_spec, backbone_specs
 from harness.config.trial import TrialConfig
 from harness.model import batchnorm, freezing
 from harness.model.transfer import build

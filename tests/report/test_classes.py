@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from harness.report import classes
-from harness.report.classes import class_section, heading, most_apart, recalls
-from harness.report.scored import TestPredictions
-from harness.report.statistics import difference, estimate
-from harness.report.story import StudyData
-from tests.report.conftest import HOSTILE, MakeStudy
+from harness.analysis import class_recall
+from harness.analysis.class_recall import most_apart, recalls
+from harness.analysis.statistics import difference, estimate
+from harness.analysis.study_data import StudyData
+from harness.analysis.test_predictions import TestPredictions
+from harness.report.sections.classes import class_section, heading
+from tests.stored_study import HOSTILE, MakeStudy
 
 A, B = "feature_extraction", "fine_tuning"
 
@@ -104,9 +105,9 @@ def test_three_images_cannot_make_a_clear_difference_and_thirty_can() -> None:
     assert heading([few, many], A, B) == "Fine-tuning recognises y better (+100.0 points)"
 
 
-def one(name: str, gain: float, p_value: float) -> classes.ClassRecall:
-    share = classes.Share(0.5, (0.4, 0.6))
-    return classes.ClassRecall(name, 40, share, share, classes.Share(gain, (gain - 0.1, gain + 0.1)), p_value)
+def one(name: str, gain: float, p_value: float) -> class_recall.ClassRecall:
+    share = class_recall.Share(0.5, (0.4, 0.6))
+    return class_recall.ClassRecall(name, 40, share, share, class_recall.Share(gain, (gain - 0.1, gain + 0.1)), p_value)
 
 
 def test_the_heading_names_the_largest_clear_gain_of_each_strategy() -> None:

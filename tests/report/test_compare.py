@@ -13,15 +13,14 @@ from typing import Any
 
 import pytest
 
+from harness.analysis.comparison import Difference, StudySummary, chosen, differing, place, read, shared
+from harness.analysis.study_data import StudyData
 from harness.config.trial import NAME_RULE
 from harness.errors import ConfigError, HarnessError
-from harness.report import compare_findings as findings
-from harness.report import compare_tables as tables
-from harness.report.compare import Difference, Entry, chosen, differing, place, read, shared
-from harness.report.compare_figures import shorten
-from harness.report.compare_page import panels, render, values, write_comparison
-from harness.report.story import StudyData
-from harness.results.home import StudyFolder, reports
+from harness.report.compare import findings, tables
+from harness.report.compare.figures import shorten
+from harness.report.compare.page import panels, render, values, write_comparison
+from harness.results.paths import StudyFolder, reports
 
 MakeStudy = Callable[..., StudyFolder]
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -33,38 +32,51 @@ def entry(
     difference: float = 0.02,
     objective: str = "balanced_accuracy",
     **changes: Any,
-) -> Entry:
+) -> StudySummary:
     """A study as `read` returns it, with a verdict that says what is asked for."""
     verdict = {
-        "outcome": outcome, "difference": difference, "ci95": [difference - 0.01, difference + 0.01], "seeds": 3,
-        "probability_fine_tuning_better": 0.9, "equivalence": 0.01, "test_looks": 1, "sentence": "",
-    }  # fmt: skip
-    side = {
-        "trials": {"complete": 3, "pruned": 1}, "test_mean": 0.8, "test_ci95": [0.7, 0.9], "seconds_alone": 2.0,
-    }  # fmt: skip
+        "outcome": outcome,
+        "difference": difference,
+        "ci95": [difference - 0.01, difference + 0.01],
+        "seeds": 3,
+        "probability_fine_tuning_better": 0.9,
+        "equivalence": 0.01,
+        "test_looks": 1,
+        "sentence": "",
+    }
+    side = {"trials": {"complete": 3, "pruned": 1}, "test_mean": 0.8, "test_ci95": [0.7, 0.9], "seconds_alone": 2.0}
     config = {"backbone": "resnet18", "unfreeze_depth": 2, "head_lr": 1e-3, "backbone_lr": None}
     found = {
-        "schema": 1, "study": name, "objective": objective, "verdict": verdict if outcome else None,
+        "schema": 1,
+        "study": name,
+        "objective": objective,
+        "verdict": verdict if outcome else None,
         "verdict_reason": None if outcome else "The confirmation has not begun.",
         "data": {
-            "name": f"{name} images", "rendered": False, "images": 600, "classes": ["a", "b"], "groups": None,
-            "split": {"train": 400, "validation": 100, "test": 100}, "digest": f"digest of {name}",
+            "name": f"{name} images",
+            "rendered": False,
+            "images": 600,
+            "classes": ["a", "b"],
+            "groups": None,
+            "split": {"train": 400, "validation": 100, "test": 100},
+            "digest": f"digest of {name}",
         },
         "strategies": {"feature_extraction": side, "fine_tuning": side | {"seconds_alone": 5.0}},
         "recommendation": {"strategy": "fine_tuning", "config": config} if outcome else None,
-        "seconds_spent": 60.0, "environment": {"torch": "2.15.0", "device": "cpu", "threads": 2, "commit": "4d2e8b1"},
-    }  # fmt: skip
+        "seconds_spent": 60.0,
+        "environment": {"torch": "2.15.0", "device": "cpu", "threads": 2, "commit": "4d2e8b1"},
+    }
     known = {"equivalence": 0.01, "looks": 1, "last_session": "2026-11-21T09:00:00+00:00", "running": False}
     rows = frozenset(range(100)) if outcome else None
-    made = Entry(name, found, **known, file={"seed": 0}, fingerprint={}, test_rows=rows)  # type: ignore[arg-type]
+    made = StudySummary(name, found, **known, file={"seed": 0}, fingerprint={}, test_rows=rows)  # type: ignore[arg-type]
     return replace(made, **changes)
 
 
-def with_data(made: Entry, **facts: Any) -> Entry:
+def with_data(made: StudySummary, **facts: Any) -> StudySummary:
     return replace(made, summary={**made.summary, "data": {**made.summary["data"], **facts}})
 
 
-def with_environment(made: Entry, **facts: Any) -> Entry:
+def with_environment(made: StudySummary, **facts: Any) -> StudySummary:
     return replace(made, summary={**made.summary, "environment": {**made.summary["environment"], **facts}})
 
 
@@ -95,7 +107,7 @@ def with_environment(made: Entry, **facts: Any) -> Entry:
     ],
     ids=["gain", "both ways", "a tie", "equal", "undecided", "none", "nothing decided"],
 )
-def test_the_sentence_counts_the_verdicts(studies: list[Entry], told: str) -> None:
+def test_the_sentence_counts_the_verdicts(studies: list[StudySummary], told: str) -> None:
     assert findings.sentence(studies) == told
 
 
@@ -203,8 +215,9 @@ def test_what_differs_in_environment_weights_and_precision_is_named() -> None:
     one = with_environment(entry("old", fingerprint={"precision": "float32", "weights": {"resnet18": "aa"}}))
     two = with_environment(
         entry("new", fingerprint={"precision": "bfloat16", "weights": {"resnet18": "aa", "vgg11": "bb"}}),
-        torch="2.16.0", threads=4,
-    )  # fmt: skip
+        torch="2.16.0",
+        threads=4,
+    )
     [group] = shared([with_data(made, digest="same") for made in (one, two)])
     assert {row.key: row.values for row in group.environment} == {
         "torch": ("2.15.0", "2.16.0"),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.report.configurations import NAMED_BY, configuration_section, telling, told
-from harness.report.confirmed import Confirmed, Group
+from harness.analysis.confirmed import Confirmed, Group
+from harness.report.sections.configurations import NAMED_BY, configuration_section, telling, told
 
 NAMES = ("unfreeze_depth", "unfreeze_schedule", "head_lr", "weight_decay")
 

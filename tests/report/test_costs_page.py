@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.report import ink
-from harness.report.costs import Point, cost_section, front, heading
-from harness.report.story import StudyData
-from tests.report.conftest import MakeStudy
+from harness.analysis.cost_front import Point, front
+from harness.analysis.study_data import StudyData
+from harness.report import style
+from harness.report.sections.costs import cost_section, heading
+from tests.stored_study import MakeStudy
 
 A, B = "feature_extraction", "fine_tuning"
 
@@ -152,7 +153,7 @@ def test_ten_thousand_trials_stay_small_and_fast(make_study: MakeStudy) -> None:
 
 def test_two_strategies_that_are_dense_only_together_are_stored_as_pixels(make_study: MakeStudy) -> None:
     story, table = StudyData.read(make_study(until="search", trials=2)), cloud(2800)
-    assert table["strategy"].value_counts().max() < ink.DENSE
+    assert table["strategy"].value_counts().max() < style.DENSE
     section = cost_section(with_trials(story, table))
     assert section is not None
     assert section.pictures[0].svg.count("<use") < 100

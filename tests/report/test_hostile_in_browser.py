@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from browser import CHROMIUM, visit, without_policy
 
-from harness.report.compare_page import write_comparison
+from harness.report.compare.page import write_comparison
 from harness.report.page import write_report
 from harness.results.event_types import (
     ModelLogged,
@@ -26,7 +26,7 @@ from harness.results.event_types import (
     to_json,
 )
 from harness.results.events import EventLog, read_events
-from harness.results.home import StudyFolder
+from harness.results.paths import StudyFolder
 
 MakeStudy = Callable[..., StudyFolder]
 
@@ -40,12 +40,26 @@ WIDTH = "document.documentElement.setAttribute('data-overflow', document.documen
 # What a page cannot do without: names of states, kinds and parameters, times and numbers, which the harness writes.
 KEPT = {"trial_id", "kind", "strategy", "state", "config", "started_at", "role", "config_key", "predictions", "outcome"}
 MUST_SHOW = (
-    "study.description", "study.report.title", "study.data.wanted", "study.data.split.group", "study.weights",
-    "study.tracking_uri", "card.name", "card.source", "card.group_rule", "card.classes.0.name", "card.bit_depth",
-    "card.skipped.0.path", "card.skipped.0.reason", "card.notes.0", "trial.reason", "trial.warnings.0",
-    "session_started.environment.commit", "session_started.environment.device",
+    "study.description",
+    "study.report.title",
+    "study.data.wanted",
+    "study.data.split.group",
+    "study.weights",
+    "study.tracking_uri",
+    "card.name",
+    "card.source",
+    "card.group_rule",
+    "card.classes.0.name",
+    "card.bit_depth",
+    "card.skipped.0.path",
+    "card.skipped.0.reason",
+    "card.notes.0",
+    "trial.reason",
+    "trial.warnings.0",
+    "session_started.environment.commit",
+    "session_started.environment.device",
     "model_logged.uri",
-)  # fmt: skip
+)
 
 
 class Listener:

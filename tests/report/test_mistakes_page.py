@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.report.mistakes import heading, mistakes_section
-from harness.report.story import StudyData
-from harness.results.home import StudyFolder
-from tests.report.conftest import HOSTILE, MakeStudy
+from harness.analysis.study_data import StudyData
+from harness.report.sections.mistakes import heading, mistakes_section
+from harness.results.paths import StudyFolder
+from tests.stored_study import HOSTILE, MakeStudy
 
 
 def store(folder: StudyFolder, **changed: Any) -> StudyData:

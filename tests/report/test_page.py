@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
+from harness.analysis.verdict_text import sentence
 from harness.config.parameters import PARAMETERS
-from harness.report.evidence import OWN_SECTION
 from harness.report.page import write_report
-from harness.report.verdict_text import sentence
+from harness.report.sections.hyperparameters import OWN_SECTION
 from harness.results.event_types import TrialFinished, VerdictReached
 from harness.results.events import EventLog, read_events
-from harness.results.home import StudyFolder
+from harness.results.paths import StudyFolder
 from harness.results.records import TrialJob
 from harness.results.trial_id import TrialId
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from browser import CHROMIUM, visit, without_policy
 
-from harness.report.wording import DASH
+from harness.analysis.wording import DASH
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium on this machine: the page is not opened in a browser"

@@ -10,12 +10,12 @@ from html import unescape
 
 import pytest
 
+from harness.analysis.study_data import StudyData
 from harness.report.page import write_report
-from harness.report.story import StudyData
-from harness.report.trial_table import trial_table
+from harness.report.sections.trial_table import trial_table
 from harness.results.event_types import TrialFinished
 from harness.results.events import EventLog
-from harness.results.home import StudyFolder
+from harness.results.paths import StudyFolder
 
 MakeStudy = Callable[..., StudyFolder]
 PAYLOAD = "<img src=x onerror=alert(1)>&'\""

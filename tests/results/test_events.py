@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from harness.errors import DiskFullError, HarnessError
 from harness.results.event_types import SCHEMA, EpochDone, SessionStarted
-from harness.results.events import EventLog, first_event, of_type, read_events, survey
+from harness.results.events import EventLog, first_event, of_type, read_events, scan_log
 
 
 def write(path: Path, count: int = 3) -> None:
@@ -70,7 +70,7 @@ OLD: dict[str, Any] = {"seq": 1, "at": "2026-01-01T00:00:00.000+00:00", "kind": 
 
 
 @pytest.mark.parametrize("schema", [{}, {"schema": SCHEMA + 1}, {"schema": None}])
-@pytest.mark.parametrize("read", [read_events, survey, first_event, EventLog])
+@pytest.mark.parametrize("read", [read_events, scan_log, first_event, EventLog])
 def test_a_log_of_another_schema_or_of_none_is_refused_in_one_line(
     tmp_path: Path, schema: dict[str, Any], read: Callable[[Path], object]
 ) -> None:
@@ -98,7 +98,7 @@ def test_a_damaged_first_line_is_damage_and_no_other_schema(tmp_path: Path) -> N
     path = tmp_path / "log"
     write(path)
     path.write_bytes(path.read_bytes().replace(b'"schema":', b'"scheme":', 1))
-    assert [damage.line for damage in survey(path).damages] == [1]
+    assert [damage.line for damage in scan_log(path).damages] == [1]
     with pytest.raises(HarnessError, match="line 1"):
         read_events(path)
 
@@ -108,7 +108,7 @@ def test_a_line_whose_fields_are_not_those_of_its_kind_is_damage(tmp_path: Path)
     write(path)
     wrong = {"seq": 4, "at": "2026-01-01T00:00:00.000+00:00", "kind": "epoch", "data": {"epoch": 3}}
     path.write_bytes(path.read_bytes() + line_of(wrong))
-    [damage] = survey(path).damages
+    [damage] = scan_log(path).damages
     assert (damage.line, damage.torn) == (4, False)
 
 

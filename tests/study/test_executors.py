@@ -19,9 +19,9 @@ from executor_contract import ExecutorContract, job, until
 
 from harness.errors import Interrupted
 from harness.study.executors import make_executor
-from harness.study.executors.base import Died, EpochDone, Message, Trained, TrainTask, WorkerContext
+from harness.study.executors.base import Died, EpochMessage, Message, Trained, TrainTask, WorkerContext
 from harness.study.executors.processes import ProcessExecutor
-from harness.training.sharing import Plan
+from harness.training.frozen_features.worker_cache import Plan
 
 
 @pytest.fixture
@@ -30,10 +30,18 @@ def context(tmp_path: Path) -> WorkerContext:
     np.save(tmp_path / "images.npy", rng.integers(0, 255, (40, 32, 32, 3)).astype(np.uint8))
     rows = np.arange(40)
     return WorkerContext(
-        images={32: tmp_path / "images.npy"}, image_size=32, labels=(rows % 2).astype(np.int64),
-        keys=rows.astype(np.uint64), splits={"search": (rows[:24], rows[24:32])}, classes=("dark", "light"),
-        objective="accuracy", weights="none", threads=1, checkpoints=tmp_path / "checkpoints", plan=Plan(),
-    )  # fmt: skip
+        images={32: tmp_path / "images.npy"},
+        image_size=32,
+        labels=(rows % 2).astype(np.int64),
+        keys=rows.astype(np.uint64),
+        splits={"search": (rows[:24], rows[24:32])},
+        classes=("dark", "light"),
+        objective="accuracy",
+        weights="none",
+        threads=1,
+        checkpoints=tmp_path / "checkpoints",
+        plan=Plan(),
+    )
 
 
 class TestInline(ExecutorContract):
@@ -49,7 +57,7 @@ def test_both_executors_give_the_same_numbers(context: WorkerContext) -> None:
     for kind in ("inline", "processes"):
         made = make_executor(kind, context, ["cpu"])
         made.submit(TrainTask(job()))
-        losses.append([m.record.train_loss for m in until(made, (Trained,)) if isinstance(m, EpochDone)])
+        losses.append([m.record.train_loss for m in until(made, (Trained,)) if isinstance(m, EpochMessage)])
         made.close()
     assert losses[0] == losses[1]
 
@@ -57,7 +65,7 @@ def test_both_executors_give_the_same_numbers(context: WorkerContext) -> None:
 def test_a_killed_worker_is_seen_and_replaced(context: WorkerContext) -> None:
     made = ProcessExecutor(context, ["cpu"])
     made.submit(TrainTask(job(epochs=1000)))
-    until(made, (EpochDone,))
+    until(made, (EpochMessage,))
     [pid] = made.pids()
     os.kill(pid, signal.SIGKILL)
     died = until(made, (Died,))[-1]
@@ -75,7 +83,7 @@ def test_a_signal_to_the_group_leaves_the_server_that_workers_are_forked_from(co
     """Else the coordinator finds nobody to fork from before it has heard its own signal, and ends with that error."""
     made = ProcessExecutor(context, ["cpu"])
     made.submit(TrainTask(job(epochs=1000)))
-    until(made, (EpochDone,))
+    until(made, (EpochMessage,))
     worker = psutil.Process(made.pids()[0])
     server = worker.parent()
     assert server is not None
@@ -95,7 +103,7 @@ def test_a_dead_worker_is_told_before_another_one_is_made(
     """What ended it may be meant to end the study, and then no other one is needed."""
     made = ProcessExecutor(context, ["cpu"])
     made.submit(TrainTask(job(epochs=1000)))
-    until(made, (EpochDone,))
+    until(made, (EpochMessage,))
     monkeypatch.setattr(made, "_start", lambda device: pytest.fail("a worker was made"))
     os.kill(made.pids()[0], signal.SIGTERM)
 

@@ -13,11 +13,7 @@ from harness.errors import DataError, Interrupted
 from harness.results.event_types import ControlledSelected, Explored, TestScored, VerdictReached
 from harness.results.records import TrialRecord
 
-ASKED = {
-    "controlled": {"changes": 2, "seeds": 2},
-    "data_sizes": [0.5, 1.0],
-    "shifts": ["brightness", "noise"],
-}
+ASKED = {"controlled": {"changes": 2, "seeds": 2}, "data_sizes": [0.5, 1.0], "shifts": ["brightness", "noise"]}
 
 
 @pytest.fixture(scope="module")

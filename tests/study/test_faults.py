@@ -13,8 +13,8 @@ import numpy as np
 import yaml
 from tortured import SMALL, Undisturbed, finish, said, until
 
-from harness.bench.torture.checks import broken
-from harness.bench.torture.place import NAME, Place, numbers, prepare
+from harness.benchmarks.fault_injection.checks import broken
+from harness.benchmarks.fault_injection.sandbox import NAME, Place, numbers, prepare
 
 NO_ROOM = {  # bytes that no file may exceed, and who trains
     "for the images": (150_000, "processes"),
@@ -36,9 +36,13 @@ def test_a_full_disk_ends_with_path_and_free_bytes_and_nothing_is_lost(tmp_path:
             f"sys.argv = ['harness', 'study', '{NAME}']; runpy.run_module('harness', run_name='__main__')"
         )
         done = subprocess.run(
-            [sys.executable, "-c", code], cwd=place.root, env=place.environment, capture_output=True, text=True,
+            [sys.executable, "-c", code],
+            cwd=place.root,
+            env=place.environment,
+            capture_output=True,
+            text=True,
             timeout=240,
-        )  # fmt: skip
+        )
         assert done.returncode == 4, done.stderr
         assert "bytes free" in done.stderr
         assert str(place.home) in done.stderr

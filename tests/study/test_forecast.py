@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from small_study import World
 
-from harness.study.forecast import forecast
+from harness.study.estimate.forecast import forecast
 from harness.study.prepare import prepare
 
 
@@ -13,8 +13,11 @@ def test_a_forecast_names_memory_disk_and_time_by_depth(world: World) -> None:
     prepared = prepare(world.load(), ["cpu"], lambda *a: None)
     found = forecast(prepared, ["cpu"])
     assert [(d.strategy, d.depth) for d in found.depths] == [
-        ("feature_extraction", 0), ("fine_tuning", 1), ("fine_tuning", 2), ("fine_tuning", 3),
-    ]  # fmt: skip
+        ("feature_extraction", 0),
+        ("fine_tuning", 1),
+        ("fine_tuning", 2),
+        ("fine_tuning", 3),
+    ]
     assert all(0 <= d.seconds_shared <= d.seconds_alone for d in found.depths)
     alone = [d.seconds_alone for d in found.depths]
     assert alone == sorted(alone)

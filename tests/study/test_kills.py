@@ -10,9 +10,9 @@ from pathlib import Path
 import psutil
 from tortured import SMALL, Undisturbed, finish, lines, said, until
 
-from harness.bench.torture.blows import Tally, torture
-from harness.bench.torture.checks import broken
-from harness.bench.torture.place import NAME, Place, prepare, workers
+from harness.benchmarks.fault_injection.checks import broken
+from harness.benchmarks.fault_injection.faults import Tally, torture
+from harness.benchmarks.fault_injection.sandbox import NAME, Place, prepare, workers
 from harness.results.event_types import SessionEnded
 from harness.results.events import of_type
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 
-from harness.results.home import StudyFolder
+from harness.results.paths import StudyFolder
 from harness.study.lock import held, is_held, owner
 
 

@@ -13,7 +13,7 @@ from harness.errors import ResourceError
 from harness.model.freezing import unfreeze_last
 from harness.model.transfer import build
 from harness.results.event_types import SessionStarted
-from harness.study import memory
+from harness.study.estimate import memory
 from harness.study.prepare import prepare
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from harness.report.scored import scored_predictions
+from harness.analysis.test_predictions import scored_predictions
 from harness.results.event_types import TestScored, VerdictReached
 from harness.results.events import EventLog
-from harness.results.home import StudyFolder
+from harness.results.paths import StudyFolder
 from harness.results.study_state import StudyState
 from harness.study.mistakes import shown, write_mistakes
 from harness.study.session import Session
@@ -34,9 +34,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def session(
-    tmp_path: Path, labels: NDArray[np.int64], by_seed: list[Floats], *, images: bool = True, size: int = 8,
+    tmp_path: Path,
+    labels: NDArray[np.int64],
+    by_seed: list[Floats],
+    *,
+    images: bool = True,
+    size: int = 8,
     dtype: type = np.uint8,
-) -> Session:  # fmt: skip
+) -> Session:
     """A stand-in: a folder with a log and predictions, and an array of images whose shade is their row."""
     folder = StudyFolder("cells")
     folder.predictions.mkdir(parents=True)

@@ -24,10 +24,11 @@ from harness.model.transfer import TransferModel
 from harness.results import event_types
 from harness.results.records import EpochRecord, TrialJob, TrialRecord
 from harness.study import session
-from harness.study.executors import doing, make_executor
+from harness.study.executors import make_executor
+from harness.study.executors import run_task as doing
 from harness.study.executors.base import (
     Died,
-    EpochDone,
+    EpochMessage,
     FreshWorker,
     Message,
     Scored,
@@ -36,12 +37,12 @@ from harness.study.executors.base import (
     Trained,
     TrainTask,
     WorkerContext,
-)  # fmt: skip
-from harness.study.executors.doing import run_task
+)
 from harness.study.executors.processes import ProcessExecutor
+from harness.study.executors.run_task import run_task
 from harness.training import checkpoint, contract, loop
-from harness.training.sharing import Plan, Sharing
-from harness.training.starting import StartingModels
+from harness.training.frozen_features.initial_models import InitialModels
+from harness.training.frozen_features.worker_cache import Plan, WorkerCache
 
 CPU = torch.device("cpu")
 CONFIG = TrialConfig(
@@ -49,7 +50,7 @@ CONFIG = TrialConfig(
 )
 CALM = dataclasses.replace(CONFIG, backbone="shufflenet_v2_x0_5")  # no dropout
 PLACES: dict[str, tuple[Any, str, int]] = {  # what is called, and at which of its calls in a try memory runs out
-    "building the model": (StartingModels, "take", 1),
+    "building the model": (InitialModels, "take", 1),
     "the first step": (loop, "_backward", 1),
     "the middle of the second epoch": (loop, "_backward", 5),
     "evaluation": (loop, "predict", 1),
@@ -65,10 +66,18 @@ def context(tmp_path: Path) -> WorkerContext:
     np.save(tmp_path / "images.npy", rng.integers(0, 255, (40, 32, 32, 3)).astype(np.uint8))
     rows = np.arange(40)
     return WorkerContext(
-        images={32: tmp_path / "images.npy"}, image_size=32, labels=(rows % 2).astype(np.int64),
-        keys=rows.astype(np.uint64), splits={"search": (rows[:24], rows[24:32])}, classes=("dark", "light"),
-        objective="accuracy", weights="none", threads=1, checkpoints=tmp_path / "checkpoints", plan=Plan(),
-    )  # fmt: skip
+        images={32: tmp_path / "images.npy"},
+        image_size=32,
+        labels=(rows % 2).astype(np.int64),
+        keys=rows.astype(np.uint64),
+        splits={"search": (rows[:24], rows[24:32])},
+        classes=("dark", "light"),
+        objective="accuracy",
+        weights="none",
+        threads=1,
+        checkpoints=tmp_path / "checkpoints",
+        plan=Plan(),
+    )
 
 
 @pytest.fixture
@@ -88,18 +97,18 @@ def run_out(
     begun: list[int] = []
     calls = [0]
     owner, name, at = PLACES[place]
-    real_take = StartingModels.take
+    real_take = InitialModels.take
 
     def take(*args: Any) -> Any:
         begun.append(1)
         calls[0] = 0
         return real_take(*args)
 
-    monkeypatch.setattr(StartingModels, "take", take)
+    monkeypatch.setattr(InitialModels, "take", take)
     real = getattr(owner, name)
 
     def full(*args: Any, **options: Any) -> Any:
-        if owner is StartingModels and name == "take":
+        if owner is InitialModels and name == "take":
             begun.append(1)
             calls[0] = 0
         calls[0] += 1
@@ -117,7 +126,7 @@ def device_is_full() -> Exception:
 
 
 def trained(
-    context: WorkerContext, task: Task | None = None, *, replaceable: bool = False, sharing: Sharing | None = None
+    context: WorkerContext, task: Task | None = None, *, replaceable: bool = False, sharing: WorkerCache | None = None
 ) -> tuple[Any, list[EpochRecord]]:
     """The answer to a task, and the epochs that were told."""
     told: list[EpochRecord] = []
@@ -138,8 +147,11 @@ def assert_same(one: TrialRecord, other: TrialRecord) -> None:
     """The same in everything but times and what is said about memory."""
     assert numbers(one) == numbers(other)
     assert (one.state, one.score, one.best_epoch, one.checkpoint) == (
-        other.state, other.score, other.best_epoch, other.checkpoint,
-    )  # fmt: skip
+        other.state,
+        other.score,
+        other.best_epoch,
+        other.checkpoint,
+    )
 
 
 # --- the first rung
@@ -169,7 +181,7 @@ def test_what_a_process_holds_is_gone_before_the_next_try(
     held: list[weakref.ref[Any]] = []
     alive: list[int] = []
     run_out(monkeypatch, "the middle of the second epoch", 1, device_is_full)
-    real_take, real_data, devices = StartingModels.take, WorkerContext.data, []
+    real_take, real_data, devices = InitialModels.take, WorkerContext.data, []
 
     def take(*args: Any) -> Any:
         alive.append(sum(ref() is not None for ref in held))
@@ -184,7 +196,7 @@ def test_what_a_process_holds_is_gone_before_the_next_try(
             held.append(weakref.ref(self._moved[32, device]))
         return real_data(self, backbone, split, device)
 
-    monkeypatch.setattr(StartingModels, "take", take)
+    monkeypatch.setattr(InitialModels, "take", take)
     monkeypatch.setattr(WorkerContext, "data", data)
     gc.disable()  # what waits for the collector is what fills a device
     try:
@@ -333,7 +345,7 @@ def until_done(executor: ProcessExecutor) -> list[Message]:
         return True
 
     end = time.monotonic() + 120
-    while not got or isinstance(got[-1], EpochDone):
+    while not got or isinstance(got[-1], EpochMessage):
         assert time.monotonic() < end, got
         executor.poll(handle, 0.1)
     return got
@@ -360,7 +372,7 @@ def test_a_fresh_worker_takes_the_task_over_and_no_attempt_is_counted(
     [pid] = executor.pids()
     executor.submit(TrainTask(job()))
     got = until_done(executor)
-    assert [type(message) for message in got] == [EpochDone, EpochDone, Trained]
+    assert [type(message) for message in got] == [EpochMessage, EpochMessage, Trained]
     assert [of for of, *_ in misses(tmp_path / "log")] == [pid, pid]  # the first try, and with caches released
     assert executor.pids() != [pid]
     assert isinstance(got[-1], Trained)
@@ -412,8 +424,10 @@ def test_a_study_in_which_some_trials_run_out_of_memory_goes_on_to_its_verdict(
     searched = {i: (r.state, r.micro_batch) for i, r in found.items() if r.kind == "search"}
     assert searched == {
         **{f"feature_extraction/{slot}": ("complete", None) for slot in range(3)},
-        "fine_tuning/0": ("complete", 8), "fine_tuning/1": ("out_of_memory", 2), "fine_tuning/2": ("complete", None),
-    }  # fmt: skip
+        "fine_tuning/0": ("complete", 8),
+        "fine_tuning/1": ("out_of_memory", 2),
+        "fine_tuning/2": ("complete", None),
+    }
     fresh = ", then a fresh worker" if executor == "processes" else ""
     assert found["fine_tuning/0"].warnings[0] == f"{RELEASED}{fresh}, then micro-batches of 8 images"
     assert all(r.state == "complete" for r in found.values() if r.kind == "confirmation")

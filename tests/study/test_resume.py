@@ -17,9 +17,9 @@ from small_study import Watching, World, records, runs
 
 from harness.errors import ConfigError, HarnessError, Interrupted, StudyHeldError
 from harness.results.event_types import ModelLogged, TrialInterrupted, VerdictReached
+from harness.search.optuna_journal import Place, opened
 from harness.study import coordinator
 from harness.study.lock import held
-from harness.study.optuna_store import Place, opened
 
 
 def test_an_interrupted_study_leaves_both_stores_consistent_and_continues(world: World) -> None:
@@ -176,18 +176,18 @@ def test_a_study_in_which_all_diverge_says_so_and_still_writes_its_report(world:
 
 
 def test_the_list_shows_a_study_and_rm_takes_it_away_everywhere(world: World) -> None:
-    from harness.study.shelf import remove_study, shelf
+    from harness.study.studies import list_studies, remove_study
 
     world.write(trials=1)
     world.run()
-    [entry] = shelf()
+    [entry] = list_studies()
     assert (entry.name, entry.state, entry.trials) == ("tiny", "finished", 2 + 4)
     with held(world.folder()):
-        assert shelf()[0].state == "running"
+        assert list_studies()[0].state == "running"
         with pytest.raises(StudyHeldError):
             remove_study(world.folder())
     remove_study(world.folder())
-    assert shelf() == []
+    assert list_studies() == []
     assert not (world.root / "reports" / "tiny").exists()
     assert not world.folder().path.exists()
     watching = Watching()
@@ -197,7 +197,7 @@ def test_the_list_shows_a_study_and_rm_takes_it_away_everywhere(world: World) ->
 
 
 def test_a_study_copies_its_trials_to_a_database_of_its_user_and_rm_takes_them_away(world: World) -> None:
-    from harness.study.shelf import remove_study
+    from harness.study.studies import remove_study
 
     address = f"sqlite:///{world.root / 'mine.db'}"
     world.write(trials=1, storage=address)
@@ -241,9 +241,12 @@ def test_a_killed_worker_costs_an_attempt_and_three_fail_the_slot(world: World) 
     assert [cut.attempt for cut in world.of(TrialInterrupted)] == [1, 1, 2]
     states = {run.data.tags["harness.key"]: run.info.status for run in runs("tiny", "search")}
     assert states == {
-        "fine_tuning/0#1": "FAILED", "fine_tuning/0#2": "FINISHED",
-        "fine_tuning/1#1": "FAILED", "fine_tuning/1#2": "FAILED", "fine_tuning/1#3": "FAILED",
-    }  # fmt: skip
+        "fine_tuning/0#1": "FAILED",
+        "fine_tuning/0#2": "FINISHED",
+        "fine_tuning/1#1": "FAILED",
+        "fine_tuning/1#2": "FAILED",
+        "fine_tuning/1#3": "FAILED",
+    }
     assert workers() == []
 
 
@@ -300,7 +303,7 @@ def test_a_clock_that_is_set_back_makes_no_duration_negative(world: World, monke
             cls.calls += 1
             return datetime.now(tz) - timedelta(hours=cls.calls > 12)
 
-    for module in ("harness.results.events", "harness.training.outcome", "harness.study.session"):
+    for module in ("harness.results.events", "harness.training.record_builder", "harness.study.session"):
         monkeypatch.setattr(f"{module}.datetime", SetBack)
     world.write(trials=2)
     world.run()

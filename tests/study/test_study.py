@@ -26,11 +26,11 @@ from harness.results.event_types import (
     TrialFinished,
     TrialStarted,
 )
-from harness.results.home import home
+from harness.results.paths import home
 from harness.results.records import TrialJob
 from harness.results.study_state import StudyState
 from harness.study import export
-from harness.training.inputs import TrialData
+from harness.training.trial_data import TrialData
 
 
 def test_each_strategy_fills_the_same_number_of_slots_in_turn(at_home: World) -> None:
@@ -157,10 +157,13 @@ def test_optuna_and_mlflow_hold_what_the_log_holds(at_home: World) -> None:
             run_id = facts.pop("mlflow_run_id", None)  # of the trials whose run MLflow had when they ended
             assert run_id in (None, ran[facts["harness.key"]])
             assert facts == {
-                "harness.key": f"{trial_id}#1", "state": "complete", "config_key": record.config.key(),
-                "seconds_alone": record.seconds_alone, "best_epoch": record.best_epoch,
+                "harness.key": f"{trial_id}#1",
+                "state": "complete",
+                "config_key": record.config.key(),
+                "seconds_alone": record.seconds_alone,
+                "best_epoch": record.best_epoch,
                 "trainable_share": record.trainable_share,
-            }  # fmt: skip
+            }
     shown = {
         run.data.tags["harness.key"].split("#")[0]: run for run in runs("tiny", "search") + runs("tiny", "confirmation")
     }
@@ -176,8 +179,8 @@ def test_the_logged_model_gives_the_validation_score_again(at_home: World, monke
     import torch
 
     from harness.results.metrics import score
+    from harness.results.names import confirmation_split
     from harness.study.prepare import prepare
-    from harness.study.splits import confirmation_split
 
     [logged] = at_home.of(ModelLogged)
     trial = next(r for r in records(at_home) if r.trial_id == logged.trial_id)
@@ -204,9 +207,11 @@ def test_a_finished_study_says_so_and_trains_nothing(at_home: World) -> None:
 
 
 def test_a_space_that_is_used_up_is_exhausted_and_says_so(world: World) -> None:
-    world.write(strategies=["feature_extraction"], trials=4, search={
-        "backbone": "mobilenet_v3_small", "head_lr": [1e-3, 1e-2], "batch_size": 16,
-    })  # fmt: skip
+    world.write(
+        strategies=["feature_extraction"],
+        trials=4,
+        search={"backbone": "mobilenet_v3_small", "head_lr": [1e-3, 1e-2], "batch_size": 16},
+    )
     watching = Watching()
     outcome = world.run(watching=watching)
     assert len([r for r in watching.records if r.kind == "search"]) == 2
@@ -269,7 +274,7 @@ def test_progress_on_a_pipe_is_plain_lines_and_on_a_terminal_has_bars(world: Wor
 
     from rich.console import Console
 
-    from harness.progress import Watcher
+    from harness.cli.progress import Watcher
 
     world.write(trials=1)
     shown = {}

@@ -10,9 +10,9 @@ from small_study import Watching, World, records, runs
 
 from harness.errors import HarnessError, ResourceError, StudyHeldError
 from harness.results.events import EventLog
-from harness.results.home import StudyFolder, home
+from harness.results.paths import StudyFolder, home
+from harness.search.optuna_journal import opened
 from harness.study.lock import held
-from harness.study.optuna_store import opened
 from harness.study.sync import sync
 
 NOBODY = "http://127.0.0.1:9"  # the discard port

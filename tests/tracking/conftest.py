@@ -24,7 +24,7 @@ from harness.results.event_types import (
     VerdictReached,
 )
 from harness.results.events import Event, EventLog
-from harness.results.home import StudyFolder
+from harness.results.paths import StudyFolder
 from harness.results.records import EpochRecord, Kind, State, TrialJob, TrialRecord
 
 METRICS = ("loss", "accuracy", "balanced_accuracy", "macro_f1")
@@ -47,11 +47,17 @@ class FakeStudy:
         self.log = EventLog(self.folder.events)
         if not len(self.log):
             study = {
-                "description": "Which adaptation suits small images of stained cells?", "objective": objective,
-                "weights": "bundled", "strategies": ["feature_extraction", "fine_tuning"], "trials": 8, "epochs": 6,
-                "seed": 0, "data": {"source": "rendered_cells", "image_size": 64},
-                "search": {"head_lr": {"low": 1e-4, "high": 0.1, "log": True}}, "tracking_uri": None,
-            }  # fmt: skip
+                "description": "Which adaptation suits small images of stained cells?",
+                "objective": objective,
+                "weights": "bundled",
+                "strategies": ["feature_extraction", "fine_tuning"],
+                "trials": 8,
+                "epochs": 6,
+                "seed": 0,
+                "data": {"source": "rendered_cells", "image_size": 64},
+                "search": {"head_lr": {"low": 1e-4, "high": 0.1, "log": True}},
+                "tracking_uri": None,
+            }
             self.log.append(StudyCreated(study, fingerprint={"data digest": "f" * 16}))
 
     def verdict(self, **changed: Any) -> None:
@@ -110,24 +116,43 @@ class FakeStudy:
 
 
 def _record_of(
-    trial_id: str, config: TrialConfig, *, score: float | None = 0.7, state: State = "complete", epochs: int = 3,
-    slot: int = 1, kind: Kind = "search", attempt: int = 1, **changes: Any,
-) -> TrialRecord:  # fmt: skip
+    trial_id: str,
+    config: TrialConfig,
+    *,
+    score: float | None = 0.7,
+    state: State = "complete",
+    epochs: int = 3,
+    slot: int = 1,
+    kind: Kind = "search",
+    attempt: int = 1,
+    **changes: Any,
+) -> TrialRecord:
     """A record whose curve climbs to the score."""
     curve = tuple(
         EpochRecord(
-            epoch=i, train_loss=1.0 / i, validation=dict.fromkeys(METRICS, (score or 0.5) - 0.1 * (epochs - i)),
-            head_lr=config.head_lr, backbone_lr=config.backbone_lr, seconds=1.5,
+            epoch=i,
+            train_loss=1.0 / i,
+            validation=dict.fromkeys(METRICS, (score or 0.5) - 0.1 * (epochs - i)),
+            head_lr=config.head_lr,
+            backbone_lr=config.backbone_lr,
+            seconds=1.5,
         )
         for i in range(1, epochs + 1)
-    )  # fmt: skip
+    )
     return TrialRecord(
-        job=TrialJob(trial_id, kind, config.strategy, slot, config, slot, "search", attempt), state=state,
-        reason=None if state == "complete" else f"{state} for a test", epochs=curve,
-        best_epoch=epochs if score is not None else None, score=score, seconds_alone=4.5,
-        trainable_parameters=1000, total_parameters=4000, device="cpu",
-        started_at=datetime.now(UTC).isoformat(timespec="milliseconds"), **changes,
-    )  # fmt: skip
+        job=TrialJob(trial_id, kind, config.strategy, slot, config, slot, "search", attempt),
+        state=state,
+        reason=None if state == "complete" else f"{state} for a test",
+        epochs=curve,
+        best_epoch=epochs if score is not None else None,
+        score=score,
+        seconds_alone=4.5,
+        trainable_parameters=1000,
+        total_parameters=4000,
+        device="cpu",
+        started_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        **changes,
+    )
 
 
 def _write_data_files(folder: StudyFolder, images: int = 12) -> None:
@@ -192,7 +217,7 @@ def _free_port() -> int:
 @pytest.fixture
 def database(empty_database: Path, state: Path) -> str:
     """The address of a fresh database of this test."""
-    from harness.tracking.store import default_address
+    from harness.tracking.address import default_address
 
     address = default_address()
     shutil.copyfile(empty_database, state / "mlflow.db")
@@ -204,7 +229,7 @@ def make_bridge(database: str) -> Callable[..., Any]:
     """A bridge for a study that was made by `make_study`."""
 
     def make(study: FakeStudy, address: str = database) -> Any:
-        from harness.tracking.mlflow_bridge import MlflowBridge
+        from harness.tracking.mlflow_runs import MlflowBridge
 
         return MlflowBridge(study.folder.name, "Which adaptation suits?", address, study.folder)
 

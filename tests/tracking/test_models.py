@@ -14,16 +14,20 @@ import torch
 import torchvision
 
 from harness.config.trial import TrialConfig
-from harness.tracking.store import TrackingError, TrackingUnavailable
+from harness.tracking.address import TrackingError, TrackingUnavailable
 
 
 def small_net() -> torch.nn.Module:
     """A convolution with BatchNorm whose statistics are not those of any batch."""
     torch.manual_seed(0)
     net = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.BatchNorm2d(8), torch.nn.ReLU(),
-        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, 4),
-    )  # fmt: skip
+        torch.nn.Conv2d(3, 8, 3, padding=1),
+        torch.nn.BatchNorm2d(8),
+        torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(8, 4),
+    )
     for _ in range(3):
         net(torch.rand(16, 3, 32, 32))
     return net

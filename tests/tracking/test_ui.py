@@ -19,9 +19,9 @@ import pytest
 
 from harness.config.trial import TrialConfig
 from harness.errors import ConfigError, ResourceError
-from harness.results.home import home
+from harness.results.paths import home
 from harness.tracking import ui
-from harness.tracking.store import TrackingUnavailable, sqlite_address
+from harness.tracking.address import TrackingUnavailable, sqlite_address
 
 START_SECONDS = 90
 
@@ -93,9 +93,12 @@ def send_until_the_server_goes(study: Any, bridge: Any, config_of: Callable[...,
 
 
 def test_the_server_opens_on_the_study_and_what_it_missed_arrives_once(
-    make_study: Callable[..., Any], make_bridge: Callable[..., Any], database: str,
-    config_of: Callable[..., TrialConfig], free_port: int,
-) -> None:  # fmt: skip
+    make_study: Callable[..., Any],
+    make_bridge: Callable[..., Any],
+    database: str,
+    config_of: Callable[..., TrialConfig],
+    free_port: int,
+) -> None:
     study, address = make_study(), f"http://127.0.0.1:{free_port}"
     study.session()
     make_bridge(study, database).catch_up(study.events)
@@ -112,9 +115,12 @@ def test_the_server_opens_on_the_study_and_what_it_missed_arrives_once(
 
 @pytest.mark.slow
 def test_a_server_that_goes_and_comes_back_gets_every_metric_once(
-    make_study: Callable[..., Any], make_bridge: Callable[..., Any], database: str,
-    config_of: Callable[..., TrialConfig], free_port: int,
-) -> None:  # fmt: skip
+    make_study: Callable[..., Any],
+    make_bridge: Callable[..., Any],
+    database: str,
+    config_of: Callable[..., TrialConfig],
+    free_port: int,
+) -> None:
     study = make_study()
     bridge = make_bridge(study, f"http://127.0.0.1:{free_port}")
     with serving(database, free_port) as (server, _):
@@ -243,5 +249,5 @@ def test_without_a_database_there_is_nothing_to_show(tmp_path: Any) -> None:
 
 
 def test_the_server_module_does_not_import_mlflow() -> None:
-    script = "import sys; import harness.tracking.ui, harness.tracking.mlflow_bridge; sys.exit('mlflow' in sys.modules)"
+    script = "import sys; import harness.tracking.ui, harness.tracking.mlflow_runs; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 
 from harness.config.trial import TrialConfig
 from harness.results.records import TrialJob, TrialRecord
-from harness.training.inputs import TrialData
-from harness.training.sharing import Sharing
+from harness.training.frozen_features.worker_cache import WorkerCache
 from harness.training.trial import run_trial
+from harness.training.trial_data import TrialData
 
 
 @pytest.fixture
@@ -49,14 +49,20 @@ CPU = torch.device("cpu")
 def run(data: TrialData, tmp_path: Path) -> Callable[..., tuple[TrialRecord, dict[str, torch.Tensor]]]:
     """Train a configuration; with `sharing` it may read shared activations."""
 
-    def one(config: TrialConfig, sharing: Sharing | None = None, **changes: Any) -> Any:
+    def one(config: TrialConfig, sharing: WorkerCache | None = None, **changes: Any) -> Any:
         values = {"seed": 0, "split": "search", "data": data} | changes
         job = TrialJob("x/0", "search", config.strategy, 0, config, values["seed"], values["split"])
         path = tmp_path / "best.safetensors"
         record = run_trial(
-            job, values["data"], lambda e: True, objective="balanced_accuracy", weights_name="none", device=CPU,
-            checkpoint=path, sharing=sharing,
-        )  # fmt: skip
+            job,
+            values["data"],
+            lambda e: True,
+            objective="balanced_accuracy",
+            weights_name="none",
+            device=CPU,
+            checkpoint=path,
+            sharing=sharing,
+        )
         assert record.state == "complete", record.reason
         return record, load_file(path)
 

@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 from harness.config.trial import TrialConfig
 from harness.errors import ResourceError
 from harness.results.records import TrialJob
-from harness.training.checkpoint import Standing, load_best, save_best
-from harness.training.inputs import TrialData
+from harness.training.checkpoint import load_best, save_best
+from harness.training.resume import ResumePoint
 from harness.training.trial import run_trial
+from harness.training.trial_data import TrialData
 
 CPU = torch.device("cpu")
 
@@ -42,10 +43,16 @@ def run(config: TrialConfig, data: TrialData, folder: Path, kill_at: int = 0) ->
         return True
 
     return run_trial(
-        TrialJob("fine_tuning/0", "search", config.strategy, 0, config, 0, "search"), data, on_epoch,
-        objective="accuracy", weights_name="none", device=CPU, checkpoint=folder / "best.safetensors",
-        resume=folder / "trial.resume", resume_every=0,
-    )  # fmt: skip
+        TrialJob("fine_tuning/0", "search", config.strategy, 0, config, 0, "search"),
+        data,
+        on_epoch,
+        objective="accuracy",
+        weights_name="none",
+        device=CPU,
+        checkpoint=folder / "best.safetensors",
+        resume=folder / "trial.resume",
+        resume_every=0,
+    )
 
 
 @pytest.mark.parametrize("how", ["pickle", "torch.save"])
@@ -69,7 +76,7 @@ def test_a_note_that_would_run_code_is_not_taken_and_the_trial_starts_anew(
         run(config, data, tmp_path, kill_at=3)
     note, trace = tmp_path / "trial.resume", tmp_path / "trace"
     content = torch.load(note, map_location="cpu", weights_only=True)
-    assert Standing.load(note, content["identity"]) is not None
+    assert ResumePoint.load(note, content["identity"]) is not None
     content["warnings"] = [Payload(trace)]
     torch.save(content, note)
     assert torch.load(note, map_location="cpu", weights_only=False) and trace.exists(), "it would have run"

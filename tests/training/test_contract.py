@@ -15,9 +15,9 @@ from harness.errors import ContractError
 from harness.model import batchnorm, freezing
 from harness.results.records import TrialJob, TrialRecord
 from harness.training import contract, loop, trial
-from harness.training.inputs import TrialData
-from harness.training.starting import StartingModels
+from harness.training.frozen_features.initial_models import InitialModels
 from harness.training.trial import restore, run_trial
+from harness.training.trial_data import TrialData
 
 CPU = torch.device("cpu")
 
@@ -167,14 +167,14 @@ def test_a_frozen_weight_that_decays_fails_the_trial(
 def test_a_head_for_another_number_of_classes_fails_the_trial(
     data: TrialData, config: TrialConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = StartingModels.take
+    real = InitialModels.take
 
     def wide(*args: Any) -> Any:
         model, *rest = real(*args)
         model.head = torch.nn.Linear(model.head.in_features, 4)
         return model, *rest
 
-    monkeypatch.setattr(StartingModels, "take", wide)
+    monkeypatch.setattr(InitialModels, "take", wide)
     record = run(config, data)
     assert record.state == "failed"
     assert "must give 3 numbers an image, but gives (8, 4)" in (record.reason or "")
@@ -184,7 +184,7 @@ def test_a_head_for_another_number_of_classes_fails_the_trial(
 def test_a_normalisation_that_does_not_belong_to_the_weights_fails_the_trial(
     data: TrialData, config: TrialConfig, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any]
 ) -> None:
-    real = StartingModels.take
+    real = InitialModels.take
 
     def off(*args: Any) -> Any:
         model, *rest = real(*args)
@@ -192,7 +192,7 @@ def test_a_normalisation_that_does_not_belong_to_the_weights_fails_the_trial(
             setattr(model, name, value)
         return model, *rest
 
-    monkeypatch.setattr(StartingModels, "take", off)
+    monkeypatch.setattr(InitialModels, "take", off)
     record = run(config, data)
     assert record.state == "failed"
     assert "normalisation must be that of none for mobilenet_v3_small" in (record.reason or "")
@@ -202,14 +202,14 @@ def test_a_normalisation_that_does_not_belong_to_the_weights_fails_the_trial(
 def test_a_gradient_that_is_not_finite_ends_the_trial_with_the_tensor_s_name(
     data: TrialData, config: TrialConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = StartingModels.take
+    real = InitialModels.take
 
     def spoiled(*args: Any) -> Any:
         model, *rest = real(*args)
         model.head.weight.register_hook(lambda gradient: gradient * float("nan"))
         return model, *rest
 
-    monkeypatch.setattr(StartingModels, "take", spoiled)
+    monkeypatch.setattr(InitialModels, "take", spoiled)
     record = run(config, data)
     assert record.state == "diverged"
     assert "the gradient of head.weight became nan" in (record.reason or "")

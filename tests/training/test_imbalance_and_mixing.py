@@ -11,9 +11,9 @@ import torch.nn.functional as F
 
 from harness.config.trial import TrialConfig
 from harness.errors import DataError
-from harness.training.inputs import balanced_order, epoch_order
 from harness.training.loss import Loss, class_weights
 from harness.training.mixing import mix
+from harness.training.trial_data import balanced_order, epoch_order
 
 CPU = torch.device("cpu")
 LABELS = np.array([0] * 70 + [1] * 25 + [2] * 5 + [0, 1, 2])  # the last three rows do not train

@@ -13,19 +13,18 @@ from torch import Tensor
 
 from harness.config.trial import TrialConfig
 from harness.model.batchnorm import apply_policy
-from harness.model.shapes import build_shapes
+from harness.model.meta import build_shapes
 from harness.model.transfer import TransferModel
 from harness.results.records import TrialJob, TrialRecord
 from harness.training import loop, trial
-from harness.training.feed import ImageFeed, Normalise
-from harness.training.inputs import TrialData
+from harness.training.frozen_features.initial_models import InitialModels
+from harness.training.frozen_features.input_pipeline import ImagePipeline, Normalise
 from harness.training.loss import Loss
-from harness.training.memory_ladder import Climb
-from harness.training.micro_batches import differences, parts
 from harness.training.mixing import Mixed
 from harness.training.optimizers import make_optimizer
-from harness.training.starting import StartingModels
+from harness.training.out_of_memory import MemoryFallback, differences, parts
 from harness.training.trial import enter_phase, run_trial
+from harness.training.trial_data import TrialData
 
 CPU = torch.device("cpu")
 WAYS: dict[str, dict[str, Any]] = {
@@ -36,10 +35,14 @@ WAYS: dict[str, dict[str, Any]] = {
     "CutMix": {"cutmix": 1.0},
     "gradient clipping": {"gradient_clip": 0.05},
     "all of them": {
-        "imbalance": "weighted_loss", "label_smoothing": 0.1, "mixup": 0.5, "cutmix": 1.0, "gradient_clip": 0.05,
+        "imbalance": "weighted_loss",
+        "label_smoothing": 0.1,
+        "mixup": 0.5,
+        "cutmix": 1.0,
+        "gradient_clip": 0.05,
         "augmentation": "microscopy",
     },
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -57,7 +60,7 @@ def lopsided(data: TrialData) -> TrialData:
     return dataclasses.replace(data, labels=labels, train=np.arange(16))
 
 
-class DoubleFeed(ImageFeed):
+class DoubleFeed(ImagePipeline):
     def inputs(self, *args: Any) -> tuple[Tensor, Mixed | None]:
         inputs, mixed = super().inputs(*args)
         return inputs.double(), mixed
@@ -65,24 +68,25 @@ class DoubleFeed(ImageFeed):
 
 def step(config: TrialConfig, data: TrialData, micro_batch: int | None, *, double: bool) -> dict[str, Any]:
     """One step from the start: the loss, the gradients that the optimizer was given, and how far each value moved."""
-    model, _, _ = StartingModels().take(config, 0, data, "none" if double else "bundled", CPU)
+    model, _, _ = InitialModels().take(config, 0, data, "none" if double else "bundled", CPU)
     loss = Loss(config, data.labels[data.train], data.num_classes, CPU)
     if double:
         model.double()
         loss._weights = loss._weights.double() if loss._weights is not None else None
     names, _ = enter_phase(model, config, 1)
     optimizer = make_optimizer(model, config)
-    feed = (DoubleFeed if double else ImageFeed)(data, config, 0, Normalise(model.mean, model.std, CPU), CPU)
+    feed = (DoubleFeed if double else ImagePipeline)(data, config, 0, Normalise(model.mean, model.std, CPU), CPU)
     trained = {name: p for name, p in model.named_parameters() if name in names}
     before = {name: p.detach().clone() for name, p in trained.items()}
     gradients: list[Tensor] = []
     optimizer.register_step_pre_hook(lambda *_: gradients.extend(p.grad.clone() for p in trained.values()))  # type: ignore[union-attr]
-    value = loop.train_epoch(model, optimizer, loop.Course(data, config, 0, loss, CPU, micro_batch), feed, 1)
+    value = loop.train_epoch(model, optimizer, loop.TrainingSetup(data, config, 0, loss, CPU, micro_batch), feed, 1)
     assert len(gradients) == len(trained)  # one step
     return {
-        "loss": value, "gradient": torch.cat([g.flatten() for g in gradients]),
+        "loss": value,
+        "gradient": torch.cat([g.flatten() for g in gradients]),
         "update": torch.cat([(p.detach() - before[name]).flatten() for name, p in trained.items()]),
-    }  # fmt: skip
+    }
 
 
 def apart(one: Tensor, other: Tensor) -> float:
@@ -143,9 +147,14 @@ def test_parts_are_few_and_alike_and_make_up_the_batch(images: int, most: int, s
 def run(config: TrialConfig, data: TrialData, micro_batch: int | None, weights: str = "none") -> TrialRecord:
     job = TrialJob("x/0", "search", config.strategy, 0, config, 0, "search")
     return run_trial(
-        job, data, lambda epoch: True, objective="accuracy", weights_name=weights, device=CPU,
-        climb=Climb(released=micro_batch is not None, micro_batch=micro_batch),
-    )  # fmt: skip
+        job,
+        data,
+        lambda epoch: True,
+        objective="accuracy",
+        weights_name=weights,
+        device=CPU,
+        climb=MemoryFallback(released=micro_batch is not None, micro_batch=micro_batch),
+    )
 
 
 def test_no_pass_holds_more_images_and_everything_else_happens_as_often(
@@ -169,7 +178,7 @@ def test_no_pass_holds_more_images_and_everything_else_happens_as_often(
     noted(torch.nn.utils, "clip_grad_norm_", lambda *args: 1)
     noted(torch.optim.AdamW, "step", lambda *args: 1)
     noted(trial.Average, "update", lambda *args: 1)
-    noted(ImageFeed, "inputs", lambda feed, epoch, step, rows, times: len(rows))
+    noted(ImagePipeline, "inputs", lambda feed, epoch, step, rows, times: len(rows))
     assert run(config, data, None).state == "complete"
     whole, seen = seen, {}
     record = run(config, data, 4)
@@ -235,7 +244,7 @@ def test_statistics_recalibrated_in_micro_batches_are_the_same_up_to_rounding(
     config: TrialConfig, data: TrialData
 ) -> None:
     config = dataclasses.replace(config, batchnorm="recalibrated")
-    models = StartingModels()
+    models = InitialModels()
     whole, _, _ = models.take(config, 0, data, "none", CPU)
     pieces, _, at_hand = models.take(config, 0, data, "none", CPU, 4)
     assert not at_hand

@@ -14,10 +14,10 @@ from harness.config.trial import TrialConfig
 from harness.model.transfer import build
 from harness.results.records import TrialJob, TrialRecord
 from harness.training import precision, trial
-from harness.training.inputs import TrialData
+from harness.training.frozen_features.worker_cache import CachedFeatures, Plan, WorkerCache, cache_key
 from harness.training.precision import CANDIDATES, EXACT, FLOAT32, Arithmetic, Choice, Chooser, probe, resolved
-from harness.training.sharing import Kept, Plan, Sharing, needs
 from harness.training.trial import run_trial
+from harness.training.trial_data import TrialData
 
 CPU = torch.device("cpu")
 HALF = Arithmetic(bfloat16=True, channels_last=True)
@@ -37,9 +37,14 @@ class Fixed(Chooser):
 def run(config: TrialConfig, data: TrialData, choice: Choice, plan: Plan | None = None) -> TrialRecord:
     job = TrialJob("x/0", "search", config.strategy, 0, config, 0, "search")
     return run_trial(
-        job, data, lambda e: True, objective="balanced_accuracy", weights_name="none", device=CPU,
-        sharing=Sharing(plan, Fixed(choice)),
-    )  # fmt: skip
+        job,
+        data,
+        lambda e: True,
+        objective="balanced_accuracy",
+        weights_name="none",
+        device=CPU,
+        sharing=WorkerCache(plan, Fixed(choice)),
+    )
 
 
 def test_a_cpu_computes_exactly_and_an_accelerator_as_fast_as_it_can_unless_told() -> None:
@@ -135,8 +140,8 @@ def test_activations_are_shared_in_the_arithmetic_they_were_computed_in(
 ) -> None:
     config = dataclasses.replace(config, batchnorm="fixed_stats")
     data = dataclasses.replace(data, source="sixty")
-    facts = needs(config, "search", random_weights=True)
-    plan = Plan(tmp_path / "prefix", (Kept(*facts, cuts=(3,)),))
+    facts = cache_key(config, "search", random_weights=True)
+    plan = Plan(tmp_path / "prefix", (CachedFeatures(*facts, cuts=(3,)),))
     shared = run(config, data, choice, plan)
     assert shared.cache_reason is None
     again = run(config, data, choice, plan)
@@ -151,9 +156,13 @@ def test_activations_are_shared_in_the_arithmetic_they_were_computed_in(
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize(("precision_of_study", "fused"), [("exact", False), ("auto", True)])
 def test_optimizers_are_fused_in_auto_alone(
-    data: TrialData, config: TrialConfig, monkeypatch: pytest.MonkeyPatch, optimizer: Any, precision_of_study: Any,
+    data: TrialData,
+    config: TrialConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    optimizer: Any,
+    precision_of_study: Any,
     fused: bool,
-) -> None:  # fmt: skip
+) -> None:
     made, real = [], trial.make_optimizer
 
     def spy(*args: Any, **options: Any) -> torch.optim.Optimizer:
@@ -164,8 +173,13 @@ def test_optimizers_are_fused_in_auto_alone(
     monkeypatch.setattr(Chooser, "choose", lambda *a: EXACT)
     job = TrialJob("x/0", "search", config.strategy, 0, dataclasses.replace(config, optimizer=optimizer), 0, "search")
     record = trial.run_trial(
-        job, data, lambda epoch: True, objective="accuracy", weights_name="none", device=CPU,
-        sharing=Sharing(chooser=Chooser(precision_of_study)),
-    )  # fmt: skip
+        job,
+        data,
+        lambda epoch: True,
+        objective="accuracy",
+        weights_name="none",
+        device=CPU,
+        sharing=WorkerCache(chooser=Chooser(precision_of_study)),
+    )
     assert (record.state, record.warnings) == ("complete", ())
     assert bool(made[0].defaults["fused"]) is fused

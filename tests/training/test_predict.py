@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from harness.data.shifts import LIGHT
-from harness.training.inputs import TrialData
+from harness.data.corruptions import LIGHT
 from harness.training.loop import predict_images
+from harness.training.trial_data import TrialData
 
 
 class MeanColour(nn.Module):

@@ -13,22 +13,33 @@ from safetensors.torch import load_file
 from harness.config.trial import TrialConfig
 from harness.results.records import EpochRecord, TrialJob, TrialRecord
 from harness.training import trial
-from harness.training.inputs import TrialData
 from harness.training.trial import run_trial
+from harness.training.trial_data import TrialData
 
 CPU = torch.device("cpu")
 WAYS: dict[str, dict[str, Any]] = {
     "adamw, batch statistics": {"batchnorm": "updated_stats", "optimizer": "adamw"},
     "sgd, progressive from the stem": {
-        "optimizer": "sgd", "unfreeze_schedule": "progressive", "unfreeze_from": "stem", "unfreeze_depth": 3,
+        "optimizer": "sgd",
+        "unfreeze_schedule": "progressive",
+        "unfreeze_from": "stem",
+        "unfreeze_depth": 3,
     },
     "moving average, head first, recalibrated": {
-        "ema": 0.9, "unfreeze_schedule": "head_first", "batchnorm": "recalibrated", "head": "mlp", "head_dropout": 0.3,
+        "ema": 0.9,
+        "unfreeze_schedule": "head_first",
+        "batchnorm": "recalibrated",
+        "head": "mlp",
+        "head_dropout": 0.3,
     },
     "mixed images, balanced classes, clipped": {
-        "mixup": 0.4, "cutmix": 1.0, "imbalance": "balanced_sampling", "gradient_clip": 0.5, "batchnorm": "train_mode",
+        "mixup": 0.4,
+        "cutmix": 1.0,
+        "imbalance": "balanced_sampling",
+        "gradient_clip": 0.5,
+        "batchnorm": "train_mode",
     },
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -52,9 +63,16 @@ def run(config: TrialConfig, data: TrialData, folder: Path, *, kill_at: int = 0,
 
     job = TrialJob("fine_tuning/0", "search", config.strategy, 0, config, seed, "search")
     return run_trial(
-        job, data, on_epoch, objective="accuracy", weights_name="none", device=CPU,
-        checkpoint=folder / "best.safetensors", resume=folder / "trial.resume", resume_every=0,
-    )  # fmt: skip
+        job,
+        data,
+        on_epoch,
+        objective="accuracy",
+        weights_name="none",
+        device=CPU,
+        checkpoint=folder / "best.safetensors",
+        resume=folder / "trial.resume",
+        resume_every=0,
+    )
 
 
 def results(record: TrialRecord) -> list[dict[str, Any]]:

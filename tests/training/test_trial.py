@@ -14,12 +14,12 @@ from harness.config.trial import TrialConfig
 from harness.errors import DivergedError
 from harness.results.records import TrialJob, TrialRecord
 from harness.training import loop
-from harness.training.inputs import TrialData, epoch_order, padded
-from harness.training.memory_ladder import GROUND
-from harness.training.outcome import Outcome
-from harness.training.schedule import factor
-from harness.training.starting import StartingModels
+from harness.training.frozen_features.initial_models import InitialModels
+from harness.training.optimizers import factor
+from harness.training.out_of_memory import NO_FALLBACK
+from harness.training.record_builder import RecordBuilder
 from harness.training.trial import restore, run_trial
+from harness.training.trial_data import TrialData, epoch_order, padded
 
 CPU = torch.device("cpu")
 
@@ -83,14 +83,14 @@ def test_a_rate_that_destroys_the_weights_ends_as_diverged_without_a_score(
 
 
 def test_outputs_that_are_not_finite_are_no_score(data: TrialData, config: TrialConfig, monkeypatch: Any) -> None:
-    real = StartingModels.take
+    real = InitialModels.take
 
     def broken(*args: Any) -> Any:
         model, *rest = real(*args)
         model.head.register_forward_hook(lambda m, i, o: o if m.training else o * float("nan"))
         return model, *rest
 
-    monkeypatch.setattr(StartingModels, "take", broken)
+    monkeypatch.setattr(InitialModels, "take", broken)
     record = run(config, data)
     assert (record.state, record.score, record.epochs) == ("diverged", None, ())
 
@@ -139,7 +139,7 @@ def test_a_checkpoint_gives_the_best_epochs_predictions_again(
 
 
 def test_evaluation_does_not_depend_on_how_the_rows_fall_into_batches(data: TrialData, config: TrialConfig) -> None:
-    model, _, _ = StartingModels().take(config, 0, data, "none", CPU)
+    model, _, _ = InitialModels().take(config, 0, data, "none", CPU)
     whole = loop.predict_images(model, data, data.validation, 8, CPU)
     turned = loop.predict_images(model, data, data.validation[::-1].copy(), 8, CPU)
     assert len(whole) == 17
@@ -175,5 +175,5 @@ def test_the_trial_may_be_the_first_of_its_process_to_use_the_gpu(config: TrialC
     asked: list[str] = []
     monkeypatch.setattr(torch.cuda, "init", lambda: asked.append("init"))
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: asked.append("reset"))
-    Outcome(job_of(config), "accuracy", torch.device("cuda"), GROUND)
+    RecordBuilder(job_of(config), "accuracy", torch.device("cuda"), NO_FALLBACK)
     assert asked == ["init", "reset"]  # resetting alone is refused where nothing has used the GPU yet

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.config.sheets import backbone_spec
+from harness.config.backbone_specs import backbone_spec
 from harness.config.trial import Shift
 from harness.results.records import EpochRecord, TrialJob, TrialRecord
 from harness.results.trial_id import file_stem
-from harness.training.inputs import TrialData, on_device
-from harness.training.memory_ladder import GROUND, Climb
+from harness.training.frozen_features.worker_cache import Plan, WorkerCache
+from harness.training.out_of_memory import NO_FALLBACK, MemoryFallback
 from harness.training.precision import Chooser, Precision
-from harness.training.sharing import Plan, Sharing
+from harness.training.trial_data import TrialData, on_device
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class WorkerContext:
     precision: Precision = "exact"
     precision_notes: Path | None = None  # what probes chose, for all studies
 
-    def sharing(self) -> Sharing:
+    def sharing(self) -> WorkerCache:
         """What trials of this process will share."""
-        return Sharing(self.plan, Chooser(self.precision, self.precision_notes))
+        return WorkerCache(self.plan, Chooser(self.precision, self.precision_notes))
 
     def data(self, backbone: str, split: str, device: torch.device | None = None) -> TrialData:
         """The images at this backbone's size, cut by this split; kept in a GPU's memory where it has the room."""
@@ -102,7 +102,7 @@ class ScoreTask:
     job: TrialJob
     rows: NDArray[np.int64]
     shift: Shift | None = None
-    climb: Climb = GROUND
+    climb: MemoryFallback = NO_FALLBACK
     score: float | None = None
 
     @property
@@ -115,7 +115,7 @@ class TrainTask:
     """Train one trial; `climb` tells of earlier tries, where memory ran out."""
 
     job: TrialJob
-    climb: Climb = GROUND
+    climb: MemoryFallback = NO_FALLBACK
 
     @property
     def task_id(self) -> str:
@@ -126,7 +126,7 @@ Task = TrainTask | ScoreTask
 
 
 @dataclass(frozen=True)
-class EpochDone:
+class EpochMessage:
     """A trial finished an epoch and waits for the word to go on."""
 
     task_id: str
@@ -174,7 +174,7 @@ class NoRoom:
     reason: str
 
 
-Message = EpochDone | Trained | Scored | Died | NoRoom
+Message = EpochMessage | Trained | Scored | Died | NoRoom
 Handler = Callable[[Message], bool]  # the answer to EpochDone: True goes on, False prunes
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from harness.results.records import EpochRecord
-from harness.study.executors.base import EpochDone, FreshWorker, Handler, MakeExecutor, Task, WorkerContext
-from harness.study.executors.doing import run_task_safely, settle
+from harness.study.executors.base import EpochMessage, FreshWorker, Handler, MakeExecutor, Task, WorkerContext
+from harness.study.executors.run_task import run_task_safely, settle
 
 
 class InlineExecutor:
@@ -34,7 +34,7 @@ class InlineExecutor:
 
         def on_epoch(epoch: EpochRecord) -> bool:
             try:
-                return handle(EpochDone(task.task_id, epoch))
+                return handle(EpochMessage(task.task_id, epoch))
             except BaseException as error:  # the coordinator's own (a signal, say), which no trial may swallow
                 raised.append(error)
                 raise

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from harness.study import forking
+from harness.study.executors import forkserver
 from harness.study.executors import worker as life
 from harness.study.executors.base import (
     Died,
-    EpochDone,
+    EpochMessage,
     FreshWorker,
     Handler,
     MakeExecutor,
@@ -35,7 +35,7 @@ class ProcessExecutor:
     """Workers that last; one that dies is replaced, and its task is reported as `Died`."""
 
     def __init__(self, context: WorkerContext, devices: Sequence[str]) -> None:
-        self._context, self._forking = context, forking.context()
+        self._context, self._forking = context, forkserver.context()
         self._workers = [self._start(device) for device in devices]
 
     @property
@@ -88,10 +88,10 @@ class ProcessExecutor:
             self._workers[index] = fresh = self._replace(worker)
             _hand(fresh, message.task)
             return
-        if not isinstance(message, EpochDone):
+        if not isinstance(message, EpochMessage):
             worker.task = None
         answer = handle(message)
-        if isinstance(message, EpochDone):
+        if isinstance(message, EpochMessage):
             with contextlib.suppress(OSError):  # the next poll reports the death
                 worker.pipe.send(answer)
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from harness.study.executors.base import EpochDone, Task, WorkerContext
-from harness.study.executors.doing import run_task_safely, settle
+from harness.study.executors.base import EpochMessage, Task, WorkerContext
+from harness.study.executors.run_task import run_task_safely, settle
 
 
 def main(pipe: Connection, context: WorkerContext, device_name: str) -> None:
@@ -34,7 +34,7 @@ def main(pipe: Connection, context: WorkerContext, device_name: str) -> None:
         task: Task = inbox.get()
 
         def on_epoch(record: Any, task_id: str = task.task_id) -> bool:
-            pipe.send(EpochDone(task_id, record))
+            pipe.send(EpochMessage(task_id, record))
             return bool(inbox.get())
 
         pipe.send(run_task_safely(task, context, device, on_epoch, sharing, replaceable=True))

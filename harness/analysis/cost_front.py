@@ -1,0 +1,50 @@
+"""The trials that no other trial beats in score and cost at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from harness.analysis import wording
+from harness.config.trial import DEPTH_MAX
+from harness.results.metrics import sign_of
+
+
+@dataclass(frozen=True)
+class Point:
+    """A trial on the front: no trial scored as well for fewer seconds, and none as cheap scored better."""
+
+    strategy: str
+    seconds: float
+    score: float
+    what: tuple[str, str]  # backbone ("" where there is one alone) and depth
+
+
+def front(trials: pd.DataFrame, objective: str) -> list[Point]:
+    """The Pareto front of score against `seconds_alone`, the cheapest first; of equal trials the first counts."""
+    goodness = sign_of(objective) * trials["score"].to_numpy(float)
+    seconds = trials["seconds_alone"].to_numpy(float)
+    order = np.lexsort((-goodness, seconds))
+    best = np.maximum.accumulate(goodness[order])
+    rows = order[np.flatnonzero(np.concatenate([[True], best[1:] > best[:-1]]))]
+    several = trials["backbone"].nunique() > 1
+    return [
+        Point(
+            str(row["strategy"]),
+            float(row["seconds_alone"]),
+            float(row["score"]),
+            (str(row["backbone"]) if several else "", depth_text(str(row["strategy"]), int(row["unfreeze_depth"]))),
+        )
+        for row in trials.iloc[rows].to_dict("records")
+    ]
+
+
+def depth_text(strategy: str, depth: int) -> str:
+    """`head only`, `3 stages`, `all stages`, `from scratch`."""
+    if strategy == "from_scratch":
+        return "from scratch"
+    if depth >= DEPTH_MAX:
+        return "all stages"
+    return wording.count(depth, "stage") if depth else "head only"

@@ -1,0 +1,134 @@
+"""A study's stored files, and what is computed from them; each file is read once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from harness.analysis import explored
+from harness.analysis.explored import Answered, Changed
+from harness.analysis.summary import assemble
+from harness.analysis.tables import epochs, trials
+from harness.analysis.test_predictions import TestPredictions, scored_predictions
+from harness.analysis.verdict_text import describe
+from harness.analysis.wording import redact_all
+from harness.config.study import StudyConfig
+from harness.results.events import read_events
+from harness.results.paths import StudyFolder
+from harness.results.records import TrialRecord
+from harness.results.study_state import StudyState
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """A study as far as it has come, with the one reading of its predictions.
+
+    Texts in `card`, `study_json` and `summary` hold no path of this machine.
+    """
+
+    folder: StudyFolder
+    study: StudyConfig
+    study_json: dict[str, Any]
+    fingerprint: dict[str, Any]
+    card: dict[str, Any]
+    state: StudyState
+    records: Sequence[TrialRecord]
+    importance: dict[str, dict[str, dict[str, Any]]]  # strategy -> method -> trials, shares
+
+    @classmethod
+    def read(cls, folder: StudyFolder) -> StudyData:
+        """From the stored files; a study that has only begun has empty tables."""
+        stored = json.loads(folder.study_json.read_text())
+        study = StudyConfig.model_validate(stored["study"])
+        card = redact_all(json.loads(folder.data_card.read_text())) if folder.data_card.exists() else {}
+        importance = json.loads(folder.importance.read_text()) if folder.importance.exists() else {}
+        state = StudyState.of(read_events(folder.events), study.objective)
+        return cls(
+            folder=folder,
+            study=study,
+            study_json=redact_all(stored["study"]),
+            fingerprint=redact_all(stored.get("fingerprint", {})),
+            card=card,
+            state=state,
+            records=state.records,
+            importance=importance,
+        )
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """See `tables.trials`."""
+        return trials(self.records)
+
+    @cached_property
+    def epochs(self) -> pd.DataFrame:
+        """See `tables.epochs`."""
+        return epochs(self.records)
+
+    @cached_property
+    def winners(self) -> dict[str, TestPredictions]:
+        """Of each strategy that was scored on the test split."""
+        return scored_predictions(self.state, self.folder, "winner")
+
+    @cached_property
+    def defaults(self) -> dict[str, TestPredictions]:
+        """As `winners`; a default that won is the same object."""
+        return scored_predictions(self.state, self.folder, "default", known=self.winners)
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """See `summary.assemble`."""
+        return assemble(self.folder, self.study, self.state, self.card, self.winners, self.defaults)
+
+    @cached_property
+    def changed(self) -> list[Changed]:
+        """See `explored.changed`."""
+        return explored.changed(self.state, self.winners, self.study.objective)
+
+    @cached_property
+    def sizes(self) -> list[Answered]:
+        """See `explored.sizes`."""
+        return explored.sizes(self.state, self.winners, self.folder, self.study, self._train_images)
+
+    @cached_property
+    def shifts(self) -> list[Answered]:
+        """See `explored.shifts`."""
+        return explored.shifts(self.state, self.winners, self.folder, self.study, self._train_images)
+
+    @property
+    def _train_images(self) -> int:
+        return int(self.summary["data"]["split"]["train"])
+
+    @cached_property
+    def complete(self) -> pd.DataFrame:
+        """The complete trials with a score; `attrs["objective"]` names what the score is."""
+        table = self.trials[(self.trials["state"] == "complete") & self.trials["score"].notna()].copy()
+        table.attrs["objective"] = self.study.objective
+        return table
+
+    @property
+    def rendered(self) -> bool:
+        return bool(self.card.get("rendered", False))
+
+    @property
+    def running(self) -> bool:
+        return self.state.is_running
+
+    def class_names(self, number: int) -> list[str]:
+        """The names of the classes, or plain numbers where the data card does not have so many."""
+        names: list[str] = self.summary["data"]["classes"]
+        return names if len(names) == number else [f"class {k}" for k in range(number)]
+
+    @property
+    def earlier_verdicts(self) -> list[tuple[str, str]]:
+        """Day and sentence (or why there was none) of every verdict before the one that stands."""
+        each = zip(self.state.verdicts_at, self.state.verdicts, strict=True)
+        return [(at[:10], redact_all(describe(reached, self.study.objective) or "")) for at, reached in each][:-1]
+
+    @property
+    def looks(self) -> int:
+        return self.state.test_looks

@@ -1,0 +1,122 @@
+"""summary.json: what a study found, for machines; made from stored files, also while the study runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from harness.analysis.statistics import estimate
+from harness.analysis.test_predictions import TestPredictions
+from harness.analysis.verdict import conclude
+from harness.analysis.verdict_text import sentence
+from harness.analysis.wording import redact_all
+from harness.config.study import StudyConfig
+from harness.results.metrics import METRICS, all_metrics
+from harness.results.paths import StudyFolder
+from harness.results.study_state import StudyState, states
+
+SCHEMA = 1
+
+
+def assemble(
+    folder: StudyFolder,
+    study: StudyConfig,
+    state: StudyState,
+    card: dict[str, Any],
+    winners: dict[str, TestPredictions],
+    defaults: dict[str, TestPredictions],
+) -> dict[str, Any]:
+    """The study's summary, schema 1: no absolute path and no password in it.
+
+    `verdict` is None while there is none, and `verdict_reason` says why. `seconds_alone` of a strategy is what one
+    training of its winner costs by itself; `search_seconds_alone` adds up its search trials; `seconds_spent` is what
+    the study really took, all its sessions together.
+    """
+    result: dict[str, Any] = {
+        "schema": SCHEMA,
+        "study": folder.name,
+        "objective": study.objective,
+        "data": {
+            "source": card.get("source"),
+            "name": card.get("name"),
+            "rendered": bool(card.get("rendered", False)),
+            "images": card.get("images", 0),
+            "classes": [entry["name"] for entry in card.get("classes", [])],
+            "groups": card.get("groups"),
+            "split": {part: card.get("split", {}).get(part, 0) for part in ("train", "validation", "test")},
+            "digest": card.get("digest"),
+        },
+        **answer(state, winners, study),
+        "strategies": {
+            name: _strategy(name, study, state, winners.get(name), defaults.get(name)) for name in study.strategies
+        },
+        "seconds_spent": state.seconds_spent,
+        "sessions": state.sessions,
+        "environment": dict(state.environment),
+    }
+    clean: dict[str, Any] = redact_all(result)
+    return clean
+
+
+def answer(state: StudyState, winners: dict[str, TestPredictions], study: StudyConfig) -> dict[str, Any]:
+    """Verdict, its reason, comparisons and recommendation: as the log holds them, otherwise as they stand now.
+
+    The verdict has its `sentence` beside its values.
+    """
+    blocks = _values(state, winners, study)
+    if verdict := blocks["verdict"]:
+        blocks["verdict"] = {**verdict, "sentence": sentence(verdict, study.objective)}
+    return blocks
+
+
+def _values(state: StudyState, winners: dict[str, TestPredictions], study: StudyConfig) -> dict[str, Any]:
+    if not state.verdicts:
+        return conclude(state, winners, study)
+    last = state.verdicts[-1]
+    advice = last.recommendation
+    if advice is not None:
+        advice = {**advice, "model": state.models.get(last.recommended_trial or "", advice.get("model"))}
+    return {
+        "verdict": last.verdict,
+        "verdict_reason": last.verdict_reason,
+        "comparisons": last.comparisons,
+        "recommendation": advice,
+    }
+
+
+def _strategy(
+    name: str, study: StudyConfig, state: StudyState, winner: TestPredictions | None, default: TestPredictions | None
+) -> dict[str, Any]:
+    best, own = state.best(name), state.searched(name)
+    test = _on_test(winner, study)
+    cost = winner.seconds_alone if winner and winner.runs else best.seconds_alone if best else None
+    return {
+        "trials": states(own, name),
+        "best_validation": best.score if best else None,
+        "validation_mean": winner.validation_mean if winner else None,
+        "test_mean": test["mean"],
+        "test_ci95": test["ci95"],
+        "test": test["metrics"],
+        "default_test_mean": _on_test(default, study)["mean"],
+        "seeds": len(winner.seeds) if winner else 0,
+        "seconds_alone": cost,
+        "search_seconds_alone": sum(record.seconds_alone for record in own),
+        "trainable_share": winner.trainable_share if winner and winner.runs else best.trainable_share if best else None,
+        "best_config": (winner.config if winner and winner.runs else best.config.to_json() if best else None),
+    }
+
+
+def _on_test(side: TestPredictions | None, study: StudyConfig) -> dict[str, Any]:
+    """Mean over seeds with its interval, and the mean of every metric."""
+    if side is None:
+        return {"mean": None, "ci95": None, "metrics": None}
+
+    each = [all_metrics(probabilities, side.labels) for probabilities in side.probabilities]
+    means = {name: float(np.mean([values[name] for values in each])) for name in METRICS}
+    ci95 = None
+    if len(side.seeds) > 1:
+        low, high = estimate(side.probabilities, side.labels, side.groups, study.objective).interval()
+        lowest, highest = METRICS[study.objective].bounds
+        ci95 = [max(low, lowest), min(high, highest)]
+    return {"mean": means[study.objective], "ci95": ci95, "metrics": means}

@@ -1,0 +1,172 @@
+"""How names and numbers read on the page, and what is taken out of a text before it is shown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from harness.config.parameters import PARAMETERS
+from harness.results.metrics import METRICS
+from harness.safe_text import escape_controls, masked
+
+MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
+
+STRATEGY = {
+    "feature_extraction": "feature extraction",
+    "fine_tuning": "fine-tuning",
+    "from_scratch": "training from scratch",
+}
+STATE = {
+    "complete": "complete",
+    "pruned": "pruned",
+    "diverged": "diverged",
+    "out_of_memory": "out of memory",
+    "failed": "failed",
+}
+SHIFT = {
+    "": "as they are",
+    "blur": "blur",
+    "noise": "noise",
+    "brightness": "brightness",
+    "stain": "stain",
+    "jpeg": "JPEG",
+}
+FULL_SCALE = {"dtype": "of the stored type", "minmax": "each image's own range"}
+
+_ESCAPE = r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4})"  # of a control character (see data.names): no path
+# An absolute path: two segments or more after a slash, a home or a drive, not the slashes of an address.
+_PATH = re.compile(
+    rf"(?<![\w:/.])(?!{_ESCAPE})(?:~|[A-Za-z]:)?"
+    r"[\\/](?:[^\s\\/'\",;:<>|()\[\]]+[\\/])+(?=[^\s\\/'\",;:<>|()\[\]]*)"
+)
+_FILE_ADDRESS = re.compile(r"\b(?:file:/+|sqlite:(?:/{4,}|/{3}(?=[A-Za-z]:|~)))[^\s'\",;<>|()\[\]]*[\\/]")
+_ROOT_PATH = re.compile(rf"(?!{_ESCAPE})(?:~|[A-Za-z]:)?[\\/][^\\/\n]+")  # the whole text, one segment
+
+
+def capital(text: str) -> str:
+    """The text with its first letter raised."""
+    return text[:1].upper() + text[1:]
+
+
+def shortened(name: str, length: int) -> str:
+    """The name, or its beginning with an ellipsis: so many letters at the most."""
+    return name if len(name) <= length else name[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def listed(words: Iterable[str], last: str = "and") -> str:
+    """`a, b and c`."""
+    *head, tail = list(words)
+    return f"{', '.join(head)} {last} {tail}" if head else tail
+
+
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """`1 seed`, `3 seeds`, `1,440 images`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def test_images(number: int, groups: int | None) -> str:
+    """`288 test images in 24 groups`."""
+    return f"{number:,} test images" if groups is None else f"{number:,} test images in {groups:,} groups"
+
+
+def unit(objective: str) -> str:
+    """What follows a difference: `points of balanced accuracy`, `nats of log-loss`, `of AUROC`."""
+    metric = METRICS[objective]
+    return f"{metric.unit} of {metric.label}".lstrip()
+
+
+def difference(value: float, objective: str, signed: bool = False) -> str:
+    """A difference without its unit: percentage points with one decimal, or three decimals."""
+    percent = METRICS[objective].in_percent
+    text = f"{value * 100:.1f}" if percent else f"{value:.3f}"
+    if float(text) == 0:
+        text = text.lstrip("-")
+    elif signed and value > 0:
+        text = f"+{text}"
+    return text.replace("-", MINUS)
+
+
+def level(value: float | None, objective: str) -> str:
+    """A score: `83.1 %`, or `0.831`; a dash where there is none."""
+    if value is None or value != value:
+        return DASH
+    if METRICS[objective].in_percent:
+        return f"{value * 100:.1f} %".replace("-", MINUS)
+    return f"{value:.3f}".replace("-", MINUS)
+
+
+def probability(value: float) -> str:
+    """`about 87 %`; what rounds to certainty is no certainty: `more than 99 %`, `less than 1 %`."""
+    text = probability_short(value)
+    signs = {">": "more than", "<": "less than"}
+    return f"{signs[text[0]]}{text[1:]}" if text[0] in signs else f"about {text}"
+
+
+def probability_short(value: float) -> str:
+    """`87 %`, `> 99 %`, `< 1 %`."""
+    if value > 0.99:
+        return "> 99 %"
+    return "< 1 %" if value < 0.01 else f"{value * 100:.0f} %"
+
+
+def rate(value: float | None) -> str:
+    """A learning rate or another small number: `3.2e-4`; a dash where there is none."""
+    if value is None or value != value:
+        return DASH
+    if value == 0 or 0.1 <= abs(value) < 1000:
+        return f"{value:.3g}"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+
+
+def duration(seconds: float | None) -> str:
+    """`0.8 s`, `42 s`, `12 min`, `3 h 05 min`; a dash where there is none."""
+    if seconds is None or seconds != seconds:
+        return DASH
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 119.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def times(ratio: float) -> str:
+    """`5.3 times`, `42 times`."""
+    return f"{ratio:.1f} times" if ratio < 9.95 else f"{ratio:.0f} times"
+
+
+def redact(text: str) -> str:
+    """The text without absolute paths (their last part stays), passwords in addresses and control characters."""
+    text = masked(text)
+    if _ROOT_PATH.fullmatch(text):
+        return "…/" + escape_controls(re.split(r"[\\/]", text)[-1])
+    text = _FILE_ADDRESS.sub("…/", text)
+    return escape_controls(_PATH.sub("…/", text))
+
+
+def redact_all(value: Any) -> Any:
+    """`clean` for every string inside a JSON value, keys included."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {redact_all(key): redact_all(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [redact_all(item) for item in value]
+    return value
+
+
+def share(value: float | None) -> str:
+    """A share of parameters: `100 %`, `74 %`, `0.03 %`."""
+    if value is None or value != value:
+        return DASH
+    return f"{value * 100:.2g} %" if value < 0.0995 else f"{value * 100:.0f} %"
+
+
+def config_text(name: str, value: Any) -> str:
+    if value is None or value != value:
+        return DASH
+    if name in PARAMETERS and PARAMETERS[name].kind == "float":
+        return rate(float(value))
+    return str(int(value)) if isinstance(value, float) else str(value)

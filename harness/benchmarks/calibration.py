@@ -1,0 +1,142 @@
+"""`make calibrate`: how often the verdict is wrong, where the truth is known.
+
+Confirmations are drawn from simulated worlds (`worlds.py`) on a grid and judged as the report judges them. Counted are
+false winners, `equal` at the margin, intervals that hold the truth, and the power, beside that of a test that is told
+the true standard deviation of the difference. A second part (`same.py`) trains one configuration on both sides.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.stats import binom
+
+from harness.analysis.statistics import compare_strategies
+from harness.benchmarks.simulation import World, draw
+
+if TYPE_CHECKING:
+    from harness.benchmarks.task import Say  # imports torch, which the processes below need not
+
+REPEATS = 500
+SEEDS = (2, 3, 5, 10)
+IMAGES = (100, 300, 1000, 5000)
+MARGIN = 0.01
+TRUTHS = {"none": 0.0, "margin": MARGIN, "small": 0.02, "large": 0.05}
+LUCK = {"small": 0.02, "large": 0.08}  # of a seed with a side: half a point and two points of accuracy
+FOLDER = Path("reports/calibration")
+
+_EVEN = World(shares=(1, 1, 1, 1), ease=(-0.5, -0.2, 0.2, 0.5), seed=0.0)
+_UNEVEN = dataclasses.replace(
+    _EVEN, shares=tuple(0.62**k for k in range(8)), ease=(0.5, 0.4, 0.2, 0.1, 0.0, -0.2, -0.4, -0.6)
+)
+LAYOUTS = {
+    "balanced": _EVEN,
+    "unbalanced": _UNEVEN,  # eight classes, the rarest 1.4 % of the images
+    "grouped": dataclasses.replace(_EVEN, group=0.4, group_by_side=0.2, images_a_group=50),  # 10 groups or more
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the grid."""
+
+    layout: str
+    seeds: int
+    images: int
+    luck: str
+    truth: str
+
+    @property
+    def world(self) -> World:
+        return dataclasses.replace(LAYOUTS[self.layout], seed=LUCK[self.luck])
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A cell's outcomes, as counts of `repeats` confirmations; `half_width` is the mean of the intervals'."""
+
+    cell: Cell
+    repeats: int
+    better: int
+    worse: int
+    equal: int
+    covered: int
+    better_if_known: int  # of a z-test with the true standard deviation
+    half_width: float
+    deviation: float  # the true standard deviation, from the repeats
+
+    @property
+    def false_winners(self) -> int:
+        """A winner where there is none, or the wrong one."""
+        return self.worse + (self.better if self.cell.truth == "none" else 0)
+
+
+GRID = [Cell(*point) for point in product(LAYOUTS, SEEDS, IMAGES, LUCK, TRUTHS)]
+
+
+def count(cell: Cell, repeats: int, seed: int) -> Counted:
+    """Draw a cell's confirmations and judge each."""
+    rng = np.random.default_rng(seed)
+    truth, outcomes, differences, halves, covered = TRUTHS[cell.truth], [], [], [], 0
+    for _ in range(repeats):
+        drawn = draw(cell.world, cell.seeds, cell.images, truth, rng)
+        found = compare_strategies(drawn.a, drawn.b, drawn.labels, drawn.groups, equivalence=MARGIN)
+        low, high = found.ci95
+        outcomes.append(found.outcome)
+        differences.append(found.difference)
+        halves.append((high - low) / 2)
+        covered += low <= truth <= high
+    deviation = float(np.std(differences, ddof=1))
+    return Counted(
+        cell,
+        repeats,
+        outcomes.count("better"),
+        outcomes.count("worse"),
+        outcomes.count("equal"),
+        covered,
+        int((np.array(differences) > 1.96 * deviation).sum()),
+        float(np.mean(halves)),
+        deviation,
+    )
+
+
+def run(say: Say, folder: Path = FOLDER, repeats: int = REPEATS, cells: Sequence[Cell] = GRID) -> list[Counted]:
+    """Count every cell on all cores; writes simulation.json into `folder`."""
+    began = time.perf_counter()
+    say(f"{len(cells)} cells of {repeats} simulated confirmations each")
+    found = []
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        tasks = [pool.submit(count, cell, repeats, seed) for seed, cell in enumerate(cells)]
+        for number, task in enumerate(tasks, 1):
+            found.append(task.result())
+            if number % 48 == 0:
+                say(f"{number} of {len(cells)} cells, {time.perf_counter() - began:.0f} s")
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [dataclasses.asdict(one) for one in found]
+    text = "[\n" + ",\n".join(json.dumps({**row.pop("cell"), **row}) for row in rows) + "\n]\n"
+    (folder / "simulation.json").write_text(text)
+    say(f"simulated in {time.perf_counter() - began:.0f} s")
+    return found
+
+
+def share(cells: Iterable[Counted], counts: Callable[[Counted], int]) -> float:
+    """Of all confirmations of these cells; NaN where there are none."""
+    cells = list(cells)
+    repeats = sum(cell.repeats for cell in cells)
+    return sum(counts(cell) for cell in cells) / repeats if repeats else float("nan")
+
+
+def above(cells: Sequence[Counted], counts: Callable[[Counted], int], goal: float) -> list[Cell]:
+    """The cells whose count is above `goal` beyond chance: binomial, Bonferroni over the cells, at 5 %."""
+    return [cell.cell for cell in cells if binom.sf(counts(cell) - 1, cell.repeats, goal) < 0.05 / max(len(cells), 1)]

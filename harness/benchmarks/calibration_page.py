@@ -1,0 +1,123 @@
+"""reports/calibration/README.md: what `make calibrate` counted, beside the goals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+
+from scipy.stats import binom
+
+from harness.benchmarks.aa_test import Same
+from harness.benchmarks.calibration import IMAGES, LAYOUTS, LUCK, SEEDS, TRUTHS, Cell, Counted, above, share
+
+FEW = 5  # seeds; with fewer an interval may hold the truth more often than it says
+COVERAGE = (0.93, 0.97)
+POWER_WITHIN = 0.10
+_HEAD = """# Calibration
+
+`make calibrate` draws confirmations from simulated worlds whose true difference is known exactly, judges each with
+`compare_strategies` as the report does, and counts. A cell is a layout (four equal classes; eight unequal ones, the
+rarest 1.4 % of the images; groups of which some prefer one side), a number of seeds, of test images, a luck of the
+seeds (half a point or two points of accuracy), and a true difference (none, 1 point: the equivalence margin, 2 points,
+5 points). The power is that of finding the better side, beside a z-test that is told the true standard deviation of the
+difference. Images, groups, seeds and their meetings all bring luck of their own (`harness/benchmarks/simulation.py`).
+"""
+
+
+def write(folder: Path, counted: Sequence[Counted], same: Sequence[Same], machine: str) -> str:
+    """Write README.md into `folder`; returns its tables as text."""
+    enough = [c for c in counted if c.cell.seeds >= FEW]
+    layouts = list(product(LAYOUTS, LUCK))
+    by_seeds = {str(n): [c for c in counted if c.cell.seeds == n] for n in SEEDS}
+    by_images = {f"{n:,}": [c for c in enough if c.cell.images == n] for n in IMAGES}
+    by_layout = {f"{a}, {b}": [c for c in enough if (c.cell.layout, c.cell.luck) == (a, b)] for a, b in layouts}
+    parts = [
+        f"{len(counted)} cells, {counted[0].repeats} confirmations each ({machine}). Every count is in "
+        "[simulation.json](simulation.json).",
+        "## By number of seeds\n\n" + _table("seeds", by_seeds),
+        f"## By test images, {FEW} seeds or more\n\n" + _table("images", by_images),
+        f"## By layout and luck of the seeds, {FEW} seeds or more\n\n" + _table("layout, luck", by_layout),
+        "## Against the goals\n\n" + "\n".join(f"- {line}" for line in verdicts(counted)),
+        "## The same on both sides, really trained\n\n" + _same(same),
+    ]
+    text = "\n\n".join(parts) + "\n"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "README.md").write_text(f"{_HEAD}\n{text}", encoding="utf-8")
+    return text
+
+
+def verdicts(counted: Sequence[Counted]) -> list[str]:
+    """Each goal, and whether the counts keep it beyond chance."""
+    few, enough = [c for c in counted if c.cell.seeds < FEW], [c for c in counted if c.cell.seeds >= FEW]
+    none, margin = _with(counted, "none"), _with(counted, "margin")
+    low = [c.cell for c in counted if binom.cdf(c.covered, c.repeats, COVERAGE[0]) < 0.05 / len(counted)]
+    high = [c for c in enough if c.covered / c.repeats > COVERAGE[1]]
+    lost = [(c.better_if_known - c.better) / c.repeats for c in (*_with(enough, "small"), *_with(enough, "large"))]
+    lost_few = [(c.better_if_known - c.better) / c.repeats for c in (*_with(few, "small"), *_with(few, "large"))]
+    return [
+        _kept("false winners where there is no difference, at most 5 %", none, lambda c: c.false_winners),
+        _kept("`equal` at the margin, at most 5 %", margin, lambda c: c.equal),
+        f"coverage of the 95 % interval, 93 to 97 %: {share(enough, lambda c: c.covered):.1%} with five seeds or more "
+        f"({_cells(low)} below 93 % beyond chance; {len(high)} of {len(enough)} cells above 97 %), "
+        f"{share(few, lambda c: c.covered):.1%} with fewer, where more is allowed",
+        f"power within 10 points of the test that knows the spread: {sum(p <= POWER_WITHIN for p in lost)} of "
+        f"{len(lost)} cells with five seeds or more ({_mean(lost) * 100:.0f} points less on average), "
+        f"{sum(p <= POWER_WITHIN for p in lost_few)} of {len(lost_few)} with fewer ({_mean(lost_few) * 100:.0f} less)",
+    ]
+
+
+def _kept(goal: str, cells: Sequence[Counted], counts: Callable[[Counted], int]) -> str:
+    beyond = above(cells, counts, 0.05)
+    worst = max(cells, key=lambda c: counts(c) / c.repeats)
+    return (
+        f"{goal}: {share(cells, counts):.1%} over {len(cells)} cells; worst cell {counts(worst) / worst.repeats:.1%} "
+        f"({_name(worst.cell)}); {_cells(beyond)} above 5 % beyond chance"
+    )
+
+
+def _table(first: str, rows: Mapping[str, Sequence[Counted]]) -> str:
+    lines = [
+        f"| {first} | false winner | `equal` at the margin | covers the truth | power, 2 points (if known) | "
+        "power, 5 points (if known) |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, cells in rows.items():
+        none, margin, small, large = (_with(cells, truth) for truth in TRUTHS)
+        lines.append(
+            f"| {name} | {share(none, lambda c: c.false_winners):.1%} | {share(margin, lambda c: c.equal):.1%} | "
+            f"{share(cells, lambda c: c.covered):.1%} | {_power(small)} | {_power(large)} |"
+        )
+    return "\n".join(lines)
+
+
+def _power(cells: Sequence[Counted]) -> str:
+    return f"{share(cells, lambda c: c.better):.0%} ({share(cells, lambda c: c.better_if_known):.0%})"
+
+
+def _same(found: Sequence[Same]) -> str:
+    lines = ["| seeds a side | repeats | winners, all false | interval holds zero |", "|---|---|---|---|"]
+    for one in found:
+        winners = f"{one.winners} ({one.winners / one.repeats:.1%})"
+        lines.append(f"| {one.seeds} | {one.repeats} | {winners} | {one.covered / one.repeats:.1%} |")
+    return (
+        "One configuration (a head on frozen features, rendered cells) trained on disjoint seeds for both sides; a\n"
+        "seed moves split, initialisation, order and views. Several test splits; counts: [same.json](same.json).\n\n"
+        + "\n".join(lines)
+    )
+
+
+def _with(cells: Iterable[Counted], truth: str) -> list[Counted]:
+    return [one for one in cells if one.cell.truth == truth]
+
+
+def _name(cell: Cell) -> str:
+    return f"{cell.layout}, {cell.seeds} seeds, {cell.images:,} images, {cell.luck} luck"
+
+
+def _cells(cells: Sequence[Cell]) -> str:
+    return "no cell" if not cells else f"{len(cells)} cells ({'; '.join(map(_name, cells[:3]))})"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else float("nan")

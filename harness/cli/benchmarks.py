@@ -1,0 +1,48 @@
+"""Commands that measure the harness itself; each takes its time."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from harness.cli.app import Name, app, given, say
+from harness.errors import HarnessError
+
+
+@app.command()
+def bench(device: Annotated[str, typer.Option(envvar="HARNESS_DEVICE")] = "cpu") -> None:
+    """Time whole sweeps against a plain loop, taking turns, with equal losses; writes reports/benchmarks."""
+    from harness.benchmarks.suite import run
+
+    run(say, device or "cpu")
+
+
+@app.command("bench-search")
+def bench_search(
+    name: Name, data: Annotated[str | None, typer.Option(envvar="HARNESS_DATA", help="Folder or CSV of images.")] = None
+) -> None:
+    """Compare pruning with one epoch each and with the exhaustive run, on a study's images; takes its time."""
+    from harness.benchmarks.pruning import run
+
+    run(say, name, given(data))
+
+
+@app.command()
+def calibrate() -> None:
+    """Count how often verdicts are wrong where the truth is known; writes reports/calibration, takes its time."""
+    from harness.benchmarks import aa_test, calibration, calibration_page
+    from harness.benchmarks.task import machine
+
+    counted = calibration.run(say)
+    told = calibration_page.write(calibration.FOLDER, counted, aa_test.run(say, calibration.FOLDER), machine())
+    say(told)
+
+
+@app.command()
+def torture() -> None:
+    """Kill, disturb and outlast small real studies and see that nothing is lost."""
+    from harness.benchmarks.fault_injection.suite import run
+
+    if faults := run(say):
+        raise HarnessError(f"{len(faults)} promises were broken")

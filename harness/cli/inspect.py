@@ -1,0 +1,167 @@
+"""Commands that say what there is and what a study would do, before anything runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from harness.cli.app import app, out, say
+from harness.config.trial import DEPTH_MAX, STAGES
+from harness.errors import ConfigError
+
+
+@app.command()
+def backbones(
+    as_json: Annotated[bool, typer.Option("--json", help="Everything that is known, for machines.")] = False,
+) -> None:
+    """Print every backbone: size, parameters, work, and what each unfreeze_depth makes of them."""
+    from harness.config.backbone_costs import cost
+    from harness.config.backbone_specs import backbone_specs
+
+    if as_json:
+        rows = [
+            {
+                **asdict(spec),
+                **asdict(cost(name)),
+                "gflops": cost(name).gflops,
+                "parameter_share": [cost(name).parameter_share(depth) for depth in range(DEPTH_MAX + 1)],
+                "backward_share": [cost(name).backward_share(depth) for depth in range(DEPTH_MAX + 1)],
+            }
+            for name, spec in backbone_specs().items()
+        ]
+        sys.stdout.write(json.dumps(rows, indent=1) + "\n")
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))  # fits 80 columns
+    depths = range(1, DEPTH_MAX)
+    for heading in ("Backbone", "px", "M par.", "GFLOP", "BN", *(f"p{k}" for k in depths), *(f"b{k}" for k in depths)):
+        table.add_column(heading, justify="left" if heading == "Backbone" else "right", no_wrap=True)
+    for name, spec in backbone_specs().items():
+        known = cost(name)
+        shares = [*(known.parameter_share(k) for k in depths), *(known.backward_share(k) for k in depths)]
+        table.add_row(
+            name,
+            str(spec.native_size),
+            f"{sum(known.parameters) / 1e6:.1f}",
+            f"{known.gflops:.1f}",
+            str(known.batchnorm_layers),
+            *(f"{share * 100:.0f}" for share in shares),
+        )
+    out.print(table, markup=False)
+    say(
+        "px: native size. M par.: parameters without the head, in millions. GFLOP: one image forward (a multiply-add\n"
+        "is two). BN: BatchNorm layers. p1 to p4: % of the parameters that train at unfreeze_depth 1 to 4.\n"
+        "b1 to b4: the backward pass's work there, in % of that at depth 5."
+    )
+
+
+@app.command()
+def inspect(
+    name: Annotated[str, typer.Argument(envvar="HARNESS_NAME", help="A study file: studies/NAME.yaml.")],
+    backbone: Annotated[str | None, typer.Option(help="The study's first one where it is missing.")] = None,
+    depth: Annotated[int | None, typer.Option(min=0, max=DEPTH_MAX, help="unfreeze_depth; 0 trains the head.")] = None,
+    parameter: Annotated[
+        list[str] | None, typer.Option("--set", help="PARAMETER=VALUE, as in `search`; again for more.")
+    ] = None,
+    classes: Annotated[int, typer.Option(min=2, help="That the head tells apart.")] = 2,
+) -> None:
+    """Print what a trial would train, stage by stage, before anything runs."""
+    from harness.config.load import load_study
+    from harness.study.estimate.inspect import inspected
+
+    chosen = dict(_pair(text) for text in parameter or [])
+    if backbone is not None:
+        chosen["backbone"] = backbone
+    if depth is not None:
+        chosen["unfreeze_depth"] = str(depth)
+    config, parts = inspected(load_study(name).study, chosen, classes)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("Stage", "Parameters", "Train", "In epochs", "Peak rate", "BN", "BatchNorm's statistics"):
+        table.add_column(heading, justify="right" if heading in ("Parameters", "Train", "Peak rate", "BN") else "left")
+    for part in parts:
+        table.add_row(
+            part.name,
+            f"{part.parameters:,}",
+            f"{part.training:,}",
+            part.epochs,
+            "" if part.lr is None else f"{part.lr:.3g}",
+            str(part.batchnorm_layers or ""),
+            part.statistics,
+        )
+    say(
+        f"{config.strategy} of {config.backbone}: unfreeze_depth {config.unfreeze_depth}, {config.unfreeze_schedule}, "
+        f"from the {config.unfreeze_from}, BatchNorm {config.batchnorm}, {config.epochs} epochs, {classes} classes"
+    )
+    out.print(table, markup=False)
+    total, training = sum(p.parameters for p in parts), sum(p.training for p in parts)
+    say(f"{training:,} of {total:,} parameters train ({training / total:.2%}).")
+
+
+@app.command()
+def plan(
+    name: Annotated[str, typer.Argument(envvar="HARNESS_NAME", help="A study file: studies/NAME.yaml.")],
+    data: Annotated[str | None, typer.Option("--data", envvar="HARNESS_DATA", help="Folder or CSV of images.")] = None,
+) -> None:
+    """Print what a study will need: memory, disk and time, by strategy and depth; reads its images, trains nothing."""
+    from harness.config.load import Overrides, load_study
+    from harness.study.environment import resolve_devices
+    from harness.study.estimate.forecast import forecast
+    from harness.study.prepare import prepare
+
+    loaded = load_study(name, Overrides(data=data))
+    devices = resolve_devices(loaded.study.device, loaded.study.workers)
+    prepared = prepare(loaded, devices, lambda what, done, of: None)
+    found = forecast(prepared, devices)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("Strategy", "Backbone", "Depth", "A trial alone", "With shared activations"):
+        table.add_column(heading, justify="left" if heading in ("Strategy", "Backbone") else "right")
+    for row in found.depths:
+        table.add_row(
+            row.strategy, row.backbone, str(row.depth), f"{row.seconds_alone:.1f} s", f"{row.seconds_shared:.1f} s"
+        )
+    out.print(table, markup=False)
+    for kept in prepared.context.plan.kept:
+        where = ", ".join(STAGES[cut - 1] for cut in kept.cuts)
+        own = f", of {kept.split}" if kept.split else ""
+        again = ", recalibrated" if kept.recalibrated else ""
+        say(f"Kept: {kept.backbone}, batches of {kept.batch_size}, views {kept.views}{again}{own}: behind {where}")
+    lacking = [(f[0], cut, why) for f, cut, why in prepared.context.plan.left_out if f[3] is None]
+    for reason in dict.fromkeys(f"{backbone} behind {STAGES[cut - 1]}: {why}" for backbone, cut, why in lacking):
+        say(f"Not kept: {reason}")
+    gb = 1e9
+    say(
+        f"Disk: activations {found.activations / gb:.2f} GB of the {found.budget / gb:.2f} GB they may take, "
+        f"images {found.memory.images / gb:.2f} GB."
+    )
+    memory = found.memory
+    say(
+        f"Memory: {memory.resident / gb:.2f} GB at the most: images {memory.images / gb:.2f}, and in {memory.workers} "
+        f"worker(s) {memory.models / gb:.2f} for models, {memory.step / gb:.2f} for a step of {memory.step_of}, "
+        f"beside torch itself; {memory.free / gb:.1f} GB are free."
+    )
+    if memory.workers * memory.worker > memory.free:
+        say("That is more than is free: lower batch_size, image_size, unfreeze_depth or workers.")
+    say(
+        f"Time, unpruned: search {found.search_seconds / 60:.1f} min, "
+        f"confirmation {found.confirmation_seconds / 60:.1f} min, "
+        f"exploration {found.exploration_seconds / 60:.1f} min on {prepared.context.threads} thread(s) a worker."
+    )
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not value:
+        raise ConfigError(f"--set takes PARAMETER=VALUE, but got {text!r}")
+    return key, value
+
+
+@app.command()
+def keys() -> None:
+    """Print every key a study file may hold, as a Markdown table."""
+    from harness.config.keys import table
+
+    sys.stdout.write(table())

@@ -1,0 +1,171 @@
+"""From a folder or a table to a listing of its images; what is left aside is counted by reason."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.data.decoding.decode import SUFFIXES
+from harness.data.sources.listing import Listing, Sample, by_bytes
+from harness.errors import DataError
+from harness.safe_text import escape_name, listed
+
+PART_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
+
+
+# --- a folder of classes ------------------------------------------------------------------------------------
+
+
+def list_folder(given: Path) -> Listing:
+    if not given.is_dir():
+        what = "is not a folder" if given.exists() else "does not exist"
+        raise DataError(
+            f"the data folder {escape_name(str(given))} {what}; it must hold one folder of images for each class, "
+            "or train/, val/ and test/ with those inside."
+        )
+    root = given.resolve()
+    ignored: Counter[str] = Counter()
+    tops = [entry for entry in _entries(root) if usable_folder(entry, root, [root], ignored)]
+    for entry in _entries(root):
+        if not entry.is_dir():
+            reason = _unwanted_file(entry, root) or "image outside a class folder"
+            ignored[reason] += 1
+    parts = {entry.name: PART_NAMES[entry.name.casefold()] for entry in tops if _is_part(entry.name)}
+    parted = {entry.name for entry in tops if entry.name in parts and _holds_folders(Path(entry.path))}
+    if parted and len(parted) != len(tops):
+        others = sorted({escape_name(entry.name) for entry in tops} - parted)
+        raise DataError(
+            f"the data folder holds parts ({', '.join(sorted(parted))}) and other folders beside them "
+            f"({', '.join(others[:5])}): keep either parts or classes at the top."
+        )
+    found: dict[str, tuple[Path, Sample]] = {}
+    clashes: list[str] = []
+    class_folders: dict[str, set[str]] = {}
+    for top in tops:
+        folder = Path(top.path)
+        part = parts[top.name] if parted else ""
+        if parted:
+            homes = [
+                Path(e.path) for e in _entries(folder) if usable_folder(e, root, [root, folder.resolve()], ignored)
+            ]
+            for entry in _entries(folder):
+                if not entry.is_dir():
+                    ignored[_unwanted_file(entry, root) or "image outside a class folder"] += 1
+        else:
+            homes = [folder]
+        for home in homes:
+            label = escape_name(home.name)
+            class_folders.setdefault(f"{escape_name(home.parent.name) if parted else ''}/{label}", set()).add(home.name)
+            for file in _files(home, root, [root, home.resolve()], ignored):
+                shown = escape_name(file.relative_to(given.resolve()).as_posix())
+                if shown in found:
+                    clashes.append(shown)
+                found[shown] = (file, Sample(shown, label, fixed_split=part))
+    clashes += [f"class folder {key.lstrip('/')}" for key, names in class_folders.items() if len(names) > 1]
+    if clashes:
+        raise DataError(
+            "names that differ only in how their characters are encoded stand for one another; rename:\n"
+            + listed(sorted(clashes))
+        )
+    if not found:
+        left = "; ".join(f"{count} x {reason}" for reason, count in sorted(ignored.items()))
+        raise DataError(
+            f"the data folder {escape_name(str(given))} holds no images in class folders"
+            + (f" (left aside: {left})" if left else "")
+            + "; it must hold one folder of images for each class."
+        )
+    order = sorted(found, key=by_bytes)
+    files = [found[path][0] for path in order]
+    classes = sorted({key.partition("/")[2] for key in class_folders}, key=by_bytes)
+    return Listing(
+        name=escape_name(root.name) or "images",
+        source=f"folder {escape_name(root.name)}",
+        samples=tuple(found[path][1] for path in order),
+        fetch=lambda index: files[index],
+        ignored=ignored,
+        classes=tuple(classes),
+        root=root,
+    )
+
+
+def _is_part(name: str) -> bool:
+    return name.casefold() in PART_NAMES
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as found:
+        return sorted(found, key=lambda entry: os.fsencode(entry.name))
+
+
+def _holds_folders(folder: Path) -> bool:
+    return any(entry.is_dir() and not _hidden(entry.name) for entry in _entries(folder))
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def usable_folder(entry: os.DirEntry[str], root: Path, above: list[Path], ignored: Counter[str]) -> bool:
+    """Whether to walk into this entry; counts what is left aside. Links to folders are never followed."""
+    if not entry.is_dir():
+        return False
+    if _hidden(entry.name):
+        ignored["hidden folder"] += 1
+        return False
+    if entry.is_symlink():
+        target = Path(entry.path).resolve()
+        if target in above:
+            ignored["link cycle"] += 1
+        elif target.is_relative_to(root):
+            ignored["link to a folder that is read under its own name"] += 1
+        else:
+            ignored["link out of the data folder"] += 1
+        return False
+    return True
+
+
+def _unwanted_file(entry: os.DirEntry[str], root: Path) -> str | None:
+    """Why this entry is no image to read, or None."""
+    if entry.name.startswith(".") or entry.name.casefold() in ("thumbs.db", "desktop.ini"):
+        return "hidden or system file"
+    if os.path.splitext(entry.name)[1].casefold() not in SUFFIXES:  # noqa: PTH122 (the name may be no valid path)
+        return "not an image by its suffix"
+    if entry.is_symlink():
+        try:
+            target = Path(entry.path).resolve(strict=True)
+        except OSError:
+            return "link that leads nowhere"
+        if not target.is_relative_to(root):
+            return "link out of the data folder"
+        if not target.is_file():
+            return "not a regular file"
+    elif not entry.is_file():
+        return "not a regular file"
+    return None
+
+
+def _files(folder: Path, root: Path, above: list[Path], ignored: Counter[str]) -> Iterator[Path]:
+    """Image files below a class folder, folders inside it included."""
+    for entry in _entries(folder):
+        if entry.is_dir():
+            if usable_folder(entry, root, above, ignored):
+                path = Path(entry.path)
+                yield from _files(path, root, [*above, path], ignored)
+        elif (reason := _unwanted_file(entry, root)) is not None:
+            ignored[reason] += 1
+        else:
+            yield Path(entry.path)
+
+
+# --- a table ------------------------------------------------------------------------------------------------

@@ -1,0 +1,94 @@
+"""The cache, as far as this study uses it: image arrays and shared activations. All of it can be made again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from harness.config.space import sides
+from harness.data.dataset import array_path, is_whole
+from harness.doctor.case import Case, Finding
+from harness.results.paths import home
+from harness.training.frozen_features.eviction import entries, source
+from harness.training.frozen_features.store import damaged_rows, forget_rows
+
+SAMPLE = 200  # rows of each file of activations that are checked
+
+
+def check(case: Case) -> Iterator[Finding]:
+    """The arrays of this study's images are whole, and so are the activations made of them."""
+    digest = case.fingerprint.get("data digest")
+    cache = home() / "cache"
+    if case.study is None or not isinstance(digest, str):
+        return
+    arrays = [array_path(digest, case.study.data, side, cache=cache) for side in sides(case.study)]
+    for path in arrays:
+        if path.exists() and not is_whole(path):
+            yield Finding(
+                f"cache/images/{path.name}",
+                "its bytes do not fit its checksum",
+                "the next study decodes the images again",
+                "--fix removes it.",
+                partial(_removed, path),
+            )
+    yield from _notes(cache / "precision.json")
+    folder = cache / "prefix"
+    if not folder.is_dir() or case.running:
+        return
+    checked = 0
+    for entry in entries(folder):
+        of = source(entry)
+        if of is None and (entry / "meta.json").exists():  # without one it may be in the making
+            yield Finding(
+                f"cache/prefix/{entry.name}",
+                "its note cannot be read",
+                "nobody can use what it holds",
+                "--fix removes it.",
+                partial(_entry_removed, entry),
+            )
+        elif of in {path.stem for path in arrays}:
+            found, rows = damaged_rows(entry, SAMPLE)
+            checked += rows
+            for file, bad in found.items():
+                yield Finding(
+                    f"cache/prefix/{entry.name}/{file}",
+                    f"{bad} of the rows that were looked at fail their checksum",
+                    "they are computed again when they are needed",
+                    "--fix marks all such rows as not there.",
+                    partial(_forgotten, entry),
+                )
+    case.checked.append(f"{checked} rows of shared activations ({SAMPLE} of a file at most)")
+
+
+def _notes(path: Path) -> Iterator[Finding]:
+    if not path.exists():
+        return
+    try:
+        if isinstance(json.loads(path.read_text(encoding="utf-8")), dict):
+            return
+    except (OSError, ValueError):
+        pass
+    yield Finding(
+        "cache/precision.json",
+        "it cannot be read",
+        "the machine's arithmetic is timed again",
+        "--fix removes it.",
+        partial(_removed, path),
+    )
+
+
+def _removed(path: Path) -> str:
+    path.unlink(missing_ok=True)
+    return "removed; it is made again when it is needed"
+
+
+def _entry_removed(entry: Path) -> str:
+    shutil.rmtree(entry)
+    return "removed; it is computed again when it is needed"
+
+
+def _forgotten(entry: Path) -> str:
+    return f"{forget_rows(entry)} rows are marked as not there, and are computed again when they are needed"

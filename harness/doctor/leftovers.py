@@ -1,0 +1,87 @@
+"""What dead processes left: half-written files, a lock's owner, and marks that keep shared activations from going."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import psutil
+from filelock import FileLock, Timeout
+
+from harness.doctor.case import Case, Finding
+from harness.results.paths import home
+
+_HALF = re.compile(r"^\..*\.(partial|part|tmp)(\.\w+)?$")
+_OF_PROCESS = re.compile(r"\.(\d+)\.(?:partial|part|tmp)(?:\.\w+)?$")
+
+
+def check(case: Case) -> Iterator[Finding]:
+    """Files, owners and pins whose process is gone."""
+    for path in _half_written(case):
+        yield Finding(
+            str(path.relative_to(home())),
+            "half of a file that was being written when its process ended",
+            f"it takes {path.stat().st_size / 1e6:.1f} MB",
+            "--fix removes it.",
+            partial(_removed, path),
+        )
+    folder = case.folder
+    if folder.owner.exists() and not case.running:
+        yield Finding(
+            f"locks/{folder.owner.name}",
+            "it names a process that does not run the study any more",
+            "a message might name that process",
+            "--fix removes it.",
+            partial(_removed, folder.owner),
+        )
+    for pin in sorted((home() / "cache" / "prefix" / "pins").glob("*.json")):
+        own = pin.stem == folder.name
+        if not _alive(pin) or (own and not case.running):
+            yield Finding(
+                f"cache/prefix/pins/{pin.name}",
+                "it keeps activations for a process that is gone",
+                "they are not removed when room is needed",
+                "--fix removes it.",
+                partial(_removed, pin),
+            )
+
+
+def _half_written(case: Case) -> list[Path]:
+    """Files under a temporary name that nobody writes any more."""
+    own = [] if case.running else [path for path in case.folder.path.rglob(".*") if _HALF.match(path.name)]
+    shared = [
+        path
+        for place in (home(), home() / "cache", home() / "cache" / "prefix", home() / "cache" / "images")
+        if place.is_dir()
+        for path in place.iterdir()
+        if _HALF.match(path.name) and _of_dead(path)
+    ]
+    return sorted(path for path in {*own, *shared} if path.is_file())
+
+
+def _of_dead(path: Path) -> bool:
+    """Whether nobody writes the file any more: its process is gone, its lock is free, or what it was to be is there."""
+    if found := _OF_PROCESS.search(path.name):
+        return not psutil.pid_exists(int(found.group(1)))
+    if path.suffix == ".part":  # an array of images: see data.dataset.arrays
+        try:
+            with FileLock(path.with_name(f"{path.name[1:]}").with_suffix(".lock"), timeout=0):
+                return True
+        except Timeout:
+            return False
+    return path.with_name(path.name[1:]).with_suffix("").exists()
+
+
+def _alive(pin: Path) -> bool:
+    try:
+        return psutil.pid_exists(int(json.loads(pin.read_text(encoding="utf-8"))["pid"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _removed(path: Path) -> str:
+    path.unlink(missing_ok=True)
+    return "removed"

@@ -1,0 +1,155 @@
+"""MLflow against the log: the database is sound, every trial is there once, and no run seems to be at work.
+
+The values of a run are not compared. What MLflow has not been given yet is sent; anything else that is wrong is mended
+in one way: the study's experiment is set aside, and the whole log is sent again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness.config.study import StudyConfig
+from harness.doctor.case import Case, Finding
+from harness.errors import StudyHeldError
+from harness.results import sqlite_check
+from harness.results.event_types import SessionEnded, TrialFinished, TrialStarted, VerdictReached
+from harness.results.events import Event, of_type
+from harness.results.paths import StudyFolder, home
+from harness.safe_text import masked
+from harness.study.lock import is_held
+from harness.study.sync import bridge_of
+from harness.tracking.address import TrackingUnavailable, address_of, is_remote, sqlite_path
+from harness.tracking.mapping import study_id
+from harness.tracking.mlflow_models import missing_models
+from harness.tracking.mlflow_store import StudyRuns, close_store, set_experiment_aside, study_runs
+
+
+def check(case: Case) -> Iterator[Finding]:
+    """The database is sound if it lies on this machine, and holds the trials of the log."""
+    study = case.study
+    if case.history is None or study is None:
+        return
+    address = address_of(case.folder.name, study.tracking_uri)
+    where = f"MLflow at {masked(address)}" if is_remote(address) else "mlflow.db"
+    path = sqlite_path(address)
+    if path is not None and not path.exists():
+        if not case.running:
+            yield Finding(
+                where,
+                "it is gone",
+                "no run is shown",
+                "--fix sends the log again; `make study` logs the models again.",
+                lambda: _send(case, study),
+            )
+        return
+    damage = sqlite_check.fault(path) if path is not None else None
+    if path is not None and damage is not None:
+        yield _damaged(case, study, where, path, address, f"it is damaged ({damage})")
+        return
+    events = case.reading.events
+    try:
+        found = study_runs(address, case.folder.name, study_id(case.folder.name, events[0]))
+        models = missing_models(address, case.history.models)
+    except TrackingUnavailable as error:
+        if sqlite_check.is_busy(error):
+            raise
+        if path is not None:
+            yield _damaged(case, study, where, path, address, f"MLflow cannot read it ({error})")
+        else:
+            yield Finding(
+                where,
+                "it does not answer",
+                "what it holds is not known",
+                f"`harness sync {case.folder.name}` sends what is missing when it answers.",
+            )
+        return
+    case.checked.append(where)
+    if not case.running:
+        yield from _compared(case, study, where, address, found)
+    for uri in models:
+        yield Finding(
+            where,
+            f"the model {uri} is gone",
+            "what the report recommends cannot be loaded from MLflow",
+            f"`make study NAME={case.folder.name}` logs it again, with the images at hand.",
+        )
+
+
+def _compared(case: Case, study: StudyConfig, where: str, address: str, found: StudyRuns | None) -> Iterator[Finding]:
+    """What of the log MLflow lacks, or else what differs from it."""
+    events = case.reading.events
+    marks = [event.seq for event in events if isinstance(event.data, VerdictReached | SessionEnded)]
+    if found is None or found.position < max(marks, default=0):
+        position = 0 if found is None else found.position
+        yield Finding(
+            where,
+            f"it has not been given the newest {len(events) - position} of {len(events)} events",
+            "its pages show less than was run",
+            "--fix sends them, as `harness sync` does.",
+            lambda: _send(case, study),
+        )
+        return
+    wrong = "the study's experiment was deleted" if found.deleted else _difference(found, events)
+    if wrong is not None:
+
+        def mend() -> str:
+            aside = set_experiment_aside(address, case.folder.name, f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}")
+            return f"{_send(case, study)}; what was there is the deleted experiment {aside!r} now"
+
+        yield Finding(
+            where,
+            wrong,
+            "its pages show something else than was run",
+            "--fix sets the experiment aside and sends the log again.",
+            mend,
+        )
+
+
+def _difference(found: StudyRuns, events: tuple[Event, ...]) -> str | None:
+    """The first thing in which the runs differ from the log; None: none."""
+    ended = {finished.record.job.key for finished in of_type(events, TrialFinished)}
+    begun = {began.job.key for began in of_type(events, TrialStarted)}
+    counts = Counter(found.keys)
+    for key, count in counts.items():
+        if key not in begun | ended:
+            return f"it holds {key or 'a run without a name'}, which the log does not"
+        if count > 1:
+            return f"{key} is there {count} times"
+    missing = [key for key in ended if key not in counts]
+    if missing:
+        return f"{sorted(missing)[0]} is missing" + (f" (and {len(missing) - 1} more)" if missing[1:] else "")
+    if found.running:
+        return f"{found.running[0]} is shown as running, and nobody runs it"
+    return None
+
+
+def _send(case: Case, study: StudyConfig) -> str:
+    bridge = bridge_of(case.folder, study)
+    sent = bridge.catch_up(case.reading.events, patient=True)
+    bridge.log_artifacts()
+    return f"{sent} events of {case.folder.name} were sent"
+
+
+def _damaged(case: Case, study: StudyConfig, where: str, path: Path, address: str, what: str) -> Finding:
+    """The database cannot be used; it holds the runs of other studies as well."""
+
+    def mend() -> str:
+        others = [p.parent.name for p in sorted(home().glob("*/study.json")) if p.parent.name != case.folder.name]
+        if busy := [name for name in others if is_held(StudyFolder(name))]:
+            raise StudyHeldError(f"{busy[0]} runs and has it open; wait for its end")
+        close_store(address)
+        aside = sqlite_check.set_aside(path)
+        rest = f"; `harness sync` sends those of {', '.join(others)}" if others else ""
+        return f"moved to {aside.name}, and {_send(case, study)}{rest}"
+
+    return Finding(
+        where,
+        what,
+        "no run is shown, and none is taken",
+        "--fix moves it aside and sends the log again; `harness sync NAME` does so for every other study, and `make "
+        "study` logs the models again.",
+        mend,
+    )

@@ -1,0 +1,99 @@
+"""Predictions on the test split, and what was made of finished trials: are they there, and can they be read?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from harness.config.space import space
+from harness.doctor import data_files
+from harness.doctor.case import Case, Finding
+from harness.errors import HarnessError
+from harness.results.event_types import Explored, TestScored
+from harness.search.strategy_search import StrategySearch
+from harness.study.search_loop import write_importances
+
+
+def check(case: Case) -> Iterator[Finding]:
+    """Every file that a scoring wrote, the surest mistakes, and the importances."""
+    if case.history is None:
+        return
+    scored: list[TestScored | Explored] = [*case.history.test_scores, *case.history.explored]
+    named = {one.predictions: one for one in scored}
+    for name, event in named.items():
+        path = case.folder.predictions / PurePosixPath(name).name
+        fault = data_files.archive_fault(path, ("probabilities", "labels", "groups", "rows"))
+        if fault is not None:
+            yield _lost(case, name, event, fault)
+    case.checked.append(f"{len(named)} files of predictions")
+    if case.running:
+        return
+    if case.folder.predictions.is_dir():
+        for path in sorted(case.folder.predictions.iterdir()):
+            if path.name not in named and not path.name.startswith("."):
+                yield Finding(
+                    f"predictions/{path.name}",
+                    "a leftover: no event of the log names it",
+                    "it is not shown anywhere",
+                    "--fix moves it to set-aside/.",
+                    partial(_moved, case, path),
+                )
+    if case.folder.mistakes.exists() and data_files.archive_fault(case.folder.mistakes, ("images", "rows")):
+        yield Finding(
+            case.folder.mistakes.name,
+            "it cannot be read",
+            "the report does not show the surest mistakes",
+            "--fix picks them again, where the images are at hand.",
+            partial(case.rebuilder.mistakes, case.history),
+        )
+    if case.folder.importance.exists() and not _is_json(case):
+        yield Finding(
+            case.folder.importance.name,
+            "it cannot be read",
+            "the report cannot say what each parameter mattered",
+            "--fix reckons it again from the trials.",
+            lambda: _importances(case),
+        )
+
+
+def _lost(case: Case, name: str, event: TestScored | Explored, fault: str) -> Finding:
+    record = case.records.get(event.trial_id)
+
+    def mend() -> str:
+        if record is None:
+            raise HarnessError("the log does not hold the trial whose model answered")
+        return case.rebuilder.predictions(event, record)
+
+    return Finding(
+        f"predictions/{name}",
+        fault,
+        "the metrics stand in the log, but the report leaves this model's answers out",
+        "--fix lets the model answer again and takes the answers only if they give the log's metrics.",
+        mend,
+    )
+
+
+def _moved(case: Case, path: Path) -> str:
+    return f"moved to {case.set_aside(path)}"
+
+
+def _is_json(case: Case) -> bool:
+    try:
+        return isinstance(json.loads(case.folder.importance.read_text(encoding="utf-8")), dict)
+    except (OSError, ValueError):
+        return False
+
+
+def _importances(case: Case) -> str:
+    study, history = case.study, case.history
+    assert study is not None and history is not None  # checked before
+    searches = {}
+    for strategy in study.strategies:
+        search = StrategySearch(space(study, strategy), study.objective, study.seed, study.epochs)
+        search.replay(one for name, one in history.ended if name == strategy)
+        searches[strategy] = search
+    case.folder.importance.unlink()
+    write_importances(case.folder, searches)
+    return "reckoned again from the trials"

@@ -1,0 +1,116 @@
+"""Each class on the test split: how often two strategies' winners recognised it, with intervals.
+
+The recall of a class is the accuracy of its images, so its interval is the one of `statistics` over these images (and
+the groups that hold them) alone: a class whose images lie in three slides is as unsure as three slides are. A class
+may have few images, where a variance promises too much; two bounds hold it back:
+
+- Where n groups all gave the same answers, their variance is zero, yet up to a share of 1 - 0.025^(1/n) of all groups
+  may answer otherwise: the interval is what they could do to the mean.
+- Where the answers differ in m groups, turning signs gives 2^m arrangements, so no p-value lies below 2^(1 - m).
+
+After: Clopper and Pearson 1934 (nothing seen in n draws); Fisher 1935 (turned signs); Holm 1979 (many classes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from harness.analysis import wording
+from harness.analysis.class_recall import _POINTS, ClassRecall, Share, most_apart, recalls
+from harness.analysis.statistics import holm_levels
+from harness.analysis.study_data import StudyData
+from harness.analysis.test_predictions import TestPredictions
+from harness.report import style
+from harness.report.axes import score_axis
+from harness.report.section import Section, Table
+from harness.report.style import Picture, drawing, picture
+
+NAME = 24  # letters of a class's name in the figure
+
+
+def class_section(story: StudyData) -> Section | None:
+    """Recall of every class by the winners of the first pair of the verdict; None while none was compared."""
+    pair = _pair(story)
+    if pair is None:
+        return None
+    a, b = pair
+    names = story.class_names(a.probabilities.shape[2])
+    found = recalls(a, b, names)
+    shown = most_apart(found)
+    note = (
+        f"The share of each class's test images that was recognised, mean over {_seeds(a, b)} and its 95 % interval, "
+        f"which counts seeds and test {'images' if a.groups is None else 'groups'}. Clear is a difference at 5 % "
+        "after Holm's correction for all classes."
+    )
+    if len(shown) < len(found):
+        note += f" Drawn are the {len(shown)} of {len(found):,} classes that differ most clearly."
+    if (missing := len(names) - len(found)) > 0:
+        note += f" {wording.capital(wording.count(missing, 'class', 'classes'))} without a test image left out."
+    drawn = [a.strategy, b.strategy]
+    return Section("classes", heading(found, *drawn), [_figure(shown, *drawn)], note, drawn, table=_table(found, drawn))
+
+
+def heading(found: Sequence[ClassRecall], a: str, b: str) -> str:
+    """Which class one strategy clearly recognises better, the largest difference of each side."""
+    levels = holm_levels([one.p_value for one in found])
+    clear = [one for one, level in zip(found, levels, strict=True) if one.p_value < 1 - level]
+    told = []
+    for strategy, sign in ((b, 1), (a, -1)):
+        own = sorted((one for one in clear if sign * one.gain.mean > 0), key=lambda one: -abs(one.gain.mean))
+        if own:
+            size = wording.difference(abs(own[0].gain.mean), _POINTS, signed=True)
+            more = f", and {wording.count(len(own) - 1, 'more class', 'more classes')}" if own[1:] else ""
+            told.append(f"{wording.STRATEGY[strategy]} recognises {own[0].name} better ({size} points{more})")
+    return wording.capital("; ".join(told)) if told else "No class is clearly better recognised by one strategy"
+
+
+def _pair(story: StudyData) -> tuple[TestPredictions, TestPredictions] | None:
+    pairs = story.summary["comparisons"]
+    a, b = (story.winners.get(pairs[0][side]) for side in "ab") if pairs else (None, None)
+    if a is None or b is None or len(set(a.seeds) & set(b.seeds)) < 2 or not np.array_equal(a.rows, b.rows):
+        return None
+    return a, b
+
+
+def _seeds(a: TestPredictions, b: TestPredictions) -> str:
+    return wording.count(len(set(a.seeds) & set(b.seeds)), "seed")
+
+
+def _table(found: Sequence[ClassRecall], drawn: Sequence[str]) -> Table:
+    names = [wording.capital(wording.STRATEGY[strategy]) for strategy in drawn]
+    columns = [("class", False), ("test images", True), *((name, True) for name in names), ("difference", True)]
+    rows = [[one.name, f"{one.images:,}", one.a.told(), one.b.told(), one.gain.told(signed=True)] for one in found]
+    caption = f"Recall of each class with 95 % intervals; difference: {names[1]} minus {names[0]}, in points"
+    return Table(caption, columns, rows)
+
+
+def _figure(shown: Sequence[ClassRecall], a: str, b: str) -> Picture:
+    """Recall of each class, one row each: mean and interval of both strategies, a above b."""
+    with drawing(480, 64 + 30 * len(shown)) as (figure, axes):
+        for row, one in enumerate(shown):
+            _mark(axes, one.a, -row + 0.17, a)
+            _mark(axes, one.b, -row - 0.17, b)
+        names = [wording.shortened(one.name, NAME) for one in shown]
+        axes.set_yticks(-np.arange(len(shown)), names)
+        axes.set(ylim=(-len(shown) + 0.4, 0.6), xlabel="recall on test")
+        axes.margins(x=0.04)
+        axes.tick_params(axis="y", labelcolor=style.INK)
+        axes.grid(visible=False, axis="y")
+        score_axis(axes.xaxis, _POINTS)
+        said = "; ".join(
+            f"{one.name} {wording.level(one.a.mean, _POINTS)} and {wording.level(one.b.mean, _POINTS)}" for one in shown
+        )
+        who = f"{wording.STRATEGY[a]} and {wording.STRATEGY[b]}"
+        return picture(figure, "classes", f"Recall of each class on test with {who}: {said}.")
+
+
+def _mark(axes: Axes, share: Share, y: float, strategy: str) -> None:
+    colour = style.STRATEGY[strategy]
+    if share.ci95:
+        axes.plot(share.ci95, [y, y], color=colour, lw=2.2, zorder=2)
+    axes.scatter(
+        share.mean, y, s=46, color=colour, marker=style.MARKER[strategy], edgecolor=style.SURFACE, lw=1, zorder=3
+    )

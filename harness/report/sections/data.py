@@ -1,0 +1,36 @@
+"""The data card: images, classes, groups, splits, and a strip of samples."""
+
+from __future__ import annotations
+
+from harness.analysis import wording
+from harness.analysis.study_data import StudyData
+from harness.report.images import samples
+from harness.report.section import Section
+
+
+def data_section(story: StudyData) -> Section:
+    """Show the data card."""
+    shown = samples(story.folder.thumbnails, len(story.card.get("classes", []))) if story.study.report.images else {}
+    return Section("data", "The data", template="data", values={"card_facts": card_facts(story), "images": shown})
+
+
+def card_facts(story: StudyData) -> list[tuple[str, str]]:
+    """The data card's smaller facts: name and value."""
+    card = story.card
+    if not card:
+        return []
+    sizes = [f"{s['width']} \N{MULTIPLICATION SIGN} {s['height']} px ({s['count']:,})" for s in card["sizes"][:3]]
+    facts = [
+        ("source", card["source"]),
+        ("grouped by", card["group_rule"]),
+        ("image sizes", ", ".join(sizes)),
+        ("scaled to", f"{card['image_size']} px, {card['resize']}"),
+        ("full scale", wording.FULL_SCALE.get(card["bit_depth"], f"{card['bit_depth']} bits")),
+        ("digest", card["digest"]),
+        ("same image again", card["duplicates"]),
+        ("left unused", card["split"].get("unused")),
+        *card["kinds"].items(),
+        *card["converted"].items(),
+        *((f"ignored: {reason}", n) for reason, n in card["ignored"].items()),
+    ]
+    return [(name, f"{value:,}" if isinstance(value, int) else str(value)) for name, value in facts if value]

@@ -1,0 +1,18 @@
+"""The method in short: what was done, and what it does not count."""
+
+from __future__ import annotations
+
+from harness.analysis import wording
+from harness.analysis.study_data import StudyData
+from harness.report.section import Section
+
+
+def method_section(story: StudyData) -> Section:
+    """Say what was done, and what it does not count."""
+    return Section("method", "Method, in short", template="method", values={"zone": zone(story)})
+
+
+def zone(story: StudyData) -> str:
+    """The equivalence margin with its unit."""
+    objective = story.study.objective
+    return f"{wording.difference(story.study.confirmation.equivalence, objective)} {wording.unit(objective)}"

@@ -1,0 +1,42 @@
+"""Sections of what was tried after the verdict, each headed by what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.analysis import wording
+from harness.analysis.explored import Answered
+from harness.analysis.statistics import Comparison
+from harness.analysis.wording import MINUS
+from harness.report.section import Table
+
+_SIDE = {
+    "better": "fine-tuning is better",
+    "worse": "feature extraction is better",
+    "equal": "practically equal",
+    "undecided": "undecided",
+}
+
+
+def paired_table(points: Sequence[Answered], objective: str) -> Table:
+    strategies = [s for s in wording.STRATEGY if any(s in point.scores for point in points)]
+    sized = any(point.fraction != 1 for point in points)
+    columns = [("training images" if sized else "test images", sized)]
+    columns += [(wording.capital(wording.STRATEGY[s]), True) for s in strategies]
+    columns += [("difference (95 % interval)", True), ("reads as", False)]
+    rows = []
+    for point in points:
+        name = f"{max(point.train_images.values()):,}" if sized else wording.SHIFT[point.name]
+        cells = [
+            wording.level(point.scores[s].mean, objective) if s in point.scores else wording.DASH for s in strategies
+        ]
+        rows.append([name, *cells, *_pair_cells(point.pair, objective)])
+    return Table("Scores of the winners", columns, rows)
+
+
+def _pair_cells(pair: Comparison | None, objective: str) -> list[str]:
+    if pair is None:
+        return [wording.DASH, wording.DASH]
+    low, high = (wording.difference(end, objective) for end in pair.ci95)
+    gap = wording.difference(pair.difference, objective, signed=True)
+    return [f"{gap} ({low} to {high})".replace("-", MINUS), _SIDE[pair.outcome]]

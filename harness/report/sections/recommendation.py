@@ -1,0 +1,47 @@
+"""The recommended configuration, and the lines that try it again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from harness.analysis.study_data import StudyData
+from harness.analysis.wording import config_text
+from harness.config.parameters import PARAMETERS, idle, label
+from harness.config.trial import TrialConfig
+from harness.report.section import Section
+
+
+def recommendation_section(story: StudyData) -> Section:
+    """Show the recommended configuration and how to use it."""
+    values = {"recommendation": recommendation(story)}
+    return Section("recommendation", "Recommended", template="recommendation", values=values)
+
+
+def recommendation(story: StudyData) -> dict[str, Any] | None:
+    """The recommended configuration as rows, and as lines to paste into a study file and into Python."""
+    chosen = story.summary["recommendation"]
+    if chosen is None:
+        return None
+    config = chosen["config"]
+    off = idle(config)
+    names = [name for name in (*PARAMETERS, "epochs") if config.get(name) is not None and name not in off]
+    rows = [(label(name), config_text(name, config[name])) for name in names]
+    return {
+        "strategy": chosen["strategy"],
+        "rows": rows,
+        "model": chosen["model"],
+        "paste": _try_lines(chosen["strategy"], config),
+        "tracking": story.study_json.get("tracking_uri") or "sqlite:///runs/mlflow.db",
+    }
+
+
+def _try_lines(strategy: str, config: dict[str, Any]) -> str:
+    """The configuration as a line under `try:` of a study file, without what is the default anyway."""
+    usual = TrialConfig(strategy="fine_tuning", backbone="", unfreeze_depth=-1, head_lr=0.0, backbone_lr=None).to_json()
+    kept = {"strategy": strategy}
+    kept |= {k: v for k, v in config.items() if k in PARAMETERS and v is not None and v != usual[k]}
+    if strategy == "feature_extraction":
+        kept.pop("unfreeze_depth", None)
+    return "try:\n  - " + yaml.safe_dump(kept, sort_keys=False).strip().replace("\n", "\n    ")

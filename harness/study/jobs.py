@@ -1,0 +1,86 @@
+"""Trials and scorings that are planned beforehand, run to their end: what confirmation and exploration are made of."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import HarnessError
+from harness.results.records import TrialJob
+from harness.study.executors.base import Died, EpochMessage, Message, Scored, ScoreTask, Trained
+from harness.study.session import Session
+
+Keep = Callable[[str, NDArray[np.float32]], None]  # a task's id and its probabilities
+MOST_FAILURES = 3
+
+
+def train_all(session: Session, jobs: Sequence[TrialJob], phase: str) -> None:
+    """Train every job that has not finished, in this order, so that an early end leaves whole seeds behind."""
+    state = session.state
+
+    def handle(message: Message) -> bool:
+        job = session.jobs[message.task_id]
+        match message:
+            case EpochMessage(_, record):
+                session.note_epoch(job, record)
+            case Trained(_, trial):
+                session.finish(job, trial)
+            case Died(_, reason):
+                session.died(job, reason)
+        return True
+
+    while True:
+        waiting = [job for job in jobs if job.trial_id not in state.later]
+        session.observer.phase(phase, len(jobs) - len(waiting), len(jobs))
+        if not waiting:
+            return
+        for job in waiting:
+            if len(session.jobs) >= session.places:
+                break
+            if job.trial_id not in session.jobs:
+                attempt = state.attempts[job.trial_id]
+                session.start(dataclasses.replace(job, attempt=attempt), 0, {})
+        session.poll(handle)
+
+
+def score_all(session: Session, tasks: Sequence[ScoreTask], phase: str, keep: Keep, done: int = 0) -> None:
+    """Have every task scored and kept.
+
+    Args:
+        done: how many of the phase were scored in an earlier session, for the progress shown.
+
+    Raises:
+        HarnessError: scoring failed three times.
+    """
+    waiting = {task.task_id: task for task in tasks}
+    running: dict[str, ScoreTask] = {}
+    failures: list[str] = []
+    total = done + len(tasks)
+
+    def handle(message: Message) -> bool:
+        task = running.pop(message.task_id)
+        if isinstance(message, Scored):
+            if message.note is not None:
+                session.observer.message(f"{message.task_id}: {message.note}")
+            if message.trained_again:
+                session.observer.message(
+                    f"{task.job.trial_id}: its checkpoint was gone; trained again, it scores the same"
+                )
+            keep(message.task_id, message.probabilities)
+        elif isinstance(message, Died):
+            failures.append(message.reason)
+            waiting[message.task_id] = task
+        return True
+
+    while waiting or running:
+        if len(failures) >= MOST_FAILURES:
+            raise HarnessError(f"scoring on the test split failed three times: {failures[-1]}")
+        while waiting and len(running) < session.places:
+            task_id = next(iter(waiting))
+            running[task_id] = waiting.pop(task_id)
+            session.submit(running[task_id])
+        session.observer.phase(phase, total - len(waiting) - len(running), total)
+        session.poll(handle)

@@ -1,0 +1,158 @@
+"""Models as trials start from them: built once in a process, handed out again and again.
+
+A stage that never trains in a trial is lent, not copied. What keeps that safe is the training contract: after each
+phase of each trial it compares every frozen tensor with the copy that is kept here.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from harness.config.batchnorm_policy import POLICIES
+from harness.config.trial import TrialConfig
+from harness.model import batchnorm
+from harness.model.freezing import stage_of, unfrozen_stages
+from harness.model.transfer import TransferModel, build, new_head
+from harness.seeds import derive
+from harness.training.frozen_features.input_pipeline import Normalise
+from harness.training.trial_data import TrialData
+
+RECALIBRATED_AT_ONCE = 64  # images
+KEPT_BYTES = 1 << 30  # of models that are kept between trials; the newest one always is
+
+
+@dataclass
+class InitialModel:
+    """A backbone before the first step of any trial that starts like this one. Its values never change."""
+
+    model: TransferModel
+    seconds: float  # that it took to make it
+    known: Mapping[str, Tensor] = field(init=False)  # a copy of every parameter and buffer of the stages
+    identity: str = field(init=False)  # of the values of all stages, hexadecimal
+
+    def __post_init__(self) -> None:
+        tensors = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+        self.known = {name: t.detach().clone() for name, t in tensors.items() if stage_of(name) != "head"}
+        digest = hashlib.sha256()
+        for name, tensor in self.known.items():
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
+            digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        self.identity = digest.hexdigest()[:32]
+
+    @property
+    def bytes(self) -> int:
+        return 2 * sum(tensor.numel() * tensor.element_size() for tensor in self.known.values())
+
+
+class InitialModels:
+    """What this process has built so far."""
+
+    def __init__(self, kept_bytes: int = KEPT_BYTES) -> None:
+        self._kept_bytes = kept_bytes
+        self._made: OrderedDict[tuple[object, ...], InitialModel] = OrderedDict()
+
+    def take(
+        self,
+        config: TrialConfig,
+        seed: int,
+        data: TrialData,
+        weights_name: str,
+        device: torch.device,
+        micro_batch: int | None = None,
+    ) -> tuple[TransferModel, InitialModel, bool]:
+        """A model for one trial: its weights, a new head, statistics re-estimated where asked.
+
+        Args:
+            seed: of the trial; draws the head, and the backbone where its weights are random.
+            micro_batch: images in one pass where memory is short; statistics then differ by rounding.
+
+        Returns:
+            The model; what it starts from; whether that was at hand.
+        """
+        key = (
+            config.backbone,
+            data.images.shape[1],
+            weights_name,
+            str(device),
+            seed if weights_name == "none" else None,
+            (data.source, data.train.tobytes(), micro_batch) if POLICIES[config.batchnorm].recalibrates else None,
+        )
+        at_hand = key in self._made
+        if not at_hand:
+            started = time.monotonic()
+            plain = dataclasses.replace(config, head="linear", head_dropout=0.0)  # every trial gets a head of its own
+            model = build_for(plain, seed, data, weights_name).to(device)
+            if POLICIES[config.batchnorm].recalibrates:
+                _recalibrate(model, data, device, micro_batch)
+            self._made[key] = InitialModel(model, time.monotonic() - started)
+            self._make_room()
+        self._made.move_to_end(key)
+        start = self._made[key]
+        return _lent(start.model, config, seed, data.num_classes, device), start, at_hand
+
+    def _make_room(self) -> None:
+        while len(self._made) > 1 and sum(start.bytes for start in self._made.values()) > self._kept_bytes:
+            self._made.popitem(last=False)
+
+
+def build_for(config: TrialConfig, seed: int, data: TrialData, weights_name: str) -> TransferModel:
+    """The model of a trial with its weights and a new head."""
+    return build(
+        config.backbone,
+        data.num_classes,
+        weights_name,
+        image_size=data.images.shape[1],
+        seed=derive(seed, "initialisation"),
+        head=config.head,
+        head_hidden=config.head_hidden,
+        head_dropout=config.head_dropout,
+        head_init=config.head_init,
+    )
+
+
+def _lent(
+    start: TransferModel, config: TrialConfig, seed: int, num_classes: int, device: torch.device
+) -> TransferModel:
+    """A model with copies of the stages that may change in this trial, the stages themselves else, and a new head."""
+    everything = POLICIES[config.batchnorm].updates(unfrozen=False)  # statistics move in frozen stages too
+    changing = unfrozen_stages(config, config.epochs)
+    head = new_head(
+        start.head,
+        num_classes,
+        derive(seed, "initialisation"),
+        head=config.head,
+        head_hidden=config.head_hidden,
+        head_dropout=config.head_dropout,
+        head_init=config.head_init,
+    )
+    return TransferModel(
+        [
+            (name, copy.deepcopy(stage) if everything or name in changing else stage)
+            for name, stage in start.stages.items()
+        ],
+        head.to(device),
+        backbone_name=start.backbone_name,
+        num_classes=num_classes,
+        image_size=start.image_size,
+        mean=start.mean,
+        std=start.std,
+        weights_name=start.weights_name,
+    )
+
+
+def _recalibrate(model: TransferModel, data: TrialData, device: torch.device, micro_batch: int | None) -> None:
+    """Re-estimate BatchNorm's statistics on the un-augmented training images."""
+    size = min(micro_batch or RECALIBRATED_AT_ONCE, RECALIBRATED_AT_ONCE)
+    held = device if micro_batch is None else torch.device("cpu")  # where all of them lie at once
+    normalise = Normalise(model.mean, model.std, held)
+    batches = [normalise(data.batch(data.train[i : i + size], held)) for i in range(0, len(data.train), size)]
+    batchnorm.recalibrate(model, batches, batch_size=size)

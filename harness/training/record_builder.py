@@ -1,0 +1,121 @@
+"""What a trial has come to so far, and the record of it in whichever state it ends."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from harness.model import batchnorm, freezing
+from harness.model.transfer import TransferModel
+from harness.results import metrics
+from harness.results.records import EpochRecord, State, TrialJob, TrialRecord
+from harness.training.out_of_memory import MemoryFallback
+from harness.training.precision import EXACT
+from harness.training.timing import Clock
+
+
+class RecordBuilder:
+    """Grows while the trial trains. Warnings and reasons are kept in the order they came up, each once.
+
+    Args:
+        objective: the metric by which one epoch is better than another.
+        climb: what was done before this try, because earlier ones ran out of memory.
+    """
+
+    def __init__(self, job: TrialJob, objective: str, device: torch.device, climb: MemoryFallback) -> None:
+        self.clock = Clock(lost=climb.seconds)
+        self.epochs: list[EpochRecord] = []
+        self.best: EpochRecord | None = None
+        self.choice = EXACT
+        self.cache_reasons: dict[str, None] = {}
+        self.warnings: dict[str, None] = {}
+        self._job, self._objective, self._device, self._climb = job, objective, device, climb
+        self._trainable = self._total = self._batchnorm_layers = 0
+        self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
+        if device.type == "cuda":
+            # Resetting alone does not, and is the first to ask for the GPU where the images do not lie on it.
+            torch.cuda.init()  # type: ignore[no-untyped-call]
+            torch.cuda.reset_peak_memory_stats(device)
+
+    def count(self, model: TransferModel, names: frozenset[str]) -> None:
+        """Count the parameters, those that train in any epoch (`names`), and the BatchNorm layers."""
+        self._total = sum(p.numel() for p in model.parameters())
+        self._trainable = sum(p.numel() for name, p in model.named_parameters() if name in names)
+        self._batchnorm_layers = batchnorm.count(model)
+
+    def warn(self, text: str) -> None:
+        """Note something that the numbers do not show."""
+        self.warnings[text] = None
+
+    def add(self, record: EpochRecord) -> bool:
+        """Take in an epoch; whether it is the best one so far."""
+        self.epochs.append(record)
+        sign = metrics.sign_of(self._objective)
+        score = record.validation[self._objective]
+        better = self.best is None or sign * score > sign * self.best.validation[self._objective]
+        if better:
+            self.best = record
+        return better
+
+    def patience_ended(self, epoch: int) -> bool:
+        """Whether so many epochs brought nothing better; counted from the first in which all of it trains."""
+        config = self._job.config
+        if config.early_stopping == 0 or self.best is None:
+            return False
+        since = max(self.best.epoch, freezing.last_phase(config) - 1)
+        return epoch - since >= config.early_stopping
+
+    def to_record(self, state: State, reason: str | None, checkpoint: Path | None) -> TrialRecord:
+        """The record of a trial that ends now; `checkpoint` is where a complete one has left its tensors."""
+        job, device, clock = self._job, self._device, self.clock
+        climbed = self._climb.words(job.config.batch_size)
+        best = self.best if state in ("complete", "pruned") else None
+        return TrialRecord(
+            job=job,
+            state=state,
+            reason=reason,
+            epochs=tuple(self.epochs),
+            best_epoch=best.epoch if best else None,
+            score=best.validation[self._objective] if best else None,
+            seconds_alone=clock.alone(),
+            seconds_spent=clock.spent(),
+            shared_seconds=clock.shared,
+            cache_reason="; ".join(self.cache_reasons) or None,
+            precision=str(self.choice),
+            micro_batch=self._climb.micro_batch,
+            contract_seconds=clock.checked,
+            trainable_parameters=self._trainable,
+            total_parameters=self._total,
+            device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            started_at=self._started_at,
+            device_memory_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+            batchnorm_layers=self._batchnorm_layers,
+            warnings=((climbed,) if climbed else ()) + tuple(self.warnings),
+            checkpoint=checkpoint.name if checkpoint and state == "complete" else None,
+        )
+
+
+def epoch_record(
+    epoch: int,
+    train_loss: float,
+    probabilities: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    optimizer: torch.optim.Optimizer,
+    seconds: float,
+) -> EpochRecord:
+    """Of an epoch that just ended: what the validation images were answered (N, C), with their labels (N,)."""
+    scores = metrics.all_metrics(probabilities, labels)
+    rates = {group["stage"]: group["lr"] for group in optimizer.param_groups}
+    backbone = [rate for stage, rate in rates.items() if stage != "head"]
+    return EpochRecord(
+        epoch=epoch,
+        train_loss=train_loss,
+        validation={**scores, "loss": scores["log_loss"]},
+        head_lr=rates["head"],
+        backbone_lr=max(backbone) if backbone else None,
+        seconds=seconds,
+    )
