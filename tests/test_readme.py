@@ -1,4 +1,4 @@
-"""What the README shows runs as it stands there, and what ARCHITECTURE.md names exists."""
+"""What the README shows runs as it stands there, and what the documents name exists."""
 
 from __future__ import annotations
 
@@ -33,7 +33,21 @@ def test_every_study_and_command_that_is_named_exists() -> None:
 
 
 def test_every_test_that_a_promise_names_exists() -> None:
-    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"))
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / "promises.md").read_text(encoding="utf-8"))
     assert len(named) > 30
     for file, test in named:
         assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), (file, test)
+
+
+def test_every_file_that_the_documents_name_exists() -> None:
+    for document in ("ARCHITECTURE.md", "docs/extending.md", "docs/promises.md", "docs/backbones.md"):
+        text = (ROOT / document).read_text(encoding="utf-8")
+        for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+            assert (ROOT / document).parent.joinpath(link).exists(), (document, link)
+        for named in re.findall(r"`([\w/]+\.py)[`:]", text):
+            found = [ROOT / named, ROOT / "harness" / named, *(ROOT / "harness").rglob(named)]
+            assert any(path.exists() for path in found), (document, named)
+
+
+def test_architecture_stays_short() -> None:
+    assert len((ROOT / "ARCHITECTURE.md").read_bytes()) <= 12_000
