@@ -209,8 +209,8 @@ MUTATIONS = (
     Mutation(
         "Balanced accuracy is the mean precision instead of the mean recall",
         "harness/results/metrics.py",
-        "share: Floats = right.sum(axis=1) / true.sum(axis=1)",
-        "share: Floats = right.sum(axis=1) / right.size",
+        "return _mean_over_classes(right, true)",
+        "return _mean_over_classes(right, _)",
         ("tests/results/test_metrics.py",),
         ("tests/results/test_metrics.py::test_every_metric_is_scikit_learns",),
     ),
