@@ -11,7 +11,7 @@ import numpy as np
 from harness.benchmarks.task import BATCH, HEAD_EPOCHS, SEED, config_of, rate_of, searched, study_of
 from harness.results.names import SEARCH_SPLIT
 from harness.results.records import TrialJob, TrialRecord
-from harness.study.executors.base import Message, TrainTask, WorkerContext
+from harness.study.executors.base import EpochMessage, Message, Trained, TrainTask, WorkerContext
 from harness.study.executors.processes import ProcessExecutor
 
 AGAIN = {0: 10}  # trials of the second sweep, all heads
@@ -48,11 +48,11 @@ def _until_epoch(executor: ProcessExecutor, started: float) -> float:
         seen.append((type(message).__name__, time.perf_counter() - started))
         return True
 
-    while not seen or seen[-1][0] == "EpochDone":
+    while not seen or seen[-1][0] == EpochMessage.__name__:
         before = len(seen)
         executor.poll(handle, POLL)
         assert len(seen) > before, "the worker said nothing for a minute"
-    assert [name for name, _ in seen] == ["EpochDone", "Trained"], seen
+    assert [name for name, _ in seen] == [EpochMessage.__name__, Trained.__name__], seen
     return seen[0][1]
 
 

@@ -16,7 +16,6 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from small_study import Watching, World, draw_images, records, runs
 
-from harness.config.trial import TrialConfig
 from harness.errors import DataError
 from harness.results.event_types import (
     ConfirmationSelected,
@@ -102,18 +101,14 @@ def test_only_winners_and_defaults_are_scored_on_test_once(at_home: World) -> No
 def test_of_several_candidates_only_the_winner_and_the_default_are_scored_on_test(world: World) -> None:
     world.write(strategies=["fine_tuning"], trials=2, confirmation={"top": 2, "seeds": 2})
     world.run()
-    [selected] = world.events("tiny", "confirmation_selected")
-    for strategy, group in selected.data["configs"].items():
+    [selected] = world.of(ConfirmationSelected)
+    for strategy, group in selected.configs.items():
         own = [r for r in records(world) if r.kind == "confirmation" and r.strategy == strategy]
         means = {r.config.key(): np.mean([o.score for o in own if o.config == r.config]) for r in own}
         assert len(means) == len(group) == 2
-        scored = {
-            e.data["config_key"]: e.data["role"]
-            for e in world.events("tiny", "test_scored")
-            if e.data["strategy"] == strategy
-        }
+        scored = {one.config_key: one.role for one in world.of(TestScored) if one.strategy == strategy}
         winner = max(means, key=lambda key: means[key])
-        default = next(TrialConfig.from_json(c["config"]).key() for c in group if "default" in c["role"])
+        default = next(chosen.config.key() for chosen in group if "default" in chosen.role)
         assert scored == ({winner: "winner+default"} if winner == default else {winner: "winner", default: "default"})
 
 
@@ -132,8 +127,12 @@ def test_the_report_and_its_machine_readable_files_are_there(at_home: World) -> 
 def test_optuna_and_mlflow_hold_what_the_log_holds(at_home: World) -> None:
     logged = {r.trial_id: r for r in records(at_home)}
     times: dict[str, dict[str, datetime]] = defaultdict(dict)
-    for event in at_home.events("tiny", "trial_started", "trial_finished"):
-        times[event.data["trial_id"]][event.kind] = datetime.fromisoformat(event.at).astimezone().replace(tzinfo=None)
+    for event in at_home.events():
+        at = datetime.fromisoformat(event.at).astimezone().replace(tzinfo=None)
+        if isinstance(event.data, TrialStarted):
+            times[event.data.job.trial_id]["trial_started"] = at
+        elif isinstance(event.data, TrialFinished):
+            times[event.data.record.trial_id]["trial_finished"] = at
     journal = JournalStorage(JournalFileBackend(str(at_home.folder().optuna_log)))
     ran = {run.data.tags["harness.key"]: run.info.run_id for run in runs("tiny", "search")}
     for strategy in ("feature_extraction", "fine_tuning"):

@@ -380,7 +380,7 @@ def test_three_processes_may_make_the_database_at_once(state: Path) -> None:
     script = """
 import os, sys, threading
 from harness.tracking import mlflow_store
-from harness.tracking.store import default_address
+from harness.tracking.address import default_address
 
 mlflow_store.import_mlflow()  # once, for all three: it is what costs time
 start, go = os.pipe()
