@@ -55,9 +55,9 @@ class TransferModel(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """What the head reads: normalised images (N, 3, H, W) -> (N, features), for SqueezeNet (N, features, h, w)."""
-        return self.behind(x, 0, len(self.stages))
+        return self.run_stages(x, 0, len(self.stages))
 
-    def behind(self, x: Tensor, first: int, last: int) -> Tensor:
+    def run_stages(self, x: Tensor, first: int, last: int) -> Tensor:
         """The stages from number `first` up to, not including, `last`: what stage `first` reads -> what `last` reads.
 
         Stages count from 0, the stem; 0 reads normalised images, and `len(stages)` is the head.
@@ -68,7 +68,7 @@ class TransferModel(nn.Module):
 
     def forward(self, x: Tensor, first: int = 0) -> Tensor:
         """Normalised images (N, 3, H, W), or what stage `first` reads -> (N, num_classes) logits."""
-        logits: Tensor = self.head(self.behind(x, first, len(self.stages)))
+        logits: Tensor = self.head(self.run_stages(x, first, len(self.stages)))
         return logits
 
     def train(self, mode: bool = True) -> TransferModel:

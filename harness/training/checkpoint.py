@@ -19,7 +19,7 @@ from harness.errors import ResourceError
 from harness.model.transfer import TransferModel
 
 
-def moving(model: TransferModel, config: TrialConfig, training: frozenset[str]) -> dict[str, Tensor]:
+def changing_tensors(model: TransferModel, config: TrialConfig, training: frozenset[str]) -> dict[str, Tensor]:
     """The tensors that may come to differ from the weights: what trains in any epoch (`training`), and every buffer
     where the policy touches some. By name, sorted; they are the model's own, not copies."""
     tensors = {name: parameter.detach() for name, parameter in model.named_parameters() if name in training}
@@ -28,7 +28,7 @@ def moving(model: TransferModel, config: TrialConfig, training: frozenset[str]) 
     return dict(sorted(tensors.items()))
 
 
-def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def copy_to_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies on the CPU."""
     return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
 

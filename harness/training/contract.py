@@ -35,7 +35,7 @@ def movable_buffers(model: TransferModel, policy: BatchNormPolicy, unfrozen: Ite
     return frozenset(names)
 
 
-_WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_INTEGER_OF_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Phase:
@@ -44,7 +44,7 @@ class Phase:
     Args:
         training: names of the parameters that train now.
         movable: names of the buffers that may move now.
-        known: by name, copies of what tensors must still be when the phase begins and, if they stay, when it ends:
+        reference: by name, copies of what tensors must still be when the phase begins and, if they stay, when it ends:
             those the model started from. What is not in it is copied.
     """
 
@@ -54,15 +54,15 @@ class Phase:
         optimizer: torch.optim.Optimizer,
         training: frozenset[str],
         movable: frozenset[str],
-        known: Mapping[str, torch.Tensor] | None = None,
+        reference: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
         self._model = model
         self._training = training
-        known = known or {}
+        reference = reference or {}
         parameters = dict(model.named_parameters())
         self._before = {name: parameters[name].detach().clone() for name in training}
         self._frozen = {
-            name: known[name] if name in known else tensor.detach().clone()
+            name: reference[name] if name in reference else tensor.detach().clone()
             for name, tensor in _tensors(model)
             if name not in training and name not in movable
         }
@@ -122,10 +122,14 @@ class Phase:
         return tuple(warnings)
 
 
-def check_unchanged(model: nn.Module, known: Mapping[str, torch.Tensor]) -> None:
-    """Every tensor with a copy in `known` is bit-identical to it; raises ContractError with the first that is not."""
+def check_unchanged(model: nn.Module, reference: Mapping[str, torch.Tensor]) -> None:
+    """Check that every tensor with a copy in `reference` is bit-identical to that copy.
+
+    Raises:
+        ContractError: names the first tensor that differs.
+    """
     for name, tensor in _tensors(model):
-        if name in known and not _same(tensor, known[name]):
+        if name in reference and not _same(tensor, reference[name]):
             raise ContractError(f"{name} is frozen but changed")
 
 
@@ -196,6 +200,6 @@ def _tensors(model: nn.Module) -> Iterable[tuple[str, torch.Tensor]]:
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Bit-identical: a NaN equals itself, and 0 is not -0."""
-    whole = _WHOLE[a.element_size()]  # integers of the same size; equality of two stops at the first difference
-    return torch.equal(a.view(whole), b.view(whole))
+    """Return whether two tensors are bit-identical: a NaN equals itself, and 0 is not -0."""
+    integer = _INTEGER_OF_SIZE[a.element_size()]  # torch.equal of integers stops at the first difference
+    return torch.equal(a.view(integer), b.view(integer))

@@ -18,8 +18,8 @@ from harness.seeds import derive
 from harness.training.frozen_features.input_pipeline import InputPipeline, Normalise
 from harness.training.loss import Loss
 from harness.training.mixing import Mixed
-from harness.training.optimizers import factor
-from harness.training.out_of_memory import parts
+from harness.training.optimizers import lr_factor
+from harness.training.out_of_memory import split_batch
 from harness.training.trial_data import TrialData, balanced_order, epoch_order, padded
 
 
@@ -35,7 +35,7 @@ class TrainingSetup:
     micro_batch: int | None = None  # images in one pass, where memory does not hold a whole batch
 
     @property
-    def at_once(self) -> int:
+    def pass_size(self) -> int:
         """Images in one forward pass."""
         return self.micro_batch or self.config.batch_size
 
@@ -43,35 +43,35 @@ class TrainingSetup:
 def train_epoch(
     model: TransferModel,
     optimizer: torch.optim.Optimizer,
-    course: TrainingSetup,
-    feed: InputPipeline,
+    setup: TrainingSetup,
+    pipeline: InputPipeline,
     epoch: int,
     *,
     after_first_backward: Callable[[], None] = lambda: None,
     after_step: Callable[[], None] = lambda: None,
 ) -> float:
-    """One epoch of optimizer steps, for which `feed.begin` was called; returns the mean training loss in nats.
+    """One epoch of optimizer steps, for which `pipeline.begin` was called; returns the mean training loss in nats.
 
     Every group's rate is its `peak_lr` times the schedule's factor for the step of the whole trial.
 
     Raises:
         DivergedError: a loss is not finite.
     """
-    data, config, device = course.data, course.config, course.device
-    order, occurrence = rows_of(course, epoch)
+    data, config, device = setup.data, setup.config, setup.device
+    order, occurrence = epoch_rows(setup, epoch)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     losses: list[torch.Tensor] = []
     model.train()
     for index, rows in enumerate(order):
-        rate = factor((epoch - 1) * len(order) + index, len(order) * config.epochs, config.warmup_fraction)
+        rate = lr_factor((epoch - 1) * len(order) + index, len(order) * config.epochs, config.warmup_fraction)
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * rate
         labels = torch.from_numpy(data.labels[rows]).to(device)
         # Dropout and stochastic depth draw from here: the same for every trial at the same step.
-        _reseed(derive(course.seed, "suffix", epoch, index), device)
+        _reseed(derive(setup.seed, "suffix", epoch, index), device)
         optimizer.zero_grad(set_to_none=True)
-        inputs, mixed = feed.inputs(epoch, index, rows, occurrence[index])
-        loss = _backward(model, course, feed, inputs, labels, mixed)
+        inputs, mixed = pipeline.inputs(epoch, index, rows, occurrence[index])
+        loss = _backward(model, setup, pipeline, inputs, labels, mixed)
         if index == 0:
             after_first_backward()
         if config.gradient_clip > 0:
@@ -93,28 +93,28 @@ def train_epoch(
 
 def _backward(
     model: TransferModel,
-    course: TrainingSetup,
-    feed: InputPipeline,
+    setup: TrainingSetup,
+    pipeline: InputPipeline,
     inputs: torch.Tensor,
     labels: torch.Tensor,
     mixed: Mixed | None,
 ) -> torch.Tensor:
     """Leave the gradients of a batch's mean loss, made part by part where memory does not hold it; returns the loss."""
-    if course.micro_batch is None:
-        loss = course.loss(feed.logits(model, inputs).float(), labels, mixed)
+    if setup.micro_batch is None:
+        loss = setup.loss(pipeline.logits(model, inputs).float(), labels, mixed)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
-    whole = torch.zeros((), device=course.device)
-    for here in parts(len(labels), course.micro_batch):
-        loss = course.loss.part(feed.logits(model, inputs[here]).float(), labels, mixed, here)
+    whole = torch.zeros((), device=setup.device)
+    for here in split_batch(len(labels), setup.micro_batch):
+        loss = setup.loss.part(pipeline.logits(model, inputs[here]).float(), labels, mixed, here)
         loss.backward()  # type: ignore[no-untyped-call]
         whole += loss.detach()
     return whole
 
 
-def rows_of(course: TrainingSetup, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def epoch_rows(setup: TrainingSetup, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The rows of an epoch and how often each came before in it, both (steps, batch_size)."""
-    data, config, seed = course.data, course.config, derive(course.seed, "order")
+    data, config, seed = setup.data, setup.config, derive(setup.seed, "order")
     if config.imbalance == "balanced_sampling":
         return balanced_order(data.train, data.labels, seed, epoch, config.batch_size)
     order = epoch_order(data.train, seed, epoch, config.batch_size)

@@ -37,7 +37,7 @@ def make_optimizer(
     return torch.optim.AdamW(groups, fused=fused or None)
 
 
-def factor(step: int, total_steps: int, warmup_fraction: float) -> float:
+def lr_factor(step: int, total_steps: int, warmup_fraction: float) -> float:
     """The share of the peak rate at this step: a line up to 1, then half a cosine down towards 0.
 
     Args:

@@ -4,7 +4,7 @@
     caches released    drops images on the device, models at hand, open activations  the same bits
     a fresh worker     a new process, where workers are processes of their own       the same bits
     micro-batches      a step takes half of its batch at a time, then a quarter,     the whole batch's up to rounding,
-                       down to LEAST images; its gradients add up                    or a warning says why not
+                       down to MIN_PART_SIZE images; its gradients add up                    or a warning says why not
 
 After each rung the task starts again from its beginning, with the same seed. Behind the last one a trial ends as
 `out_of_memory`. Who climbs is `harness.study.executors.run_task`; the device's memory and the machine's are one ladder.
@@ -25,7 +25,7 @@ from harness.model.backbones import source_of
 from harness.model.transfer import BATCHNORM, TransferModel
 from harness.training.frozen_features.worker_cache import WorkerCache
 
-LEAST = 2  # images in a part of a batch: the batch statistics of a single one are none
+MIN_PART_SIZE = 2  # images in a part of a batch: the batch statistics of a single one are none
 _HOST = "DefaultCPUAllocator: "
 _TEXTS = (
     _HOST,
@@ -46,7 +46,7 @@ class MemoryFallback:
     answers: tuple[bool, ...] = ()  # the coordinator's, epoch by epoch: a trial that starts again does not ask again
     seconds: float = 0.0  # spent on tries that ran out of memory
 
-    def higher(self, batch_size: int, *, replaceable: bool) -> MemoryFallback | None:
+    def next_step(self, batch_size: int, *, replaceable: bool) -> MemoryFallback | None:
         """One rung up; None behind the last one.
 
         Args:
@@ -57,11 +57,11 @@ class MemoryFallback:
         if replaceable and not self.fresh_worker:
             return dataclasses.replace(self, fresh_worker=True)
         half = _half(self.micro_batch or batch_size)
-        if batch_size // len(parts(batch_size, half)) < LEAST:
+        if batch_size // len(split_batch(batch_size, half)) < MIN_PART_SIZE:
             return None
         return dataclasses.replace(self, micro_batch=half)
 
-    def words(self, batch_size: int) -> str | None:
+    def describe(self, batch_size: int) -> str | None:
         """The rungs that were climbed, as a record gives them; None where there were none."""
         if not self.released:
             return None
@@ -99,9 +99,9 @@ def reason(error: BaseException) -> str:
     return lines[0].rpartition(_HOST)[2] if lines else "host memory"
 
 
-def release(sharing: WorkerCache, device: torch.device) -> None:
+def release(worker_cache: WorkerCache, device: torch.device) -> None:
     """Give back what this process holds beside its task; call it when nothing refers to the failed try any more."""
-    sharing.forget()
+    worker_cache.clear()
     gc.collect()  # a traceback and the frames it holds are a circle
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -109,13 +109,13 @@ def release(sharing: WorkerCache, device: torch.device) -> None:
         torch.mps.empty_cache()
 
 
-def parts(images: int, most: int) -> list[slice]:
+def split_batch(images: int, most: int) -> list[slice]:
     """So many images in as few parts as hold `most` at most; their sizes differ by one at most."""
     count = -(-images // most)
     return [slice(a, b) for a, b in pairwise(images * i // count for i in range(count + 1))]
 
 
-def differences(model: TransferModel) -> list[str]:
+def gradient_differences(model: TransferModel) -> list[str]:
     """Why parts do not give a model, as it stands in train mode, the whole batch's gradients; [] where they do."""
     source = source_of(model.backbone_name)
     training = [layer for layer in model.modules() if layer.training]

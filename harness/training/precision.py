@@ -28,8 +28,8 @@ from harness.model.transfer import TransferModel
 
 Precision = Literal["exact", "auto"]
 PROBE_SECONDS = 2.0  # for each backbone and pass, over all candidates
-LOST = 3.0  # times float32's seconds on a part of a batch: such a candidate is not tried on whole ones
-GAIN = 1.1  # how much faster than float32 a candidate must be to be worth its rounding
+MAX_SLOWDOWN = 3.0  # times float32's seconds on a part of a batch: such a candidate is not tried on whole ones
+MIN_SPEEDUP = 1.1  # how much faster than float32 a candidate must be to be worth its rounding
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,12 @@ class Choice:
 EXACT = Choice()
 
 
-def resolved(precision: Precision | None, device: str) -> Precision:
+def resolve_precision(precision: Precision | None, device: str) -> Precision:
     """`exact` on a CPU and `auto` elsewhere, where a study does not say."""
     return precision or ("exact" if device.startswith("cpu") else "auto")
 
 
-def settle(precision: Precision) -> None:
+def set_precision(precision: Precision) -> None:
     """Let this process compute so; TF32 is no float32."""
     exact = precision == "exact"
     torch.backends.cudnn.allow_tf32 = not exact
@@ -134,13 +134,13 @@ class Chooser:
 def probe(model: TransferModel, side: int, batch_size: int, device: torch.device) -> Choice:
     """Time each candidate for a forward and for a training pass, taking turns; the fastest by the fastest of its turns.
 
-    float32 as it stands keeps its place unless another is faster by `GAIN`.
+    float32 as it stands keeps its place unless another is faster by `MIN_SPEEDUP`.
     """
     images = torch.rand(batch_size, 3, side, side, device=device)
     labels = torch.zeros(batch_size, dtype=torch.long, device=device)
     chosen = []
     for training in (False, True):
-        copies = _hopeful({c: _copy(model, c, training) for c in CANDIDATES}, images, labels, training)
+        copies = _fast_enough({c: _copy(model, c, training) for c in CANDIDATES}, images, labels, training)
         best = dict.fromkeys(copies, float("inf"))
         ends = time.perf_counter() + PROBE_SECONDS
         turn = 0
@@ -152,11 +152,11 @@ def probe(model: TransferModel, side: int, batch_size: int, device: torch.device
                     best[candidate] = min(best[candidate], now(device) - started)
             turn += 1
         fastest = min(best, key=lambda candidate: best[candidate])
-        chosen.append(fastest if best[FLOAT32] / best[fastest] >= GAIN else FLOAT32)
+        chosen.append(fastest if best[FLOAT32] / best[fastest] >= MIN_SPEEDUP else FLOAT32)
     return Choice(*chosen)
 
 
-def _hopeful(
+def _fast_enough(
     copies: dict[Arithmetic, nn.Module], images: Tensor, labels: Tensor, training: bool
 ) -> dict[Arithmetic, nn.Module]:
     """Without those that lose at once on an eighth of the batch: a CPU that only emulates bfloat16 takes twenty times
@@ -168,7 +168,7 @@ def _hopeful(
             started = now(images.device)
             _pass(network, candidate, images[few], labels[few], training)
             seconds[candidate] = now(images.device) - started
-    return {c: network for c, network in copies.items() if seconds[c] <= LOST * seconds[FLOAT32]}
+    return {c: network for c, network in copies.items() if seconds[c] <= MAX_SLOWDOWN * seconds[FLOAT32]}
 
 
 def _copy(model: TransferModel, arithmetic: Arithmetic, training: bool) -> nn.Module:

@@ -23,17 +23,17 @@ class RecordBuilder:
 
     Args:
         objective: the metric by which one epoch is better than another.
-        climb: what was done before this try, because earlier ones ran out of memory.
+        fallback: what was done before this try, because earlier ones ran out of memory.
     """
 
-    def __init__(self, job: TrialJob, objective: str, device: torch.device, climb: MemoryFallback) -> None:
-        self.clock = Clock(lost=climb.seconds)
+    def __init__(self, job: TrialJob, objective: str, device: torch.device, fallback: MemoryFallback) -> None:
+        self.clock = Clock(lost=fallback.seconds)
         self.epochs: list[EpochRecord] = []
         self.best: EpochRecord | None = None
         self.choice = EXACT
         self.cache_reasons: dict[str, None] = {}
         self.warnings: dict[str, None] = {}
-        self._job, self._objective, self._device, self._climb = job, objective, device, climb
+        self._job, self._objective, self._device, self._fallback = job, objective, device, fallback
         self._trainable = self._total = self._batchnorm_layers = 0
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
         if device.type == "cuda":
@@ -72,7 +72,7 @@ class RecordBuilder:
     def to_record(self, state: State, reason: str | None, checkpoint: Path | None) -> TrialRecord:
         """The record of a trial that ends now; `checkpoint` is where a complete one has left its tensors."""
         job, device, clock = self._job, self._device, self.clock
-        climbed = self._climb.words(job.config.batch_size)
+        climbed = self._fallback.describe(job.config.batch_size)
         best = self.best if state in ("complete", "pruned") else None
         return TrialRecord(
             job=job,
@@ -86,7 +86,7 @@ class RecordBuilder:
             shared_seconds=clock.shared,
             cache_reason="; ".join(self.cache_reasons) or None,
             precision=str(self.choice),
-            micro_batch=self._climb.micro_batch,
+            micro_batch=self._fallback.micro_batch,
             contract_seconds=clock.checked,
             trainable_parameters=self._trainable,
             total_parameters=self._total,

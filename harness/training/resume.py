@@ -46,36 +46,36 @@ class ResumeFile:
         self._path, self._every, self._identity = path, every, identity
         self._noted_at = time.monotonic()
 
-    def note(self, moving: TrainingState, outcome: RecordBuilder) -> None:
+    def save_if_due(self, training_state: TrainingState, builder: RecordBuilder) -> None:
         """Note where the trial stands, if the last note is long enough ago."""
         if self._path is None or time.monotonic() - self._noted_at < self._every:
             return
-        average = moving.average
+        average = training_state.average
         ResumePoint(
             identity=self._identity(),
-            epochs=[asdict(record) for record in outcome.epochs],
-            best_tensors=moving.best,
-            warnings=list(outcome.warnings),
-            seconds=outcome.clock.used(),
-            tensors=checkpoint_files.copied(moving.tensors),
-            optimizer=moving.optimizer.state_dict(),
+            epochs=[asdict(record) for record in builder.epochs],
+            best_tensors=training_state.best,
+            warnings=list(builder.warnings),
+            seconds=builder.clock.used(),
+            tensors=checkpoint_files.copy_to_cpu(training_state.tensors),
+            optimizer=training_state.optimizer.state_dict(),
             average=average.state_dict() if average else None,
         ).save(self._path)
         self._noted_at = time.monotonic()
 
-    def take_up(self, moving: TrainingState, outcome: RecordBuilder) -> list[EpochRecord]:
-        """Put the trial where a note left it; the epochs that are done, still to be added to the outcome."""
-        standing = ResumePoint.load(self._path, self._identity()) if self._path else None
-        if standing is None:
+    def restore(self, training_state: TrainingState, builder: RecordBuilder) -> list[EpochRecord]:
+        """Put the trial where a note left it; the epochs that are done, still to be added to the builder."""
+        point = ResumePoint.load(self._path, self._identity()) if self._path else None
+        if point is None:
             return []
-        moving.model.load_state_dict(standing.tensors, strict=False)
-        moving.optimizer.load_state_dict(standing.optimizer)
-        if moving.average is not None and standing.average is not None:
-            moving.average.load_state_dict(standing.average)
-        moving.best = standing.best_tensors
-        outcome.clock.take_up(standing.seconds)
-        outcome.warnings |= dict.fromkeys(standing.warnings)
-        return [EpochRecord.from_json(values) for values in standing.epochs]
+        training_state.model.load_state_dict(point.tensors, strict=False)
+        training_state.optimizer.load_state_dict(point.optimizer)
+        if training_state.average is not None and point.average is not None:
+            training_state.average.load_state_dict(point.average)
+        training_state.best = point.best_tensors
+        builder.clock.add_earlier(point.seconds)
+        builder.warnings |= dict.fromkeys(point.warnings)
+        return [EpochRecord.from_json(values) for values in point.epochs]
 
 
 def identity_of(
@@ -118,10 +118,10 @@ class ResumePoint:
     def load(cls, path: Path, identity: str) -> ResumePoint | None:
         """What lies there, or None: nothing, a damaged file, or one of another trial. Runs nothing that is in it."""
         try:
-            standing = cls(**torch.load(path, map_location="cpu", weights_only=True))
+            point = cls(**torch.load(path, map_location="cpu", weights_only=True))
         except Exception:  # a damaged file fails in many ways, and the way out of all is to train from the start
             return None
-        return standing if standing.identity == identity else None
+        return point if point.identity == identity else None
 
 
 def identity(*parts: object) -> str:

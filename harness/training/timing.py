@@ -74,7 +74,7 @@ class Clock:
         finally:
             setattr(self, name, getattr(self, name) + time.monotonic() - started)
 
-    def take_up(self, earlier: float) -> None:
+    def add_earlier(self, earlier: float) -> None:
         """Go on where so many seconds had been used before."""
         self._earlier = earlier
         self._lost = max(self._lost - earlier, 0.0)  # a try that was lost had begun with them, or noted them itself

@@ -14,7 +14,7 @@ from harness.config.parameters import Augmentation
 from harness.data import augmentation
 from harness.errors import DataError
 
-RESIDENT = 0.25  # of a device's free memory: the rest is for models and steps
+RESIDENT_SHARE = 0.25  # of a device's free memory: the rest is for models and steps
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,10 @@ def on_device(images: NDArray[Any], device: torch.device, free: int) -> torch.Te
 
     Args:
         images: (N, S, S, 3), uint8 or uint16; the latter become float32, which holds each of their values.
-        free: bytes that are free on the device; images may take RESIDENT of them.
+        free: bytes that are free on the device; images may take RESIDENT_SHARE of them.
     """
     numbers = 4 if images.dtype == np.uint16 else 1
-    if images.size * numbers > RESIDENT * free:
+    if images.size * numbers > RESIDENT_SHARE * free:
         return None
     # A copy: torch warns of arrays that cannot be written, such as a file's map.
     return torch.from_numpy(np.array(images, np.float32 if images.dtype == np.uint16 else np.uint8)).to(device)

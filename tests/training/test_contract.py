@@ -167,14 +167,14 @@ def test_a_frozen_weight_that_decays_fails_the_trial(
 def test_a_head_for_another_number_of_classes_fails_the_trial(
     data: TrialData, config: TrialConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = InitialModels.take
+    real = InitialModels.checkout
 
     def wide(*args: Any) -> Any:
         model, *rest = real(*args)
         model.head = torch.nn.Linear(model.head.in_features, 4)
         return model, *rest
 
-    monkeypatch.setattr(InitialModels, "take", wide)
+    monkeypatch.setattr(InitialModels, "checkout", wide)
     record = run(config, data)
     assert record.state == "failed"
     assert "must give 3 numbers an image, but gives (8, 4)" in (record.reason or "")
@@ -184,7 +184,7 @@ def test_a_head_for_another_number_of_classes_fails_the_trial(
 def test_a_normalisation_that_does_not_belong_to_the_weights_fails_the_trial(
     data: TrialData, config: TrialConfig, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any]
 ) -> None:
-    real = InitialModels.take
+    real = InitialModels.checkout
 
     def off(*args: Any) -> Any:
         model, *rest = real(*args)
@@ -192,7 +192,7 @@ def test_a_normalisation_that_does_not_belong_to_the_weights_fails_the_trial(
             setattr(model, name, value)
         return model, *rest
 
-    monkeypatch.setattr(InitialModels, "take", off)
+    monkeypatch.setattr(InitialModels, "checkout", off)
     record = run(config, data)
     assert record.state == "failed"
     assert "normalisation must be that of none for mobilenet_v3_small" in (record.reason or "")
@@ -202,14 +202,14 @@ def test_a_normalisation_that_does_not_belong_to_the_weights_fails_the_trial(
 def test_a_gradient_that_is_not_finite_ends_the_trial_with_the_tensor_s_name(
     data: TrialData, config: TrialConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = InitialModels.take
+    real = InitialModels.checkout
 
     def spoiled(*args: Any) -> Any:
         model, *rest = real(*args)
         model.head.weight.register_hook(lambda gradient: gradient * float("nan"))
         return model, *rest
 
-    monkeypatch.setattr(InitialModels, "take", spoiled)
+    monkeypatch.setattr(InitialModels, "checkout", spoiled)
     record = run(config, data)
     assert record.state == "diverged"
     assert "the gradient of head.weight became nan" in (record.reason or "")
@@ -245,8 +245,8 @@ def test_a_warm_up_from_next_to_nothing_passes(data: TrialData, config: TrialCon
 
 
 def test_a_step_at_rate_zero_passes(data: TrialData, config: TrialConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = loop.factor
-    monkeypatch.setattr(loop, "factor", lambda step, *rest: 0.0 if step == 0 else real(step, *rest))
+    real = loop.lr_factor
+    monkeypatch.setattr(loop, "lr_factor", lambda step, *rest: 0.0 if step == 0 else real(step, *rest))
     assert run(config, data).state == "complete"
 
 

@@ -41,7 +41,7 @@ def list_folder(given: Path) -> Listing:
         if not entry.is_dir():
             reason = _unwanted_file(entry, root) or "image outside a class folder"
             ignored[reason] += 1
-    parts = {entry.name: PART_NAMES[entry.name.casefold()] for entry in tops if _is_part(entry.name)}
+    parts = {entry.name: PART_NAMES[entry.name.casefold()] for entry in tops if is_part(entry.name)}
     parted = {entry.name for entry in tops if entry.name in parts and _holds_folders(Path(entry.path))}
     if parted and len(parted) != len(tops):
         others = sorted({escape_name(entry.name) for entry in tops} - parted)
@@ -99,7 +99,7 @@ def list_folder(given: Path) -> Listing:
     )
 
 
-def _is_part(name: str) -> bool:
+def is_part(name: str) -> bool:
     return name.casefold() in PART_NAMES
 
 
@@ -166,6 +166,3 @@ def _files(folder: Path, root: Path, above: list[Path], ignored: Counter[str]) -
             ignored[reason] += 1
         else:
             yield Path(entry.path)
-
-
-# --- a table ------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.data.sources.folder import PART_NAMES, _is_part
+from harness.data.sources.folder import PART_NAMES, is_part
 from harness.data.sources.listing import Listing, Sample, by_bytes
 from harness.errors import DataError
 from harness.safe_text import escape_name, listed
@@ -45,7 +45,7 @@ def list_table(given: Path, group: str | None) -> Listing:
             continue
         if written.setdefault(label, str(row["label"]).strip()) != str(row["label"]).strip():
             faults.append(f"{where}the label {label} is written in another encoding than above")
-        if part and not _is_part(part):
+        if part and not is_part(part):
             faults.append(f"{where}split must be train, validation, test or empty, but is {escape_name(part)!r}")
         if column is not None and not str(row[column]).strip():
             faults.append(f"{where}the group column {escape_name(column)} is empty")

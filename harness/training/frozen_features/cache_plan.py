@@ -33,11 +33,11 @@ from harness.results.names import SEARCH_SPLIT, confirmation_split
 from harness.training.frozen_features.features import reason_against
 from harness.training.frozen_features.worker_cache import CachedFeatures, CacheKey, Plan, cache_key
 
-LARGEST = 3  # times the bytes of the stored image: beyond it reading costs what computing does
-MAKING = 1.5  # forward passes: what making and storing an activation is reckoned to cost
+MAX_SIZE_RATIO = 3  # times the bytes of the stored image: beyond it reading costs what computing does
+STORE_COST = 1.5  # forward passes: what making and storing an activation is reckoned to cost
 MEMORY_SHARE = 0.25  # of the free memory: what is read stays in the system's file cache
 DISK_SHARE = 0.25  # of the free disk
-MOST_CONFIGURATIONS = 1024  # that are gone through; of a larger space so many are drawn
+MAX_CONFIGURATIONS = 1024  # that are gone through; of a larger space so many are drawn
 
 
 @dataclass(frozen=True)
@@ -65,19 +65,19 @@ def make_plan(study: StudyConfig, sizes: Sizes, folder: Path, budget: int) -> Pl
     spent = 0
     reasons: dict[tuple[CacheKey, int], str] = {}
     candidates: dict[tuple[CacheKey, int], int] = {}
-    for facts, by_cut in uses.items():
-        side = side_of(study, facts[0])
-        limit = LARGEST * side * side * 3
-        for cut, size in enumerate(cut_bytes(facts[0], side), start=1):
+    for key, by_cut in uses.items():
+        side = side_of(study, key[0])
+        limit = MAX_SIZE_RATIO * side * side * 3
+        for cut, size in enumerate(cut_bytes(key[0], side), start=1):
             if size > limit:
-                reasons[facts, cut] = f"an image's activations take {size / (side * side * 3):.1f} times its own bytes"
+                reasons[key, cut] = f"an image's activations take {size / (side * side * 3):.1f} times its own bytes"
             elif any(by_cut.get(c) for c in range(cut, DEPTH_MAX + 1)):
-                candidates[facts, cut] = int(size * (distinct_views(study, facts[2]) * sizes.train + sizes.validation))
+                candidates[key, cut] = int(size * (distinct_views(study, key[2]) * sizes.train + sizes.validation))
     while candidates:
         gains = {
-            (facts, cut): _gain(study, facts, uses[facts], (*chosen.get(facts, ()), cut), sizes)
-            - (_gain(study, facts, uses[facts], chosen[facts], sizes) if facts in chosen else 0.0)
-            for facts, cut in candidates
+            (key, cut): _gain(study, key, uses[key], (*chosen.get(key, ()), cut), sizes)
+            - (_gain(study, key, uses[key], chosen[key], sizes) if key in chosen else 0.0)
+            for key, cut in candidates
         }
         best = max(candidates, key=lambda key: (gains[key] / candidates[key], -key[1]))
         size = candidates.pop(best)
@@ -88,7 +88,7 @@ def make_plan(study: StudyConfig, sizes: Sizes, folder: Path, budget: int) -> Pl
         else:
             spent += size
             chosen[best[0]] = tuple(sorted((*chosen.get(best[0], ()), best[1])))
-    kept = tuple(CachedFeatures(*facts, cuts=cuts) for facts, cuts in chosen.items())
+    kept = tuple(CachedFeatures(*key, cuts=cuts) for key, cuts in chosen.items())
     return Plan(folder, kept, budget, bytes=spent, left_out=tuple((*key, reason) for key, reason in reasons.items()))
 
 
@@ -99,7 +99,7 @@ def cut_bytes(backbone: str, side: int) -> tuple[int, ...]:
     x = torch.empty(2, 3, side, side, device="meta")
     sizes = []
     for stage in range(DEPTH_MAX):
-        x = model.behind(x, stage, stage + 1)
+        x = model.run_stages(x, stage, stage + 1)
         sizes.append(x[0].numel() * 4)
     return tuple(sizes)
 
@@ -118,16 +118,16 @@ def distinct_views(study: StudyConfig, views: str) -> float:
     return 8 * (1 - (7 / 8) ** study.epochs) if "flips" in recipes else 1
 
 
-def _gain(study: StudyConfig, facts: CacheKey, by_cut: dict[int, float], cuts: Iterable[int], sizes: Sizes) -> float:
+def _gain(study: StudyConfig, key: CacheKey, by_cut: dict[int, float], cuts: Iterable[int], sizes: Sizes) -> float:
     """Forward FLOPs that keeping these cuts saves over the study, less those that making them costs."""
-    stages = cost(facts[0]).forward
+    stages = cost(key[0]).forward
     up_to = [sum(stages[:cut]) for cut in range(DEPTH_MAX + 1)]
     kept = sorted(cuts)
     saved = sum(
         passes * (sizes.train + sizes.validation) * max((up_to[k] for k in kept if k <= cut), default=0)
         for cut, passes in by_cut.items()
     )
-    return saved - MAKING * up_to[kept[-1]] * (distinct_views(study, facts[2]) * sizes.train + sizes.validation)
+    return saved - STORE_COST * up_to[kept[-1]] * (distinct_views(study, key[2]) * sizes.train + sizes.validation)
 
 
 def _expected_uses(study: StudyConfig) -> dict[CacheKey, dict[int, float]]:
@@ -148,20 +148,20 @@ def _expected_uses(study: StudyConfig) -> dict[CacheKey, dict[int, float]]:
                 if reason_against(config, epoch, cut) is not None:
                     continue
                 for split, trials in splits.items():
-                    facts = cache_key(config, split, random_weights=random_weights)
-                    uses[facts][cut] += trials / len(configs)
-    return {facts: dict(by_cut) for facts, by_cut in uses.items()}
+                    key = cache_key(config, split, random_weights=random_weights)
+                    uses[key][cut] += trials / len(configs)
+    return {key: dict(by_cut) for key, by_cut in uses.items()}
 
 
 def _configurations(here: SearchSpace) -> Iterable[TrialConfig]:
     """One configuration for each combination of what decides sharing; ranges of real numbers by their ends."""
     names = [name for name, parameter in PARAMETERS.items() if parameter.sharing]
     values = [here.ranges[name].some_values() for name in names]
-    if math.prod(len(v) for v in values) <= MOST_CONFIGURATIONS:
+    if math.prod(len(v) for v in values) <= MAX_CONFIGURATIONS:
         combinations: Iterable[tuple[Any, ...]] = itertools.product(*values)
     else:
         rng = np.random.default_rng(0)
-        combinations = (tuple(v[rng.integers(len(v))] for v in values) for _ in range(MOST_CONFIGURATIONS))
+        combinations = (tuple(v[rng.integers(len(v))] for v in values) for _ in range(MAX_CONFIGURATIONS))
     for combination in combinations:
         config = here.config(dict(zip(names, combination, strict=True)))
         try:

@@ -105,7 +105,7 @@ def reason_against(config: TrialConfig, epoch: int, cut: int) -> str | None:
 
 
 def identity(
-    starting: InitialModel,
+    initial: InitialModel,
     data: TrialData,
     family: ViewFamily,
     batch_size: int,
@@ -113,13 +113,13 @@ def identity(
     device: torch.device,
 ) -> dict[str, Any]:
     """Everything that decides the bits of the activations."""
-    model = starting.model
+    model = initial.model
     return {
         "version": VERSION,
         "images": data.source,
         "side": data.images.shape[1],
         "backbone": model.backbone_name,
-        "weights": starting.identity,
+        "weights": initial.identity,
         "mean": model.mean,
         "std": model.std,
         "views": family.name,
@@ -145,7 +145,7 @@ class FrozenFeatures:
     def __init__(
         self,
         folder: Path,
-        starting: InitialModel,
+        initial: InitialModel,
         data: TrialData,
         family: ViewFamily,
         batch_size: int,
@@ -153,18 +153,18 @@ class FrozenFeatures:
         device: torch.device,
         arithmetic: Arithmetic = FLOAT32,
     ) -> None:
-        facts = identity(starting, data, family, batch_size, arithmetic, device)
-        name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+        values = identity(initial, data, family, batch_size, arithmetic, device)
+        name = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:32]
         self.cuts = tuple(sorted(cuts))
         self.family = family
-        self._model, self._data, self._batch_size, self._device = starting.model, data, batch_size, device
-        self._arithmetic, self._known = arithmetic, starting.known
-        self._normalise = Normalise(starting.model.mean, starting.model.std, device)
+        self._model, self._data, self._batch_size, self._device = initial.model, data, batch_size, device
+        self._arithmetic, self._reference = arithmetic, initial.reference
+        self._normalise = Normalise(initial.model.mean, initial.model.std, device)
         self._store = Activations(folder / name, len(data.images))
-        self._store.note(lambda meta: meta.setdefault("identity", facts))
+        self._store.note(lambda meta: meta.setdefault("identity", values))
         self._ensured: set[bytes] = set()  # digests of the pairs that were asked for together
 
-    def faulty(self, cut: int) -> str | None:
+    def fault(self, cut: int) -> str | None:
         """Why this machine cannot share at a cut without changing a bit; None: it can. Tried out once an entry."""
         if str(cut) not in self._store.meta.get("faults", {}):
             boundaries, faults = self.probe()
@@ -215,7 +215,7 @@ class FrozenFeatures:
         with torch.set_grad_enabled(grad), self._arithmetic.autocast(self._device):
             for stage in range(max(self.cuts)):
                 started = now(self._device)
-                x = self._model.behind(x, stage, stage + 1)
+                x = self._model.run_stages(x, stage, stage + 1)
                 if seconds is not None:
                     seconds[stage + 1] += now(self._device) - started
                 if stage + 1 in self.cuts:
@@ -242,7 +242,7 @@ class FrozenFeatures:
         with self._store.lock:
             rows, numbers = self._missing(rows, numbers)  # another worker may just have computed them
             seconds = [0.0] * (DEPTH_MAX + 1)  # of rendering, then of each stage
-            contract.check_unchanged(self._model, self._known)  # its stages are lent to trials
+            contract.check_unchanged(self._model, self._reference)  # its stages are lent to trials
             self._model.eval()
             for start in range(0, len(rows), self._batch_size):
                 real = slice(start, start + self._batch_size)
@@ -284,7 +284,7 @@ class FrozenFeatures:
         return self._store.read(cut, numbers, rows, self._device)
 
 
-class PrefixFeed:
+class FeaturePipeline:
     """Feeds the last part of the model with shared activations.
 
     Args:

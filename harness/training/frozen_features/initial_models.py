@@ -26,8 +26,8 @@ from harness.seeds import derive
 from harness.training.frozen_features.input_pipeline import Normalise
 from harness.training.trial_data import TrialData
 
-RECALIBRATED_AT_ONCE = 64  # images
-KEPT_BYTES = 1 << 30  # of models that are kept between trials; the newest one always is
+RECALIBRATION_BATCH = 64  # images
+MAX_KEPT_BYTES = 1 << 30  # of models that are kept between trials; the newest one always is
 
 
 @dataclass
@@ -36,31 +36,31 @@ class InitialModel:
 
     model: TransferModel
     seconds: float  # that it took to make it
-    known: Mapping[str, Tensor] = field(init=False)  # a copy of every parameter and buffer of the stages
+    reference: Mapping[str, Tensor] = field(init=False)  # a copy of every parameter and buffer of the stages
     identity: str = field(init=False)  # of the values of all stages, hexadecimal
 
     def __post_init__(self) -> None:
         tensors = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
-        self.known = {name: t.detach().clone() for name, t in tensors.items() if stage_of(name) != "head"}
+        self.reference = {name: t.detach().clone() for name, t in tensors.items() if stage_of(name) != "head"}
         digest = hashlib.sha256()
-        for name, tensor in self.known.items():
+        for name, tensor in self.reference.items():
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
             digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         self.identity = digest.hexdigest()[:32]
 
     @property
     def bytes(self) -> int:
-        return 2 * sum(tensor.numel() * tensor.element_size() for tensor in self.known.values())
+        return 2 * sum(tensor.numel() * tensor.element_size() for tensor in self.reference.values())
 
 
 class InitialModels:
     """What this process has built so far."""
 
-    def __init__(self, kept_bytes: int = KEPT_BYTES) -> None:
+    def __init__(self, kept_bytes: int = MAX_KEPT_BYTES) -> None:
         self._kept_bytes = kept_bytes
-        self._made: OrderedDict[tuple[object, ...], InitialModel] = OrderedDict()
+        self._models: OrderedDict[tuple[object, ...], InitialModel] = OrderedDict()
 
-    def take(
+    def checkout(
         self,
         config: TrialConfig,
         seed: int,
@@ -86,22 +86,22 @@ class InitialModels:
             seed if weights_name == "none" else None,
             (data.source, data.train.tobytes(), micro_batch) if POLICIES[config.batchnorm].recalibrates else None,
         )
-        at_hand = key in self._made
-        if not at_hand:
+        was_cached = key in self._models
+        if not was_cached:
             started = time.monotonic()
             plain = dataclasses.replace(config, head="linear", head_dropout=0.0)  # every trial gets a head of its own
             model = build_for(plain, seed, data, weights_name).to(device)
             if POLICIES[config.batchnorm].recalibrates:
                 _recalibrate(model, data, device, micro_batch)
-            self._made[key] = InitialModel(model, time.monotonic() - started)
-            self._make_room()
-        self._made.move_to_end(key)
-        start = self._made[key]
-        return _lent(start.model, config, seed, data.num_classes, device), start, at_hand
+            self._models[key] = InitialModel(model, time.monotonic() - started)
+            self._evict()
+        self._models.move_to_end(key)
+        initial = self._models[key]
+        return _borrowed(initial.model, config, seed, data.num_classes, device), initial, was_cached
 
-    def _make_room(self) -> None:
-        while len(self._made) > 1 and sum(start.bytes for start in self._made.values()) > self._kept_bytes:
-            self._made.popitem(last=False)
+    def _evict(self) -> None:
+        while len(self._models) > 1 and sum(initial.bytes for initial in self._models.values()) > self._kept_bytes:
+            self._models.popitem(last=False)
 
 
 def build_for(config: TrialConfig, seed: int, data: TrialData, weights_name: str) -> TransferModel:
@@ -119,14 +119,14 @@ def build_for(config: TrialConfig, seed: int, data: TrialData, weights_name: str
     )
 
 
-def _lent(
-    start: TransferModel, config: TrialConfig, seed: int, num_classes: int, device: torch.device
+def _borrowed(
+    initial: TransferModel, config: TrialConfig, seed: int, num_classes: int, device: torch.device
 ) -> TransferModel:
     """A model with copies of the stages that may change in this trial, the stages themselves else, and a new head."""
     everything = POLICIES[config.batchnorm].updates(unfrozen=False)  # statistics move in frozen stages too
     changing = unfrozen_stages(config, config.epochs)
     head = new_head(
-        start.head,
+        initial.head,
         num_classes,
         derive(seed, "initialisation"),
         head=config.head,
@@ -137,21 +137,21 @@ def _lent(
     return TransferModel(
         [
             (name, copy.deepcopy(stage) if everything or name in changing else stage)
-            for name, stage in start.stages.items()
+            for name, stage in initial.stages.items()
         ],
         head.to(device),
-        backbone_name=start.backbone_name,
+        backbone_name=initial.backbone_name,
         num_classes=num_classes,
-        image_size=start.image_size,
-        mean=start.mean,
-        std=start.std,
-        weights_name=start.weights_name,
+        image_size=initial.image_size,
+        mean=initial.mean,
+        std=initial.std,
+        weights_name=initial.weights_name,
     )
 
 
 def _recalibrate(model: TransferModel, data: TrialData, device: torch.device, micro_batch: int | None) -> None:
     """Re-estimate BatchNorm's statistics on the un-augmented training images."""
-    size = min(micro_batch or RECALIBRATED_AT_ONCE, RECALIBRATED_AT_ONCE)
+    size = min(micro_batch or RECALIBRATION_BATCH, RECALIBRATION_BATCH)
     held = device if micro_batch is None else torch.device("cpu")  # where all of them lie at once
     normalise = Normalise(model.mean, model.std, held)
     batches = [normalise(data.batch(data.train[i : i + size], held)) for i in range(0, len(data.train), size)]

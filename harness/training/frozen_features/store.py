@@ -25,7 +25,7 @@ from torch import Tensor
 
 from harness.atomic import atomic_write, disk_errors
 
-OPEN_VIEWS = 100  # each holds two files open; systems allow a process 256 (macOS) or 1,024 (Linux)
+MAX_OPEN_VIEWS = 100  # each holds two files open; systems allow a process 256 (macOS) or 1,024 (Linux)
 _DTYPES = {"float32": np.float32, "bfloat16": np.uint16, "float16": np.float16}
 
 
@@ -170,7 +170,7 @@ class Activations:
             with disk_errors(self._folder):
                 path = self._folder / f"cut{cut}-view{view}.rows"
                 self._views[key] = _View(path, self._images, self.boundary(cut), whole)
-            if len(self._views) > OPEN_VIEWS:
+            if len(self._views) > MAX_OPEN_VIEWS:
                 self._views.popitem(last=False)
         self._views.move_to_end(key)
         return self._views[key]

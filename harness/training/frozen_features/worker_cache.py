@@ -12,14 +12,14 @@ from harness.config.trial import STAGES, TrialConfig
 from harness.errors import ResourceError
 from harness.model import freezing
 from harness.seeds import derive
-from harness.training.frozen_features.features import FrozenFeatures, PrefixFeed, ViewFamily, reason_against
+from harness.training.frozen_features.features import FeaturePipeline, FrozenFeatures, ViewFamily, reason_against
 from harness.training.frozen_features.initial_models import InitialModel, InitialModels
 from harness.training.frozen_features.input_pipeline import InputPipeline
 from harness.training.precision import EXACT, Choice, Chooser
 from harness.training.timing import Clock
 from harness.training.trial_data import TrialData
 
-OPEN_ENTRIES = 4  # whose files one process holds open
+MAX_OPEN_ENTRIES = 4  # whose files one process holds open
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class CachedFeatures:
     cuts: tuple[int, ...]
 
     @property
-    def facts(self) -> CacheKey:
+    def key(self) -> CacheKey:
         return self.backbone, self.batch_size, self.views, self.split, self.recalibrated
 
 
@@ -51,13 +51,13 @@ class Plan:
     bytes: int = 0  # of everything that is kept, once all of it is there
     left_out: tuple[tuple[CacheKey, int, str], ...] = ()  # cuts that are not kept, and why
 
-    def cuts(self, facts: CacheKey) -> tuple[int, ...]:
+    def cuts(self, key: CacheKey) -> tuple[int, ...]:
         """The cuts that are kept of these activations."""
-        return next((k.cuts for k in self.kept if k.facts == facts), ())
+        return next((k.cuts for k in self.kept if k.key == key), ())
 
-    def reason(self, facts: CacheKey, cut: int) -> str:
+    def reason(self, key: CacheKey, cut: int) -> str:
         """Why a cut is not kept."""
-        found = (why for other, at, why in self.left_out if (other, at) == (facts, cut))
+        found = (why for other, at, why in self.left_out if (other, at) == (key, cut))
         return next(found, "the plan keeps no such activations")
 
 
@@ -85,49 +85,49 @@ class WorkerCache:
         self._open: dict[tuple[object, ...], FrozenFeatures] = {}
         self._full: str | None = None  # what the disk said; nothing is kept from then on
 
-    def feed(
+    def pipeline(
         self,
         config: TrialConfig,
         epoch: int,
         seed: int,
         split: str,
         data: TrialData,
-        starting: InitialModel,
+        initial: InitialModel,
         clock: Clock,
         device: torch.device,
         choice: Choice = EXACT,
     ) -> tuple[InputPipeline | None, str | None]:
-        """The feed of shared activations for the phase that this epoch opens, or why there is none.
+        """The pipeline of shared activations for the phase that this epoch opens, or why there is none.
 
         A trial whose own cut is not kept reads from the deepest one before it, and that is said too.
         """
         own = freezing.frozen_prefix(config, epoch)
-        facts = cache_key(config, split, random_weights=starting.model.weights_name == "none")
+        key = cache_key(config, split, random_weights=initial.model.weights_name == "none")
         against = self._full or reason_against(config, epoch, own)
         if against is not None:
             return None, against
-        kept = self.plan.cuts(facts) if self.plan.folder is not None and data.source else ()
+        kept = self.plan.cuts(key) if self.plan.folder is not None and data.source else ()
         cuts = [cut for cut in kept if cut <= own]
         if not cuts:
-            return None, self.plan.reason(facts, own)
+            return None, self.plan.reason(key, own)
         family = ViewFamily(config.augmentation, derive(seed, "views"))
-        prefix = self._prefix(family, starting, data, config.batch_size, kept, device, choice)
-        faults = {cut: prefix.faulty(cut) for cut in cuts}
+        prefix = self._prefix(family, initial, data, config.batch_size, kept, device, choice)
+        faults = {cut: prefix.fault(cut) for cut in cuts}
         sound = [cut for cut in cuts if faults[cut] is None]
         if not sound:
             return None, faults[max(cuts)]
         cut, reason = max(sound), None
         if cut < own:
-            why = faults.get(own) or self.plan.reason(facts, own)
+            why = faults.get(own) or self.plan.reason(key, own)
             reason = f"reads from behind {STAGES[cut - 1]}, not {STAGES[own - 1]}: {why}"
-        return PrefixFeed(prefix, family, cut, data, clock, choice, device), reason
+        return FeaturePipeline(prefix, family, cut, data, clock, choice, device), reason
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Build and open everything anew from here on: what was lent may have been changed."""
         self.models = InitialModels()
         self._open.clear()
 
-    def disk_is_full(self, error: ResourceError) -> str:
+    def stop_keeping(self, error: ResourceError) -> str:
         """Keep nothing more in this process; the reason, as records give it."""
         self._full = f"activations are kept no longer: {error}"
         return self._full
@@ -135,7 +135,7 @@ class WorkerCache:
     def _prefix(
         self,
         family: ViewFamily,
-        starting: InitialModel,
+        initial: InitialModel,
         data: TrialData,
         batch_size: int,
         cuts: tuple[int, ...],
@@ -143,11 +143,11 @@ class WorkerCache:
         choice: Choice,
     ) -> FrozenFeatures:
         assert self.plan.folder is not None
-        key = (starting.identity, data.source, family.name, batch_size, cuts, device, choice)
+        key = (initial.identity, data.source, family.name, batch_size, cuts, device, choice)
         if key not in self._open:
-            while len(self._open) >= OPEN_ENTRIES:
+            while len(self._open) >= MAX_OPEN_ENTRIES:
                 del self._open[next(iter(self._open))]
             self._open[key] = FrozenFeatures(
-                self.plan.folder, starting, data, family, batch_size, cuts, device, choice.forward
+                self.plan.folder, initial, data, family, batch_size, cuts, device, choice.forward
             )
         return self._open[key]
