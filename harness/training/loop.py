@@ -1,4 +1,8 @@
-"""Train one epoch, evaluate: plain loops in which every forward pass has one batch shape, or the parts of one."""
+"""The training loop of one epoch, and prediction.
+
+Every forward pass has the same batch shape, because several backbones are not bit-equal across batch shapes. Only if
+memory is short, a batch is divided into micro-batches.
+"""
 
 from __future__ import annotations
 
@@ -25,18 +29,18 @@ from harness.training.trial_data import TrialData, balanced_order, epoch_order, 
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """What stays the same through all epochs of a trial."""
+    """What stays the same in all epochs of a trial."""
 
     data: TrialData
     config: TrialConfig
     seed: int
     loss: Loss
     device: torch.device
-    micro_batch: int | None = None  # images in one pass, where memory does not hold a whole batch
+    micro_batch: int | None = None  # images in one forward pass, if memory does not hold a whole batch
 
     @property
     def pass_size(self) -> int:
-        """Images in one forward pass."""
+        """Number of images in one forward pass."""
         return self.micro_batch or self.config.batch_size
 
 
@@ -50,9 +54,15 @@ def train_epoch(
     after_first_backward: Callable[[], None] = lambda: None,
     after_step: Callable[[], None] = lambda: None,
 ) -> float:
-    """One epoch of optimizer steps, for which `pipeline.begin` was called; returns the mean training loss in nats.
+    """Train for one epoch and return the mean training loss in nats. Call `pipeline.begin` first.
 
-    Every group's rate is its `peak_lr` times the schedule's factor for the step of the whole trial.
+    The learning rate of each parameter group is its `peak_lr` times the schedule's factor for the current step, which
+    is counted over the whole trial.
+
+    Args:
+        epoch: counted from 1.
+        after_first_backward: called once, after the backward pass of the first step.
+        after_step: called after every optimizer step.
 
     Raises:
         DivergedError: a loss is not finite.
@@ -67,7 +77,7 @@ def train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * rate
         labels = torch.from_numpy(data.labels[rows]).to(device)
-        # Dropout and stochastic depth draw from here: the same for every trial at the same step.
+        # Dropout and stochastic depth draw from this generator: the same numbers in every trial at the same step.
         _reseed(derive(setup.seed, "suffix", epoch, index), device)
         optimizer.zero_grad(set_to_none=True)
         inputs, mixed = pipeline.inputs(epoch, index, rows, occurrence[index])
@@ -79,7 +89,7 @@ def train_epoch(
         optimizer.step()
         after_step()
         losses.append(loss)
-        # On a CPU the number is at hand; on a GPU asking would wait for the device at every step.
+        # On a CPU the value is available at once. On a GPU, reading it would wait for the device at every step.
         if device.type == "cpu" and not math.isfinite(loss.item()):
             break
     values = torch.stack(losses).cpu()
@@ -99,7 +109,7 @@ def _backward(
     labels: torch.Tensor,
     mixed: Mixed | None,
 ) -> torch.Tensor:
-    """Leave the gradients of a batch's mean loss, made part by part where memory does not hold it; returns the loss."""
+    """Compute the gradients of a batch's mean loss, in micro-batches if the setup says so, and return the loss."""
     if setup.micro_batch is None:
         loss = setup.loss(pipeline.logits(model, inputs).float(), labels, mixed)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -113,7 +123,10 @@ def _backward(
 
 
 def epoch_rows(setup: TrainingSetup, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The rows of an epoch and how often each came before in it, both (steps, batch_size)."""
+    """Return the rows of an epoch in training order, and how often each occurred before in this epoch.
+
+    Both arrays are (steps, batch_size).
+    """
     data, config, seed = setup.data, setup.config, derive(setup.seed, "order")
     if config.imbalance == "balanced_sampling":
         return balanced_order(data.train, data.labels, seed, epoch, config.batch_size)
@@ -129,7 +142,7 @@ def predict_images(
     device: torch.device,
     shift: Shift | None = None,
 ) -> NDArray[np.float32]:
-    """As `predict`, through the whole model, of the images or of shifted copies."""
+    """Return class probabilities as `predict` does, from the images or, with `shift`, from shifted copies of them."""
     normalise = Normalise(model.mean, model.std, device)
 
     def logits(batch: NDArray[np.int64]) -> torch.Tensor:
@@ -145,13 +158,16 @@ def predict_images(
 def predict(
     model: TransferModel, logits: Callable[[NDArray[np.int64]], torch.Tensor], rows: NDArray[np.int64], batch_size: int
 ) -> NDArray[np.float32]:
-    """Class probabilities of un-augmented images, (len(rows), C); leaves the mode of the model as it was.
+    """Return the class probabilities (len(rows), C) of images that are not augmented.
+
+    The train or eval mode of the model is restored afterwards.
 
     Args:
-        logits: `batch_size` rows -> their logits (batch_size, C); called with the model in eval mode.
+        logits: function from `batch_size` rows to their logits (batch_size, C); called with the model in eval mode.
 
     Raises:
-        DivergedError: an output is not finite (its score would still look valid: the share of class 0).
+        DivergedError: an output is not finite. Without this check such outputs would get a score that looks valid,
+            because the arg max of NaN is class 0.
     """
     was_training = model.training
     model.eval()
@@ -159,15 +175,15 @@ def predict(
     model.train(was_training)
     probabilities = torch.cat(outputs)[: len(rows)].numpy()
     if not np.isfinite(probabilities).all():
-        raise DivergedError("the outputs on validation images are not finite")
+        raise DivergedError("the model's outputs are not finite")
     return probabilities
 
 
 def _reseed(seed: int, device: torch.device) -> None:
-    """Let what draws from torch's own generator on this device draw from here on as from this seed.
+    """Seed torch's default generators of the CPU and of this device.
 
-    As `torch.manual_seed`, which also queues the seed for every kind of accelerator, with a traceback each: 2 ms a
-    call, half of a head-only step.
+    Not `torch.manual_seed`: it also queues the seed for every other kind of accelerator, together with a traceback.
+    That takes 2 ms a call, which is half the time of a step that trains the head alone.
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":

@@ -1,4 +1,7 @@
-"""Which pipeline a trial reads from, phase by phase: shared activations where it may, images where it may not."""
+"""PipelineChoice: selects the input pipeline of each phase of a trial: cached activations if possible, else images.
+
+Apart from `run_trial`, so that the reasons against cached activations and a full disk are handled in one place.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,13 @@ from harness.training.timing import Clock
 
 
 class PipelineChoice:
-    """Notes in `reasons` why frozen work was not shared, where it was not, in the order it came up."""
+    """The input pipeline of a trial, chosen anew for each phase.
+
+    Args:
+        split: name of the trial's split.
+        choice: the arithmetic of the trial.
+        reasons: dictionary that gets a key for each reason why activations were not shared, in the order of occurrence.
+    """
 
     def __init__(
         self,
@@ -35,11 +44,11 @@ class PipelineChoice:
         self._pipeline: InputPipeline = self._images
 
     def enter(self, epoch: int) -> None:
-        """Choose for the phase that this epoch opens."""
+        """Choose the pipeline of the phase that begins with this epoch."""
         setup = self._setup
         if setup.micro_batch is not None:
-            parts = f"trains in micro-batches of {setup.micro_batch}; activations are shared in one batch shape"
-            self._reasons[parts] = None
+            reason = f"trains in micro-batches of {setup.micro_batch}; activations are shared for one batch shape only"
+            self._reasons[reason] = None
             return
         with self._clock.sharing():
             pipeline, reason = self._worker_cache.pipeline(
@@ -58,7 +67,7 @@ class PipelineChoice:
         self._pipeline = pipeline or self._images
 
     def begin(self, epoch: int) -> InputPipeline:
-        """Have what the epoch needs at hand; where the disk is full, from images after all."""
+        """Prepare the epoch and return its pipeline; if the disk is full, fall back to the images."""
         try:
             self._pipeline.begin(epoch, *loop.epoch_rows(self._setup, epoch))
         except ResourceError as error:

@@ -1,4 +1,4 @@
-"""run_trial: one configuration, trained once, from a job to a TrialRecord. Needs neither Optuna nor MLflow."""
+"""run_trial: trains one configuration, from a TrialJob to a TrialRecord. It needs neither Optuna nor MLflow."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from harness.training.record_builder import RecordBuilder, epoch_record
 from harness.training.resume import ResumeFile, TrainingState, identity_of
 from harness.training.trial_data import TrialData
 
-OnEpoch = Callable[[EpochRecord], bool]  # True: go on, False: prune
-RESUME_EVERY = 300.0  # seconds between two notes of where a trial stands; a shorter trial starts again
+OnEpoch = Callable[[EpochRecord], bool]  # True: continue, False: prune
+RESUME_EVERY = 300.0  # seconds between two saves of the resume file; a shorter trial starts again if it is killed
 
 
 def run_trial(
@@ -49,24 +49,26 @@ def run_trial(
     worker_cache: WorkerCache | None = None,
     fallback: MemoryFallback = NO_FALLBACK,
 ) -> TrialRecord:
-    """Train one configuration and say what happened; a failure is a state of the record, never a score.
+    """Train one configuration and return its record. A failure is a state of the record, never a score.
 
-    Where memory runs out it ends as `out_of_memory`; trying again is the caller's
-    (`harness.study.executors.run_task`, by the rungs of `harness.training.out_of_memory`).
+    If memory runs out, the state is `out_of_memory`. This function does not try again: see
+    `harness.study.executors.run_task` and `harness.training.out_of_memory`.
 
     Args:
-        on_epoch: told every epoch as it ends; its False ends the trial as pruned. A resumed trial tells its earlier
-            epochs again, and goes on whatever is answered: the answer was given before.
-        objective: the metric whose best epoch on validation is kept.
-        weights_name: `bundled`, `imagenet`, `none` or a path; `from_scratch` takes `none` whatever it says.
-        checkpoint: where the tensors of the best epoch go (safetensors, what differs from the weights);
-            None keeps nothing.
-        resume: where the trial notes how far it is, and goes on from if it was killed; removed when it ends, unless
-            memory ran out.
-        resume_every: seconds between two such notes; each is made when an epoch ends.
-        worker_cache: what this process shares between trials; no bit of a record depends on it but times and
-            `cache_reason`. None shares nothing.
-        fallback: what earlier tries at this trial led to; with micro-batches in it a step takes its batch in parts.
+        on_epoch: called with every epoch's record when the epoch ends; if it returns False, the trial ends as pruned.
+            A resumed trial calls it again for its earlier epochs and ignores the results, because their decisions
+            were made before.
+        objective: the metric that decides which epoch is the best on the validation images.
+        weights_name: `bundled`, `imagenet`, `none` or a path. The strategy `from_scratch` always uses `none`.
+        checkpoint: file for the tensors of the best epoch that differ from the starting weights (safetensors); None
+            writes no file.
+        resume: file from which the trial continues if it was killed. It is removed when the trial ends, unless memory
+            ran out. None writes no file.
+        resume_every: least number of seconds between two saves of that file; a save is made at the end of an epoch.
+        worker_cache: initial models and activations that trials of this process share. It changes nothing in a record
+            except times and `cache_reason`. None shares nothing.
+        fallback: the fallbacks that earlier attempts at this trial led to. If it has a `micro_batch`, each training
+            step divides its batch into parts of that size.
     """
     worker_cache = worker_cache or WorkerCache()
     weights_name = weights_of(job.strategy, weights_name)
@@ -96,7 +98,7 @@ def run_trial(
 
 @dataclass
 class _Run:
-    """One trial while it trains."""
+    """The state of one trial while it trains."""
 
     job: TrialJob
     data: TrialData
@@ -110,6 +112,7 @@ class _Run:
     builder: RecordBuilder
 
     def train(self) -> tuple[State, str | None]:
+        """Train all epochs; return the final state, and the reason if it is not `complete`."""
         job, config, data, clock = self.job, self.job.config, self.data, self.builder.clock
         model, initial = self._start()
         names = names_any_epoch(model, config)
@@ -170,7 +173,7 @@ class _Run:
         return "complete", None
 
     def _start(self) -> tuple[TransferModel, InitialModel]:
-        """The model before its first step."""
+        """Return the model before its first step, and what it was made from; choose the arithmetic."""
         config, clock = self.job.config, self.builder.clock
         model, initial, was_cached = self.worker_cache.models.checkout(
             config, self.job.seed, self.data, self.weights_name, self.device, self.micro_batch
@@ -190,7 +193,7 @@ class _Run:
             contract.check_normalisation(normalise, self.weights_name, self.job.config.backbone, self.device)
 
     def _go_on(self, training_state: TrainingState) -> int:
-        """Take up the trial where a note left it; the number of epochs that are done."""
+        """Continue from the resume file, if there is one; return the number of epochs that are done."""
         done = self.resume_file.restore(training_state, self.builder)
         for record in done:
             self.builder.add(record)
@@ -203,7 +206,7 @@ class _Run:
         names, movable = enter_phase(model, self.job.config, epoch)
         if self.micro_batch is not None:
             for why in gradient_differences(model.train()):
-                self.builder.warn(f"in micro-batches {why}: the numbers are not those of a batch in one piece")
+                self.builder.warn(f"in micro-batches {why}: the results are not those of whole batches")
         with self.builder.clock.checking():
             return contract.Phase(model, optimizer, names, movable, initial.reference)
 
@@ -224,10 +227,10 @@ class _Run:
 
 
 def enter_phase(model: TransferModel, config: TrialConfig, epoch: int) -> tuple[frozenset[str], frozenset[str]]:
-    """Freeze and unfreeze for the epochs from this one on.
+    """Freeze and unfreeze parameters and BatchNorm statistics as the configuration says for this epoch.
 
     Returns:
-        Names of the parameters that train now, and of the buffers that may move now.
+        Names of the parameters that train now, and of the buffers that may change now.
     """
     stages = freezing.unfrozen_stages(config, epoch)
     names = freezing.trainable(model, config, epoch)
@@ -238,11 +241,11 @@ def enter_phase(model: TransferModel, config: TrialConfig, epoch: int) -> tuple[
 
 
 def restore(job: TrialJob, data: TrialData, weights_name: str, device: torch.device, checkpoint: Path) -> TransferModel:
-    """The model of a finished trial at its best epoch, in eval mode.
+    """Return the model of a finished trial at its best epoch, in eval mode.
 
     Raises:
-        ResourceError: the checkpoint is gone, or belongs to another configuration.
-        ContractError: it was trained on other classes, or in another order.
+        ResourceError: the checkpoint is missing or damaged, or belongs to another configuration.
+        ContractError: the model was trained on other classes, or with the classes in another order.
     """
     model = build_for(job.config, job.seed, data, weights_of(job.strategy, weights_name))
     tensors, classes = checkpoint_files.load_best(checkpoint)
@@ -254,5 +257,5 @@ def restore(job: TrialJob, data: TrialData, weights_name: str, device: torch.dev
 
 
 def weights_of(strategy: str, weights_name: str) -> str:
-    """The weights a strategy starts from."""
+    """Return the name of the weights that a strategy starts from."""
     return "none" if strategy == "from_scratch" else weights_name

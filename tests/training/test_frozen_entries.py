@@ -35,7 +35,7 @@ def data(data: TrialData) -> TrialData:
 def test_a_cut_that_is_not_kept_is_read_from_an_earlier_one(run: Run, config: TrialConfig, tmp_path: Path) -> None:
     config = dataclasses.replace(config, unfreeze_depth=1)
     shared = run(config, WorkerCache(plan_for(tmp_path / "prefix", config, cuts=(2, 3))))
-    assert "reads from behind stage2, not stage3" in (shared[0].cache_reason or "")
+    assert "reads the activations after stage2 instead of stage3" in (shared[0].cache_reason or "")
     assert_equal(shared, run(config))
 
 

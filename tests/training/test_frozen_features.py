@@ -105,7 +105,7 @@ def test_parameters_of_the_last_part_share_exactly(
     [
         ({"unfreeze_depth": 5}, "the stem trains"),
         ({"unfreeze_from": "stem"}, "the stem trains"),
-        ({"batchnorm": "train_mode"}, "train_mode normalises frozen stages by the batch"),
+        ({"batchnorm": "train_mode"}, "train_mode normalises frozen stages by the batch's statistics"),
         ({"mixup": 0.2}, "mixup and CutMix mix images"),
         ({"cutmix": 1.0}, "mixup and CutMix mix images"),
         ({"imbalance": "balanced_sampling", "augmentation": "natural"}, "balanced_sampling repeats images"),

@@ -188,7 +188,7 @@ def test_no_pass_holds_more_images_and_everything_else_happens_as_often(
     assert len(whole["clip_grad_norm_"]) == len(whole["inputs"]) == 10
     assert set(whole["inputs"]) == {8}
     assert (record.micro_batch, len(record.epochs)) == (4, 2)
-    assert "micro-batches of 4; activations are shared in one batch shape" in (record.cache_reason or "")
+    assert "micro-batches of 4; activations are shared for one batch shape only" in (record.cache_reason or "")
 
 
 def test_a_whole_trial_comes_to_the_same_scores_where_nothing_depends_on_the_batch(
@@ -226,7 +226,7 @@ def test_numbers_that_are_not_the_whole_batch_s_are_flagged(
     told = " ".join(record.warnings[1:])
     assert ("BatchNorm uses the statistics of each micro-batch" in told) is batchnorm
     assert ("dropout draws other numbers" in told) is dropout
-    assert ("not those of a batch in one piece" in told) is (batchnorm or dropout)
+    assert ("not those of whole batches" in told) is (batchnorm or dropout)
 
 
 @pytest.mark.parametrize(
