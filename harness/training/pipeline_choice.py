@@ -47,8 +47,10 @@ class PipelineChoice:
         """Choose the pipeline of the phase that begins with this epoch."""
         setup = self._setup
         if setup.micro_batch is not None:
-            reason = f"trains in micro-batches of {setup.micro_batch}; activations are shared for one batch shape only"
-            self._reasons[reason] = None
+            in_parts = (
+                f"trains in micro-batches of {setup.micro_batch}; activations are shared for one batch shape only"
+            )
+            self._reasons[in_parts] = None
             return
         with self._clock.sharing():
             pipeline, reason = self._worker_cache.pipeline(

@@ -130,7 +130,7 @@ def test_a_backbone_that_depends_on_the_rest_of_the_batch_is_not_shared(
 
     monkeypatch.setattr(FrozenFeatures, "_taps", mixed_up)
     shared = run(config, WorkerCache(plan_for(tmp_path / "prefix", config)))
-    assert "depend on the images beside it" in (shared[0].cache_reason or "")
+    assert "depend on the other images of the batch" in (shared[0].cache_reason or "")
     assert_equal(shared, run(config))
 
 
