@@ -180,7 +180,7 @@ _ALL = (
     Parameter(
         "unfreeze_depth",
         "int",
-        doc="stages that train; feature extraction is 0 by definition",
+        doc="number of stages that train; 0 for feature extraction",
         label="unfreeze depth (stages)",
         default=DEPTH_MAX,
         short="depth",
@@ -192,7 +192,7 @@ _ALL = (
     Parameter(
         "unfreeze_from",
         "choice",
-        doc="which end unfreezes first",
+        doc="the end of the backbone at which unfreezing begins",
         label="unfreezes from",
         default="head",
         choices=get_args(UnfreezeFrom),
@@ -225,7 +225,7 @@ _ALL = (
     Parameter(
         "head_lr",
         "float",
-        doc="peak rate of the head",
+        doc="peak learning rate of the head",
         label="head learning rate",
         default=1e-3,
         short="head rate",
@@ -237,7 +237,7 @@ _ALL = (
     Parameter(
         "backbone_lr",
         "float",
-        doc="peak rate of the last unfrozen stage",
+        doc="peak learning rate of the last unfrozen stage",
         label="backbone learning rate",
         default=None,
         short="backbone rate",
@@ -250,7 +250,7 @@ _ALL = (
     Parameter(
         "layer_decay",
         "float",
-        doc="rate factor from a stage to the one before it",
+        doc="factor on the learning rate from each stage to the one before it",
         label="layer decay",
         default=1.0,
         low=0,
@@ -285,7 +285,7 @@ _ALL = (
     Parameter(
         "weight_decay",
         "float",
-        doc="not on biases and normalisation",
+        doc="weight decay, except for biases and normalisation",
         label="weight decay",
         default=1e-4,
         low=0,
@@ -304,7 +304,7 @@ _ALL = (
     Parameter(
         "warmup_fraction",
         "float",
-        doc="share of the steps with a rising rate",
+        doc="share of the steps in which the learning rate rises",
         label="warm-up share of steps",
         default=0.1,
         short="warm-up share",
@@ -314,7 +314,7 @@ _ALL = (
     Parameter(
         "gradient_clip",
         "float",
-        doc="largest norm of all gradients together; 0 does not clip",
+        doc="largest norm of all gradients together; 0: no clipping",
         label="gradient clipping (norm)",
         default=0.0,
         short="gradient clipping",
@@ -325,7 +325,7 @@ _ALL = (
     Parameter(
         "ema",
         "float",
-        doc="decay of a moving average of the weights, which is what is scored and kept; 0: none",
+        doc="decay of a moving average of the weights, which is scored and saved instead of them; 0: none",
         label="moving average (decay)",
         default=0.0,
         short="moving average",
@@ -336,7 +336,7 @@ _ALL = (
     Parameter(
         "early_stopping",
         "int",
-        doc="epochs without a better validation score that end a trial; 0: none do",
+        doc="epochs without a better validation score after which a trial ends; 0: never",
         label="early stopping (epochs)",
         default=0,
         short="early stopping",
@@ -358,7 +358,7 @@ _ALL = (
     Parameter(
         "head_hidden",
         "int",
-        doc="units of the hidden layer, for mlp",
+        doc="units of the hidden layer, with mlp",
         label="hidden units of the head",
         default=256,
         short="hidden units",
@@ -369,7 +369,7 @@ _ALL = (
     Parameter(
         "head_dropout",
         "float",
-        doc="probability, before each layer of the head",
+        doc="probability of dropout before each layer of the head",
         label="dropout in the head",
         default=0.0,
         short="head dropout",
@@ -380,7 +380,7 @@ _ALL = (
     Parameter(
         "head_init",
         "choice",
-        doc="of the head's last layer: as torch draws it, or zeros",
+        doc="initial values of the head's last layer: torch's random ones, or zeros",
         label="head initialisation",
         default="default",
         choices=get_args(HeadInit),
@@ -389,7 +389,7 @@ _ALL = (
     Parameter(
         "imbalance",
         "choice",
-        doc="unequal classes: nothing, a loss weighted by 1 / class size, or every class drawn equally often",
+        doc="unequal class sizes: no measure, loss weighted by 1 / class size, or each class drawn equally often",
         label="class imbalance",
         default="none",
         choices=get_args(Imbalance),
@@ -408,7 +408,7 @@ _ALL = (
     Parameter(
         "mixup",
         "float",
-        doc="alpha of mixup, two images blended; 0: none",
+        doc="alpha of mixup, which blends two images; 0: no mixup",
         label="mixup (alpha)",
         default=0.0,
         short="mixup",
@@ -420,7 +420,7 @@ _ALL = (
     Parameter(
         "cutmix",
         "float",
-        doc="alpha of CutMix, a box of another image pasted; 0: none",
+        doc="alpha of CutMix, which pastes a box of another image; 0: no CutMix",
         label="CutMix (alpha)",
         default=0.0,
         short="CutMix",
@@ -432,7 +432,7 @@ _ALL = (
     Parameter(
         "batch_size",
         "int",
-        doc="images a step; one batch shape for each value",
+        doc="number of images in a training step",
         label="batch size",
         default=64,
         low=2,
