@@ -217,7 +217,7 @@ def _check_copies(found: Scan, config: DataConfig) -> None:
             parts.append(" = ".join(f"{sample.path} ({sample.fixed_split})" for sample in named))
     if labels:
         raise DataError(
-            f"an image must have one label, but {len(labels)} pairs of copies have two; keep the right one:\n"
+            f"copies of an image must have one label, but {len(labels)} pairs have two labels; keep the right copy:\n"
             + listed(labels)
         )
     if parts and config.dedupe == "error":

@@ -175,7 +175,9 @@ def test_a_copy_in_two_fixed_parts_is_refused_or_trained_on() -> None:
 
 
 def test_too_few_groups_for_three_parts_say_how_to_go_on() -> None:
-    with pytest.raises(DataError, match=r"at least 3 groups, but there are 2: use a finer data.split.group"):
+    with pytest.raises(
+        DataError, match=r"at least 3 groups, but there are 2: use a data.split.group with smaller groups"
+    ):
         split.draw(table_of([0, 1] * 20, groups=["a", "b"] * 20), CONFIG, seed=0)
 
 
