@@ -29,7 +29,7 @@ class Loss:
     """The training loss of a trial, in nats."""
 
     def __init__(self, config: TrialConfig, labels: NDArray[np.int64], num_classes: int, device: torch.device) -> None:
-        """`labels` are those of the training images."""
+        """Compute the class weights, if configured, from the `labels` of the training images."""
         self._smoothing = config.label_smoothing
         self._weights: Tensor | None = None
         if config.imbalance == "weighted_loss":

@@ -57,10 +57,10 @@ def test_one_class_is_refused_with_its_name_and_count(cells: Path, cache: Path) 
 
 def test_a_class_without_images_is_refused_by_name(cells: Path, cache: Path) -> None:
     (cells / "mitotic").mkdir()
-    with pytest.raises(DataError, match=r"0 readable images(.|\n)*mitotic"):
+    with pytest.raises(DataError, match=r"1 of 3 classes have none(.|\n)*mitotic"):
         scanned(cells, cache)
     (cells / "mitotic/x.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"0 readable images(.|\n)*mitotic"):
+    with pytest.raises(DataError, match=r"1 of 3 classes have none(.|\n)*mitotic"):
         scanned(cells, cache, on_bad="skip")
 
 
