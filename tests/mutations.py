@@ -53,9 +53,9 @@ MUTATIONS = (
     # --- config
     Mutation(
         "A schedule that unfreezes later is taken for one that does so at once",
-        "harness/config/trial.py",
-        'schedule == "at_once" and policy == "train_mode"',
-        'policy == "train_mode"',
+        "harness/config/parameters.py",
+        'any_frozen = depth < DEPTH_MAX or schedule != "at_once"',
+        "any_frozen = depth < DEPTH_MAX",
         ("tests/config/test_load.py",),
         ("tests/config/test_load.py::test_configurations_that_differ_stay_two",),
     ),
@@ -77,8 +77,8 @@ MUTATIONS = (
     ),
     Mutation(
         "A learning rate of zero is allowed",
-        "harness/config/study.py",
-        "or (self.low_open and number == low)",
+        "harness/config/parameters.py",
+        " or (self.low_open and number == low)",
         "",
         ("tests/config/test_values.py",),
         ("tests/config/test_values.py::test_a_number_out_of_range_is_refused_by_name",),
@@ -144,16 +144,16 @@ MUTATIONS = (
     Mutation(
         "The weights of BatchNorm train under the policy that freezes them",
         "harness/model/freezing.py",
-        'if config.batchnorm == "frozen" else frozenset()',
-        'if config.batchnorm == "fixed_stats" else frozenset()',
+        "frozenset() if POLICIES[config.batchnorm].trains_affine",
+        "frozenset() if not POLICIES[config.batchnorm].trains_affine",
         ("tests/model/test_freezing.py",),
         ("tests/model/test_freezing.py::test_full_depth_trains_every_parameter",),
     ),
     Mutation(
         "The statistics of frozen stages move with those of unfrozen ones",
         "harness/model/transfer.py",
-        'self.batchnorm_policy == "updated_stats" and trains',
-        'self.batchnorm_policy == "updated_stats"',
+        "policy.updates(unfrozen=trains)",
+        "policy.updates(unfrozen=True)",
         ("tests/model/test_batchnorm.py",),
         ("tests/model/test_batchnorm.py::test_statistics_move_only_where_the_policy_says",),
     ),
@@ -176,7 +176,7 @@ MUTATIONS = (
     Mutation(
         "All weights are taken to expect the usual normalisation",
         "harness/model/weights.py",
-        'return IMAGENET if weights == "bundled" else sheet(backbone).normalisation',
+        'return IMAGENET if weights == "bundled" else backbone_spec(backbone).normalisation',
         "return IMAGENET",
         ("tests/model/test_weights.py",),
         ("tests/model/test_weights.py::test_weights_with_a_normalisation_of_their_own_say_so",),
@@ -242,7 +242,7 @@ MUTATIONS = (
     Mutation(
         "Stages of other values read the shared activations of these",
         "harness/training/frozen_features/features.py",
-        '"weights": starting.identity',
+        '"weights": initial.identity',
         '"weights": model.weights_name',
         (
             "tests/training/test_frozen_features.py::test_other_images_other_weights_and_another_number_of_threads_are_other_entries",
@@ -254,7 +254,7 @@ MUTATIONS = (
     Mutation(
         "An image that is drawn twice in an epoch shows one view where activations are shared",
         "harness/training/frozen_features/features.py",
-        'views.draw("flips", self.seed, epoch, keys, occurrence)',
+        'augmentation.draw("flips", self.seed, epoch, keys, occurrence)',
         'views.draw("flips", self.seed, epoch, keys)',
         ("tests/training/test_frozen_features.py::test_knobs_of_the_last_part_share_exactly",),
         ("tests/training/test_frozen_features.py::test_knobs_of_the_last_part_share_exactly",),
@@ -262,14 +262,14 @@ MUTATIONS = (
     Mutation(
         "A checkpoint lacks the statistics that were estimated anew",
         "harness/training/checkpoint.py",
-        'not in ("frozen", "fixed_stats")',
-        'not in ("frozen", "fixed_stats", "recalibrated")',
+        "if POLICIES[config.batchnorm].moves_buffers",
+        'if POLICIES[config.batchnorm].statistics != "kept"',
         ("tests/training/test_trial.py::test_a_checkpoint_gives_the_best_epochs_predictions_again",),
         ("tests/training/test_trial.py::test_a_checkpoint_gives_the_best_epochs_predictions_again",),
     ),
     Mutation(
         "The first step of the warm-up has a rate of zero",
-        "harness/training/schedule.py",
+        "harness/training/optimizers.py",
         "(step + 1) / (warmup + 1)",
         "step / (warmup + 1)",
         ("tests/training/test_trial.py::test_the_schedule_rises_then_falls_towards_zero",),

@@ -35,16 +35,6 @@ class Policy:
         """Whether a frozen stage's activations of an image are independent of the other images in the batch."""
         return not self.updates(unfrozen=False)
 
-    @property
-    def same_when_frozen(self) -> BatchNormPolicy:
-        """The first policy of the table with the same effect if no stage is unfrozen."""
-        return first_same(self, any_frozen=True, any_unfrozen=False)
-
-    @property
-    def same_when_unfrozen(self) -> BatchNormPolicy:
-        """The first policy of the table with the same effect if every stage is unfrozen."""
-        return first_same(self, any_frozen=False, any_unfrozen=True)
-
     def _effect(self, any_frozen: bool, any_unfrozen: bool) -> tuple[bool, ...]:
         """Return a value that is equal for two policies with the same effect on these stages."""
         return (
