@@ -174,11 +174,11 @@ def check_normalisation(
     given = normalise(torch.tensor([0.0, 1.0], device=device).view(2, 1, 1, 1).expand(2, 3, 1, 1)).flatten(1).tolist()
     for level, row in zip((0.0, 1.0), given, strict=True):
         for channel, value in enumerate(row):
-            wanted = (level - mean[channel]) / std[channel]
-            if abs(value - wanted) > 1e-5:
+            expected = (level - mean[channel]) / std[channel]
+            if abs(value - expected) > 1e-5:
                 raise ContractError(
                     f"the normalisation must be that of {weights} for {backbone}: channel {channel} of a pixel value "
-                    f"{level:g} must become {wanted:.4f}, but became {value:.4f}"
+                    f"{level:g} must become {expected:.4f}, but became {value:.4f}"
                 )
 
 

@@ -114,12 +114,12 @@ def _backward(
         loss = setup.loss(pipeline.logits(model, inputs).float(), labels, mixed)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
-    whole = torch.zeros((), device=setup.device)
-    for here in split_batch(len(labels), setup.micro_batch):
-        loss = setup.loss.part(pipeline.logits(model, inputs[here]).float(), labels, mixed, here)
+    total = torch.zeros((), device=setup.device)
+    for span in split_batch(len(labels), setup.micro_batch):
+        loss = setup.loss.part(pipeline.logits(model, inputs[span]).float(), labels, mixed, span)
         loss.backward()  # type: ignore[no-untyped-call]
-        whole += loss.detach()
-    return whole
+        total += loss.detach()
+    return total
 
 
 def epoch_rows(setup: TrainingSetup, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

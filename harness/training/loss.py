@@ -41,25 +41,25 @@ class Loss:
             return self._of(logits, labels)
         return mixed.share * self._of(logits, labels) + (1 - mixed.share) * self._of(logits, labels[mixed.partner])
 
-    def part(self, logits: Tensor, labels: Tensor, mixed: Mixed | None, here: slice) -> Tensor:
-        """Return what the images `here` contribute to the mean loss of their batch.
+    def part(self, logits: Tensor, labels: Tensor, mixed: Mixed | None, span: slice) -> Tensor:
+        """Return what the images `span` contribute to the mean loss of their batch.
 
         The contributions of all parts of a batch add up to the loss of the whole batch.
 
         Args:
             logits: of these images alone.
             labels, mixed: of the whole batch.
-            here: places of these images in the batch.
+            span: places of these images in the batch.
         """
-        own = self._share(logits, labels, here)
+        own = self._share(logits, labels, span)
         if mixed is None:
             return own
-        return mixed.share * own + (1 - mixed.share) * self._share(logits, labels[mixed.partner], here)
+        return mixed.share * own + (1 - mixed.share) * self._share(logits, labels[mixed.partner], span)
 
-    def _share(self, logits: Tensor, labels: Tensor, here: slice) -> Tensor:
+    def _share(self, logits: Tensor, labels: Tensor, span: slice) -> Tensor:
         """Return the sum of the part's losses divided by the whole batch's denominator."""
-        whole = len(labels) if self._weights is None else self._weights[labels].sum()
-        return self._of(logits, labels[here], "sum") / whole
+        denominator = len(labels) if self._weights is None else self._weights[labels].sum()
+        return self._of(logits, labels[span], "sum") / denominator
 
     def _of(self, logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
         return F.cross_entropy(

@@ -36,16 +36,16 @@ class Account:
         """
         views_used = self.used.setdefault(entry, {})
         for view in np.unique(numbers).tolist():
-            here = np.unique(rows[numbers == view])
+            images = np.unique(rows[numbers == view])
             depth = views_used.setdefault(view, np.zeros(0, np.int8))
-            if len(depth) <= here.max():
-                depth = views_used[view] = np.pad(depth, (0, int(here.max()) + 1 - len(depth)))
-            for known in np.unique(depth[here]).tolist():
-                if known < cut:
-                    count = int((depth[here] == known).sum())
-                    before = seconds_an_image(known) if known else 0.0
+            if len(depth) <= images.max():
+                depth = views_used[view] = np.pad(depth, (0, int(images.max()) + 1 - len(depth)))
+            for charged in np.unique(depth[images]).tolist():
+                if charged < cut:
+                    count = int((depth[images] == charged).sum())
+                    before = seconds_an_image(charged) if charged else 0.0
                     self.seconds += count * (seconds_an_image(cut) - before)
-            depth[here] = np.maximum(depth[here], cut)
+            depth[images] = np.maximum(depth[images], cut)
 
 
 class Clock:

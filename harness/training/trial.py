@@ -180,8 +180,8 @@ class _Run:
         )
         clock.set_up = initial.seconds if was_cached else 0.0
         with clock.sharing():
-            side, at_once = self.data.images.shape[1], self.micro_batch or config.batch_size
-            choice = self.builder.choice = self.worker_cache.chooser.choose(initial.model, side, at_once, self.device)
+            side, pass_size = self.data.images.shape[1], self.micro_batch or config.batch_size
+            choice = self.builder.choice = self.worker_cache.chooser.choose(initial.model, side, pass_size, self.device)
         if choice.forward.channels_last or choice.training.channels_last:
             model.to(memory_format=torch.channels_last)
         return model, initial

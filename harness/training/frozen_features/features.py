@@ -86,9 +86,9 @@ class ViewFamily:
             return augmentation.apply("flips", images, numbers[:, None].astype(np.float64))
         out = images.clone()
         for epoch in np.unique(numbers[numbers != PLAIN]).tolist():
-            here = torch.from_numpy(np.flatnonzero(numbers == epoch)).to(images.device)
+            indices = torch.from_numpy(np.flatnonzero(numbers == epoch)).to(images.device)
             drawn = augmentation.draw(self.recipe, self.seed, epoch, keys[numbers == epoch])
-            out[here] = augmentation.apply(self.recipe, images[here], drawn)
+            out[indices] = augmentation.apply(self.recipe, images[indices], drawn)
         return out
 
 
@@ -275,9 +275,9 @@ class FrozenFeatures:
         pairs = np.unique(np.stack([numbers.ravel(), rows.ravel()]), axis=1)
         lacking = np.zeros(pairs.shape[1], bool)
         for view in np.unique(pairs[0]).tolist():
-            here = np.flatnonzero(pairs[0] == view)
+            indices = np.flatnonzero(pairs[0] == view)
             for cut in self.cuts:
-                lacking[here] |= ~self._store.has(cut, view, pairs[1][here])
+                lacking[indices] |= ~self._store.has(cut, view, pairs[1][indices])
         return pairs[1][lacking], pairs[0][lacking]
 
     def _add_rates(self, images: int, seconds: list[float]) -> None:
@@ -338,8 +338,8 @@ class FeaturePipeline:
             if numbers.any():
                 self._features.ensure(every, every_number)
             else:  # Only the plain view: later epochs need the images that do not fill this epoch's last batch.
-                whole = np.concatenate([self._data.train, validation])
-                self._features.ensure(whole, np.full(len(whole), PLAIN))
+                all_rows = np.concatenate([self._data.train, validation])
+                self._features.ensure(all_rows, np.full(len(all_rows), PLAIN))
         self._clock.account.charge(self._family.name, self._features.seconds_an_image, self._cut, every, every_number)
         self._numbers = dict(enumerate(numbers))
 

@@ -150,8 +150,8 @@ class Activations:
             return boundary.to_tensor(self._view(cut, int(present[0])).values[rows], device)
         out = np.empty((len(rows), *boundary.shape), _DTYPES[boundary.dtype])
         for view in present.tolist():
-            here = views == view
-            out[here] = self._view(cut, view).values[rows[here]]
+            mask = views == view
+            out[mask] = self._view(cut, view).values[rows[mask]]
         return boundary.to_tensor(out, device)
 
     def write(self, cut: int, views: NDArray[np.int64], rows: NDArray[np.int64], x: Tensor) -> None:
@@ -163,8 +163,8 @@ class Activations:
         values = self.boundary(cut).to_array(x)
         with disk_errors(self._folder):
             for view in np.unique(views).tolist():
-                here = views == view
-                self._view(cut, view).write(rows[here], values[here])
+                mask = views == view
+                self._view(cut, view).write(rows[mask], values[mask])
 
     def _view(self, cut: int, view: int) -> _View:
         key = (cut, view)
