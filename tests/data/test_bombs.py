@@ -146,7 +146,7 @@ def test_whole_segments_are_read_as_before(compression: str | None, options: dic
 
 MEASURE = """
 import json, pathlib, resource, sys, time
-from harness.data.decode import decode, quiet
+from harness.data.decoding.decode import decode, quiet
 from harness.errors import DataError
 
 before, began, refused = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time(), 0

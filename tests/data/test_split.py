@@ -219,5 +219,5 @@ def test_a_limit_above_the_images_there_are_changes_nothing_and_a_tiny_one_is_re
     table = table_of([0, 1] * 50)
     parts = split.draw(table, CONFIG, seed=0)
     assert (split.limit(table, parts, 10_000, seed=0) == parts).all()
-    with pytest.raises(DataError, match="8 in all, but is 7"):
+    with pytest.raises(DataError, match="8 in all, but it is 7"):
         split.limit(table, parts, 7, seed=0)
