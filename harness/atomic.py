@@ -1,4 +1,4 @@
-"""Files that are whole or not there: temporary name, sync, rename; a full disk is one clear error."""
+"""Atomic writing of files: under a temporary name, then synced and renamed. A full disk becomes one clear error."""
 
 from __future__ import annotations
 
@@ -12,35 +12,36 @@ from typing import BinaryIO
 
 from harness.errors import DiskFullError
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+_NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turns a full disk or a folder that cannot be written into a DiskFullError that names the place."""
+    """Raise a DiskFullError with the path if the block fails because of a full disk or an unwritable folder."""
     try:
         yield
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in _NOT_WRITABLE:
             raise
         place = Path(error.filename) if isinstance(error.filename, str) else path
         free = shutil.disk_usage(place.parent).free if place.parent.exists() else 0
         raise DiskFullError(
             f"cannot write {place} ({os.strerror(error.errno)}; {free} bytes free): "
-            "make room, or move the state with HARNESS_HOME."
+            "make room, or choose another folder for the state with HARNESS_HOME."
         ) from error
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a path to write a file at; when the block ends it is synced and takes the place of `path`.
+    """Give a temporary path to write to; at the end of the block, the file is synced and replaces `path`.
 
-    A reader sees the whole new file or the one before, also after a power cut. Where the block raises, nothing changes.
+    A reader sees either the complete new file or the old one, even after a power failure. If the block raises an
+    error, `path` does not change.
 
     Raises:
         DiskFullError: the disk is full, or the folder cannot be written.
     """
-    # the ending is kept: numpy would add its own to another
+    # The suffix stays the same, because NumPy adds its own to other names.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     with disk_errors(path):
         try:
@@ -54,13 +55,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def atomic_write(path: Path, content: bytes | str) -> None:
-    """Write a file as `whole` does; text as UTF-8, its line ends as they are."""
+    """Write a file as `atomic_path` does. Text is encoded as UTF-8, and its line ends are kept."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def allocate(stream: BinaryIO, count: int) -> None:
-    """Append `count` zero bytes that the disk has really given; raises OSError where it cannot."""
+    """Append `count` zero bytes for which the disk has really reserved space; raise OSError if it is too full."""
     if hasattr(os, "posix_fallocate"):
         stream.flush()
         os.posix_fallocate(stream.fileno(), stream.tell(), count)

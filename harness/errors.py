@@ -1,16 +1,16 @@
-"""Every error the harness raises on purpose, and the exit code each one ends the command with.
+"""All errors that the harness raises deliberately, and the exit code of the command for each.
 
-    HarnessError            1   ran, but nothing completed or an internal rule broke
+    HarnessError            1   no trial completed, or an internal rule was broken
     ├── ConfigError         2   wrong use, or a fault in a study file
-    ├── DataError           3   images, labels, groups, splits
-    ├── ResourceError       4   weights, memory, a device that is not there
-    │   └── DiskFullError   4   a file could not be written; ends the study, not the trial alone
+    ├── DataError           3   a fault in images, labels, groups or splits
+    ├── ResourceError       4   missing weights, memory or device
+    │   └── DiskFullError   4   a file could not be written; ends the whole study
     ├── StudyHeldError     75   another process works on this study
-    ├── Interrupted       128+n a signal asked us to stop
-    ├── ContractError       1   a trial broke the training contract (fails that trial alone)
-    └── DivergedError       1   a trial's numbers are not finite any more (ends that trial alone)
+    ├── Interrupted       128+n the signal n asked the study to stop
+    ├── ContractError       1   a trial broke the training contract; fails only that trial
+    └── DivergedError       1   a trial's numbers are no longer finite; ends only that trial
 
-A message gives the rule, what came, and the way out.
+A message states the rule, the value that was found, and what to do.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from collections.abc import Sequence
 
 
 class HarnessError(Exception):
-    """Base of all errors that are meant for the user: shown without a traceback."""
+    """Base class of all errors that are meant for the user. They are shown without a traceback."""
 
     exit_code = 1
 
 
 class ConfigError(HarnessError):
-    """A study file, flag or argument is wrong; `faults` lists every fault found, one line each."""
+    """A study file, flag or argument is wrong. `faults` lists all faults that were found, one line each."""
 
     exit_code = 2
 
@@ -41,13 +41,13 @@ class DataError(HarnessError):
 
 
 class ResourceError(HarnessError):
-    """Something the study needs is missing here: disk space, a weights file, a device."""
+    """Something that the study needs is missing on this machine: disk space, a weights file or a device."""
 
     exit_code = 4
 
 
 class DiskFullError(ResourceError):
-    """A file could not be written; names it, and the bytes that are free. More tries would end the same way."""
+    """A file could not be written. The message names the file and the free bytes. Trying again would not help."""
 
 
 class StudyHeldError(HarnessError):
@@ -57,10 +57,10 @@ class StudyHeldError(HarnessError):
 
 
 class Interrupted(HarnessError):
-    """A signal asked the study to stop; what was finished is safe.
+    """A signal asked the study to stop. Everything that was finished is saved.
 
     Args:
-        signum: the signal's number; the exit code is 128 + signum, as shells expect.
+        signum: the signal's number. The exit code is 128 + signum, as shells expect.
     """
 
     def __init__(self, message: str, signum: int) -> None:
@@ -70,8 +70,11 @@ class Interrupted(HarnessError):
 
 
 class ContractError(HarnessError):
-    """A tensor that had to change stayed, or one that had to stay changed; names the tensor."""
+    """A frozen tensor changed, a training tensor did not train, or another training rule was broken.
+
+    The message names the tensor.
+    """
 
 
 class DivergedError(HarnessError):
-    """A loss, a gradient or an output is not finite any more; says which and when."""
+    """A loss, a gradient or an output is no longer finite. The message says which one, and when."""

@@ -1,4 +1,4 @@
-"""Names of files and classes, and other people's texts, as text that is safe to show: without control characters."""
+"""Safe text: escapes control characters in names and texts from outside, and masks passwords in addresses."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import unicodedata
 from collections.abc import Iterable
 from urllib.parse import quote
 
-# Marks that reorder the text around them: a file name could make a line of output read backwards.
+# Characters that reorder the text around them: with one of them, a file name could make a line read backwards.
 _REORDERING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
 _INVISIBLE = frozenset(("Cc", "Cs", "Zl", "Zp"))
-_NO_XML = frozenset("\ufffe\uffff")  # no figure could hold them
+_NO_XML = frozenset("\ufffe\uffff")  # not allowed in XML, and so not in an SVG figure
 
 
 def escape_name(name: str) -> str:
-    """The name in NFC, where control, line-breaking and reordering characters are written as escapes.
+    """Return the name in NFC, with escapes for control, line-breaking and reordering characters.
 
-    Bytes that are no UTF-8 (Python shows them as lone surrogates) become \\xNN, so the result can always be
-    encoded. A clean name is unchanged.
+    Bytes that are not UTF-8 (Python represents them as lone surrogates) become \\xNN, so that the result can always be
+    encoded. A name without such characters does not change.
     """
     if name.isascii() and name.isprintable():
         return name
@@ -25,9 +25,9 @@ def escape_name(name: str) -> str:
 
 
 def escape_controls(text: str) -> str:
-    """A text of any length for a terminal or a page: as `clean`, but line breaks, tabs and the form stay.
+    """Return a text that is safe for a terminal or a page: as `escape_name`, but line breaks, tabs and the form stay.
 
-    A name is cleaned once, where it comes in; this is for the places where everything goes out.
+    Names are escaped once, when they are read. This function is for the places where all text leaves the program.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -44,7 +44,7 @@ def _shown(character: str) -> str:
 
 
 def listed(names: Iterable[str], most: int = 10) -> str:
-    """The first few lines of a list, indented, and how many more there are."""
+    """Return the first `most` names as an indented list, and a line with the number of the others."""
     lines = list(names)
     shown = [f"  - {line}" for line in lines[:most]]
     if len(lines) > most:
@@ -55,11 +55,11 @@ def listed(names: Iterable[str], most: int = 10) -> str:
 MASK = "***"
 
 
-# What follows the user's name, up to the last @ before a slash: a password may hold an @ that was not escaped.
+# From the user's name to the last @ before a slash: a password may contain an @ that was not escaped.
 _PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):[^/\s]*@")
 
 
-# SQLAlchemy reads on to the @ also where the password holds a slash; an address of the web cannot.
+# In SQLAlchemy's addresses a password may also contain a slash; in web addresses it cannot.
 _DATABASE_PASSWORD = re.compile(r"(?i)(?<![\w+.-])(?!https?:)([a-z][\w+.-]*://[^/@\s:]*):(?!\*\*\*@)\S*@")
 
 
@@ -70,8 +70,8 @@ _PARAMETER = re.compile(
 
 
 def masked(text: str) -> str:
-    """The text, every password, token and key of an address in it replaced by ***: fit for logs, pages and messages."""
-    if "://" not in text:  # nearly every text; what follows costs microseconds
+    """Replace every password, token and key of an address in the text by ***."""
+    if "://" not in text:  # true for nearly every text, and saves the microseconds of the searches below
         return text
     text = _PASSWORD.sub(rf"\1:{MASK}@", text)
     text = _DATABASE_PASSWORD.sub(rf"\1:{MASK}@", text)
@@ -79,10 +79,10 @@ def masked(text: str) -> str:
 
 
 def lacks_password(address: str) -> bool:
-    """Whether this is an address whose password was taken out."""
+    """Return whether this is an address whose password was masked."""
     return MASK in address and masked(address) == address
 
 
 def with_password(address: str, password: str) -> str | None:
-    """The address with its password again; None where more than one secret was taken out of it."""
+    """Put the password back into a masked address; return None if more than one secret was masked."""
     return address.replace(MASK, quote(password, safe="")) if address.count(MASK) == 1 else None

@@ -1,4 +1,4 @@
-"""One seed in, many independent ones out: every use of chance has a generator of its own."""
+"""Seeds: derive many independent seeds from one, so that each use of random numbers has its own generator."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import hashlib
 
 
 def derive(seed: int, *parts: object) -> int:
-    """A seed in [0, 2**63) that depends on `seed` and on every part, and on nothing else.
+    """Return a seed in [0, 2**63) that depends on `seed` and on every part, and on nothing else.
 
-    Parts are compared by their text, so `derive(0, "order", 1)` is the same on every machine.
+    Parts are compared by their text, so that `derive(0, "order", 1)` is the same on every machine.
     """
     text = "\x1f".join([str(seed), *(str(part) for part in parts)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1

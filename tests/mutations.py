@@ -226,8 +226,8 @@ MUTATIONS = (
     Mutation(
         "The schedule of the rates begins anew in every epoch",
         "harness/training/loop.py",
-        "factor((epoch - 1) * len(order) + index,",
-        "factor(index,",
+        "lr_factor((epoch - 1) * len(order) + index,",
+        "lr_factor(index,",
         ("tests/training/test_parameters.py::test_a_value_in_the_file_reaches_the_training_step",),
         ("tests/training/test_parameters.py::test_a_value_in_the_file_reaches_the_training_step",),
     ),
@@ -242,7 +242,7 @@ MUTATIONS = (
     Mutation(
         "Stages of other values read the shared activations of these",
         "harness/training/frozen_features/features.py",
-        '"weights": starting.identity',
+        '"weights": initial.identity',
         '"weights": model.weights_name',
         (
             "tests/training/test_frozen_entries.py::test_other_images_other_weights_and_another_number_of_threads_are_other_entries",
@@ -278,16 +278,16 @@ MUTATIONS = (
     Mutation(
         "A probe takes another arithmetic for a gain that it does not have",
         "harness/training/precision.py",
-        "best[FLOAT32] / best[fastest] >= GAIN",
-        "best[fastest] / best[FLOAT32] <= GAIN",
+        "best[FLOAT32] / best[fastest] >= MIN_SPEEDUP",
+        "best[fastest] / best[FLOAT32] <= MIN_SPEEDUP",
         ("tests/training/test_precision.py",),
         ("tests/training/test_precision.py::test_a_small_gain_is_not_worth_the_rounding",),
     ),
     Mutation(
         "A batch falls into parts of a single image",
         "harness/training/out_of_memory.py",
-        "if batch_size // len(parts(batch_size, half)) < LEAST:",
-        "if half < LEAST:",
+        "if batch_size // len(split_batch(batch_size, half)) < MIN_PART_SIZE:",
+        "if half < MIN_PART_SIZE:",
         ("tests/training/test_out_of_memory.py",),
         (
             "tests/training/test_out_of_memory.py::test_who_cannot_be_replaced_goes_on_to_halves_and_odd_batches_never_leave_one_image",

@@ -188,7 +188,7 @@ def test_files_that_cannot_be_read_are_named_without_harm(
     assert code == 3
     assert not STEERS.search(told)
     for name in FILES:
-        assert f"red/{escape_name(name)}: holds HTML" in told
+        assert f"red/{escape_name(name)}: contains HTML" in told
 
 
 def test_folders_and_tables_are_named_without_harm(

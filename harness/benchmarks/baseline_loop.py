@@ -25,7 +25,7 @@ from harness.model.transfer import TransferModel, build
 from harness.results import metrics
 from harness.seeds import derive
 from harness.tracking.address import prepare_environment
-from harness.training.optimizers import factor
+from harness.training.optimizers import lr_factor
 from harness.training.trial_data import epoch_order, padded
 
 prepare_environment()  # before it is imported, which is when MLflow starts its telemetry
@@ -126,7 +126,7 @@ class PlainLoop:
                 model.eval()  # the policies that are timed keep every BatchNorm statistic, and ResNet has no dropout
                 steps = []
                 for step, (images, labels) in enumerate(loader):
-                    rate = factor((epoch - 1) * len(rows) + step, len(rows) * config.epochs, config.warmup_fraction)
+                    rate = lr_factor((epoch - 1) * len(rows) + step, len(rows) * config.epochs, config.warmup_fraction)
                     for group in optimizer.param_groups:
                         group["lr"] = group["peak"] * rate
                     optimizer.zero_grad(set_to_none=True)

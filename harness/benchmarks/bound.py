@@ -23,7 +23,7 @@ from harness.seeds import derive
 from harness.training.frozen_features.features import ViewFamily
 from harness.training.frozen_features.input_pipeline import Normalise
 from harness.training.frozen_features.worker_cache import WorkerCache
-from harness.training.optimizers import factor
+from harness.training.optimizers import lr_factor
 from harness.training.precision import now
 from harness.training.trial import run_trial
 from harness.training.trial_data import TrialData, epoch_order, padded
@@ -101,14 +101,14 @@ def epochs_behind(
     total = sum(len(order) for order in orders)
     normalise = Normalise(model.mean, model.std, device)
     with torch.no_grad():
-        x = model.behind(normalise(data.batch(data.train[:BATCH], device)), 0, cut)
+        x = model.run_stages(normalise(data.batch(data.train[:BATCH], device)), 0, cut)
 
     def inputs(rows: np.ndarray) -> torch.Tensor:
         return x if cut else normalise(data.batch(rows, device))
 
     def step(number: int, rows: np.ndarray) -> None:
         for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * factor(number, total, config.warmup_fraction)
+            group["lr"] = group["peak"] * lr_factor(number, total, config.warmup_fraction)
         labels = torch.from_numpy(data.labels[rows]).to(device)
         optimizer.zero_grad(set_to_none=True)
         loss = F.cross_entropy(model(inputs(rows), cut), labels)
@@ -145,7 +145,13 @@ def single_trial(data: TrialData, device: torch.device, times: int = 3) -> tuple
         job = TrialJob(f"single/{turn}", "search", config.strategy, turn, config, turn, "search")
         started = time.perf_counter()
         record = run_trial(
-            job, data, lambda epoch: True, objective="accuracy", weights_name="bundled", device=device, sharing=sharing
+            job,
+            data,
+            lambda epoch: True,
+            objective="accuracy",
+            weights_name="bundled",
+            device=device,
+            worker_cache=sharing,
         )
         ours.append(time.perf_counter() - started)
         assert record.state == "complete", record.reason

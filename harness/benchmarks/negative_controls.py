@@ -45,13 +45,13 @@ def _losses(
     data: TrialData, config: TrialConfig, plan: Plan, device: torch.device, seed: int = 0, probed: bool = True
 ) -> list[float]:
     job = TrialJob("control/0", "search", config.strategy, 0, config, seed, "search")
-    real = features.FrozenFeatures.faulty
+    real = features.FrozenFeatures.fault
     if not probed:  # the probe notices this harm before any trial does
 
         def sound(self: features.FrozenFeatures, cut: int) -> None:
             real(self, cut)
 
-        features.FrozenFeatures.faulty = sound  # type: ignore[method-assign]
+        features.FrozenFeatures.fault = sound  # type: ignore[method-assign]
     try:
         record: TrialRecord = run_trial(
             job,
@@ -60,10 +60,10 @@ def _losses(
             objective="accuracy",
             weights_name="bundled",
             device=device,
-            sharing=WorkerCache(plan),
+            worker_cache=WorkerCache(plan),
         )
     finally:
-        features.FrozenFeatures.faulty = real  # type: ignore[method-assign]
+        features.FrozenFeatures.fault = real  # type: ignore[method-assign]
     return [epoch.train_loss for epoch in record.epochs]
 
 

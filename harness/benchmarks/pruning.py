@@ -365,7 +365,7 @@ def _seeds(prepared: Prepared, winner: TrialRecord) -> list[float]:
             objective=context.objective,
             weights_name=context.weights,
             device=torch.device("cpu"),
-            sharing=context.sharing(),
+            worker_cache=context.sharing(),
         )
         scores.append(record.score or 0.0)
     return scores

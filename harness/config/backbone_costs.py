@@ -1,6 +1,6 @@
-"""What each backbone costs, by stage: plain values, so that a command or a page needs no model to show them.
+"""The parameters and FLOPs of each backbone, by stage: plain values, so that commands and pages need no model.
 
-`costs.json` is the output of `python -m harness.model.flops`; a test measures the backbones again and compares.
+`costs.json` is the output of `python -m harness.model.flops`. A test measures the backbones again and compares.
 """
 
 from __future__ import annotations
@@ -33,6 +33,6 @@ def cost(backbone: str) -> Cost:
         return spec.cost
     if backbone not in _table():
         raise ConfigError(
-            f"the spec of {backbone} must state its cost, but has none; `harness.model.flops` measures it."
+            f"the spec of {backbone} must have a cost, but it has none; `python -m harness.model.flops` measures costs."
         )
     return _table()[backbone]

@@ -1,11 +1,11 @@
-"""What is known of each backbone without building it, and the table of the sources that backbones come from.
+"""BackboneSpec: what is known about a backbone without building it; and the table of sources of backbones.
 
-A study is checked against these specs before any model is built: they are plain values, and nothing here needs torch.
+A study is checked against the specs before any model is built. They are plain values, and this module needs no torch.
 
-A source is one library or collection of backbones, whose names bear its prefix: `timm:resnet50` would be a backbone of
-a source with the prefix `timm:`. torchvision's names bear none. To add a source, write its module and add a line to
-SOURCES. The table only names modules: this file imports one for its specs when a name with its prefix is looked up, and
-`harness.model.backbones` imports one for its models.
+A source is one library or collection of backbones. The names of its backbones begin with its prefix: `timm:resnet50`
+would be a backbone of a source with the prefix `timm:`. torchvision's names have no prefix. To add a source, write its
+module and add a line to SOURCES. The table only names modules. This module imports a source's specs when a name with
+its prefix is looked up, and `harness.model.backbones` imports its models.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from harness.errors import ConfigError
 class SourceEntry(NamedTuple):
     """One line of the table of sources."""
 
-    specs: str  # module with SPECS, a mapping from names to BackboneSpec; must not import torch
-    source: str  # module with SOURCE, a BackboneSource; may be the same one, if its functions alone import torch
+    specs: str  # module with SPECS, a mapping from names to BackboneSpec; it must not import torch
+    source: str  # module with SOURCE, a BackboneSource; may be the same module if only its functions import torch
 
 
 SOURCES: dict[str, SourceEntry] = {  # by the prefix of the names
@@ -35,7 +35,7 @@ Triple = tuple[float, float, float]
 
 
 class Normalisation(NamedTuple):
-    """Of each colour channel, for pixel values in [0, 1]: (x - mean) / std."""
+    """Mean and standard deviation of each colour channel, for pixels in [0, 1]: (x - mean) / std."""
 
     mean: Triple
     std: Triple
@@ -47,7 +47,7 @@ HALF = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one image at the native size, without the head; FLOPs count a multiply-add as two."""
+    """Costs of one image at the native size, without the head. A multiply-add counts as two FLOPs."""
 
     parameters: tuple[int, ...]  # of each stage, stem first
     forward: tuple[int, ...]  # FLOPs of each stage
@@ -56,34 +56,34 @@ class Cost:
 
     @property
     def gflops(self) -> float:
-        """Of one forward pass, in 1e9 FLOPs."""
+        """Return the cost of one forward pass in 1e9 FLOPs."""
         return sum(self.forward) / 1e9
 
     def parameter_share(self, depth: int) -> float:
-        """Share of the backbone's parameters that lie in its last `depth` stages, in [0, 1]."""
+        """Return the share of the backbone's parameters in its last `depth` stages, in [0, 1]."""
         return sum(self.parameters[DEPTH_MAX - depth :]) / sum(self.parameters)
 
     def backward_share(self, depth: int) -> float:
-        """Work of the backward pass at this depth as a share of that at full depth, in [0, 1]."""
+        """Return the FLOPs of the backward pass at this depth as a share of those at full depth, in [0, 1]."""
         return self.backward[depth] / self.backward[-1]
 
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """What is known of a backbone without building it. Sizes are pixels a side; images are square."""
+    """What is known about a backbone without building it. Sizes are pixels a side; images are square."""
 
-    name: str  # as a study file writes it, with the prefix of its source
-    family: str  # members of a family are built alike
-    native_size: int  # what the official weights were evaluated at
-    min_size: int  # the smallest image that passes through the network
-    multiple_of: int  # a size must be a multiple of this; 1 is no condition
+    name: str  # as in a study file, with the prefix of its source
+    family: str  # members of a family have the same structure
+    native_size: int  # size at which the official weights were evaluated
+    min_size: int  # size of the smallest image that the network accepts
+    multiple_of: int  # a size must be a multiple of this; 1 means any size
     normalisation: Normalisation  # of the official weights; also used for random weights and a user's checkpoint
     official_weights: str  # the name that the source gives to its default weights
     licence: str  # of the official weights
     has_batchnorm: bool
     has_random_layers: bool  # dropout or stochastic depth with a probability above zero
-    feature_dim: int  # what the head reads
-    cost: Cost | None = None  # None: it stands in costs.json, as for torchvision's
+    feature_dim: int  # length of the feature vector that the head reads
+    cost: Cost | None = None  # None: it is in costs.json, as for torchvision's backbones
 
     @property
     def mean(self) -> Triple:
@@ -94,19 +94,19 @@ class BackboneSpec:
         return self.normalisation.std
 
     def fits(self, size: int) -> bool:
-        """Whether an image of `size` px a side can be taken."""
+        """Return whether the network accepts images of `size` pixels a side."""
         return size >= self.min_size and size % self.multiple_of == 0
 
     @property
     def sizes(self) -> str:
-        """The sizes that fit, in words."""
+        """Return a description of the sizes that the network accepts."""
         if self.multiple_of > 1:
             return f"a multiple of {self.multiple_of} px"
         return f"at least {self.min_size} px"
 
 
 def source_entry(name: str) -> SourceEntry:
-    """Return the line of the table that a backbone belongs to, by the prefix of its name.
+    """Return the line of SOURCES for the prefix of a backbone's name.
 
     Raises:
         ConfigError: no source has this prefix.
@@ -115,7 +115,9 @@ def source_entry(name: str) -> SourceEntry:
     prefix = f"{before}:" if colon else ""
     if prefix not in SOURCES:
         known = ", ".join(prefix for prefix in SOURCES if prefix) or "none"
-        raise ConfigError(f"the prefix of a backbone must be one of a source (there are: {known}), but got {name!r}")
+        raise ConfigError(
+            f"the prefix of a backbone's name must be that of a source (there are: {known}), but got {name!r}"
+        )
     return SOURCES[prefix]
 
 
@@ -133,7 +135,7 @@ def backbone_spec(name: str) -> BackboneSpec:
     """Return the spec of a backbone.
 
     Raises:
-        ConfigError: there is none; names those that are spelt alike, or all.
+        ConfigError: there is no such backbone; the message names those with a similar name, or all of them.
     """
     specs = _specs(source_entry(name))
     if name in specs:
@@ -141,18 +143,18 @@ def backbone_spec(name: str) -> BackboneSpec:
     names = list(backbone_specs())
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(near)}?" if near else f"they are {', '.join(names)}."
-    raise ConfigError(f"backbone must be one of the {len(names)} that there are, but got {name!r}; {hint}")
+    raise ConfigError(f"backbone must be one of the {len(names)} known backbones, but got {name!r}; {hint}")
 
 
 def check_image_size(name: str, size: int) -> None:
-    """Check that the backbone can take images of `size` px a side.
+    """Check that the backbone accepts images of `size` pixels a side.
 
     Raises:
-        ConfigError: it cannot, or there is no such backbone.
+        ConfigError: it does not, or there is no such backbone.
     """
-    known = backbone_spec(name)
-    if not known.fits(size):
+    spec = backbone_spec(name)
+    if not spec.fits(size):
         raise ConfigError(
-            f"image_size must be {known.sizes} for {name}, but got {size}; "
-            f"`native` is its own size, {known.native_size}."
+            f"image_size must be {spec.sizes} for {name}, but got {size}; "
+            f"with `native` it is {spec.native_size}, the size of its official weights."
         )

@@ -1,7 +1,7 @@
-"""The BatchNorm policies, one table: what trains, what happens to the running statistics, and what follows from it.
+"""The table of BatchNorm policies: what trains, what happens to the running statistics, and what follows from it.
 
 A new policy needs its name in `BatchNormPolicy`, its line in `POLICIES`, and its row in the docstring of
-`harness.model.batchnorm`; everything else asks the table.
+`harness.model.batchnorm`. Everything else is derived from the table.
 """
 
 from __future__ import annotations
@@ -15,38 +15,28 @@ Statistics = Literal["kept", "updated_where_unfrozen", "updated_everywhere"]
 
 @dataclass(frozen=True)
 class Policy:
-    """What one policy does to the BatchNorm layers of a model."""
+    """The effect of one policy on the BatchNorm layers of a model."""
 
     trains_affine: bool  # the weights and biases, in unfrozen stages
     statistics: Statistics  # what training does to the running mean and variance
-    recalibrates: bool = False  # the statistics are re-estimated on the training images before epoch 1
+    recalibrates: bool = False  # whether the statistics are re-estimated on the training images before epoch 1
 
     def updates(self, unfrozen: bool) -> bool:
-        """Whether a stage, unfrozen or not, updates its statistics, and so normalises by the batch while it trains."""
+        """Return whether a stage updates its statistics, and so normalises by the batch's statistics in train mode."""
         return self.statistics == "updated_everywhere" or (self.statistics == "updated_where_unfrozen" and unfrozen)
 
     @property
     def moves_buffers(self) -> bool:
-        """Whether a trial's buffers may come to differ from those of the weights."""
+        """Whether a trial's buffers may become different from those of the starting weights."""
         return self.recalibrates or self.statistics != "kept"
 
     @property
     def is_cacheable(self) -> bool:
-        """Whether frozen stages give the same activations for an image, whatever images are beside it in the batch."""
+        """Whether a frozen stage's activations of an image are independent of the other images in the batch."""
         return not self.updates(unfrozen=False)
 
-    @property
-    def same_when_frozen(self) -> BatchNormPolicy:
-        """The first policy that does the same while no stage is unfrozen."""
-        return first_same(self, any_frozen=True, any_unfrozen=False)
-
-    @property
-    def same_when_unfrozen(self) -> BatchNormPolicy:
-        """The first policy that does the same while every stage is unfrozen."""
-        return first_same(self, any_frozen=False, any_unfrozen=True)
-
     def _effect(self, any_frozen: bool, any_unfrozen: bool) -> tuple[bool, ...]:
-        """Equal for two policies that do the same to these stages."""
+        """Return a value that is equal for two policies with the same effect on these stages."""
         return (
             self.recalibrates,
             any_frozen and self.updates(unfrozen=False),
@@ -55,7 +45,7 @@ class Policy:
         )
 
 
-# In the order in which they are offered; of several that do the same, the first one names them all.
+# The order decides which name is used for policies with the same effect: the first one.
 POLICIES: dict[BatchNormPolicy, Policy] = {
     "frozen": Policy(trains_affine=False, statistics="kept"),
     "fixed_stats": Policy(trains_affine=True, statistics="kept"),
@@ -66,11 +56,11 @@ POLICIES: dict[BatchNormPolicy, Policy] = {
 
 
 def first_same(policy: Policy, *, any_frozen: bool, any_unfrozen: bool) -> BatchNormPolicy:
-    """The first policy of the table that trains the same tensors with the same buffers.
+    """Return the first policy of the table that trains the same tensors and leaves the same buffers.
 
     Args:
-        any_frozen: some stage is frozen, in some epoch.
-        any_unfrozen: some stage is unfrozen, in some epoch.
+        any_frozen: whether some stage is frozen in some epoch.
+        any_unfrozen: whether some stage is unfrozen in some epoch.
     """
     effect = policy._effect(any_frozen, any_unfrozen)
     return next(name for name, other in POLICIES.items() if other._effect(any_frozen, any_unfrozen) == effect)

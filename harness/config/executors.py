@@ -1,7 +1,7 @@
-"""The table of executors: the names that a study file may give, and the module that each name stands for.
+"""The table of executors: the names that a study file may use, and the module of each.
 
-To add an executor, write its module and add a line here. The modules are only named, not imported: they need torch, and
-a study file is checked without it. Each of them offers `make(context, devices)`, see
+To add an executor, write its module and add a line here. The modules are only named here and not imported, because they
+need torch and a study file is checked without it. Each module has a function `make(context, devices)`, see
 `harness.study.executors.base.MakeExecutor`.
 """
 
@@ -16,7 +16,7 @@ class ExecutorEntry:
 
     module: str
     doc: str  # what it does, for the documentation of the study file
-    forks: bool = False  # it starts workers by `harness.study.executors.forkserver`, whose server can be started early
+    forks: bool = False  # whether it starts workers by `harness.study.executors.forkserver`, which can be started early
 
 
 EXECUTORS: dict[str, ExecutorEntry] = {
@@ -28,10 +28,10 @@ EXECUTORS: dict[str, ExecutorEntry] = {
 
 
 def check_executor(name: str) -> str:
-    """Return the name of an executor as it is.
+    """Return the name of an executor unchanged, if there is one with this name.
 
     Raises:
-        ValueError: there is no executor of this name.
+        ValueError: there is no executor with this name.
     """
     if name not in EXECUTORS:
         raise ValueError(f"must be {' or '.join(repr(known) for known in EXECUTORS)}, but got {name!r}")

@@ -1,4 +1,4 @@
-"""The table of all keys a study file may hold, made from the models that check it."""
+"""The table of all keys that a study file may have, made from the models that check the file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.config.study import StudyConfig
 
 
 def table() -> str:
-    """Markdown: every key of the file, then every parameter of `search`."""
+    """Return the table as Markdown: every key of the file, then every parameter of `search`."""
     lines = ["| key | default | what it says |", "|---|---|---|", *_rows(StudyConfig, "")]
     lines += ["", "Parameters of `search` (a scalar fixes one, a list or a range `{low, high, log}` searches it):", ""]
     lines += ["| parameter | values | what it says |", "|---|---|---|"]

@@ -1,4 +1,4 @@
-"""From a YAML file and the flags to a StudyConfig, or to one error that lists every fault of the file."""
+"""Load a study file: YAML and command-line flags become a StudyConfig, or one error that lists all faults."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from harness.errors import ConfigError
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML without its traps: no duplicate keys, `1e-4` is a number, only true and false are booleans."""
+    """A YAML loader that refuses duplicate keys, reads `1e-4` as a number, and only true and false as booleans."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                raise ConfigError(f"line {key_node.start_mark.line + 1}: the key {key!r} stands twice; keep one")
+                raise ConfigError(f"line {key_node.start_mark.line + 1}: the key {key!r} is given twice; keep one")
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -50,9 +50,9 @@ _StrictLoader.add_implicit_resolver(
 
 @dataclass(frozen=True)
 class LoadedStudy:
-    """A study as the file and the flags make it.
+    """A study as described by its file and the flags.
 
-    `name` is the file's name, or `AS`; where `data_replaced`, the data's digest is still to be added.
+    `name` is the file's name, or `AS`. If `data_replaced` is true, the caller has to add the data's digest to it.
     """
 
     name: str
@@ -63,7 +63,7 @@ class LoadedStudy:
 
 @dataclass(frozen=True)
 class Overrides:
-    """What flags or the environment say over the file; None leaves the file's word."""
+    """Values from flags or the environment that replace those of the file; None keeps the file's value."""
 
     data: str | None = None
     weights: str | None = None
@@ -74,7 +74,7 @@ class Overrides:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; raises ConfigError with the line where it cannot be read."""
+    """Return the mapping in a YAML file; raise ConfigError, with the line, if it cannot be read."""
     try:
         loader = _StrictLoader(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError:
@@ -84,19 +84,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except ConfigError as error:
         raise ConfigError(f"{path.name}: {error}") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path.name} is no valid YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{path.name} is not valid YAML: {' '.join(str(error).split())}") from None
     finally:
         loader.dispose()
     if not isinstance(document, dict):
-        raise ConfigError(f"{path.name} must hold keys and values, but holds {type(document).__name__}")
+        raise ConfigError(f"{path.name} must contain keys and values, but it contains a {type(document).__name__}")
     return document
 
 
 def find_study(name: str, studies: Path = Path("studies")) -> Path:
-    """The file of a study; raises ConfigError with the names that exist."""
+    """Return the file of a study; raise ConfigError, with the names that exist, if there is none."""
     if not NAME_RULE.fullmatch(name):
         raise ConfigError(
-            "a study's name has letters, digits, '.', '_' and '-' (64 at most, a letter or digit first), "
+            "a study's name may have letters, digits, '.', '_' and '-' (64 at most, a letter or digit first), "
             f"but got {name!r}"
         )
     path = studies / f"{name}.yaml"
@@ -104,22 +104,22 @@ def find_study(name: str, studies: Path = Path("studies")) -> Path:
         known = sorted(p.stem for p in studies.glob("*.yaml"))
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"there is no study {name!r} in {studies}/; there are: {', '.join(known) or 'none'}.{hint}")
+        raise ConfigError(f"there is no study {name!r} in {studies}/; it has: {', '.join(known) or 'none'}.{hint}")
     return path
 
 
 def load_study(
     name: str, overrides: Overrides = Overrides(), *, save_as: str | None = None, studies: Path = Path("studies")
 ) -> LoadedStudy:
-    """Read, override and check one study.
+    """Read the file of a study, apply the overrides and check the result.
 
     Raises:
-        ConfigError: with all faults of the file together, each with its key.
+        ConfigError: the name, the file or an override is wrong; lists all faults of the file, each with its key.
     """
     path = find_study(name, studies)
     if save_as is not None and not NAME_RULE.fullmatch(save_as):
         raise ConfigError(
-            f"AS has letters, digits, '.', '_' and '-' (64 at most, a letter or digit first), but got {save_as!r}"
+            f"AS may have letters, digits, '.', '_' and '-' (64 at most, a letter or digit first), but got {save_as!r}"
         )
     document = read_yaml(path)
     replaced = _override(document, overrides)
@@ -128,7 +128,7 @@ def load_study(
 
 
 def parse(document: dict[str, Any], name: str) -> StudyConfig:
-    """The checked study of a document; raises ConfigError with every fault."""
+    """Return the checked study of a document; raise ConfigError with all faults."""
     faults: list[str] = []
     study: StudyConfig | None = None
     try:
@@ -145,7 +145,7 @@ def parse(document: dict[str, Any], name: str) -> StudyConfig:
 
 
 def _override(document: dict[str, Any], overrides: Overrides) -> bool:
-    """Write the overrides into the document; True where they replace data that the file names."""
+    """Write the overrides into the document; return whether they replace data that the file names."""
     for key in ("weights", "trials", "epochs", "workers", "device"):
         value = getattr(overrides, key)
         if value is not None:
@@ -161,12 +161,12 @@ def _override(document: dict[str, Any], overrides: Overrides) -> bool:
 
 
 def _readable(fault: Any) -> list[str]:
-    """One pydantic fault as lines `key: rule`; a union's inner branches are left out."""
+    """Return one of pydantic's faults as lines `key: rule`, without the branches of a union."""
     where = ".".join(str(part) for part in fault["loc"] if not str(part).startswith(("function-", "tagged-")))
     text = str(fault["msg"]).removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
         return [f"{where}: unknown key{_near(fault['loc'])}"]
-    if where == "search" and not text.startswith("must map"):  # a line for each parameter, which it begins with
+    if where == "search" and not text.startswith("must map"):  # one line for each parameter, which begins with its name
         return [f"{where}.{line}" for line in text.splitlines()]
     if fault["type"] not in ("value_error", "missing"):
         text = f"{text[0].lower()}{text[1:]}, but got {fault['input']!r}"
@@ -174,7 +174,7 @@ def _readable(fault: Any) -> list[str]:
 
 
 def _near(loc: tuple[Any, ...]) -> str:
-    """A likely meaning of an unknown key, as a hint."""
+    """Return a hint for an unknown key: a similar key, or all keys."""
     model: Any = StudyConfig
     for part in loc[:-1]:
         field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
@@ -187,10 +187,10 @@ def _near(loc: tuple[Any, ...]) -> str:
 
 
 def _against_backbones(study: StudyConfig) -> list[str]:
-    """Faults that need a backbone's spec: its name, the image size, phases without an epoch."""
+    """Return faults in the backbones' names and image sizes, and unfreezing phases that get no epoch."""
     faults: list[str] = []
     spaces = {strategy: space(study, strategy) for strategy in study.strategies}
-    backbones = dict.fromkeys(name for here in spaces.values() for name in here.ranges["backbone"].values())
+    backbones = dict.fromkeys(name for one in spaces.values() for name in one.ranges["backbone"].values())
     for name in backbones:
         try:
             backbone_spec(name)
@@ -201,24 +201,25 @@ def _against_backbones(study: StudyConfig) -> list[str]:
     if "fine_tuning" in spaces:
         faults += _phases(study, spaces["fine_tuning"])
     if study.search.get("backbone") is None and study.weights not in ("none", "bundled", "imagenet"):
-        faults.append("search.backbone: name the backbone that the checkpoint belongs to")
+        faults.append("search.backbone: must name the backbone that the checkpoint in `weights` belongs to")
     return faults
 
 
-def _phases(study: StudyConfig, here: SearchSpace) -> list[str]:
-    schedules = here.ranges["unfreeze_schedule"].values()
+def _phases(study: StudyConfig, search_space: SearchSpace) -> list[str]:
+    """Return faults in the schedules of unfreezing: phases that get no epoch."""
+    schedules = search_space.ranges["unfreeze_schedule"].values()
     faults = []
-    deepest = max(here.ranges["unfreeze_depth"].ends())
+    deepest = max(search_space.ranges["unfreeze_depth"].ends())
     if "progressive" in schedules and deepest + 1 > study.epochs:
         faults.append(
-            f"epochs: {study.epochs} leave a phase of `progressive` without an epoch; unfreeze_depth up to {deepest} "
-            f"needs at least {deepest + 1}, or take `progressive` out of search.unfreeze_schedule"
+            f"epochs: must be at least {deepest + 1} for `progressive` with unfreeze_depth up to {deepest}, so that "
+            f"each phase has an epoch, but got {study.epochs}; or remove `progressive` from search.unfreeze_schedule"
         )
     if "head_first" in schedules:
         faults += [
-            f"search.head_fraction: {fraction:g} of {study.epochs} epochs leaves none for the backbone "
-            f"({here.strategy}); take a smaller fraction or more epochs"
-            for fraction in here.ranges["head_fraction"].ends()
+            f"search.head_fraction: {fraction:g} of {study.epochs} epochs leaves no epoch for the backbone "
+            f"({search_space.strategy}); use a smaller fraction or more epochs"
+            for fraction in search_space.ranges["head_fraction"].ends()
             if max(round(fraction * study.epochs), 1) >= study.epochs
         ]
     return faults

@@ -1,8 +1,8 @@
-"""The search parameters, one table: what each may be, what it is called, what it is by default, and when it matters.
+"""The table of search parameters: the values of each, its labels, its default, and when it has an effect.
 
-Everything else is derived from `PARAMETERS`: the keys of a study file, the defaults, what a strategy settles, what the
-sampler is asked, when two configurations are the same one, and the words of log and page. A new search parameter needs
-its entry here, its field in `TrialConfig`, and the place that uses it.
+Everything else is derived from `PARAMETERS`: the keys of a study file, the defaults, the values that a strategy fixes,
+which parameters the sampler suggests, when two configurations are equal, and the labels in log and page. A new search
+parameter needs its entry here, its field in `TrialConfig`, and the code that uses it.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ Values = Mapping[str, Any]  # of a configuration's fields, by name
 
 @dataclass(frozen=True)
 class Rule:
-    """An answer that depends on other fields of the configuration, named in `of`, in the order `answer` takes them."""
+    """A function of other fields of the configuration. `of` names the fields in the order of `answer`'s arguments."""
 
     of: tuple[str, ...]
     answer: Callable[..., Any]
 
     def __call__(self, values: Values, *before: Any) -> Any:
-        """The answer beside these values; `before` comes before the values of `of`."""
+        """Call `answer` with `before` and then the values of the fields in `of`."""
         return self.answer(*before, *(values[name] for name in self.of))
 
 
@@ -52,29 +52,34 @@ class Parameter:
 
     name: str
     kind: Literal["float", "int", "choice"]
-    doc: str  # of the study file's key
+    doc: str  # description of the study file's key
     label: str  # on the page
-    default: Any  # of all strategies that `by_strategy` does not name, and wherever it is not active
-    short: str = ""  # label in a line of many; "" is the label itself
+    default: Any  # for strategies that are not in `by_strategy`, and for configurations in which it is not active
+    short: str = ""  # label in a line with many parameters; "": use `label`
     low: float | None = None
     high: float | None = None
-    low_open: bool = False  # low itself is excluded
-    choices: tuple[str, ...] = ()  # () takes any name
-    by_strategy: Mapping[Strategy, Any] = field(default_factory=dict)  # defaults
-    settled: Mapping[Strategy, Any] = field(default_factory=dict)  # by its definition, whatever the file says
-    first_is_default: bool = False  # of a list in the file the first value is the default, whatever `default` is
-    off: Any = None  # the value at which it is switched off and not worth a line; None: there is none
-    active: Rule = ALWAYS  # whether it changes anything beside the other values; otherwise it takes its default
-    asked: Rule | None = None  # when the sampler is asked for it, if that is more rarely than it is active
-    simplified: Rule = AS_IT_IS  # (value, others) -> the value that stands for all that do the same beside the others
-    sharing: bool = False  # whether trials that differ in it cannot share the activations of frozen stages
+    low_open: bool = False  # whether `low` itself is excluded
+    choices: tuple[str, ...] = ()  # () allows any name
+    by_strategy: Mapping[Strategy, Any] = field(default_factory=dict)  # defaults of single strategies
+    settled: Mapping[Strategy, Any] = field(default_factory=dict)  # values that a strategy fixes by its definition
+    first_is_default: bool = False  # the first value of a list in the file replaces `default`
+    off: Any = None  # the value that switches it off, which is not shown; None: there is no such value
+    active: Rule = ALWAYS  # whether it has an effect, given the other values; if not, it takes its default
+    asked: Rule | None = None  # whether the sampler suggests it, if that is more restricted than `active`
+    simplified: Rule = AS_IT_IS  # (value, others) -> the first value that has the same effect, given the others
+    sharing: bool = False  # whether the activations of frozen stages, which trials share, depend on it
 
     @property
     def short_label(self) -> str:
+        """The label in a line with many parameters."""
         return self.short or self.label
 
     def check(self, value: object) -> Any:
-        """The value in its own type; raises ValueError with the rule and what came."""
+        """Return the value in the parameter's type.
+
+        Raises:
+            ValueError: the value is not allowed; states the rule and the value.
+        """
         if self.kind == "choice":
             if not isinstance(value, str) or (self.choices and value not in self.choices):
                 rule = f"one of {', '.join(self.choices)}" if self.choices else "a name"
@@ -95,7 +100,11 @@ class Parameter:
         return int(number) if self.kind == "int" else number
 
     def read(self, value: object) -> Range:
-        """What a study file says of it, as a range; raises ValueError with the rule and what came."""
+        """Return the range that an entry of a study file describes: a scalar, a list, or `{low, high, log}`.
+
+        Raises:
+            ValueError: the entry is not allowed; states the rule and the value.
+        """
         if isinstance(value, Range):
             value = value.to_yaml()
         if isinstance(value, (list, tuple)):
@@ -119,19 +128,19 @@ class Parameter:
         if self.kind == "float":
             return FloatRange(low, high, bool(value.get("log", False)))
         if value.get("log"):
-            raise ValueError("log is for ranges of real numbers; list the values instead")
+            raise ValueError("log must be left out for whole numbers; list the values instead")
         return IntRange(low, high)
 
     def canonical(self, values: Values) -> Any:
-        """Its value in the one form of all configurations that train the same."""
+        """Return its value in the canonical form of a configuration with these values."""
         return self.simplified(values, values[self.name]) if self.active(values) else self.default
 
     def is_asked(self, known: Values, ranges: Mapping[str, Range]) -> bool:
-        """Whether to ask the sampler for it: it may matter beside some of the values that the others may take.
+        """Return whether the sampler has to suggest it: it has an effect with some possible values of the others.
 
         Args:
-            known: values that are settled, or were asked before.
-            ranges: what is still possible for the others.
+            known: values that are fixed, or were suggested before.
+            ranges: the possible values of the others.
         """
         rule = self.asked or self.active
         possible = ((known[name],) if name in known else ranges[name].values() for name in rule.of)
@@ -141,12 +150,12 @@ class Parameter:
 def _has_batchnorm(backbone: str) -> bool:
     try:
         return backbone_spec(backbone).has_batchnorm
-    except ConfigError:  # of another version; whoever builds it says that there is no such backbone
+    except ConfigError:  # a name from another version; building the model reports that there is no such backbone
         return True
 
 
 def _same_policy(policy: BatchNormPolicy, depth: int, schedule: UnfreezeSchedule) -> BatchNormPolicy:
-    """The policy that stands for this one at a depth: with every stage frozen, or none, some do the same."""
+    """Return the first policy with the same effect: some policies are equal if all stages are frozen, or none."""
     any_frozen = depth < DEPTH_MAX or schedule != "at_once"
     return first_same(POLICIES[policy], any_frozen=any_frozen, any_unfrozen=depth > 0)
 
@@ -157,7 +166,7 @@ _HAS_DIRECTION = Rule(
     lambda depth, schedule: depth != 0 and (depth != DEPTH_MAX or schedule == "progressive"),
 )
 
-# In the order in which they are asked. Reasons for the defaults: ARCHITECTURE.md, "Defaults".
+# In the order in which the sampler suggests them. Reasons for the defaults: ARCHITECTURE.md, "Defaults".
 _ALL = (
     Parameter(
         "backbone",
@@ -171,7 +180,7 @@ _ALL = (
     Parameter(
         "unfreeze_depth",
         "int",
-        doc="stages that train; feature extraction is 0 by definition",
+        doc="number of stages that train; 0 for feature extraction",
         label="unfreeze depth (stages)",
         default=DEPTH_MAX,
         short="depth",
@@ -183,7 +192,7 @@ _ALL = (
     Parameter(
         "unfreeze_from",
         "choice",
-        doc="which end unfreezes first",
+        doc="the end of the backbone at which unfreezing begins",
         label="unfreezes from",
         default="head",
         choices=get_args(UnfreezeFrom),
@@ -216,7 +225,7 @@ _ALL = (
     Parameter(
         "head_lr",
         "float",
-        doc="peak rate of the head",
+        doc="peak learning rate of the head",
         label="head learning rate",
         default=1e-3,
         short="head rate",
@@ -228,7 +237,7 @@ _ALL = (
     Parameter(
         "backbone_lr",
         "float",
-        doc="peak rate of the last unfrozen stage",
+        doc="peak learning rate of the last unfrozen stage",
         label="backbone learning rate",
         default=None,
         short="backbone rate",
@@ -241,7 +250,7 @@ _ALL = (
     Parameter(
         "layer_decay",
         "float",
-        doc="rate factor from a stage to the one before it",
+        doc="factor on the learning rate from each stage to the one before it",
         label="layer decay",
         default=1.0,
         low=0,
@@ -249,7 +258,7 @@ _ALL = (
         low_open=True,
         off=1.0,
         active=_UNFROZEN,
-        # At depth 1 there is no stage before it. A value that the file fixes stays in the configuration nevertheless.
+        # At depth 1 no stage has a reduced rate. A value that the file fixes stays in the configuration nevertheless.
         asked=Rule(("unfreeze_depth",), lambda depth: depth > 1),
     ),
     Parameter(
@@ -276,7 +285,7 @@ _ALL = (
     Parameter(
         "weight_decay",
         "float",
-        doc="not on biases and normalisation",
+        doc="weight decay, except for biases and normalisation",
         label="weight decay",
         default=1e-4,
         low=0,
@@ -295,7 +304,7 @@ _ALL = (
     Parameter(
         "warmup_fraction",
         "float",
-        doc="share of the steps with a rising rate",
+        doc="share of the steps in which the learning rate rises",
         label="warm-up share of steps",
         default=0.1,
         short="warm-up share",
@@ -305,7 +314,7 @@ _ALL = (
     Parameter(
         "gradient_clip",
         "float",
-        doc="largest norm of all gradients together; 0 does not clip",
+        doc="largest norm of all gradients together; 0: no clipping",
         label="gradient clipping (norm)",
         default=0.0,
         short="gradient clipping",
@@ -316,7 +325,7 @@ _ALL = (
     Parameter(
         "ema",
         "float",
-        doc="decay of a moving average of the weights, which is what is scored and kept; 0: none",
+        doc="decay of a moving average of the weights, which is scored and saved instead of them; 0: none",
         label="moving average (decay)",
         default=0.0,
         short="moving average",
@@ -327,7 +336,7 @@ _ALL = (
     Parameter(
         "early_stopping",
         "int",
-        doc="epochs without a better validation score that end a trial; 0: none do",
+        doc="epochs without a better validation score after which a trial ends; 0: never",
         label="early stopping (epochs)",
         default=0,
         short="early stopping",
@@ -349,7 +358,7 @@ _ALL = (
     Parameter(
         "head_hidden",
         "int",
-        doc="units of the hidden layer, for mlp",
+        doc="units of the hidden layer, with mlp",
         label="hidden units of the head",
         default=256,
         short="hidden units",
@@ -360,7 +369,7 @@ _ALL = (
     Parameter(
         "head_dropout",
         "float",
-        doc="probability, before each layer of the head",
+        doc="probability of dropout before each layer of the head",
         label="dropout in the head",
         default=0.0,
         short="head dropout",
@@ -371,7 +380,7 @@ _ALL = (
     Parameter(
         "head_init",
         "choice",
-        doc="of the head's last layer: as torch draws it, or zeros",
+        doc="initial values of the head's last layer: torch's random ones, or zeros",
         label="head initialisation",
         default="default",
         choices=get_args(HeadInit),
@@ -380,7 +389,7 @@ _ALL = (
     Parameter(
         "imbalance",
         "choice",
-        doc="unequal classes: nothing, a loss weighted by 1 / class size, or every class drawn equally often",
+        doc="unequal class sizes: no measure, loss weighted by 1 / class size, or each class drawn equally often",
         label="class imbalance",
         default="none",
         choices=get_args(Imbalance),
@@ -399,7 +408,7 @@ _ALL = (
     Parameter(
         "mixup",
         "float",
-        doc="alpha of mixup, two images blended; 0: none",
+        doc="alpha of mixup, which blends two images; 0: no mixup",
         label="mixup (alpha)",
         default=0.0,
         short="mixup",
@@ -411,7 +420,7 @@ _ALL = (
     Parameter(
         "cutmix",
         "float",
-        doc="alpha of CutMix, a box of another image pasted; 0: none",
+        doc="alpha of CutMix, which pastes a box of another image; 0: no CutMix",
         label="CutMix (alpha)",
         default=0.0,
         short="CutMix",
@@ -423,7 +432,7 @@ _ALL = (
     Parameter(
         "batch_size",
         "int",
-        doc="images a step; one batch shape for each value",
+        doc="number of images in a training step",
         label="batch size",
         default=64,
         low=2,
@@ -432,17 +441,17 @@ _ALL = (
     ),
 )
 PARAMETERS: dict[str, Parameter] = {parameter.name: parameter for parameter in _ALL}
-TOP_LEVEL_PARAMETERS = ("augmentation", "batch_size")  # may stand beside `search` in the file
+TOP_LEVEL_PARAMETERS = ("augmentation", "batch_size")  # may also be given at the top level of the file
 
 
 def unknown_parameter(name: str) -> str:
-    """What to say of a name that is no parameter: the one that was probably meant, or all there are."""
+    """Return the message for an unknown parameter: it suggests a similar name, or lists all parameters."""
     near = difflib.get_close_matches(name, PARAMETERS, n=1)
     return f"unknown; did you mean {near[0]}?" if near else f"unknown; the parameters are {', '.join(PARAMETERS)}"
 
 
 def settled_values(strategy: Strategy) -> dict[str, Any]:
-    """What a strategy leaves no choice in: what it settles itself, and the defaults of what is not active beside it."""
+    """Return the values that a strategy fixes, and the defaults of parameters that are not active with these values."""
     found = {name: one.settled[strategy] for name, one in PARAMETERS.items() if strategy in one.settled}
     for name, one in PARAMETERS.items():
         if name not in found and found.keys() >= set(one.active.of) and not one.active(found):
@@ -451,13 +460,13 @@ def settled_values(strategy: Strategy) -> dict[str, Any]:
 
 
 def default_values(strategy: Strategy) -> dict[str, Any]:
-    """Every parameter's default for a strategy: what practitioners' guides recommend as a first setup."""
+    """Return every parameter's default for a strategy: the setup that practical guides recommend to try first."""
     defaults = {name: one.by_strategy.get(strategy, one.default) for name, one in PARAMETERS.items()}
     return {**defaults, **settled_values(strategy)}
 
 
 def idle(config: Mapping[Any, Any]) -> set[str]:
-    """The parameters of a configuration that say nothing: switched off, or without an effect beside the others."""
+    """Return the parameters of a configuration that have no effect: switched off, or not active."""
     return {
         name
         for name, one in PARAMETERS.items()
@@ -467,10 +476,10 @@ def idle(config: Mapping[Any, Any]) -> set[str]:
 
 
 def label(name: str) -> str:
-    """What a field of a configuration is called on the page."""
+    """Return the label of a configuration's field on the page."""
     return PARAMETERS[name].label if name in PARAMETERS else name
 
 
 def short_label(name: str) -> str:
-    """What a field of a configuration is called in a line of many."""
+    """Return the label of a configuration's field in a line with many fields."""
     return PARAMETERS[name].short_label if name in PARAMETERS else name

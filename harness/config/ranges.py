@@ -1,7 +1,7 @@
-"""What a search parameter may take in a study: one value, a list, or a range of whole or of real numbers.
+"""The values that a search parameter may take in a study: one value, a list, or a range of whole or of real numbers.
 
-Each kind answers the same questions, so that nobody has to ask which kind it is. Only what Optuna is told differs by
-kind (`harness.search.optuna_params`).
+The four classes have the same methods, so that other code does not need to distinguish them. Only
+`harness.search.optuna_params`, which translates them into Optuna's distributions, does.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any, ClassVar, Literal
 Scalar = bool | int | float | str
 End = Literal["low", "high"]
 
-SOME = 8  # whole numbers of a range that `some_values` still gives one by one
-EDGE_LEAST = 4  # whole numbers that a range needs to have an edge; with fewer, the ends are half of what there is
+SOME = 8  # `some_values` of a range with more whole numbers leaves some out
+EDGE_LEAST = 4  # least number of whole numbers in a range with edges; in a smaller one, half of the values are ends
 
 
 @dataclass(frozen=True)
 class Fixed:
-    """One value, which is not searched; None if the parameter means nothing for the strategy."""
+    """One value, which is not searched; None if the parameter has no meaning for the strategy."""
 
     value: Scalar | None
 
@@ -28,31 +28,31 @@ class Fixed:
     is_continuous: ClassVar[bool] = False
 
     def values(self) -> tuple[Any, ...]:
-        """Every value it holds."""
+        """Return every value."""
         return (self.value,)
 
     def some_values(self) -> tuple[Any, ...]:
-        """A few values that stand for all."""
+        """Return values that represent all."""
         return self.values()
 
     def ends(self) -> tuple[Any, ...]:
-        """The values among which the smallest and the largest are."""
+        """Return values that include the smallest and the largest."""
         return self.values()
 
     def holds(self, value: object) -> bool:
-        """Whether the parameter may take this value."""
+        """Return whether the parameter may take this value."""
         return bool(value == self.value)
 
     def clamp(self, value: Any) -> Any:
-        """The value it holds that is nearest to this one."""
+        """Return the fixed value, whatever value is given."""
         return self.value
 
     def edge(self, value: float, near: float) -> End | None:
-        """At which end a value lies; None, since there is no range."""
+        """Return None: a fixed value has no ends."""
         return None
 
     def to_yaml(self) -> Any:
-        """As it stands in a study file."""
+        """Return the form that a study file has."""
         return self.value
 
 
@@ -66,31 +66,31 @@ class Choice:
     is_continuous: ClassVar[bool] = False
 
     def values(self) -> tuple[Any, ...]:
-        """Every value it holds."""
+        """Return every value."""
         return self.options
 
     def some_values(self) -> tuple[Any, ...]:
-        """A few values that stand for all: here all of them."""
+        """Return values that represent all: here all of them."""
         return self.options
 
     def ends(self) -> tuple[Any, ...]:
-        """The values among which the smallest and the largest are: all of them, in no order."""
+        """Return values that include the smallest and the largest: here all of them, in the order of the list."""
         return self.options
 
     def holds(self, value: object) -> bool:
-        """Whether the parameter may take this value."""
+        """Return whether the parameter may take this value."""
         return value in self.options
 
     def clamp(self, value: Any) -> Any:
-        """This value if the list names it, otherwise the first one."""
+        """Return this value if it is in the list, otherwise the first one."""
         return value if value in self.options else self.options[0]
 
     def edge(self, value: float, near: float) -> End | None:
-        """At which end a value lies; None, since a list has no ends to search beyond."""
+        """Return None: a list has no ends that could be extended."""
         return None
 
     def to_yaml(self) -> Any:
-        """As it stands in a study file."""
+        """Return the form that a study file has."""
         return list(self.options)
 
 
@@ -108,41 +108,41 @@ class IntRange:
         _check_order(self.low, self.high)
 
     def values(self) -> tuple[Any, ...]:
-        """Every value it holds, in rising order."""
+        """Return every value, in increasing order."""
         return tuple(range(self.low, self.high + 1))
 
     def some_values(self) -> tuple[Any, ...]:
-        """A few values that stand for all: every one, or some at equal steps if there are more than SOME."""
+        """Return values that represent all: every one or, if there are more than SOME, some at equal steps."""
         every = range(self.low, self.high + 1)
         return tuple(every if len(every) <= SOME else every[:: len(every) // (SOME // 2)])
 
     def ends(self) -> tuple[Any, ...]:
-        """The smallest and the largest value."""
+        """Return the smallest and the largest value."""
         return self.low, self.high
 
     def holds(self, value: object) -> bool:
-        """Whether the parameter may take this value."""
+        """Return whether the parameter may take this value."""
         return isinstance(value, (int, float)) and self.low <= value <= self.high
 
     def clamp(self, value: Any) -> Any:
-        """The value it holds that is nearest to this one; the lowest for None."""
+        """Return the nearest value in the range; the lowest one for None."""
         return self.low if value is None else min(max(value, self.low), self.high)
 
     def edge(self, value: float, near: float) -> End | None:
-        """At which end a value lies: at the last whole number itself, if there are EDGE_LEAST or more."""
+        """Return the end that equals a value, or None; a range of fewer than EDGE_LEAST values has no ends."""
         if self.high - self.low + 1 < EDGE_LEAST:
             return None
         ends: dict[int, End] = {self.low: "low", self.high: "high"}
         return ends.get(int(value))
 
     def to_yaml(self) -> Any:
-        """As it stands in a study file."""
+        """Return the form that a study file has."""
         return {"low": self.low, "high": self.high}
 
 
 @dataclass(frozen=True)
 class FloatRange:
-    """A range of real numbers, both ends included; `log` draws uniformly in the logarithm."""
+    """A range of real numbers, both ends included. With `log`, the sampler draws uniformly in the logarithm."""
 
     low: float
     high: float
@@ -157,30 +157,31 @@ class FloatRange:
             raise ValueError(f"a log range needs low above 0, but got {self.low}")
 
     def values(self) -> tuple[Any, ...]:
-        """Its ends, which stand for all between them."""
+        """Return the ends, which represent all values between them."""
         return (self.low, self.high) if self.low != self.high else (self.low,)
 
     def some_values(self) -> tuple[Any, ...]:
-        """A few values that stand for all: its ends."""
+        """Return values that represent all: the two ends."""
         return self.values()
 
     def ends(self) -> tuple[Any, ...]:
-        """The smallest and the largest value."""
+        """Return the smallest and the largest value."""
         return self.low, self.high
 
     def holds(self, value: object) -> bool:
-        """Whether the parameter may take this value."""
+        """Return whether the parameter may take this value."""
         return isinstance(value, (int, float)) and self.low <= value <= self.high
 
     def clamp(self, value: Any) -> Any:
-        """The value it holds that is nearest to this one; the lowest for None."""
+        """Return the nearest value in the range; the lowest one for None."""
         return self.low if value is None else min(max(value, self.low), self.high)
 
     def edge(self, value: float, near: float) -> End | None:
-        """At which end a value lies.
+        """Return the end that a value is near to; None if it is near to neither.
 
         Args:
-            near: share of the span, in the logarithm if it is searched so, that counts as its end.
+            near: largest distance, as a share of the span, that counts as near. With `log`, both are measured in the
+                logarithm.
         """
         low, high, at = (math.log(v) if self.log else v for v in (self.low, self.high, value))
         if low == high:
@@ -191,7 +192,7 @@ class FloatRange:
         return "high" if place >= 1 - near - 1e-9 else None
 
     def to_yaml(self) -> Any:
-        """As it stands in a study file."""
+        """Return the form that a study file has."""
         return {"low": self.low, "high": self.high, "log": self.log}
 
 
@@ -199,7 +200,7 @@ Range = Fixed | Choice | IntRange | FloatRange
 
 
 def one_of(values: Iterable[Scalar]) -> Fixed | Choice:
-    """A list of these values, each once, or the value if there is only one."""
+    """Return the distinct values as a Choice, or as Fixed if there is only one."""
     distinct = tuple(dict.fromkeys(values))
     return Choice(distinct) if len(distinct) > 1 else Fixed(distinct[0])
 

@@ -1,4 +1,4 @@
-"""SearchSpace: which parameters a strategy searches, its default configuration, and the user's own ones."""
+"""SearchSpace: the parameters that a strategy searches, its default configuration, and the user's configurations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.config.trial import Strategy, TrialConfig, canonical
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """What one strategy may try: the range of every parameter, in the order of PARAMETERS."""
+    """The search space of one strategy: the range of every parameter, in the order of PARAMETERS."""
 
     strategy: Strategy
     ranges: dict[str, Range]
@@ -24,12 +24,12 @@ class SearchSpace:
 
     @cached_property
     def settled(self) -> dict[str, Any]:
-        """What the strategy leaves no choice in: never asked, whatever the file says."""
+        """The values that the strategy fixes, whatever the file says. The sampler never suggests them."""
         return settled_values(self.strategy)
 
     @cached_property
     def _defaults(self) -> dict[str, Any]:
-        """The strategy's defaults, clamped to the space."""
+        """The strategy's defaults, each replaced by the nearest value in its range."""
         wanted = default_values(self.strategy)
         return {
             name: found.clamp(None if PARAMETERS[name].first_is_default else wanted[name])
@@ -37,25 +37,25 @@ class SearchSpace:
         }
 
     def searched(self) -> dict[str, Range]:
-        """The parameters that the file gives a list or a range, and the strategy does not settle."""
+        """Return the parameters that have a list or a range in the file and are not fixed by the strategy."""
         return {name: found for name, found in self.ranges.items() if found.is_searched}
 
     def config(self, values: Mapping[str, Any]) -> TrialConfig:
-        """The canonical configuration with these values; parameters that are missing take the default's."""
+        """Return the canonical configuration with these values; missing parameters take their defaults."""
         merged = {**self._defaults, **values, **self.settled}
         return canonical(TrialConfig(strategy=self.strategy, epochs=self.epochs, **merged))
 
     def default(self) -> TrialConfig:
-        """The strategy's default configuration, clamped to the space: the first slot."""
+        """Return the strategy's default configuration in this space, which is the first trial."""
         return self.config({})
 
     def holds(self, name: str, value: object) -> bool:
-        """Whether a parameter may take this value here."""
+        """Return whether a parameter may take this value."""
         return self.ranges[name].holds(value)
 
 
 def space(study: StudyConfig, strategy: Strategy) -> SearchSpace:
-    """The search space of one strategy: the file's ranges, the defaults elsewhere, what it settles fixed."""
+    """Return the search space of one strategy: the file's ranges, and fixed values for all other parameters."""
     named, settled, defaults = study.ranges(), settled_values(strategy), default_values(strategy)
     ranges: dict[str, Range] = {}
     for name, parameter in PARAMETERS.items():
@@ -67,7 +67,7 @@ def space(study: StudyConfig, strategy: Strategy) -> SearchSpace:
 
 
 def _distinct(found: Range, parameter: Parameter, settled: dict[str, Any]) -> Range:
-    """Leave out values that do the same as another one beside what is settled: some BatchNorm policies at depth 0."""
+    """Leave out values that have the same effect as another one, such as some BatchNorm policies at depth 0."""
     others = parameter.simplified.of
     if not others or not settled.keys() >= set(others):
         return found
@@ -75,14 +75,14 @@ def _distinct(found: Range, parameter: Parameter, settled: dict[str, Any]) -> Ra
 
 
 def tried(study: StudyConfig, strategy: Strategy) -> list[TrialConfig]:
-    """The user's own configurations of this strategy (`try:`), in their order, canonical."""
-    here = space(study, strategy)
+    """Return the user's configurations of this strategy (`try:`), in the order of the file and in canonical form."""
+    search_space = space(study, strategy)
     return [
-        here.config(
+        search_space.config(
             {
                 name: PARAMETERS[name].check(value)
                 for name, value in entry.items()
-                if name != "strategy" and name not in here.settled
+                if name != "strategy" and name not in search_space.settled
             }
         )
         for entry in study.try_
@@ -91,7 +91,7 @@ def tried(study: StudyConfig, strategy: Strategy) -> list[TrialConfig]:
 
 
 def faults_of_try(study: StudyConfig) -> list[str]:
-    """What is wrong with the `try` list: unknown parameters, wrong values, values outside the searched space."""
+    """Return the faults of the `try` list: unknown parameters, wrong values, and values outside the search space."""
     faults: list[str] = []
     for index, entry in enumerate(study.try_):
         where = f"try[{index}]"
@@ -99,29 +99,31 @@ def faults_of_try(study: StudyConfig) -> list[str]:
         if strategy not in study.strategies:
             faults.append(f"{where}.strategy: must be one of {', '.join(study.strategies)}, but got {strategy!r}")
             continue
-        here = space(study, strategy)
+        search_space = space(study, strategy)
         for name, value in entry.items():
             if name == "strategy":
                 continue
             if name not in PARAMETERS:
                 faults.append(f"{where}.{name}: {unknown_parameter(name)}")
                 continue
-            if name in here.settled:
-                if value != here.settled[name]:
-                    faults.append(f"{where}.{name}: {strategy} settles it at {here.settled[name]}, but got {value!r}")
+            if name in search_space.settled:
+                if value != (fixed := search_space.settled[name]):
+                    faults.append(f"{where}.{name}: {strategy} fixes it at {fixed}, but got {value!r}; leave it out")
                 continue
             try:
                 checked = PARAMETERS[name].check(value)
             except ValueError as error:
                 faults.append(f"{where}.{name}: {error}")
                 continue
-            if not here.holds(name, checked):
-                faults.append(f"{where}.{name}: {value!r} lies outside search.{name}; widen the search, or change it")
+            if not search_space.holds(name, checked):
+                faults.append(
+                    f"{where}.{name}: {value!r} lies outside search.{name}; extend search.{name}, or use another value"
+                )
     return faults
 
 
 def backbones(study: StudyConfig) -> list[str]:
-    """Every backbone the study may build, in the file's order."""
+    """Return every backbone that the study may build, in the order of the file."""
     names: dict[str, None] = {}
     for strategy in study.strategies:
         names.update(dict.fromkeys(space(study, strategy).ranges["backbone"].values()))
@@ -129,6 +131,6 @@ def backbones(study: StudyConfig) -> list[str]:
 
 
 def sides(study: StudyConfig) -> list[int]:
-    """Pixels a side of every array of images that the study trains on."""
+    """Return the image sizes that the study trains at, in pixels a side; each needs an array of images."""
     size = study.data.image_size
     return sorted({backbone_spec(b).native_size for b in backbones(study)}) if size == "native" else [int(size)]

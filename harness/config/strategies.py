@@ -1,4 +1,4 @@
-"""The strategies that a study compares, and the stages that every backbone is divided into."""
+"""The names of the strategies that a study compares, and of the stages that every backbone is divided into."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""StudyConfig: the one list of keys a study file may hold."""
+"""StudyConfig: the keys that a study file may have, with their types, defaults and descriptions."""
 
 from __future__ import annotations
 
@@ -40,18 +40,20 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
-# A value of the file, read as a range by the validators of StudyConfig, and written as it stands in a file.
+# A value of the file, which the validators of StudyConfig read as a range. It is written in the form of the file.
 Entry = Annotated[Range, SkipValidation, PlainSerializer(lambda entry: entry.to_yaml())]
 
 
 class SplitConfig(_Model):
-    """How the images are divided; fractions of all images, the rest trains."""
+    """How the images are divided: fractions of all images for validation and test; the other images train."""
 
-    validation: float = Field(0.2, gt=0, lt=1, description="share of all images for choosing")
+    validation: float = Field(0.2, gt=0, lt=1, description="share of all images for choosing configurations")
     test: float = Field(0.2, gt=0, lt=1, description="share of all images for the verdict, scored once")
-    seed: int = Field(0, ge=0, description="of the draw")
+    seed: int = Field(0, ge=0, description="seed of the random split")
     group: str | None = Field(
-        None, description="regular expression on the file name (its first group, or the whole match), or a CSV column"
+        None,
+        description="what images of one group have in common: a regular expression on the file name (its first group, "
+        "or the whole match), or a column of the CSV file",
     )
 
     @model_validator(mode="after")
@@ -85,25 +87,32 @@ class DataConfig(_Model):
         "rendered_cells", description="rendered_cells, {folder: PATH}, {csv: PATH}, {torchvision: NAME}, or null"
     )
     name: str | None = Field(
-        None, max_length=80, description="what the page calls the data; the source's own name else"
+        None, max_length=80, description="name of the data on the page; without it, the source's own name"
     )
-    wanted: str | None = Field(None, description="what to say where `source` is null and no DATA was given")
-    image_size: int | Literal["native"] = Field(64, description="pixels a side, or native: the backbone's own")
+    wanted: str | None = Field(None, description="message that is shown if `source` is null and no DATA is given")
+    image_size: int | Literal["native"] = Field(
+        64, description="pixels a side, or native: the size that the backbone's official weights were evaluated at"
+    )
     resize: Literal["stretch", "pad", "crop"] = Field(
         "stretch", description="how an image becomes square: stretch, pad with the background, or crop the middle"
     )
     bit_depth: BitDepth = Field(
         "dtype",
-        description="full scale of images beyond 8 bits: dtype (65535; float images hold 0 to 1), a number of bits, "
+        description="full scale of images with more than 8 bits: dtype (65535; 1 for float images), a number of bits, "
         "or minmax of each image",
     )
-    background: tuple[int, int, int] = Field((255, 255, 255), description="under transparent pixels and padding")
-    on_bad: Literal["error", "skip"] = Field("error", description="unreadable files: end with a list, or skip")
+    background: tuple[int, int, int] = Field(
+        (255, 255, 255), description="colour (red, green, blue) behind transparent pixels and of padding"
+    )
+    on_bad: Literal["error", "skip"] = Field(
+        "error", description="unreadable files: stop with a list of them, or skip them"
+    )
     dedupe: Literal["error", "train"] = Field(
-        "error", description="the same image in two splits: end with the pairs, or keep all copies in the training part"
+        "error",
+        description="the same image in two splits: stop with the pairs, or put all copies into the training part",
     )
     limit: int | None = Field(
-        None, ge=1, description="at most so many training and validation images; the test split stays whole"
+        None, ge=1, description="largest number of training and validation images together; the test split stays whole"
     )
     split: SplitConfig = Field(default_factory=SplitConfig)
 
@@ -128,28 +137,32 @@ class ConfirmationConfig(_Model):
     top: int = Field(
         1, ge=1, le=20, description="best configurations of each strategy that are trained again, beside its default"
     )
-    seeds: int = Field(5, ge=2, le=100, description="a seed moves split, order, views and initialisation at once")
-    equivalence: float = Field(0.01, ge=0, lt=1, description="differences within ± this count as practically equal")
+    seeds: int = Field(
+        5, ge=2, le=100, description="number of seeds; each changes split, order, views and initialisation together"
+    )
+    equivalence: float = Field(
+        0.01, ge=0, lt=1, description="two scores that differ by no more than this are practically equal"
+    )
 
 
 class ControlledConfig(_Model):
-    """One choice at a time, around each strategy's winner: what would another one have cost?"""
+    """Changes of one parameter at a time around each strategy's winner, to measure how much each choice matters."""
 
     changes: int = Field(
         0, ge=0, le=100, description="changed configurations around each strategy's winner, trained after the verdict"
     )
-    seeds: int = Field(3, ge=2, le=100, description="of the confirmation's seeds; no more than it has")
+    seeds: int = Field(3, ge=2, le=100, description="how many of the confirmation's seeds are used, at most all")
 
 
 class ReportConfig(_Model):
-    """What the page may hold."""
+    """What the page may show."""
 
-    images: bool = Field(True, description="false leaves every image out, for private data")
-    title: str | None = Field(None, description="heading of the page; the study's name where it is missing")
+    images: bool = Field(True, description="false leaves out every image, for private data")
+    title: str | None = Field(None, description="heading of the page; without it, the study's name")
 
 
 def _seconds(value: object) -> object:
-    """`2h`, `90m`, `30s`, `1h30m` or a number of seconds -> seconds."""
+    """Return the seconds of a duration such as `2h`, `90m`, `30s` or `1h30m`; other values stay as they are."""
     if not isinstance(value, str):
         return value
     found = re.fullmatch(r"\s*(?:(\d+(?:\.\d+)?)h)?\s*(?:(\d+(?:\.\d+)?)m)?\s*(?:(\d+(?:\.\d+)?)s)?\s*", value)
@@ -160,31 +173,32 @@ def _seconds(value: object) -> object:
 
 
 class StudyConfig(_Model):
-    """One question about one data set: everything a study file may say."""
+    """One question about one data set: all keys of a study file."""
 
     description: str = Field("", description="the question, in a sentence")
     data: DataConfig = Field(default_factory=DataConfig)
     weights: str = Field("bundled", description="bundled, imagenet, none, or the path of a checkpoint")
     strategies: tuple[Strategy, ...] = Field(
-        ("feature_extraction", "fine_tuning"), min_length=1, description="the sides compared"
+        ("feature_extraction", "fine_tuning"), min_length=1, description="the strategies that are compared"
     )
     search: dict[str, Entry] = Field(
         default_factory=dict, description="a scalar fixes a parameter, a list or a range searches it"
     )
     try_: tuple[dict[str, Scalar], ...] = Field(
-        (), alias="try", description="own configurations, always evaluated after the default"
+        (), alias="try", description="configurations of your own, which are always evaluated, after the default"
     )
     objective: Objective = Field(
-        "balanced_accuracy", description=f"what is compared, on validation and then on test ({', '.join(OBJECTIVES)})"
+        "balanced_accuracy",
+        description=f"metric that is compared, on validation and then on test images ({', '.join(OBJECTIVES)})",
     )
-    seed: int = Field(0, ge=0, description="everything random derives from it")
+    seed: int = Field(0, ge=0, description="seed from which all random numbers are derived")
     augmentation: Entry | None = Field(None, description="the same as search.augmentation")
     batch_size: Entry | None = Field(None, description="the same as search.batch_size")
-    trials: int = Field(20, ge=1, description="slots of the budget, for each strategy")
+    trials: int = Field(20, ge=1, description="number of trials of each strategy")
     time: Annotated[float | None, BeforeValidator(_seconds)] = Field(
-        None, gt=0, description="wall-clock bound of the study, like 2h; room for the confirmation is left"
+        None, gt=0, description="time limit of the study, like 2h; time for the confirmation is reserved"
     )
-    epochs: int = Field(10, ge=1, le=10_000, description="of every trial")
+    epochs: int = Field(10, ge=1, le=10_000, description="epochs of every trial")
     pruning: bool = Field(True, description="stop trials below the median of their strategy")
     confirmation: ConfirmationConfig = Field(default_factory=ConfirmationConfig)
     controlled: ControlledConfig = Field(default_factory=ControlledConfig)
@@ -193,24 +207,24 @@ class StudyConfig(_Model):
     )
     shifts: tuple[Shift, ...] = Field(
         (),
-        description="shifted copies of the test images for the winners to answer, after the verdict: "
+        description="shifted copies of the test images on which the winners are scored, after the verdict: "
         + ", ".join(get_args(Shift)),
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:0, mps")
-    workers: int = Field(1, ge=1, le=64, description="trials side by side on a CPU; one for each GPU otherwise")
+    workers: int = Field(1, ge=1, le=64, description="trials in parallel on a CPU; GPUs run one trial each")
     threads: int | None = Field(
-        None, ge=1, description="CPU threads of each worker; all cores shared evenly where it is missing"
+        None, ge=1, description="CPU threads of each worker; without it, all cores are divided evenly"
     )
     precision: Literal["exact", "auto"] | None = Field(
         None,
-        description="exact: float32, bit for bit what a plain loop computes; auto: bfloat16 and channels_last where a "
-        "probe finds them faster; exact on a CPU and auto elsewhere where it is missing",
+        description="exact: float32, bit for bit what a plain loop computes; auto: bfloat16 and channels_last if a "
+        "probe finds them faster; without it, exact on a CPU and auto elsewhere",
     )
     cache_gb: float | None = Field(
         None,
         ge=0,
-        description="disk for activations of frozen stages, shared by trials and studies (1 GB = 1e9 bytes); 0 shares "
-        "nothing; a quarter of the free memory or disk, whichever is less, where it is missing",
+        description="disk space for activations of frozen stages, which trials and studies share (1 GB = 1e9 bytes); "
+        "0 shares nothing; without it, a quarter of the free memory or disk space, whichever is less",
     )
     executor: Annotated[str, AfterValidator(check_executor)] = Field(
         "processes", description="; ".join(f"{name} {entry.doc}" for name, entry in EXECUTORS.items())
@@ -218,13 +232,13 @@ class StudyConfig(_Model):
     report: ReportConfig = Field(default_factory=ReportConfig)
     tracking_uri: str | None = Field(
         None,
-        description="MLflow server or store, stored without its password; MLFLOW_TRACKING_URI, then runs/mlflow.db "
-        "otherwise",
+        description="address of an MLflow server or store, saved without its password; without it, that of "
+        "MLFLOW_TRACKING_URI, and otherwise runs/mlflow.db",
     )
     storage: str | None = Field(
         None,
-        description="Optuna storage (sqlite:///..., postgresql+psycopg://...) that the trials are copied to, stored "
-        "without its password; runs/NAME/optuna.log otherwise",
+        description="Optuna storage (sqlite:///..., postgresql+psycopg://...) to which the trials are copied, saved "
+        "without its password; without it, runs/NAME/optuna.log",
     )
 
     @field_validator("search", mode="before")
@@ -265,7 +279,7 @@ class StudyConfig(_Model):
         return value
 
     def ranges(self) -> dict[str, Range]:
-        """Every parameter that the file names, wherever it stands, in the order of PARAMETERS."""
+        """Return every parameter that the file gives, in `search` or at the top level, in the order of PARAMETERS."""
         named = dict(self.search)
         for name in TOP_LEVEL_PARAMETERS:
             if getattr(self, name) is not None:
@@ -276,5 +290,5 @@ class StudyConfig(_Model):
     def _no_second_place(self) -> StudyConfig:
         for name in TOP_LEVEL_PARAMETERS:
             if name in self.search and getattr(self, name) is not None:
-                raise ValueError(f"{name} stands twice: under search and beside it; keep one")
+                raise ValueError(f"{name} is given twice, under search and at the top level; keep one")
         return self

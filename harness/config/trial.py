@@ -1,4 +1,4 @@
-"""TrialConfig: everything that is chosen for one training run, and when two choices are the same one."""
+"""TrialConfig: everything that is chosen for one training run; and the canonical form of equal configurations."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _DEFAULTS: dict[str, Any] = {name: parameter.default for name, parameter in PARA
 
 @dataclass(frozen=True)
 class TrialConfig:
-    """One configuration: the values a trial trains with. What happened lies in `TrialRecord`.
+    """One configuration: the values that a trial trains with. Its results are in `TrialRecord`.
 
-    What each field means and what it is by default stands in `PARAMETERS` (`harness.config.parameters`). Rates are for
-    the peak of the schedule; `backbone_lr` is None if nothing is unfrozen.
-    `weights` is not here: it belongs to the study and is the same for all its trials, except that
-    `from_scratch` always starts from random values.
+    The meaning and the default of each field are in `PARAMETERS` (`harness.config.parameters`). Learning rates are
+    those at the peak of the schedule; `backbone_lr` is None if no stage is unfrozen. `weights` is not a field: it
+    belongs to the study and is the same for all its trials, except that `from_scratch` always starts from random
+    weights.
     """
 
     strategy: Strategy
@@ -71,25 +71,25 @@ class TrialConfig:
     epochs: int = 10
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as plain JSON values, in the order they are declared."""
+        """Return the fields as plain JSON values, in the order of their declaration."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> TrialConfig:
-        """Back from `to_json`; an unknown field raises TypeError."""
+        """Return the configuration of a `to_json`; raise TypeError for an unknown field."""
         return restored(cls, values)
 
     def key(self) -> str:
-        """Sixteen hex digits that name this configuration; equal configurations, equal keys."""
+        """Return sixteen hex digits that identify this configuration: equal configurations have equal keys."""
         text = json.dumps(self.to_json(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def canonical(config: TrialConfig) -> TrialConfig:
-    """The one form of all configurations that train the same tensors with the same buffers.
+    """Return the canonical form of a configuration: equal for all configurations that train in the same way.
 
-    A parameter without an effect beside the others takes its default, and of values that do the same beside the
-    others the first one stands for all (`Parameter.active`, `Parameter.simplified`).
+    A parameter that has no effect, given the others, takes its default (`Parameter.active`). A value with the same
+    effect as another one is replaced by the first of them (`Parameter.simplified`).
     """
     values = dict(vars(config))
     for name, parameter in PARAMETERS.items():

@@ -1,11 +1,11 @@
-"""Views: one augmented rendering of one image, drawn from a key and from nothing else.
+"""Augmentation: random views of images, which depend on (seed, epoch, image, occurrence in that epoch) alone.
 
-The key is (seed, epoch, image, occurrence in that epoch). Two trials with the same seed see the same
-views in whatever order, on whatever worker, so a difference between them is never one of luck.
+Two trials with the same seed see the same views, in any order and on any worker. A difference between the trials is
+therefore not caused by different random views.
 
     recipe       what is drawn                                              distinct views of an image
     none         nothing                                                    1
-    flips        one of the eight right angles and mirrorings               8
+    flips        one of the eight rotations and mirror images of a square   8
     microscopy   flips, then stain strength of each channel and brightness  unbounded
     natural      a random crop, resized, a left-right flip, brightness      unbounded
 """
@@ -20,25 +20,28 @@ from numpy.typing import NDArray
 from harness.config.parameters import Augmentation
 
 _MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
-STAIN_JITTER = 0.2  # factor on a channel's optical density, 1 ± this
-BRIGHTNESS_JITTER = 0.1  # factor on the whole image, 1 ± this
+STAIN_JITTER = 0.2  # each channel's optical density is multiplied by 1 ± this
+BRIGHTNESS_JITTER = 0.1  # the whole image is multiplied by 1 ± this
 CROP_AREA = (0.35, 1.0)  # of the image
 CROP_RATIO = (3 / 4, 4 / 3)  # width to height
+# How many random numbers a view needs.
 _NUMBERS = {"none": 0, "flips": 1, "microscopy": 5, "natural": 6}
 
 
 def image_keys(digests: list[str]) -> NDArray[np.uint64]:
-    """One 64-bit key for each image, from its sha256 in hexadecimal; (N,)."""
+    """Return one 64-bit key for each image, (N,), from its SHA-256 in hexadecimal."""
     return np.array([int(digest[:16], 16) for digest in digests], dtype=np.uint64)
 
 
 def draw(
     recipe: Augmentation, seed: int, epoch: int, keys: NDArray[np.uint64], occurrence: NDArray[np.integer] | int = 0
 ) -> NDArray[np.float64]:
-    """The drawn transforms of images with these keys in one epoch, (N, numbers of the recipe).
+    """Draw the random numbers of the views of images with these keys in one epoch, (N, numbers of the recipe).
 
-    `occurrence` counts how often the image came before in the same epoch: 0 unless images are drawn with
-    replacement. What a row means is `apply`'s business; equal rows are equal views.
+    Only `apply` interprets them. Equal rows give equal views.
+
+    Args:
+        occurrence: how often the image came before in the same epoch; 0 unless images are drawn with replacement.
     """
     numbers = _NUMBERS[recipe]
     uniform = _uniform(seed, epoch, keys, np.broadcast_to(np.asarray(occurrence, np.uint64), keys.shape), numbers)
@@ -55,7 +58,7 @@ def apply(recipe: Augmentation, images: torch.Tensor, drawn: NDArray[np.float64]
         drawn: rows of `draw` for these images.
 
     Returns:
-        (B, 3, H, W), float32; right angles and flips move pixels and change none.
+        (B, 3, H, W), float32. Rotations and flips move pixels and do not change their values.
     """
     if recipe == "none":
         return images
@@ -70,14 +73,14 @@ def apply(recipe: Augmentation, images: torch.Tensor, drawn: NDArray[np.float64]
 
 
 def dihedral(images: torch.Tensor, code: int) -> torch.Tensor:
-    """One of the eight symmetries of a square: `code` mod 4 quarter turns, mirrored first from 4 on."""
+    """Apply one of the eight symmetries of a square: `code` mod 4 quarter turns; from 4 on, mirror first."""
     if code >= 4:
         images = images.flip(-1)
     return torch.rot90(images, code % 4, dims=(-2, -1))
 
 
 def _stained(images: torch.Tensor, uniform: NDArray[np.float64]) -> torch.Tensor:
-    """Scale each channel's optical density and the brightness (Beer and Lambert: density adds up with dye)."""
+    """Scale each channel's optical density, which is proportional to the dye (Beer and Lambert), and the brightness."""
     scale = _column(1 + STAIN_JITTER * (2 * uniform[:, :3] - 1), images)
     bright = _column(1 + BRIGHTNESS_JITTER * (2 * uniform[:, 3:4] - 1), images)
     density = -torch.log(images.clamp(min=1 / 255))
@@ -85,7 +88,7 @@ def _stained(images: torch.Tensor, uniform: NDArray[np.float64]) -> torch.Tensor
 
 
 def _natural(images: torch.Tensor, uniform: NDArray[np.float64]) -> torch.Tensor:
-    """A crop of random area and ratio, resized to the full side, mirrored at random, brightness jittered."""
+    """Crop a random area and aspect ratio, resize it to the full size, mirror it at random, and vary the brightness."""
     area = CROP_AREA[0] + (CROP_AREA[1] - CROP_AREA[0]) * uniform[:, 0]
     ratio = np.exp(np.log(CROP_RATIO[0]) + (np.log(CROP_RATIO[1]) - np.log(CROP_RATIO[0])) * uniform[:, 1])
     width, height = np.minimum(np.sqrt(area * ratio), 1.0), np.minimum(np.sqrt(area / ratio), 1.0)
@@ -102,14 +105,14 @@ def _natural(images: torch.Tensor, uniform: NDArray[np.float64]) -> torch.Tensor
 
 
 def _column(values: NDArray[np.float64], like: torch.Tensor) -> torch.Tensor:
-    """(B, k) numbers as a (B, k, 1, 1) tensor beside the images."""
+    """Return (B, k) numbers as a (B, k, 1, 1) tensor on the images' device."""
     return torch.from_numpy(values.astype(np.float32)).to(like.device)[:, :, None, None]
 
 
 def _uniform(
     seed: int, epoch: int, keys: NDArray[np.uint64], occurrence: NDArray[np.uint64], numbers: int
 ) -> NDArray[np.float64]:
-    """Numbers in [0, 1) that depend on their own key alone: a counter-based generator (splitmix64 rounds)."""
+    """Return numbers in [0, 1), each from its own key alone, by a counter-based generator (rounds of SplitMix64)."""
     with np.errstate(over="ignore"):
         state = _mix(keys ^ _mix(np.uint64(seed & int(_MASK)) + np.uint64(0x5851F42D4C957F2D)))
         state = _mix(state + np.uint64(epoch) * np.uint64(0x9E3779B97F4A7C15))
@@ -120,7 +123,10 @@ def _uniform(
 
 
 def _mix(x: NDArray[np.uint64] | np.uint64) -> NDArray[np.uint64]:
-    """Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators": the finaliser of SplitMix64."""
+    """Mix the bits: the finaliser of SplitMix64.
+
+    After Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators".
+    """
     x = np.asarray(x, np.uint64)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -1,4 +1,4 @@
-"""The data card: what a person should know about the images before believing a score on them."""
+"""The data card: facts about the images that a reader should know before trusting a score on them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from harness.data.sources.listing import PARTS
 
 
 def data_card(dataset: Dataset, config: DataConfig, parts: NDArray[np.str_], image_size: int) -> dict[str, Any]:
-    """The card as plain JSON values.
+    """Return the card as plain JSON values.
 
     Args:
-        parts: (N,) of train, validation, test and unused, as `harness.data.split` draws them.
-        image_size: pixels a side that the study trains at.
+        parts: (N,) of train, validation, test and unused, as returned by `harness.data.split.draw`.
+        image_size: size at which the study trains, in pixels a side.
     """
     table, scanned = dataset.table, dataset.card
     grouped = table["group"] != ""
@@ -56,7 +56,7 @@ def data_card(dataset: Dataset, config: DataConfig, parts: NDArray[np.str_], ima
 
 
 def _notes(dataset: Dataset, config: DataConfig, parts: NDArray[np.str_]) -> list[str]:
-    """Sentences on what could mislead."""
+    """Return sentences about facts that could mislead a reader."""
     table, notes = dataset.table, list[str]()
     if (table["group"] == "").all():
         notes.append("No groups are given: if images share a slide, patient or plate, scores are too good.")

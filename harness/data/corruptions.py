@@ -1,7 +1,7 @@
-"""Shifted copies of test images: what another microscope, lamp, stain or file format would do to them.
+"""Shifted copies of test images, which imitate another microscope, lamp, stain or file format.
 
-Each shift has one strength, meant to be seen at once and to leave the content readable, and no chance but the image's
-own key: the same image is shifted in the same way for every model.
+Each shift has one strength: a person sees it at once, and can still recognise the content. Random numbers depend only
+on the image's key, so that an image is shifted in the same way for every model.
 
     blur         out of focus: a Gaussian of 1.5 % of the side (1 px at 64)
     noise        a short exposure: Gaussian noise, standard deviation 0.06 of full scale
@@ -9,7 +9,7 @@ own key: the same image is shifted in the same way for every model.
     stain        another staining protocol: optical density of the channels times 1.3, 0.8 and 1.15
     jpeg         a small file: JPEG at quality 20
 
-After: Hendrycks and Dietterich 2019, arXiv 1903.12261 (corruptions); Tellez et al. 2019, 1902.06543 (stain).
+After Hendrycks and Dietterich 2019, arXiv 1903.12261 (corruptions), and Tellez et al. 2019, arXiv 1902.06543 (stain).
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from PIL import Image
 
 from harness.config.trial import Shift
 
-BLUR = 0.015  # of the side
-NOISE = 0.06
-LIGHT = 0.75
-STAIN = (1.3, 0.8, 1.15)
-QUALITY = 20
+BLUR = 0.015  # standard deviation, as a share of the side
+NOISE = 0.06  # standard deviation, as a share of full scale
+LIGHT = 0.75  # factor on the brightness
+STAIN = (1.3, 0.8, 1.15)  # factor on the optical density of red, green and blue
+QUALITY = 20  # of JPEG, 1 to 95
 
 
 def shifted(shift: Shift, images: torch.Tensor, keys: NDArray[np.uint64]) -> torch.Tensor:
-    """The shifted images.
+    """Return the shifted images.
 
     Args:
         images: (B, 3, S, S), float32 in [0, 1].
-        keys: (B,), see `views.image_keys`; the noise of an image follows from its key.
+        keys: (B,), see `harness.data.augmentation.image_keys`; an image's noise is derived from its key.
 
     Returns:
         The same shape and type, in [0, 1].
@@ -69,7 +69,7 @@ def _brightness(images: torch.Tensor, keys: NDArray[np.uint64]) -> torch.Tensor:
 
 
 def _stain(images: torch.Tensor, keys: NDArray[np.uint64]) -> torch.Tensor:
-    """Beer and Lambert: a power of the transmitted light is a multiple of the density."""
+    """Multiply the optical density: by Beer and Lambert, this is a power of the transmitted light."""
     power = torch.tensor(STAIN, device=images.device)[None, :, None, None]
     return images.clamp(min=1 / 255) ** power
 

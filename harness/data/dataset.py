@@ -1,4 +1,4 @@
-"""From a DataConfig to a table of images and to arrays of one size."""
+"""Dataset: the table of all images of a source, and arrays of the decoded images at one size."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from harness.errors import DataError, ResourceError
 from harness.safe_text import listed
 
 COLUMNS = ("path", "label", "group", "fixed_split", "sha256", "pixels_sha256", "width", "height", "kind")
-_VERSION = 1  # of the arrays: raise it when the same images would give other values
+_VERSION = 1  # of the arrays: raise it if the same images give other values
 
 
 @dataclass(frozen=True)
 class Dataset:
     """A scanned data set. Row i of `table` is image i of every array.
 
-    Columns of the table: path (below the root, with /), label (index into `classes`), group ("" where
-    there is none), fixed_split ("", train, validation or test), sha256 (of the file), pixels_sha256, width,
-    height (pixels), kind. Names are NFC and hold no control characters.
+    Columns of the table: path (relative to the root, with /), label (index into `classes`), group ("" if the image has
+    none), fixed_split ("", train, validation or test), sha256 (of the file), pixels_sha256, width, height (pixels),
+    kind. Names are in NFC and contain no control characters.
     """
 
-    name: str  # short and public: never a path
+    name: str  # short, and never a path, because reports show it
     rendered: bool
     classes: tuple[str, ...]
     table: pd.DataFrame
-    digest: str  # SHA-256 (hex) of names, labels, groups, fixed parts and bytes; not of where the folder lies
-    card: dict[str, Any]  # what the scan says for the data card; see harness.data.card
+    digest: str  # SHA-256 (hex) of names, labels, groups, fixed parts and bytes; independent of the folder's place
+    card: dict[str, Any]  # the scan's part of the data card; see harness.data.card
     _scan: Scan = field(repr=False)
 
 
@@ -56,7 +56,8 @@ def open_dataset(config: DataConfig, *, cache: Path, progress: Progress | None =
         progress: called with (images done, images in all).
 
     Raises:
-        ConfigError, DataError, ResourceError: see `harness.data.scan.scan`; a group rule that fits no image.
+        ConfigError, DataError, ResourceError: as `harness.data.scan.scan`; also if the group rule does not match every
+            file name.
     """
     cache.mkdir(parents=True, exist_ok=True)
     found = scan(config, cache=cache, progress=progress)
@@ -91,14 +92,19 @@ def open_dataset(config: DataConfig, *, cache: Path, progress: Progress | None =
 
 
 def arrays(dataset: Dataset, config: DataConfig, size: int, *, cache: Path, progress: Progress | None = None) -> Path:
-    """Path of a read-only .npy file (N, size, size, 3) with all images, made where it is not in the cache.
+    """Return the path of a read-only .npy file (N, size, size, 3) with all images; make the file if necessary.
 
-    uint8, or uint16 with full scale 65535 where any image keeps more than 8 bits. The file's name holds all
-    that decides its content; an existing one is used only if its checksum fits.
+    The type is uint8, or uint16 with full scale 65535 if any image has more than 8 bits. The file's name is a digest
+    of everything that determines its content. An existing file is used only if its checksum fits.
+
+    Args:
+        size: pixels a side.
+        cache: folder of the arrays.
+        progress: called with (images done, images in all).
 
     Raises:
         DataError: an image changed since the scan.
-        ResourceError: not enough room on the disk.
+        ResourceError: there is not enough space on the disk.
     """
     deep = any(image.facts.deep for image in dataset._scan.images)
     shape, dtype = (len(dataset.table), size, size, 3), np.dtype(np.uint16 if deep else np.uint8)
@@ -108,7 +114,7 @@ def arrays(dataset: Dataset, config: DataConfig, size: int, *, cache: Path, prog
         with FileLock(path.with_suffix(".lock")):
             if _is_whole(path, shape, dtype):
                 return path
-            _check_room(path, int(np.prod(shape)) * dtype.itemsize)
+            _check_space(path, int(np.prod(shape)) * dtype.itemsize)
             temporary = path.with_name(f".{path.stem}.part")
             try:
                 _fill(temporary, shape, dtype, dataset, config, size, progress)
@@ -121,13 +127,13 @@ def arrays(dataset: Dataset, config: DataConfig, size: int, *, cache: Path, prog
 
 
 def array_path(digest: str, config: DataConfig, size: int, *, cache: Path) -> Path:
-    """Where the array of a data set with this digest lies; its name holds all that decides its content."""
+    """Return the path of a data set's array; its name is a digest of everything that determines its content."""
     rule = [digest, size, config.resize, config.bit_depth, config.background, _VERSION, decode.VERSION]
     return cache / "images" / f"{hashlib.sha256(json.dumps(rule).encode()).hexdigest()[:32]}.npy"
 
 
 def is_whole(path: Path) -> bool:
-    """Whether the file of an array has the checksum that was noted when it was made."""
+    """Return whether the file of an array has the checksum that was stored when it was made."""
     try:
         return _checksum(path) == int(path.with_suffix(".crc").read_bytes())
     except (OSError, ValueError):
@@ -148,7 +154,7 @@ def _fill(
         np.lib.format.write_array_header_1_0(
             stream, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
         )
-        # Really taken from the disk now: a mapped page that finds it full later would kill the process.
+        # Reserve the space now: if the disk were full later, writing to a mapped page would kill the process.
         allocate(stream, int(np.prod(shape)) * dtype.itemsize)
     target = np.load(path, mmap_mode="r+")
     listing, found = dataset._scan.listing, dataset._scan
@@ -164,14 +170,16 @@ def _fill(
 def _square(
     listing: Listing, row: int, wanted: str, dtype: np.dtype[Any], config: DataConfig, size: int
 ) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """One image in its final size and type."""
+    """Return one image in its final size and type."""
     path = listing.samples[row].path
     try:
         pixels, scanned = fetch(listing, row, config)
     except DataError as error:
-        raise DataError(f"{path} could be read by the scan, and now it {error}; start again.") from None
+        raise DataError(f"{path} was readable during the scan, but now it {error}; start the study again.") from None
     if scanned.pixels_sha256 != wanted:
-        raise DataError(f"{path} changed while the study began; start again when its folder is at rest.")
+        raise DataError(
+            f"{path} changed after it was scanned; start the study again when nothing changes its folder any more."
+        )
     fitted = decode.fit(pixels, size, config.resize, config.background)
     if dtype == np.uint16 and fitted.dtype == np.uint8:
         return fitted.astype(np.uint16) * np.uint16(257)
@@ -179,7 +187,7 @@ def _square(
 
 
 def _is_whole(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
-    """Whether the file has this shape and type and the checksum that was noted when it was made."""
+    """Return whether the file has this shape and type, and the checksum that was stored when it was made."""
     try:
         stored = np.load(path, mmap_mode="r", allow_pickle=False)
         return stored.shape == shape and stored.dtype == dtype and is_whole(path)
@@ -195,7 +203,7 @@ def _checksum(path: Path) -> int:
     return value
 
 
-def _check_room(path: Path, needed: int) -> None:
+def _check_space(path: Path, needed: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if free < needed * 1.02 + (16 << 20):
         raise ResourceError(
@@ -205,7 +213,7 @@ def _check_room(path: Path, needed: int) -> None:
 
 
 def _groups(found: Scan, rule: str | None) -> tuple[list[str], str | None]:
-    """The group of each image ("" for none), and the rule in the card's words."""
+    """Return the group of each image ("" for none), and the rule as the data card shows it."""
     listing = found.listing
     samples = [listing.samples[row] for row in found.rows]
     if rule is None or (listing.group_rule is not None and listing.group_rule.startswith("column ")):
@@ -213,24 +221,24 @@ def _groups(found: Scan, rule: str | None) -> tuple[list[str], str | None]:
     try:
         pattern = re.compile(rule)
     except re.error as error:
-        raise DataError(f"data.split.group is no regular expression ({error}): {rule!r}") from None
+        raise DataError(f"data.split.group must be a regular expression, but {rule!r} is not: {error}") from None
     names = [sample.path.rsplit("/", 1)[-1] for sample in samples]
     matches = [pattern.search(name) for name in names]
     missed = [sample.path for sample, match in zip(samples, matches, strict=True) if match is None]
     if missed:
         raise DataError(
-            f"the group rule {rule!r} fits {len(names) - len(missed)} of {len(names)} file names; "
-            "change data.split.group (null: no groups; for a table it may name a column). Without a group are:\n"
-            + listed(missed)
+            f"the group rule {rule!r} must match every file name, but it matches {len(names) - len(missed)} of "
+            f"{len(names)}; change data.split.group (null: no groups; for a table it may name a column). These images "
+            "have no group:\n" + listed(missed)
         )
-    # A pattern's first parenthesis names the group; an optional one that took no part names the whole match.
+    # The group is the match of the first parenthesis, or the whole match if that parenthesis is optional and unused.
     return [(m.group(1) or m.group(0)) if m.re.groups else m.group(0) for m in matches if m is not None], rule
 
 
 def digest_of(table: pd.DataFrame, classes: tuple[str, ...]) -> str:
-    """SHA-256 over the sorted rows of a data set's table.
+    """Return the SHA-256 of the sorted rows of a data set's table.
 
-    Each field's length stands before it, so that no two tables run together.
+    The length of each field is hashed before it, so that different tables cannot give the same bytes.
     """
     labels = [classes[label] for label in table["label"]]
     columns = [table["path"], labels, table["group"], table["fixed_split"], table["sha256"]]
@@ -243,7 +251,7 @@ def digest_of(table: pd.DataFrame, classes: tuple[str, ...]) -> str:
 
 
 def _scan_card(found: Scan, group_rule: str | None) -> dict[str, Any]:
-    """The part of the data card that does not depend on a split."""
+    """Return the part of the data card that does not depend on a split."""
     facts = [image.facts for image in found.images]
     sizes = Counter((fact.width, fact.height) for fact in facts)
     return {

@@ -1,4 +1,4 @@
-"""One function over many images on a few threads; the decoders let go of the interpreter while they work."""
+"""Run a function over many images on a few threads. This helps because the decoders release Python's global lock."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import TypeVar
 
 Progress = Callable[[int, int], None]
 T = TypeVar("T")
-_CHUNK = 32  # images a task: small ones cost less than handing them over
+_CHUNK = 32  # images in one task, because handing over a small image takes longer than decoding it
 
 
 def over_images(work: Callable[[int], T], count: int, progress: Progress | None = None) -> list[T]:
-    """[work(0), …, work(count - 1)]; `progress(done, count)` is called from this thread.
+    """Return [work(0), …, work(count - 1)]; call `progress(done, count)` from this thread.
 
-    The first error ends it, and so does an interrupt: what was not begun is cancelled.
+    The first error, or an interrupt, cancels all work that has not begun.
     """
     starts = range(0, count, _CHUNK)
     results: list[T] = []

@@ -1,7 +1,7 @@
-"""Read every image once, before the first trial: what it is, whether it can be read, what it is a copy of.
+"""The scan: read every image once, before the first trial, to find unreadable files and copies.
 
-The scan ends with every fault of the data set at once. What it learns about unchanged files is remembered in
-the cache, by (path, size, time of change), so that a second start does not read them again.
+All faults of the data set are reported together. Results are stored in the cache by (path, size, time of change), so
+that the next start does not read unchanged files again.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from harness.data.sources.open_source import list_source
 from harness.errors import DataError
 from harness.safe_text import listed
 
-_FRESH = 2.0  # seconds: a file may change again within the same tick of its time stamp
+_FRESH = 2.0  # seconds; a newer file is not stored, because it may change again without a new time stamp
 
 
 @dataclass(frozen=True)
 class Scanned:
-    """One readable image: SHA-256 (hex) of its file and of its decoded pixels, and what it is."""
+    """One readable image: SHA-256 (hex) of its file and of its decoded pixels, and the facts about it."""
 
     sha256: str
     pixels_sha256: str
@@ -43,25 +43,25 @@ class Scanned:
 
 @dataclass(frozen=True)
 class Scan:
-    """A listing and what reading it showed; `images[i]` belongs to `listing.samples[rows[i]]`."""
+    """The result of a scan; `images[i]` belongs to `listing.samples[rows[i]]`."""
 
     listing: Listing
     rows: tuple[int, ...]
     images: tuple[Scanned, ...]
-    skipped: tuple[tuple[str, str], ...]  # (path, reason), where on_bad is skip
+    skipped: tuple[tuple[str, str], ...]  # (path, reason) of unreadable files, with `on_bad: skip`
 
 
 def scan(config: DataConfig, *, cache: Path, progress: Progress | None = None) -> Scan:
     """Read all images of the source once.
 
     Args:
-        cache: folder for downloads and for what earlier scans learned.
+        cache: folder for downloads and for the results of earlier scans.
         progress: called with (images done, images in all), from this thread.
 
     Raises:
-        ConfigError, ResourceError: the source is not named rightly, or not reachable.
-        DataError: unreadable files (all of them, with `on_bad: error`), fewer than two classes, a class
-            without images, one image under two labels, or in two parts that the user fixed.
+        ConfigError, ResourceError: the source's name is wrong, or the source cannot be reached.
+        DataError: with `on_bad: error`, some files cannot be read (all are listed); there are fewer than two classes;
+            a class has no images; or an image has two labels or is in two parts that the user fixed.
     """
     listing = list_source(config, cache=cache)
     memory = _Memory(listing, config, cache)
@@ -71,7 +71,7 @@ def scan(config: DataConfig, *, cache: Path, progress: Progress | None = None) -
     bad = [(listing.samples[row].path, reason) for row, reason in enumerate(results) if isinstance(reason, str)]
     if bad and config.on_bad == "error":
         raise DataError(
-            f"{len(bad)} of {len(results)} images cannot be read; mend or remove them, or set data.on_bad: skip:\n"
+            f"{len(bad)} of {len(results)} images cannot be read; repair or remove them, or set data.on_bad: skip:\n"
             + listed((f"{path}: {reason}" for path, reason in bad), 50)
         )
     good = [(row, image) for row, image in enumerate(results) if isinstance(image, Scanned)]
@@ -82,10 +82,10 @@ def scan(config: DataConfig, *, cache: Path, progress: Progress | None = None) -
 
 
 def fetch(listing: Listing, row: int, config: DataConfig) -> tuple[Pixels, Scanned]:
-    """Decode one image at full size, and its digests.
+    """Return the pixels of one image at full size, with its digests and facts.
 
     Raises:
-        DataError: it cannot be read; the reason alone.
+        DataError: it cannot be read. The message is the reason without the file's name.
     """
     source = listing.fetch(row)
     if isinstance(source, np.ndarray):
@@ -103,14 +103,14 @@ def fetch(listing: Listing, row: int, config: DataConfig) -> tuple[Pixels, Scann
 
 
 def pixel_digest(pixels: Pixels) -> str:
-    """SHA-256 (hex) of an image's values, shape and type."""
+    """Return the SHA-256 (hex) of an image's values, shape and type."""
     digest = hashlib.sha256(f"{pixels.shape}{pixels.dtype.newbyteorder('<').str}".encode())
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()
 
 
 def _examine(listing: Listing, row: int, config: DataConfig, memory: _Memory) -> Scanned | str:
-    """What one image is, or why it cannot be read."""
+    """Return the result for one image, or the reason why it cannot be read."""
     known = memory.recall(row)
     if known is not None:
         return known
@@ -123,10 +123,10 @@ def _examine(listing: Listing, row: int, config: DataConfig, memory: _Memory) ->
 
 
 class _Memory:
-    """What earlier scans learned about the files of one folder under one way of decoding.
+    """The results of earlier scans of one folder with the same settings for decoding.
 
-    A file is the same while its size and time of change are. Written with a checksum; forgotten when wrong.
-    Threads touch different rows only.
+    A file counts as unchanged if its size and time of change are the same. The results are stored with a checksum, and
+    ignored if it is wrong. Threads may call this at the same time for different rows.
     """
 
     def __init__(self, listing: Listing, config: DataConfig, cache: Path) -> None:
@@ -185,18 +185,19 @@ def _check_classes(found: Scan) -> None:
     empty = [name for name, count in counts.items() if not count]
     if empty:
         raise DataError(
-            f"{len(empty)} of {len(counts)} classes have 0 readable images; fill or remove them:\n" + listed(empty)
+            f"every class must have readable images, but {len(empty)} of {len(counts)} classes have none; add images "
+            "to these classes or remove them:\n" + listed(empty)
         )
     if len(counts) < 2:
         name, count = next(iter(counts.items()))
         raise DataError(
-            f"a comparison needs at least two classes, but the data hold one: {name} with {count} images; "
-            "give one folder (or label) for each class."
+            f"there must be at least two classes, but the data have one: {name} with {count} images; "
+            "use one folder (or label) for each class."
         )
 
 
 def copies(found: Scan) -> Iterator[list[int]]:
-    """Positions in `found.images` of each image that occurs more than once: same file or same pixels."""
+    """Return the positions in `found.images` of every image that occurs more than once, as file or as pixels."""
     same: dict[str, list[int]] = defaultdict(list)
     for position, image in enumerate(found.images):
         same[image.pixels_sha256].append(position)  # equal files decode to equal pixels
@@ -204,7 +205,7 @@ def copies(found: Scan) -> Iterator[list[int]]:
 
 
 def _check_copies(found: Scan, config: DataConfig) -> None:
-    """One image under two labels is always an error; in two fixed parts it is, unless `dedupe` mends it."""
+    """Refuse an image with two labels and, unless `dedupe` is train, an image in two fixed parts."""
     labels, parts = [], []
     for positions in copies(found):
         samples = [found.listing.samples[found.rows[position]] for position in positions]
@@ -216,11 +217,11 @@ def _check_copies(found: Scan, config: DataConfig) -> None:
             parts.append(" = ".join(f"{sample.path} ({sample.fixed_split})" for sample in named))
     if labels:
         raise DataError(
-            f"the same image stands under two labels, {len(labels)} times; keep each under the right one:\n"
+            f"copies of an image must have one label, but {len(labels)} pairs have two labels; keep the right copy:\n"
             + listed(labels)
         )
     if parts and config.dedupe == "error":
         raise DataError(
-            f"the same image stands in two parts of the split, {len(parts)} times; "
+            f"an image must be in one part of the split, but {len(parts)} images are in several; "
             "remove the copies, or set data.dedupe: train:\n" + listed(parts)
         )

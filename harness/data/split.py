@@ -1,7 +1,7 @@
-"""Which image trains, chooses or judges: random draws of whole groups, and of identical images as one.
+"""The split: which images are for training, validation and test, drawn at random in whole groups.
 
-Parts are arrays of "train", "validation", "test" and "unused", one for each row of the data set's table.
-A *unit* is what no draw may tear: the images of one group, and all copies of an image.
+Parts are arrays of "train", "validation", "test" and "unused", one value for each row of the data set's table. A *unit*
+is a set of images that must stay in one part: the images of one group, and all copies of an image.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from harness.safe_text import listed
 Parts = NDArray[np.str_]  # (N,), dtype U10
 Codes = NDArray[np.int64]  # (N,), 0..2 are train, validation, test
 
-CANDIDATES = 200  # draws of groups, the best of which on class proportions is taken
-MOST_CANDIDATES = 4000  # where none of those gives every part two images of every class
-LEAST = 2  # images of each class in each part
+CANDIDATES = 200  # random draws of groups, of which the one with the best class proportions is used
+MAX_CANDIDATES = 4000  # if none of those draws gives every part two images of every class
+MIN_IMAGES = 2  # of each class in each part
 _NAMES = ("train", "validation", "test")
 _TRAIN, _VALIDATION, _TEST = range(3)
 _DRAW, _REDRAW, _LIMIT = 1, 2, 3  # random streams of one seed
@@ -38,18 +38,19 @@ def draw(
     dedupe: Literal["error", "train"] = "error",
     classes: Sequence[str] = (),
 ) -> Parts:
-    """The first draw: what the user fixed stays, what is missing is drawn from the rest.
+    """Draw the parts of a data set for the first time. Parts that the user fixed stay; missing parts are drawn.
 
-    The rest are the images without a fixed part, or the training images where all have one. Fractions are of
-    all images.
+    Missing parts are drawn from the images without a fixed part, or from the training images if all images have one.
+    The fractions in `config` are shares of all images.
 
     Args:
         table: `Dataset.table`; label, group, fixed_split and pixels_sha256 are used.
-        dedupe: train puts all copies of an image that stands in two fixed parts into the training part.
-        classes: names of the labels, for the messages.
+        seed: of the random draw.
+        dedupe: `train` puts all copies of an image that is in two fixed parts into the training part.
+        classes: names of the labels, for messages.
 
     Raises:
-        DataError: groups or copies stand in two fixed parts, there are too few groups, or a part would hold
+        DataError: a group or copies of an image are in two fixed parts, there are too few groups, or a part would have
             fewer than two images of a class.
     """
     parts, units = _settled(table, dedupe)
@@ -66,10 +67,10 @@ def draw(
 
 
 def redraw(table: pd.DataFrame, parts: Parts, config: SplitConfig, *, seed: int, classes: Sequence[str] = ()) -> Parts:
-    """Draw training and validation anew and leave the test part as it is.
+    """Draw training and validation again; the test part does not change.
 
-    The validation part keeps its size as near as groups allow; "unused" rows stay unused. Unchanged where
-    the user fixed a validation part.
+    The validation part has the same size as before, as far as whole groups allow. "unused" rows stay unused. If the
+    user fixed a validation part, nothing changes.
     """
     if (_fixed(table) == _VALIDATION).any():
         return parts.copy()
@@ -86,9 +87,10 @@ def redraw(table: pd.DataFrame, parts: Parts, config: SplitConfig, *, seed: int,
 
 
 def limit(table: pd.DataFrame, parts: Parts, n: int, *, seed: int, classes: Sequence[str] = ()) -> Parts:
-    """At most `n` training and validation images, in their proportions of part and class; the test part stays.
+    """Keep at most `n` training and validation images, with the same proportions of parts and classes.
 
-    What is left over is marked "unused". Every class keeps at least two images in either part.
+    The other images become "unused"; the test part does not change. Every class keeps at least two images in each of
+    the two parts.
 
     Raises:
         DataError: `n` is too small for that.
@@ -101,11 +103,11 @@ def limit(table: pd.DataFrame, parts: Parts, n: int, *, seed: int, classes: Sequ
     sizes = np.array([len(rows) for rows in cells])
     if n >= sizes.sum():
         return parts.copy()
-    least = np.minimum(sizes, LEAST)
+    least = np.minimum(sizes, MIN_IMAGES)
     if least.sum() > n:
         raise DataError(
             "data.limit must leave two training and two validation images of each class, "
-            f"{least.sum()} in all, but is {n}."
+            f"{least.sum()} in all, but it is {n}; use a larger limit."
         )
     random = np.random.default_rng([seed, _LIMIT])
     limited = parts.copy()
@@ -118,9 +120,12 @@ def limit(table: pd.DataFrame, parts: Parts, n: int, *, seed: int, classes: Sequ
 
 
 def nested(labels: NDArray[np.int64], fraction: float, *, seed: int) -> NDArray[np.int64]:
-    """Places, ascending, of a fraction of these images, of every class the same and one at least.
+    """Draw a fraction of these images: the same fraction of every class, but at least one image.
 
-    With the same seed a smaller fraction is a part of a larger one.
+    With the same seed, the images of a smaller fraction are all among those of a larger one.
+
+    Returns:
+        Indices into `labels`, ascending.
     """
     random = np.random.default_rng(seed)
     kept = []
@@ -131,21 +136,21 @@ def nested(labels: NDArray[np.int64], fraction: float, *, seed: int) -> NDArray[
 
 
 def _fixed(table: pd.DataFrame) -> Codes:
-    """The part that the user fixed for each row, or -1."""
+    """Return the part that the user fixed for each row, or -1."""
     codes = table["fixed_split"].map({"": -1, "train": _TRAIN, "validation": _VALIDATION, "test": _TEST})
     return np.asarray(codes, dtype=np.int64)
 
 
 def _settled(table: pd.DataFrame, dedupe: str) -> tuple[Codes, Codes]:
-    """(N,) parts with -1 where they are open to a draw, and (N,) units."""
+    """Return (N,) parts, with -1 for rows whose part has to be drawn, and (N,) units."""
     fixed = _fixed(table)
     free = fixed < 0
     pixels, _ = pd.factorize(table["pixels_sha256"])
     copied = np.isin(pixels, _straddling(pixels, fixed))
     if copied.any() and dedupe == "error":
         raise DataError(
-            "the same image stands in two parts of the split; remove the copies, or set data.dedupe: train:\n"
-            + listed(table["path"][copied])
+            "an image must be in one part of the split, but these are in several; remove the copies, or set "
+            "data.dedupe: train:\n" + listed(table["path"][copied])
         )
     parts = np.where(copied, _TRAIN, fixed)
     groups, names = pd.factorize(table["group"].where(table["group"] != ""))
@@ -153,16 +158,16 @@ def _settled(table: pd.DataFrame, dedupe: str) -> tuple[Codes, Codes]:
     straddling = straddling[straddling >= 0]
     if len(straddling):
         raise DataError(
-            f"{len(straddling)} groups stand in two parts of the split that the folders or the table fix; "
-            "move each into one part, or leave the parts out to have them drawn:\n"
+            f"a group must be in one part of the split, but the folders or the table put {len(straddling)} groups into "
+            "several; move each group into one part, or leave out the parts so that they are drawn:\n"
             + listed(str(names[group]) for group in straddling)
         )
     units = _units(groups, pixels)
     torn = _straddling(units, parts)
     if len(torn):
         raise DataError(
-            "groups that share an image stand in two parts of the split that the folders or the table fix; "
-            "remove the copies:\n"
+            "groups that share an image must be in one part of the split, but the folders or the table put them into "
+            "several; remove the copies:\n"
             + listed(table["path"][np.isin(units, torn) & (table.duplicated("pixels_sha256", keep=False))])
         )
     owner = np.full(units.max(initial=-1) + 1, -1, dtype=np.int64)
@@ -174,7 +179,7 @@ def _settled(table: pd.DataFrame, dedupe: str) -> tuple[Codes, Codes]:
 
 
 def _straddling(keys: Codes, parts: Codes) -> Codes:
-    """The keys whose rows have more than one part; rows without a part (or key) do not count."""
+    """Return the keys whose rows have more than one part; rows without a part or key are ignored."""
     known = (parts >= 0) & (keys >= 0)
     pairs = np.unique(np.stack([keys[known], parts[known]]), axis=1)
     found, counts = np.unique(pairs[0], return_counts=True)
@@ -182,7 +187,7 @@ def _straddling(keys: Codes, parts: Codes) -> Codes:
 
 
 def _units(groups: Codes, pixels: Codes) -> Codes:
-    """(N,) numbers of the units: rows with the same group (where they have one) or the same pixels are joined."""
+    """Return the (N,) numbers of the units: rows with the same group (if they have one) or the same pixels."""
     n = len(groups)
     rows = np.arange(n)
     grouped = groups >= 0
@@ -198,7 +203,7 @@ def _units(groups: Codes, pixels: Codes) -> Codes:
 
 
 def _drawn(table: pd.DataFrame, units: Codes, wanted: Mapping[int, int], random: np.random.Generator) -> Codes:
-    """A part for each row of the pool: `wanted` images of some parts, the rest trains."""
+    """Draw a part for each row: the `wanted` number of images for some parts; the other images train."""
     _, units = np.unique(units, return_inverse=True)
     count = int(units.max(initial=-1)) + 1
     needed = len(wanted) + 1
@@ -206,7 +211,7 @@ def _drawn(table: pd.DataFrame, units: Codes, wanted: Mapping[int, int], random:
     if count < needed:
         raise DataError(
             f"a split into {needed} parts needs at least {needed} {'groups' if grouped else 'different images'}, "
-            f"but there are {count}: use a finer data.split.group (or null, if images do not belong together), "
+            f"but there are {count}: use a data.split.group with smaller groups (or null, if images are independent), "
             "give a part of your own (train/, val/, test/ folders, or a split column), or add data."
         )
     _, labels = np.unique(table["label"].to_numpy(), return_inverse=True)
@@ -216,9 +221,9 @@ def _drawn(table: pd.DataFrame, units: Codes, wanted: Mapping[int, int], random:
 
 
 def _class_by_class(labels: Codes, units: Codes, wanted: Mapping[int, int], random: np.random.Generator) -> Codes:
-    """Single images: of each class the same share, at least two."""
+    """Draw single images: the same share of each class, but at least two images."""
     sizes = np.bincount(labels)
-    least = np.where(sizes >= LEAST * (len(wanted) + 1), LEAST, 0)
+    least = np.where(sizes >= MIN_IMAGES * (len(wanted) + 1), MIN_IMAGES, 0)
     takes = {part: _shares(sizes, min(n, int(sizes.sum())), least) for part, n in wanted.items()}
     parts = np.full(len(labels), _TRAIN, dtype=np.int64)
     for label in range(len(sizes)):
@@ -237,13 +242,16 @@ def _class_by_class(labels: Codes, units: Codes, wanted: Mapping[int, int], rand
 
 
 def _best_of_many(labels: Codes, units: Codes, wanted: Mapping[int, int], random: np.random.Generator) -> Codes:
-    """Whole groups in random order, cut where the sizes fit best; of many orders the best class proportions."""
+    """Draw whole groups: shuffle them, cut the sequence where the sizes fit best, and repeat.
+
+    Of many random orders, the one with the best class proportions is used.
+    """
     count, classes = int(units.max()) + 1, int(labels.max()) + 1
     held = np.zeros((count, classes), dtype=np.int64)  # images of each class in each unit
     np.add.at(held, (units, labels), 1)
     sizes, total = held.sum(axis=1), held.sum(axis=0)
     best, best_rank = np.zeros(count, dtype=np.int64), (False, -np.inf)
-    for number in range(MOST_CANDIDATES):
+    for number in range(MAX_CANDIDATES):
         if number >= CANDIDATES and best_rank[0]:
             break
         order = random.permutation(count)
@@ -253,24 +261,24 @@ def _best_of_many(labels: Codes, units: Codes, wanted: Mapping[int, int], random
         complete = True
         for place, (part, n) in enumerate(wanted.items()):
             goal += n
-            last = count - (len(wanted) - place)  # leaves a unit for each part to come
+            last = count - (len(wanted) - place)  # leaves one unit for each of the remaining parts
             end = int(np.argmin(np.abs(filled[begin:last] - goal))) + begin + 1
             chosen = order[begin:end]
             of_unit[chosen] = part
             got, expected = held[chosen].sum(axis=0), total * (n / total.sum())
-            distance += float(np.mean(((got - expected) / np.maximum(expected, LEAST)) ** 2))
+            distance += float(np.mean(((got - expected) / np.maximum(expected, MIN_IMAGES)) ** 2))
             distance += float((got.sum() - n) / n) ** 2
-            complete &= bool((got >= LEAST).all())
+            complete &= bool((got >= MIN_IMAGES).all())
             left -= got
             begin = end
-        rank = (complete and bool((left >= LEAST).all()), -distance)
+        rank = (complete and bool((left >= MIN_IMAGES).all()), -distance)
         if rank > best_rank:
             best, best_rank = of_unit, rank
     return best[units]
 
 
 def _shares(sizes: NDArray[np.int64], n: int, least: NDArray[np.int64]) -> NDArray[np.int64]:
-    """`n` divided in the proportions of `sizes` by largest remainders, each between its least and its size."""
+    """Divide `n` in proportion to `sizes` by the largest-remainder method, each share between `least` and its size."""
     exact = sizes * (n / max(int(sizes.sum()), 1))
     whole = np.clip(np.floor(exact), least, sizes).astype(np.int64)
     step = 1 if whole.sum() < n else -1
@@ -289,7 +297,7 @@ def _check_least(table: pd.DataFrame, parts: Codes, classes: Sequence[str]) -> N
     counts = np.zeros((number, 3), dtype=np.int64)
     np.add.at(counts, (labels, parts), 1)
     faults = []
-    for label in np.flatnonzero((counts < LEAST).any(axis=1)).tolist():
+    for label in np.flatnonzero((counts < MIN_IMAGES).any(axis=1)).tolist():
         rows = table[labels == label]
         groups = rows["group"][rows["group"] != ""].nunique()
         name = classes[label] if label < len(classes) else f"number {label}"
@@ -297,6 +305,6 @@ def _check_least(table: pd.DataFrame, parts: Codes, classes: Sequence[str]) -> N
         faults.append(f"class {name}: {held} ({len(rows)} images" + (f" in {groups} groups)" if groups else ")"))
     if faults:
         raise DataError(
-            f"every part of the split needs at least {LEAST} images of each class; add images, merge or leave out "
-            "rare classes, or use a finer group:\n" + listed(faults)
+            f"every part of the split must have at least {MIN_IMAGES} images of each class, but some have fewer; add "
+            "images, merge or leave out rare classes, or use smaller groups:\n" + listed(faults)
         )

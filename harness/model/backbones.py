@@ -1,7 +1,7 @@
-"""Where backbones come from: what a source of backbones must offer, and the one way to ask the source of a name.
+"""BackboneSource: the protocol of a source of backbones; and functions that call the source of a given backbone.
 
-The rest of `model/` and `training/` names no library and no family of backbones; it asks these functions.
-`harness.config.backbone_specs.SOURCES` is the table of the sources, which a new one is added to.
+The other modules of `model/` and `training/` name no library and no family of backbones; they use these functions. To
+add a source, add it to the table `harness.config.backbone_specs.SOURCES`.
 """
 
 from __future__ import annotations
@@ -17,52 +17,55 @@ from torch import Tensor, nn
 from harness.config.backbone_specs import SOURCES, SourceEntry, backbone_spec, source_entry
 from harness.config.trial import STAGES
 
-Value = Any  # what one step hands to the next: a tensor, or a list of tensors
-Step = tuple[nn.Module | None, Callable[[Value], Value]]  # the module that runs in it, and what it does
+Value = Any  # the output of a step and input of the next one: a tensor or a list of tensors
+Step = tuple[nn.Module | None, Callable[[Value], Value]]  # the module that runs in the step, and the step's function
 
 
 class BackboneSource(Protocol):
-    """Backbones of one library. A `name` is that of a spec, with the prefix of the source."""
+    """The backbones of one library. A `name` is that of a spec, with the prefix of the source."""
 
     def build(self, name: str, image_size: int) -> nn.Module:
         """Build the library's own model with random weights, drawn from torch's default generator."""
 
     def stages(self, model: nn.Module, name: str) -> Mapping[str, nn.Module]:
-        """Cut a model from `build` into the stages that `harness.config.trial.STAGES` names, stem first.
+        """Divide a model from `build` into the stages that `harness.config.trial.STAGES` names, stem first.
 
-        They hold the very modules of the model: to run them in order and then the head is the model's own forward.
-        Together with the head they hold every parameter once. No stage writes into its input.
+        The stages contain the model's own modules: running them in order and then the head is the same as the model's
+        forward. Every parameter is in exactly one stage or in the head. No stage writes into its input.
         """
 
     def head(self, model: nn.Module, name: str) -> nn.Module:
-        """Return the model's last layer, which gives way to a new head.
+        """Return the model's last layer, which is replaced by a new head.
 
         It is a Linear or a 1x1 convolution, or a Sequential that begins with one of them.
         """
 
     def official_file(self, name: str) -> Path:
-        """Return the file of the official weights, fetched if need be and checked against its hash.
+        """Return the file of the official weights; download it if necessary, and check its hash.
 
         Raises:
             ConfigError: this backbone has no official weights.
-            ResourceError: the file is neither cached nor reachable, or is damaged.
+            ResourceError: the file is neither cached nor reachable, or it is damaged.
         """
 
     def translate(self, values: Mapping[str, Tensor], name: str, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the tensors of a weight file under the names and shapes of `own`, the model's state dict.
+        """Return the tensors of a weight file with the names and shapes of `own`, the model's state dict.
 
-        What cannot be translated stays as it is; `harness.model.weights` reports what does not fit.
+        Tensors that cannot be translated stay unchanged; `harness.model.weights` reports those that do not fit.
         """
 
     def steps(self, module: nn.Module) -> Iterator[Step] | None:
-        """Return a module that is too large for one step as a chain of smaller ones; None: it is one step.
+        """Return a large module as a chain of smaller steps; None if it is one step.
 
-        Recalibration of BatchNorm computes the less twice, the smaller the steps are. Containers that run their
-        children in order are divided anyway.
+        With smaller steps, the recalibration of BatchNorm computes less twice. Containers that run their children in
+        order are always divided and need not be handled here.
         """
 
     def is_random(self, layer: nn.Module) -> bool:
-        """Whether a layer draws random numbers in train mode as stochastic depth does; torch's dropouts are known."""
+        """Return whether a layer draws random numbers in train mode, such as stochastic depth.
+
+        torch's dropout layers are handled elsewhere.
+        """
 
 
 def source_of(name: str) -> BackboneSource:
@@ -75,7 +78,7 @@ def source_of(name: str) -> BackboneSource:
 
 
 def import_default_source() -> None:
-    """Import the source of names without a prefix now, so that the first model that is built need not wait for it."""
+    """Import the source of names without a prefix now, so that building the first model does not wait for it."""
     _source(SOURCES[""])
 
 
@@ -99,10 +102,10 @@ def build_backbone(name: str, image_size: int | None = None) -> nn.Module:
 
 
 def stages(model: nn.Module, name: str) -> OrderedDict[str, nn.Module]:
-    """Return the five stages of a model from `build_backbone`, stem first; they hold the model's own modules.
+    """Return the five stages of a model from `build_backbone`, stem first; they contain the model's own modules.
 
     Raises:
-        TypeError: the source cuts it into other stages.
+        TypeError: the source divides the model into other stages.
     """
     cut = source_of(name).stages(model, name)
     if tuple(cut) != STAGES:
@@ -111,5 +114,5 @@ def stages(model: nn.Module, name: str) -> OrderedDict[str, nn.Module]:
 
 
 def head(model: nn.Module, name: str) -> nn.Module:
-    """Return the model's last layer, which gives way to a new head."""
+    """Return the model's last layer, which is replaced by a new head."""
     return source_of(name).head(model, name)

@@ -1,17 +1,18 @@
-"""BatchNorm while a pretrained network is adapted: five policies, and statistics estimated anew.
+"""BatchNorm in a pretrained network that is trained further: five policies, and the re-estimation of statistics.
 
-A policy settles three facts at once, and holds through every `model.train()`:
+A policy decides three things, and stays in effect through every `model.train()`:
 
-| policy          | affine weights           | running statistics                     | normalises by             |
-|-----------------|--------------------------|----------------------------------------|---------------------------|
-| `frozen`        | fixed everywhere         | kept                                   | running                   |
-| `fixed_stats`   | train in unfrozen stages | kept                                   | running                   |
-| `updated_stats` | train in unfrozen stages | updated in unfrozen stages only        | batch there, else running |
-| `recalibrated`  | train in unfrozen stages | re-estimated before epoch 1, then kept | running                   |
-| `train_mode`    | train in unfrozen stages | updated everywhere                     | batch everywhere          |
+| policy          | affine weights           | running statistics                     | normalises by                  |
+|-----------------|--------------------------|----------------------------------------|--------------------------------|
+| `frozen`        | fixed everywhere         | kept                                   | running                        |
+| `fixed_stats`   | train in unfrozen stages | kept                                   | running                        |
+| `updated_stats` | train in unfrozen stages | updated in unfrozen stages only        | batch there, otherwise running |
+| `recalibrated`  | train in unfrozen stages | re-estimated before epoch 1, then kept | running                        |
+| `train_mode`    | train in unfrozen stages | updated everywhere                     | batch everywhere               |
 
-The first column is `harness.model.freezing.trainable`'s; the others are settled here. `train_mode` is what plain
-`model.train()` does: it is there because many do it, in frozen stages too, without having chosen it.
+`harness.model.freezing.trainable` implements the affine weights; this module implements the rest. `train_mode` is what
+plain `model.train()` does. It is included because many training scripts do this, in frozen stages too, without
+intending it.
 """
 
 from __future__ import annotations
@@ -32,21 +33,21 @@ KEPT_BYTES = 1 << 30  # activations kept between two layers; beyond it they are 
 
 
 def count(model: nn.Module) -> int:
-    """Number of BatchNorm layers."""
+    """Return the number of BatchNorm layers."""
     return sum(isinstance(layer, BATCHNORM) for layer in model.modules())
 
 
 def has_batchnorm(model: nn.Module) -> bool:
-    """Whether there is any BatchNorm layer."""
+    """Return whether there is any BatchNorm layer."""
     return count(model) > 0
 
 
 def apply_policy(model: TransferModel, policy: BatchNormPolicy, unfrozen: Collection[str] | None = None) -> None:
-    """Hold BatchNorm to a policy from now on, through every `model.train()`; call it again when stages unfreeze.
+    """Apply a BatchNorm policy now and in every later `model.train()`. Call it again when stages are unfrozen.
 
-    Stages that are not unfrozen stay in eval mode altogether, so that their dropout and stochastic depth are off too;
-    under `train_mode` their BatchNorm layers, and only these, train nevertheless. `model.eval()` is as ever. Does not
-    decide which parameters train, and does not re-estimate anything: that is `recalibrate`, called once.
+    Frozen stages stay in eval mode, so that their dropout and stochastic depth are off too; with `train_mode`, only
+    their BatchNorm layers are in train mode. `model.eval()` works as usual. This function does not decide which
+    parameters train, and does not re-estimate statistics: that is `recalibrate`.
 
     Args:
         unfrozen: names of the stages that train; None takes those with a parameter that requires a gradient.
@@ -55,18 +56,18 @@ def apply_policy(model: TransferModel, policy: BatchNormPolicy, unfrozen: Collec
         unfrozen = [name for name, stage in model.stages.items() if any(p.requires_grad for p in stage.parameters())]
     unknown = set(unfrozen) - set(model.stages)
     if unknown:
-        raise KeyError(f"no stage of the name {', '.join(sorted(unknown))}")
+        raise KeyError(f"the model has no stage {', '.join(sorted(unknown))}")
     model.batchnorm_policy = policy
     model.unfrozen = frozenset(unfrozen)
     model.train(model.training)
 
 
 class _Reached(Exception):
-    """Stops a forward pass at the layer whose input was wanted."""
+    """Stops a forward pass at the layer whose input is needed."""
 
 
 class _Pooled:
-    """Mean and variance of each channel over everything that was added, in float64 (merged after Chan et al. 1979)."""
+    """Mean and variance of each channel over all added values, in float64 (merged after Chan et al. 1979)."""
 
     def __init__(self) -> None:
         self.n = 0
@@ -74,7 +75,7 @@ class _Pooled:
         self.squares: Tensor | None = None
 
     def add(self, x: Tensor) -> None:
-        """(N, C, ...) values."""
+        """Add values (N, C, ...)."""
         values = (x.cpu() if x.device.type == "mps" else x).double()  # MPS has no float64
         over = [dim for dim in range(values.ndim) if dim != 1]
         n = values.numel() // values.shape[1]
@@ -90,15 +91,15 @@ class _Pooled:
         self.n = total
 
     def write(self, layer: nn.Module) -> None:
-        """Into the layer's buffers; the variance is the unbiased one, as torch keeps it."""
-        assert self.mean is not None and self.squares is not None  # recalibrate refuses no images
+        """Write mean and variance into the layer's buffers. The variance is the unbiased one, as torch stores it."""
+        assert self.mean is not None and self.squares is not None  # recalibrate refuses to run without images
         mean, variance = layer.get_buffer("running_mean"), layer.get_buffer("running_var")
         mean.copy_(self.mean)
         variance.copy_(self.squares / max(1, self.n - 1))
 
 
 def _steps(module: nn.Module, source: BackboneSource | None = None) -> Iterator[Step]:
-    """The module as a chain of small steps; the smaller they are, the less is computed twice."""
+    """Return the module as a chain of small steps; with smaller steps, less is computed twice."""
     if isinstance(module, TransferModel):
         for stage in module.stages.values():
             yield from _steps(stage, source_of(module.backbone_name))
@@ -113,7 +114,7 @@ def _steps(module: nn.Module, source: BackboneSource | None = None) -> Iterator[
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Everything in eval mode, and back as it was."""
+    """Put all modules into eval mode inside the block, and back into their own modes after it."""
     modes = [(module, module.training) for module in model.modules()]
     for module, _ in modes:
         module.training = False
@@ -125,7 +126,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _walk(values: Iterable[Value], steps: Iterable[Step], device: torch.device) -> Iterator[Value]:
-    """Each value behind these steps."""
+    """Return each value after these steps."""
     chain = [run for _, run in steps]
     for value in values:
         moved = value.to(device) if isinstance(value, Tensor) else value
@@ -135,7 +136,7 @@ def _walk(values: Iterable[Value], steps: Iterable[Step], device: torch.device) 
 
 
 def _kept(values: Iterable[Value]) -> list[Value] | None:
-    """The values as a list, or None where they need more than KEPT_BYTES."""
+    """Return the values as a list, or None if they need more than KEPT_BYTES."""
     result, size = [], 0
     for value in values:
         size += sum(t.numel() * t.element_size() for t in ([value] if isinstance(value, Tensor) else value))
@@ -146,7 +147,7 @@ def _kept(values: Iterable[Value]) -> list[Value] | None:
 
 
 def _in_order(module: nn.Module, run: Callable[[Value], Value], value: Value) -> list[nn.Module]:
-    """The BatchNorm layers of a step that keep running statistics, in the order they run."""
+    """Return the BatchNorm layers of a step that have running statistics, in the order in which they run."""
     order: list[nn.Module] = []
     hooks = [
         layer.register_forward_pre_hook(lambda layer, _: order.append(layer))
@@ -162,7 +163,7 @@ def _in_order(module: nn.Module, run: Callable[[Value], Value], value: Value) ->
 
 
 def _input_of(layer: nn.Module, run: Callable[[Value], Value], value: Value) -> Tensor:
-    """What the layer is given when `run(value)` comes to it; the rest is not computed."""
+    """Return the input of a layer in `run(value)`; what follows the layer is not computed."""
     seen: list[Tensor] = []
 
     def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -179,13 +180,14 @@ def _input_of(layer: nn.Module, run: Callable[[Value], Value], value: Value) -> 
 
 
 def _one_shape(images: Tensor | Iterable[Tensor], size: int) -> tuple[list[Tensor], list[int]]:
-    """The images in batches of exactly `size`, the last one filled up, and how many in each are real.
+    """Return the images in batches of exactly `size`, the last one padded, and the number of real images in each.
 
-    Convolutions round differently for other batch shapes, so that the caller's batches would show in the statistics.
+    Convolutions round differently for other batch shapes; without this, the statistics would depend on the caller's
+    batches.
     """
     parts = [images] if isinstance(images, Tensor) else list(images)
     if not any(len(part) for part in parts):
-        raise DataError("recalibrate must see at least one image, but got none.")
+        raise DataError("recalibrate needs at least one image, but got none.")
     whole = parts[0] if len(parts) == 1 else torch.cat(parts)
     batches = list(torch.split(whole, size))
     counts = [len(batch) for batch in batches]
@@ -195,25 +197,26 @@ def _one_shape(images: Tensor | Iterable[Tensor], size: int) -> tuple[list[Tenso
 
 @torch.no_grad()
 def recalibrate(model: nn.Module, images: Tensor | Iterable[Tensor], *, batch_size: int = 64) -> None:
-    """Estimate the running statistics of every BatchNorm layer anew, as if all images were one batch.
+    """Re-estimate the running statistics of every BatchNorm layer, as if all images were one batch.
 
-    Layer by layer, stem first: each layer's statistics are those of its inputs under the new statistics of the layers
-    before it. Mean and variance are pooled over all pixels of all images; into what batches the images come does not
-    matter, nor does their order beyond rounding. Parameters, `num_batches_tracked` and the train or eval mode stay.
+    The layers are processed in order, stem first: each layer gets the statistics of its inputs, computed with the new
+    statistics of the layers before it. Mean and variance are pooled over all pixels of all images. The result does not
+    depend on the batches, and on the order of the images only by rounding. Parameters, `num_batches_tracked` and the
+    train or eval mode do not change.
 
-    Takes two to four forward passes (Inception five) and up to 2 GiB for activations between layers; where these would
-    need more, they are computed again instead.
+    This takes the time of two to four forward passes (five for Inception) and up to 2 GiB for activations between
+    layers. Activations that need more memory are computed again instead.
 
     Args:
-        model: on the device where it will compute.
-        images: normalised floats (N, 3, H, W), not augmented, or batches of these; all are held in memory. A thousand
-            to ten thousand suffice.
-        batch_size: images in one pass, padded to exactly this many.
+        model: on the device that computes.
+        images: normalised floats (N, 3, H, W), not augmented, or batches of them; all are kept in memory. A thousand
+            to ten thousand images are enough.
+        batch_size: images in one pass; the last batch is padded to this number.
 
     Raises:
         DataError: there are no images.
 
-    After Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm"; they average over batches, this pools.
+    After Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm". They average over batches; this function pools.
     """
     batches, counts = _one_shape(images, batch_size)
     kept: list[Value] = list(batches)  # the values before step `start`
@@ -224,7 +227,7 @@ def recalibrate(model: nn.Module, images: Tensor | Iterable[Tensor], *, batch_si
         for here, (module, run) in enumerate(steps):
             if module is None or not has_batchnorm(module):
                 continue
-            # All layers before this step are final, so what they give can be kept, if there is room.
+            # All layers before this step have their final statistics, so their outputs can be kept if memory allows.
             nearer = _kept(_walk(kept, steps[start:here], device))
             if nearer is not None:
                 kept, start = nearer, here

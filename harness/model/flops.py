@@ -1,6 +1,6 @@
-"""What a backbone costs, counted on shapes alone: parameters, forward and backward work by stage. No value is computed.
+"""Count the parameters and the FLOPs of each backbone by stage, from shapes alone and without computing any value.
 
-`python -m harness.model.flops` prints the table that stands in `harness/config/costs.json`.
+`python -m harness.model.flops` prints the table that is stored in `harness/config/costs.json`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from harness.model import batchnorm, freezing
 from harness.model.meta import build_shapes
 from harness.model.transfer import TransferModel
 
-CLASSES = 10  # of the head that is counted along: little beside any backbone
+CLASSES = 10  # of the head, whose FLOPs are included; they are few compared with any backbone's
 
 
 def measure(backbone: str) -> dict[str, Any]:
-    """Parameters and FLOPs of one image at the native size; a multiply-add counts as two.
+    """Count the parameters, and the FLOPs for one image at the native size; a multiply-add counts as two.
 
     Returns:
         `parameters`: of each stage, stem first. `forward`: FLOPs of each stage's forward pass. `backward`: FLOPs of the
@@ -59,7 +59,7 @@ def _backward(model: TransferModel, image: torch.Tensor, depth: int) -> int:
 
 
 def main() -> None:
-    """Print the table, a backbone a line."""
+    """Print the table, one line for each backbone."""
     rows = [f"{json.dumps(name)}: {json.dumps(measure(name))}" for name in backbone_specs()]
     sys.stdout.write("{\n" + ",\n".join(rows) + "\n}\n")
 

@@ -1,4 +1,4 @@
-"""Which parameters train in which epoch: one function says so, and everything else follows from it."""
+"""Freezing: which parameters train in which epoch. `trainable` decides it; everything else is derived from it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.model.transfer import BATCHNORM, TransferModel
 
 
 def stage_of(parameter: str) -> str:
-    """The stage a parameter of a TransferModel lies in, from its name, or `head`."""
+    """Return the stage of a TransferModel's parameter, or `head`, from the parameter's name."""
     first, _, rest = parameter.partition(".")
     return rest.partition(".")[0] if first == "stages" else first
 
@@ -27,39 +27,43 @@ def _check_depth(depth: int, backbone: str) -> None:
 
 
 def head_epochs(config: TrialConfig) -> int:
-    """With `head_first`: for how many epochs the head trains alone, at least one."""
+    """Return the number of epochs in which the head trains alone with `head_first`; at least one."""
     return max(1, round(config.head_fraction * config.epochs))
 
 
 def check_schedule(config: TrialConfig) -> None:
-    """That every phase of the unfreezing has an epoch of its own.
+    """Check that every phase of unfreezing has at least one epoch.
 
     Raises:
-        ConfigError: depth and epochs leave a phase without one, or the depth is out of range.
+        ConfigError: with this depth and number of epochs, a phase has none; or the depth is out of range.
     """
     _check_depth(config.unfreeze_depth, config.backbone)
     if config.unfreeze_depth == 0:
         return
     if config.unfreeze_schedule == "head_first" and head_epochs(config) >= config.epochs:
         raise ConfigError(
-            f"head_first must leave an epoch after the head's own, but a head_fraction of {config.head_fraction:g} "
-            f"takes {head_epochs(config)} of {config.epochs} epochs; train longer, or lower head_fraction."
+            f"head_first must leave an epoch for the backbone, but a head_fraction of {config.head_fraction:g} "
+            f"takes {head_epochs(config)} of {config.epochs} epochs; use more epochs or a smaller head_fraction."
         )
     if config.unfreeze_schedule == "progressive" and config.epochs < config.unfreeze_depth + 1:
         raise ConfigError(
             f"progressive needs an epoch for the head and one for each stage, {config.unfreeze_depth + 1} for an "
-            f"unfreeze_depth of {config.unfreeze_depth}, but got {config.epochs}; train longer, or unfreeze less."
+            f"unfreeze_depth of {config.unfreeze_depth}, but got {config.epochs}; use more epochs or a smaller depth."
         )
 
 
 def unfrozen_stages(config: TrialConfig, epoch: int) -> tuple[str, ...]:
-    """The stages that train in an epoch, stem first; the head always trains.
+    """Return the stages that train in an epoch, stem first. The head always trains and is not among them.
 
-    `at_once`: all of them from the first epoch. `head_first`: none for `head_epochs`, then all. `progressive`: none,
-    then one more at equal steps, beginning at the end that `unfreeze_from` names.
+    With `at_once`, all stages train from the first epoch. With `head_first`, none trains for `head_epochs`, then all.
+    With `progressive`, none trains at first, then one more after equal numbers of epochs, beginning at the end that
+    `unfreeze_from` names.
 
     Args:
-        epoch: counted from 1 to config.epochs.
+        epoch: from 1 to config.epochs.
+
+    Raises:
+        ConfigError: the depth or the epoch is out of range.
     """
     _check_depth(config.unfreeze_depth, config.backbone)
     if not 1 <= epoch <= config.epochs:
@@ -73,19 +77,19 @@ def unfrozen_stages(config: TrialConfig, epoch: int) -> tuple[str, ...]:
 
 
 def frozen_prefix(config: TrialConfig, epoch: int) -> int:
-    """How many stages, from the stem on, lie before the first one that trains in an epoch: 0..5."""
+    """Return the number of stages, from the stem on, before the first one that trains in an epoch: 0 to 5."""
     unfrozen = unfrozen_stages(config, epoch)
     return STAGES.index(unfrozen[0]) if unfrozen else DEPTH_MAX
 
 
 def last_phase(config: TrialConfig) -> int:
-    """The first epoch in which everything trains that ever does."""
+    """Return the first epoch in which every stage trains that trains in any epoch."""
     final = unfrozen_stages(config, config.epochs)
     return next(epoch for epoch in range(1, config.epochs + 1) if unfrozen_stages(config, epoch) == final)
 
 
 def _batchnorm_affine(model: TransferModel) -> frozenset[str]:
-    """Names of the weights and biases of BatchNorm."""
+    """Return the names of the weights and biases of all BatchNorm layers."""
     return frozenset(
         f"{name}.{parameter}"
         for name, layer in model.named_modules()
@@ -95,9 +99,12 @@ def _batchnorm_affine(model: TransferModel) -> frozenset[str]:
 
 
 def trainable(model: TransferModel, config: TrialConfig, epoch: int) -> frozenset[str]:
-    """Names of the parameters that train in an epoch (from 1), from depth, direction, schedule and BatchNorm policy.
+    """Return the names of the parameters that train in an epoch. All other parameters are frozen in that epoch.
 
-    Everything else is frozen in that epoch. A BatchNorm policy may keep its affine weights from ever training.
+    They follow from depth, direction and schedule. The BatchNorm policy decides whether affine weights train at all.
+
+    Args:
+        epoch: from 1 to config.epochs.
     """
     training = {*unfrozen_stages(config, epoch), "head"}
     kept = frozenset() if POLICIES[config.batchnorm].trains_affine else _batchnorm_affine(model)
@@ -105,35 +112,35 @@ def trainable(model: TransferModel, config: TrialConfig, epoch: int) -> frozense
 
 
 def names_any_epoch(model: TransferModel, config: TrialConfig) -> frozenset[str]:
-    """Names of the parameters that train in any epoch: stages are only ever added, so those of the last one."""
+    """Return the names of the parameters that train in any epoch: those of the last, as stages are only added."""
     return trainable(model, config, config.epochs)
 
 
 def apply(model: nn.Module, names: Collection[str]) -> None:
-    """Let the parameters of these names train and freeze every other one; gradients of frozen ones are dropped.
+    """Let the parameters with these names train, freeze all others, and delete the gradients of frozen ones.
 
     Raises:
-        KeyError: the model has no parameter of such a name.
+        KeyError: the model has no parameter with such a name.
     """
     parameters = dict(model.named_parameters())
     unknown = set(names) - set(parameters)
     if unknown:
-        raise KeyError(f"no parameter of the name {', '.join(sorted(unknown))}")
+        raise KeyError(f"the model has no parameter {', '.join(sorted(unknown))}")
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in names)
         if name not in names:
-            parameter.grad = None  # an optimizer steps whatever has a gradient, frozen or not
+            parameter.grad = None  # an optimizer updates every parameter that has a gradient, even a frozen one
 
 
 def unfreeze_last(model: TransferModel, depth: int) -> list[str]:
     """Let the last `depth` stages and the head train, and freeze every other parameter.
 
-    Decides the flag of every parameter, so a second call never leaves traces of the first.
-    Does not touch BatchNorm statistics: see `harness.model.batchnorm`.
+    It sets `requires_grad` of every parameter, so that a second call leaves nothing of the first one. BatchNorm's
+    statistics are not its subject: see `harness.model.batchnorm`.
 
     Args:
-        model: its `stages` run from the stem (first) to the last block.
-        depth: number of stages, 0 (feature extraction) to len(model.stages) (full fine-tuning).
+        model: the order of its `stages` is from the stem to the last block.
+        depth: number of stages, from 0 (feature extraction) to len(model.stages) (full fine-tuning).
 
     Returns:
         Names of the stages that now train, stem first; [] at depth 0.

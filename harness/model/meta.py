@@ -1,4 +1,4 @@
-"""Models without values, on torch's meta device: to count and to look at, even where the memory would not do."""
+"""Models without values, on torch's meta device, for counting parameters and FLOPs without using memory."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from harness.model.transfer import TransferModel, build
 
 
 class _Empty(TorchFunctionMode):
-    """What is made empty, to be filled by chance, is made without memory.
+    """Allocates no memory for tensors from `torch.empty`, which layers make and then fill with random values.
 
-    Not `torch.device("meta")`: RegNet computes its widths with tensors.
+    `torch.device("meta")` would not do, because RegNet computes its widths with tensors.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -24,7 +24,7 @@ class _Empty(TorchFunctionMode):
 
 
 def build_shapes(backbone: str, num_classes: int, **options: Any) -> TransferModel:
-    """As `harness.model.transfer.build` with random weights, but every tensor has a shape and no values."""
+    """Build a model as `harness.model.transfer.build` does, but with tensors that have a shape and no values."""
     with _Empty():
         model = build(backbone, num_classes, "none", **options)
     return model.to("meta")

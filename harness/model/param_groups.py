@@ -1,4 +1,4 @@
-"""Parameter groups for an optimizer: fixed from the start, one for each stage and whether its weights decay."""
+"""Parameter groups for an optimizer: one for each stage and for whether weight decay applies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.model.transfer import TransferModel
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:
-    """Whether weight decay is for this parameter: not for biases and normalisation, which have one dimension."""
+    """Return whether weight decay applies to a parameter: not to biases and normalisation, which have one dimension."""
     return parameter.ndim > 1 and not name.endswith("bias")
 
 
@@ -27,15 +27,17 @@ def param_groups(
     weight_decay: float,
     names: Collection[str],
 ) -> list[dict[str, Any]]:
-    """Groups for `torch.optim`, stem first and the head last; each parameter of `names` lies in exactly one.
+    """Return groups for `torch.optim`, stem first and head last; each parameter of `names` is in exactly one group.
 
-    Pass what trains in *any* epoch (`freezing.names_any_epoch`): a group that was added later would break schedules and
-    resuming. A parameter that is frozen in an epoch has no gradient there, and the optimizer leaves it alone.
+    Pass the parameters that train in *any* epoch (`freezing.names_any_epoch`), because a group that is added later
+    would break schedules and resuming. A parameter that is frozen in an epoch has no gradient then, and the optimizer
+    does not change it.
 
     Args:
-        head_lr, backbone_lr: peak rates. `backbone_lr` is that of the last stage (nearest the head) in `names`; None
-            where no stage is.
-        layer_decay: factor from a stage to the one before it, in (0, 1].
+        head_lr, backbone_lr: peak learning rates. `backbone_lr` is that of the last stage (nearest to the head) in
+            `names`; None if there is no stage in `names`.
+        layer_decay: factor on the learning rate from each stage to the one before it, in (0, 1].
+        weight_decay: of the parameters for which `decays` is true.
         names: parameter names of `model`.
 
     Returns:
@@ -44,18 +46,19 @@ def param_groups(
 
     Raises:
         ConfigError: stages train, but there is no `backbone_lr`.
+        KeyError: the model has no parameter with one of the names.
 
     Layer decay after Howard and Ruder 2018, "Universal Language Model Fine-tuning for Text Classification".
     """
     parameters = [(name, parameter) for name, parameter in model.named_parameters() if name in names]
     if len(parameters) != len(set(names)):
         unknown = set(names) - {name for name, _ in parameters}
-        raise KeyError(f"no parameter of the name {', '.join(sorted(unknown))}")
+        raise KeyError(f"the model has no parameter {', '.join(sorted(unknown))}")
     backbone = [stage for stage in STAGES if any(stage_of(name) == stage for name, _ in parameters)]
     rates = {"head": head_lr}
     if backbone:
         if backbone_lr is None:
-            raise ConfigError(f"backbone_lr must be given where stages train, but got None for {', '.join(backbone)}.")
+            raise ConfigError(f"backbone_lr must be given if stages train, but got None for {', '.join(backbone)}.")
         last = STAGES.index(backbone[-1])
         rates |= {stage: backbone_lr * layer_decay ** (last - STAGES.index(stage)) for stage in backbone}
     groups = []

@@ -1,4 +1,4 @@
-"""What a configuration would train, stage by stage, before anything runs."""
+"""Summary of what a configuration trains, stage by stage, without training."""
 
 from __future__ import annotations
 
@@ -17,18 +17,21 @@ class Part:
 
     name: str
     parameters: int
-    training: int  # of them, those that train in any epoch
+    training: int  # the number of them that train in any epoch
     epochs: str  # in which it trains: `1-10`, `4-10`, or `never`
-    lr: float | None  # peak rate
+    lr: float | None  # peak learning rate
     batchnorm_layers: int
-    statistics: str  # what happens to BatchNorm's running statistics once it trains, or all along if it never does
+    statistics: str  # what happens to BatchNorm's running statistics in the last epoch
 
 
 def parts(model: TransferModel, config: TrialConfig) -> list[Part]:
-    """The stages, stem first, and the head; a model without values (`harness.model.meta`) will do.
+    """Return the summary of the stages, stem first, and of the head.
+
+    Args:
+        model: it may have no values, see `harness.model.meta`.
 
     Raises:
-        ConfigError: depth and epochs leave a phase without an epoch.
+        ConfigError: with this depth and number of epochs, a phase of unfreezing has no epoch.
     """
     freezing.check_schedule(config)
     names = freezing.names_any_epoch(model, config)
@@ -62,14 +65,14 @@ def parts(model: TransferModel, config: TrialConfig) -> list[Part]:
 
 
 def _statistics(policy: Policy, unfrozen: bool) -> str:
-    """What happens to the running statistics of a stage, and what normalises there if it is not they."""
+    """Return what happens to the running statistics of a stage, and whether it normalises by the batch's instead."""
     if policy.updates(unfrozen):
         return "updated, normalises by the batch"
     return "re-estimated once, then kept" if policy.recalibrates else "kept"
 
 
 def _epochs(config: TrialConfig, name: str) -> str:
-    """The epochs in which a stage trains: stages are only ever added."""
+    """Return the range of epochs in which a stage trains; it has no gaps, because stages are only added."""
     trains = [
         epoch
         for epoch in range(1, config.epochs + 1)

@@ -1,11 +1,12 @@
-"""torchvision's classifiers, each cut into the same five stages and a head.
+"""torchvision's classifiers, each divided into the same five stages and a head.
 
-A cut is data: for each stage the modules that run in it, in order. A word is the path of a module (`layer1`), a run of
-a container's children (`features[2:4]`) or, after `@`, glue: what the model's own forward does between its modules.
-The stages hold the very modules of the torchvision model: running them in order and then the head is its forward.
+The division is described by data: for each stage, the modules that run in it, in order. A word is the path of a module
+(`layer1`), several children of a container (`features[2:4]`) or, after `@`, an operation that the model's own forward
+does between its modules. The stages contain the modules of the torchvision model themselves: running the stages in
+order and then the head is the same as the model's forward.
 
-Two rules shaped the cuts. A stage ends where the resolution halves, on the smaller side, so that what crosses a cut is
-small; and no stage begins with an operation that writes in place, so that what crosses a cut can be kept and reused.
+The stages follow two rules. A stage ends after the layer that halves the resolution, so that activations between stages
+are small. No stage begins with an in-place operation, so that these activations can be kept and reused.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from harness.model.backbones import Step, Value
 
 
 class GlobalMean(nn.Module):
-    """Mean over height and width: (N, C, H, W) -> (N, C)."""
+    """The mean over height and width: (N, C, H, W) -> (N, C)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean([2, 3])
 
 
 class HalfScaling(nn.Module):
-    """From the ImageNet normalisation to the (x - 0.5) / 0.5 that the Inception weights were trained with."""
+    """The conversion from ImageNet's normalisation to (x - 0.5) / 0.5, with which Inception's weights were trained."""
 
     def forward(self, x: Tensor) -> Tensor:
         constants = ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))
@@ -50,9 +51,10 @@ class ClassToken(nn.Module):
 
 
 class Tokens(nn.Module):
-    """Image (N, 3, H, W) to sequence (N, 1 + patches, D): the class token, then the patches, with positions added.
+    """From images (N, 3, H, W) to sequences (N, 1 + patches, D): class token and patches, with positions added.
 
-    Holds the parameters of the VisionTransformer it was made from; H and W are those it was built for.
+    It contains the parameters of the VisionTransformer it was made from. H and W must be those that the model was built
+    for.
     """
 
     def __init__(self, vit: nn.Module) -> None:
@@ -85,12 +87,12 @@ def _glue(word: str, model: nn.Module) -> nn.Module:
             return Tokens(model)
         case "class_token":
             return ClassToken()
-    raise AssertionError(f"no glue of the name {word}")
+    raise AssertionError(f"there is no operation @{word}")
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Which modules make each stage and the head, in the small language of this file."""
+    """The modules of each stage and of the head, in the notation that this file's first lines describe."""
 
     stem: str
     stage1: str
@@ -101,7 +103,7 @@ class Cut:
 
 
 def _vgg(*ends: int) -> Cut:
-    """A VGG has five blocks of convolutions; `ends` are the places in `features` behind their poolings."""
+    """Return the cut of a VGG, which has five blocks; `ends` are the indices in `features` after their poolings."""
     a, b, c, d, e = ends
     last = f"features[{d}:{e}] avgpool @flatten classifier[0:6]"
     return Cut(
@@ -110,14 +112,14 @@ def _vgg(*ends: int) -> Cut:
 
 
 def _vit(layers: int) -> Cut:
-    """A vision transformer: the tokens are the stem, and the encoder's blocks are divided into four equal parts."""
+    """Return the cut of a vision transformer: the stem makes the tokens; other stages are quarters of the blocks."""
     a, b, c = layers // 4, layers // 2, 3 * layers // 4
     blocks = "encoder.layers"
     last = f"{blocks}[{c}:] encoder.ln @class_token"
     return Cut("@tokens", f"{blocks}[:{a}]", f"{blocks}[{a}:{b}]", f"{blocks}[{b}:{c}]", last, "heads.head")
 
 
-# Of a family, or of one backbone where members differ.
+# By family, or by backbone if the members of a family differ.
 CUTS: dict[str, Cut] = {
     "alexnet": Cut(
         stem="features[0:3]",
@@ -223,7 +225,7 @@ CUTS: dict[str, Cut] = {
         stage4="layer4 avgpool @flatten",
         head="fc",
     ),
-    # Three stages of its own: the long middle one is halved. conv5 is one layer, too little to be a stage.
+    # The model has three stages, and the long middle one is divided. conv5 is one layer, too small for a stage.
     "shufflenet": Cut(
         stem="conv1 maxpool",
         stage1="stage2",
@@ -232,7 +234,7 @@ CUTS: dict[str, Cut] = {
         stage4="stage4 conv5 @mean",
         head="fc",
     ),
-    # Two of its eight Fire modules in each stage. The head is a convolution whose answers are averaged.
+    # Each stage has two of the eight Fire modules. The head is a convolution whose outputs are averaged.
     "squeezenet1_0": Cut(
         stem="features[0:3]",
         stage1="features[3:5]",
@@ -274,15 +276,15 @@ CUTS: dict[str, Cut] = {
 
 
 def build(spec: BackboneSpec, image_size: int) -> nn.Module:
-    """Build the torchvision model with random weights, its own 1,000-class head, no auxiliary heads.
+    """Build the torchvision model with random weights and its own 1,000-class head, but without auxiliary heads.
 
     Args:
-        image_size: pixels a side; only ViT and MaxViT are built for one size.
+        image_size: pixels a side; it matters only for ViT and MaxViT, which are built for one size.
     """
     family = spec.family
     options: dict[str, object] = {}
     if family in ("googlenet", "inception"):
-        # The official weights expect inputs in (x - 0.5) / 0.5. Kept for all weights: a name means one network.
+        # The official weights expect inputs in (x - 0.5) / 0.5. Other weights too, so that a name means one network.
         options = {"aux_logits": False, "init_weights": True, "transform_input": True}
     elif family == "vit":
         options = {"image_size": image_size}
@@ -293,14 +295,14 @@ def build(spec: BackboneSpec, image_size: int) -> nn.Module:
 
 
 def _modules(words: str, model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The modules that `words` name, each with a name of its own: its path, with _ for the dots."""
+    """Return the modules that `words` name, each with a unique name: its path, with _ instead of dots."""
     for word in words.split():
         if word.startswith("@"):
             yield word[1:], _glue(word[1:], model)
             continue
         found = re.fullmatch(r"([\w.]+)(?:\[(\d*):(\d*)\])?", word)
         if found is None:
-            raise AssertionError(f"not a module path: {word}")
+            raise AssertionError(f"this is not a module path: {word}")
         path, first, last = found.groups()
         module = model.get_submodule(path)
         label = path.replace(".", "_")
@@ -329,12 +331,12 @@ def head(model: nn.Module, spec: BackboneSpec) -> nn.Module:
 
 
 def steps(module: nn.Module) -> Iterator[Step] | None:
-    """Return a DenseNet block layer by layer, since up to 96 BatchNorm layers are too many for one step."""
+    """Return a DenseNet block as one step for each layer, because it has up to 96 BatchNorm layers; None for others."""
     return _dense_block(module) if isinstance(module, _DenseBlock) else None
 
 
 def is_random(layer: nn.Module) -> bool:
-    """Whether it is a stochastic depth that may skip its block."""
+    """Return whether a layer is a stochastic depth that may skip its block."""
     return isinstance(layer, StochasticDepth) and bool(layer.p > 0)
 
 

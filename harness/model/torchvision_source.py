@@ -13,7 +13,7 @@ from harness.model.torchvision_specs import SPECS
 
 
 class TorchvisionSource:
-    """torchvision's classifiers; `harness.model.backbones.BackboneSource` says what each method promises."""
+    """The source of torchvision's classifiers. See `harness.model.backbones.BackboneSource` for its methods."""
 
     def build(self, name: str, image_size: int) -> nn.Module:
         return torchvision_models.build(SPECS[name], image_size)

@@ -1,4 +1,4 @@
-"""The specs of torchvision's classifiers: plain values, no torch. A test builds every model and compares."""
+"""The specs of torchvision's classifiers: plain values, without torch. A test builds every model and compares."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from harness.config.backbone_specs import HALF, IMAGENET, BackboneSpec, Normalis
 
 
 def _licence(weights: str) -> str:
-    """Return the licence of official weights; they were trained on ImageNet, whose own terms allow research use."""
+    """Return the licence of official weights. They were trained on ImageNet, whose own terms allow research use."""
     return "CC-BY-NC-4.0" if "SWAG" in weights else "BSD-3-Clause"
 
 
@@ -21,7 +21,7 @@ def _family(
     normalisation: Normalisation = IMAGENET,
     multiples: bool = False,
 ) -> Iterator[BackboneSpec]:
-    """Make the specs of members that share the keywords; `multiples`: sizes are multiples of the smallest one."""
+    """Return the specs of backbones that share the keywords. With `multiples`, sizes are multiples of the smallest."""
     for name, native, smallest, features, weights in rows:
         step = smallest if multiples else 1
         yield BackboneSpec(

@@ -1,7 +1,7 @@
-"""torchvision's official weight files, and weight files under torchvision's older names.
+"""torchvision's official weight files, and the translation of weight files with torchvision's older names.
 
-An official file in torch's cache is hashed against its own name each time it is read (torch.hub does so only when it
-downloads).
+The name of an official file contains its hash. The hash is checked each time the file is read; torch.hub checks it only
+after a download.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from harness.config.backbone_specs import BackboneSpec
 from harness.errors import ResourceError
 from harness.model.weights import bundled, sha256
 
-PATIENCE = 20.0  # seconds a silent server is waited for
+SERVER_TIMEOUT = 20.0  # seconds without an answer
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # heads of GoogLeNet and Inception that are not built
 
 
 @contextmanager
-def _patience() -> Iterator[None]:
-    """A limit on how long a silent server is waited for; torch.hub sets none."""
+def _server_timeout() -> Iterator[None]:
+    """Limit the time of waiting for a server inside the block; torch.hub sets no limit."""
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(PATIENCE)
+    socket.setdefaulttimeout(SERVER_TIMEOUT)
     try:
         yield
     finally:
@@ -40,17 +40,24 @@ def _patience() -> Iterator[None]:
 
 
 def official_file(spec: BackboneSpec) -> Path:
-    """Return torchvision's file in torch's cache, downloaded if need be, and hashed against the digits in its name."""
+    """Return torchvision's file in torch's cache; download it if necessary, and check it against the hash in its name.
+
+    Raises:
+        ResourceError: the file has no hash in its name, is neither cached nor reachable, or does not fit its hash.
+    """
     url: str = get_weight(spec.official_weights).url
     name = url.rsplit("/", 1)[-1]
     found = re.search(r"-([0-9a-f]{8,})\.", name)
     if found is None:
-        raise ResourceError(f"{name} carries no hash in its name, so it cannot be trusted; use `weights: bundled`.")
+        raise ResourceError(
+            f"the file of official weights must have a hash in its name, but {name} has none, so that it cannot be "
+            "checked; use `weights: bundled`."
+        )
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     if not path.exists():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with _patience():
+            with _server_timeout():
                 torch.hub.download_url_to_file(url, str(path), hash_prefix=found[1], progress=sys.stderr.isatty())
         except (OSError, http.client.HTTPException, RuntimeError) as error:
             raise ResourceError(
@@ -59,14 +66,14 @@ def official_file(spec: BackboneSpec) -> Path:
             ) from error
     if not sha256(path).startswith(found[1]):
         raise ResourceError(
-            f"{path} must have a SHA-256 that begins with {found[1]}, as its name says, but it has not: it is damaged "
-            "or not the official file. Delete it, and it is fetched again."
+            f"{path} must have a SHA-256 that begins with {found[1]}, as in its name, but it has another one: it is "
+            "damaged or not the official file. Delete it; it is then downloaded again."
         )
     return path
 
 
 def translate(given: Mapping[str, Tensor], spec: BackboneSpec, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the names and shapes of today's torchvision: old DenseNet keys, ViT positions for another image size."""
+    """Return the tensors with today's names and shapes: rename old DenseNet keys, and resize ViT's positions."""
     result = {key: value for key, value in given.items() if not key.startswith(_AUXILIARY)}
     if spec.family == "densenet":
         result = {re.sub(r"\.(norm|relu|conv)\.([12])\.", r".\1\2.", key): value for key, value in result.items()}
@@ -74,6 +81,6 @@ def translate(given: Mapping[str, Tensor], spec: BackboneSpec, own: Mapping[str,
     if spec.family == "vit" and positions in result and result[positions].ndim == 3:
         side, other = (round((each[positions].shape[1] - 1) ** 0.5) for each in (own, result))
         if side != other and other**2 + 1 == result[positions].shape[1]:
-            # torchvision asks for pixels, of which only the number of patches a side matters
+            # The first argument is in pixels, but only the number of patches a side matters.
             result = dict(interpolate_embeddings(side, 1, OrderedDict(result)))
     return result

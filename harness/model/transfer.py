@@ -1,4 +1,4 @@
-"""TransferModel: a backbone in five stages with a head for one's own classes."""
+"""TransferModel: a backbone in five stages, with a head for the user's own classes."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from harness.errors import ConfigError
 from harness.model import backbones
 from harness.model import weights as weight_files
 
-backbones.import_default_source()  # with this module: a worker's first trial is not to be charged for the import
+backbones.import_default_source()  # here, so that the import does not count as time of a worker's first trial
 
 BATCHNORM = nn.modules.batchnorm._BatchNorm
 
 
 class TransferModel(nn.Module):
-    """`stages` run from the stem (first) to the last block, then the `head` gives (N, num_classes) logits.
+    """A model of `stages`, from the stem to the last block, and a `head` that gives (N, num_classes) logits.
 
-    What trains is decided in `harness.model.freezing`. How the layers behave while it trains is decided by
-    `harness.model.batchnorm.apply_policy` and kept here, so that it holds through every `train()`.
+    `harness.model.freezing` decides which parameters train. `harness.model.batchnorm.apply_policy` decides how the
+    layers behave in train mode; the model stores this, so that it stays in effect through every `train()`.
     """
 
     def __init__(
@@ -46,35 +46,37 @@ class TransferModel(nn.Module):
         self.head = head
         self.backbone_name = backbone_name
         self.num_classes = num_classes
-        self.image_size = image_size  # pixels a side it was built for; most backbones take others too
-        self.mean = mean  # of the weights' own normalisation
+        self.image_size = image_size  # pixels a side that it was built for; most backbones accept other sizes too
+        self.mean = mean  # of the normalisation that the weights expect
         self.std = std
         self.weights_name = weights_name
-        self.batchnorm_policy: BatchNormPolicy | None = None  # None: nothing is held, as in any torch module
+        self.batchnorm_policy: BatchNormPolicy | None = None  # None: train() works as in any torch module
         self.unfrozen: frozenset[str] = frozenset(STAGES)
 
     def features(self, x: Tensor) -> Tensor:
-        """What the head reads: normalised images (N, 3, H, W) -> (N, features), for SqueezeNet (N, features, h, w)."""
-        return self.behind(x, 0, len(self.stages))
+        """Return the head's inputs, (N, features) or for SqueezeNet (N, features, h, w), of normalised images."""
+        return self.run_stages(x, 0, len(self.stages))
 
-    def behind(self, x: Tensor, first: int, last: int) -> Tensor:
-        """The stages from number `first` up to, not including, `last`: what stage `first` reads -> what `last` reads.
+    def run_stages(self, x: Tensor, first: int, last: int) -> Tensor:
+        """Run the stages with numbers `first` to `last` - 1 on the input of stage `first`.
 
-        Stages count from 0, the stem; 0 reads normalised images, and `len(stages)` is the head.
+        Returns:
+            The input of stage `last`. Stage 0 is the stem, whose input is normalised images (N, 3, H, W);
+            `len(stages)` stands for the head.
         """
         for stage in list(self.stages.values())[first:last]:
             x = stage(x)
         return x
 
     def forward(self, x: Tensor, first: int = 0) -> Tensor:
-        """Normalised images (N, 3, H, W), or what stage `first` reads -> (N, num_classes) logits."""
-        logits: Tensor = self.head(self.behind(x, first, len(self.stages)))
+        """Return the logits (N, num_classes) of normalised images (N, 3, H, W), or of the inputs of stage `first`."""
+        logits: Tensor = self.head(self.run_stages(x, first, len(self.stages)))
         return logits
 
     def train(self, mode: bool = True) -> TransferModel:
-        """As torch's, and then the BatchNorm policy; without one, torch's alone.
+        """Set train or eval mode as torch does; in train mode, apply the BatchNorm policy if there is one.
 
-        Frozen stages stay in eval mode, so that dropout and stochastic depth are off there.
+        Frozen stages then stay in eval mode, so that their dropout and stochastic depth are off.
         """
         if not mode or self.batchnorm_policy is None:
             return super().train(mode)
@@ -84,7 +86,7 @@ class TransferModel(nn.Module):
         for name, stage in self.stages.items():
             trains = name in self.unfrozen
             by_batch = policy.updates(unfrozen=trains)
-            for layer in stage.modules():  # in one walk: at every epoch of every trial three of them would be felt
+            for layer in stage.modules():  # one loop, because several would take noticeable time in every epoch
                 wanted = by_batch if isinstance(layer, BATCHNORM) else trains
                 if layer.training != wanted:
                     layer.training = wanted
@@ -101,12 +103,12 @@ def new_head(
     head_dropout: float = 0.0,
     head_init: HeadInit = "default",
 ) -> nn.Module:
-    """A head in the place of `old` for `num_classes`, its values drawn from a generator of their own.
+    """Return a head for `num_classes` that replaces `old`, with values from a random generator of its own.
 
-    `linear` is one layer, `mlp` has a hidden layer and a ReLU before it. Drawn as torch draws a Linear: uniform within
-    1 / sqrt(features), layer by layer, weight first, then bias; with `head_init` zero the last layer is not drawn.
-    What comes after the old layer stays (SqueezeNet averages its answers), except a ReLU: a logit that it holds at zero
-    for every image would never learn again.
+    `linear` is one layer; `mlp` has a hidden layer and a ReLU before it. Values are drawn as torch draws those of a
+    Linear: uniform within ± 1 / sqrt(features), layer by layer, first the weight and then the bias. With `head_init`
+    zero, the last layer is zero instead. Modules after the old layer stay (SqueezeNet averages its outputs), except a
+    ReLU: a logit that it sets to zero for every image would never get a gradient again.
     """
     layer, *after = list(old) if isinstance(old, nn.Sequential) else [old]
     if not isinstance(layer, (nn.Linear, nn.Conv2d)):
@@ -131,9 +133,9 @@ def new_head(
 
 
 def _drawn(like: nn.Linear | nn.Conv2d, inputs: int, outputs: int, generator: torch.Generator | None) -> nn.Module:
-    """A layer of the same kind; zeros where there is no generator."""
+    """Return a layer of the same kind with random values, or with zeros if there is no generator."""
     layer: nn.Module
-    with torch.random.fork_rng(devices=[]):  # the constructors draw, from everyone's generator
+    with torch.random.fork_rng(devices=[]):  # because the constructors use torch's global generator
         if isinstance(like, nn.Conv2d):
             layer = nn.Conv2d(inputs, outputs, kernel_size=1, bias=like.bias is not None)
         else:
@@ -160,32 +162,33 @@ def build(
     head_dropout: float = 0.0,
     head_init: HeadInit = "default",
 ) -> TransferModel:
-    """A pretrained (or random) backbone with a new head; the same arguments give the same values, bit for bit.
+    """Build a pretrained or random backbone with a new head. The same arguments give the same values, bit for bit.
 
-    The head's values depend on `seed` and its shape alone, not on the backbone's draws, and torch's global generators
-    are left as they were. Everything trains until `harness.model.freezing` says otherwise.
+    The head's values depend only on `seed` and its shape, and not on random numbers for the backbone. torch's global
+    generators are restored. All parameters train until `harness.model.freezing` freezes some.
 
     Args:
         backbone: one of `harness.config.backbone_specs.backbone_specs`.
         num_classes: 2 or more.
         weights: `bundled`, `imagenet`, `none` (random, drawn from `seed`) or the path of a checkpoint.
         image_size: pixels a side; needed for ViT and MaxViT, which are built for one size. None is the native size.
-        seed: of the head, and of the backbone where the weights are random.
+        seed: of the head, and of the backbone if its weights are random.
         head: `linear` or `mlp`, whose hidden layer has `head_hidden` units and a ReLU.
         head_dropout: probability in [0, 1) before each layer of the head.
-        head_init: of its last layer: `default` (as torch draws it) or `zero`, which begins with equal probabilities.
+        head_init: values of its last layer: `default` (as torch draws them) or `zero`, which gives all classes the same
+            probability at first.
 
     Raises:
-        ConfigError: no such backbone, a size it cannot take, or weights that do not fit it.
-        ResourceError: official weights that are neither cached nor reachable.
+        ConfigError: there is no such backbone, it does not accept the size, or the weights do not fit it.
+        ResourceError: official weights are neither cached nor reachable.
     """
-    known = backbone_spec(backbone)
+    spec = backbone_spec(backbone)
     if num_classes < 2:
         raise ConfigError(f"num_classes must be 2 or more, but got {num_classes}.")
     if image_size is not None:
         check_image_size(backbone, image_size)
     with torch.random.fork_rng(devices=[]):
-        # not torch.manual_seed: that would reseed the accelerators too
+        # not torch.manual_seed, which would seed the accelerators' generators too
         torch.default_generator.manual_seed(seed)
         network = backbones.build_backbone(backbone, image_size)
     weights_name = weight_files.load(network, backbone, weights)
@@ -203,7 +206,7 @@ def build(
         ),
         backbone_name=backbone,
         num_classes=num_classes,
-        image_size=image_size if image_size is not None else known.native_size,
+        image_size=image_size if image_size is not None else spec.native_size,
         mean=mean,
         std=std,
         weights_name=weights_name,

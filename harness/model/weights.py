@@ -1,6 +1,6 @@
-"""Where a backbone's values come from: the package, its source's official file, a user's checkpoint, or chance.
+"""The initial weights of a backbone: from the package, the source's official file, or a user's checkpoint; or random.
 
-Nothing here runs code from a file: safetensors, or torch.load with weights_only=True.
+No code from a file is run: files are safetensors, or are read by torch.load with weights_only=True.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from harness.config.backbone_specs import IMAGENET, Normalisation, backbone_spec
 from harness.errors import ConfigError
 from harness.model import backbones
 
-SHOWN = 8  # keys listed in an error
+SHOWN = 8  # number of keys that an error lists
 
 
 def bundled() -> tuple[str, ...]:
-    """The backbones whose weights lie in the package."""
+    """Return the names of the backbones whose weights are in the package."""
     folder = resources.files("harness.model") / "bundled"
     return tuple(
         sorted(
@@ -36,10 +36,10 @@ def bundled() -> tuple[str, ...]:
 def _bundled_file(backbone: str) -> Path:
     if backbone not in bundled():
         raise ConfigError(
-            f"weights: bundled has {' and '.join(bundled())}, but got {backbone}; "
-            "take one of these, or `weights: imagenet`, `none` or the path of a checkpoint."
+            f"`weights: bundled` needs one of the backbones {' and '.join(bundled())}, but got {backbone}; "
+            "use one of these, or `weights: imagenet`, `none` or the path of a checkpoint."
         )
-    # The package is installed as files, never as an archive: a study keeps other files beside it too.
+    # The package is always installed as files and not as an archive, so its resources have paths.
     return Path(str(resources.files("harness.model") / "bundled" / f"{backbone}.safetensors"))
 
 
@@ -50,7 +50,7 @@ def sha256(path: Path) -> str:
 
 
 def _file(weights: str, backbone: str) -> Path:
-    """The file that holds the values; for a path it must exist."""
+    """Return the file of the weights; a user's file must exist."""
     if weights == "bundled":
         return _bundled_file(backbone)
     if weights == "imagenet":
@@ -64,10 +64,10 @@ def _file(weights: str, backbone: str) -> Path:
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
-    """The tensors of a safetensors file or state dict, by name; runs nothing that is in the file."""
+    """Return the tensors of a safetensors file or state dict by name, without running code from the file."""
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # refused or read, either way
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # not needed: it is read or refused
             content = (
                 load_file(path)
                 if path.suffix == ".safetensors"
@@ -75,10 +75,10 @@ def _read(path: Path) -> Mapping[str, Tensor]:
             )
     except pickle.UnpicklingError as error:
         raise ConfigError(
-            f"{path} must hold tensors only, but it is no state dict or would run code when loaded; nothing was run. "
-            "Save `model.state_dict()` with torch.save, or as safetensors."
+            f"{path} must contain tensors only, but it is not a state dict, or it would run code when it is loaded. "
+            "Nothing was run. Save `model.state_dict()` with torch.save, or as safetensors."
         ) from error
-    except Exception as error:  # a damaged file fails in many ways, and all of them mean the same
+    except Exception as error:  # damaged files cause many kinds of errors
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(
             f"{path} must be a safetensors file or a state dict, but it cannot be read: {reason}"
@@ -87,7 +87,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ConfigError(f"{path} must be a state dict (names and tensors), but it holds {type(content).__name__}.")
+        raise ConfigError(f"{path} must be a state dict (names and tensors), but it is a {type(content).__name__}.")
     if all(key.startswith("module.") for key in content):  # saved from DataParallel
         content = {key.removeprefix("module."): value for key, value in content.items()}
     return dict(content)
@@ -100,7 +100,7 @@ def _shown(keys: Iterable[str]) -> str:
 
 
 def _copy(model: nn.Module, backbone: str, given: Mapping[str, Tensor], source: str) -> None:
-    """Copy the values into the backbone; all faults of the file together."""
+    """Copy the values into the backbone; raise ConfigError with all faults of the file."""
     own = model.state_dict(keep_vars=True)
     heads = {id(parameter) for parameter in backbones.head(model, backbone).parameters()}
     head_keys = {key for key, value in own.items() if id(value) in heads}
@@ -123,25 +123,27 @@ def _copy(model: nn.Module, backbone: str, given: Mapping[str, Tensor], source: 
         if found
     ]
     if faults:
-        raise ConfigError(f"the keys of {source} must be those of the source of {backbone}, but are not:", faults)
+        raise ConfigError(f"the keys of {source} must be those of its library's {backbone}, but they are not:", faults)
     with torch.no_grad():
         for key, value in given.items():
             wanted[key].copy_(value)
 
 
 def load(model: nn.Module, backbone: str, weights: str) -> str:
-    """Fill a model from `backbones.build_backbone` (all but its head), and say what it was filled with.
+    """Load weights into a model from `backbones.build_backbone`, except into its head; return the weights' name.
 
     Args:
-        weights: `bundled`, `imagenet`, `none` (leaves the model as it is) or the path of a checkpoint: safetensors or a
-            state dict with its source's names, bare or under `state_dict` or `model`, with or without `module.`.
+        weights: `bundled`, `imagenet`, `none` (which leaves the model as it is) or the path of a checkpoint:
+            safetensors, or a state dict with the names of the backbone's library, at the top level or under
+            `state_dict` or `model`, with or without the prefix `module.`.
 
     Returns:
         The name of the weights: `bundled:resnet18`, `ResNet18_Weights.IMAGENET1K_V1`, `none`, or the file's name.
 
     Raises:
-        ConfigError: no such file or bundled weights, or keys and shapes that do not fit; the model may be kept.
-        ResourceError: official weights that are neither cached nor reachable, or do not match their hash.
+        ConfigError: there is no such file, there are no such bundled weights, or keys or shapes do not fit. The model
+            is then unchanged.
+        ResourceError: official weights are neither cached nor reachable, or do not fit their hash.
     """
     if weights == "none":
         return "none"
@@ -153,7 +155,7 @@ def load(model: nn.Module, backbone: str, weights: str) -> str:
 
 
 def available(weights: str, backbone: str) -> None:
-    """Find out before a study starts whether these weights will load: fetches official ones, reads a checkpoint.
+    """Check, before a study starts, that these weights can be loaded: download official ones, or read a checkpoint.
 
     Raises:
         ConfigError, ResourceError: as `load`.
@@ -171,13 +173,13 @@ def available(weights: str, backbone: str) -> None:
 
 
 def normalisation(weights: str, backbone: str) -> Normalisation:
-    """Mean and standard deviation of each colour channel, for pixels in [0, 1], that these weights expect.
+    """Return the mean and standard deviation of each colour channel, for pixels in [0, 1], that these weights expect.
 
-    Random weights and a user's checkpoint are taken to expect what the official ones do.
+    Random weights and a user's checkpoint are used with the normalisation of the official weights.
     """
     return IMAGENET if weights == "bundled" else backbone_spec(backbone).normalisation
 
 
 def fingerprint(weights: str, backbone: str) -> str:
-    """Sixteen hex digits of the file's SHA-256, or `none`."""
+    """Return sixteen hex digits of the file's SHA-256; `none` for random weights."""
     return "none" if weights == "none" else sha256(_file(weights, backbone))[:16]

@@ -26,7 +26,7 @@ from harness.study.executors.base import WorkerContext
 from harness.study.identity import fingerprint
 from harness.training.frozen_features.cache_plan import Sizes, default_budget, make_plan
 from harness.training.frozen_features.worker_cache import Plan
-from harness.training.precision import resolved
+from harness.training.precision import resolve_precision
 from harness.training.trial import weights_of
 
 Progress = Callable[[str, int, int], None]  # what, done, of
@@ -93,7 +93,7 @@ def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prep
         threads=threads_for(study, len(devices)),
         checkpoints=folder.checkpoints,
         plan=sharing_plan(study, sizes_of_parts, cache / "prefix"),
-        precision=resolved(study.precision, devices[0]),
+        precision=resolve_precision(study.precision, devices[0]),
         precision_notes=cache / "precision.json",
     )
     return Prepared(name, study, folder, dataset, parts, context, fingerprint(study, dataset, context, devices[0]))

@@ -1,4 +1,8 @@
-"""What a trial leaves on disk: its best epoch, to be used again, and where it stood, to go on after a kill."""
+"""Checkpoints: the tensors of a trial's best epoch in a safetensors file.
+
+Only tensors that may differ from the starting weights are stored. The file by which a killed trial continues is another
+one: see `harness.training.resume`.
+"""
 
 from __future__ import annotations
 
@@ -19,50 +23,53 @@ from harness.errors import ResourceError
 from harness.model.transfer import TransferModel
 
 
-def moving(model: TransferModel, config: TrialConfig, training: frozenset[str]) -> dict[str, Tensor]:
-    """The tensors that may come to differ from the weights: what trains in any epoch (`training`), and every buffer
-    where the policy touches some. By name, sorted; they are the model's own, not copies."""
+def changing_tensors(model: TransferModel, config: TrialConfig, training: frozenset[str]) -> dict[str, Tensor]:
+    """Return the tensors that may become different from the starting weights, by name and sorted.
+
+    These are the parameters that train in any epoch (`training`) and, if the BatchNorm policy changes buffers, all
+    buffers. The tensors are the model's own, not copies.
+    """
     tensors = {name: parameter.detach() for name, parameter in model.named_parameters() if name in training}
     if POLICIES[config.batchnorm].moves_buffers:
         tensors |= dict(model.named_buffers())
     return dict(sorted(tensors.items()))
 
 
-def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU."""
+def copy_to_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copy the tensors to the CPU."""
     return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
 
 
 def save_best(path: Path, tensors: Mapping[str, Tensor], classes: tuple[str, ...]) -> None:
-    """Write a trial's best tensors, a checksum and the names of its classes; a reader sees the whole file or none.
+    """Write a trial's best tensors, a checksum and the names of its classes, atomically.
 
     Raises:
-        DiskFullError: it does not fit.
+        DiskFullError: the disk is full.
     """
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    # made in memory first: safetensors' own writer hides which error the disk gave
+    # Serialised in memory first, because safetensors' own writer hides which error the disk reported.
     atomic_write(path, save(contiguous, metadata={"classes": json.dumps(classes), "crc": str(_checksum(contiguous))}))
 
 
 def load_best(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """What `save_best` wrote: the tensors, and the classes in the order they were trained in.
+    """Read a file of `save_best`: the tensors, and the names of the classes in the order of the model's outputs.
 
     Raises:
-        ResourceError: the file is gone, cannot be read, or its tensors are not those that were written.
+        ResourceError: the file is missing or cannot be read, or its tensors do not fit its checksum.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            noted = file.metadata() or {}
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        if "crc" in noted and noted["crc"] != str(_checksum(tensors)):  # files from before it was noted have none
+        if "crc" in metadata and metadata["crc"] != str(_checksum(tensors)):  # older files have no checksum
             raise ValueError("its checksum does not fit")
-        return tensors, tuple(json.loads(noted.get("classes", "[]")))
+        return tensors, tuple(json.loads(metadata.get("classes", "[]")))
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise ResourceError(f"the checkpoint {path.name} cannot be read ({error}); train the trial again") from None
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> int:
-    """Over names, types, shapes and bytes, in the order of the names."""
+    """Return a CRC-32 of names, types, shapes and bytes, in the order of the names."""
     value = 0
     for name, tensor in sorted(tensors.items()):
         value = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), value)

@@ -1,9 +1,12 @@
-"""What had to change changed, what had to stay stayed: checked in every trial, tensor by tensor.
+"""The training contract: checks, in every trial and for every tensor, that training did what was configured.
 
-A phase is a run of epochs in which the same tensors train. At its start every tensor that must stay is
-copied; at its end it must be bit-identical. Each tensor that trains must have had a finite gradient and
-must have been stepped by the optimizer. Around the phases: the head answers for the right classes, the images are
-normalised as the weights expect, and the model that is handed out is the one that was trained, class by class.
+A phase is a run of epochs in which the same tensors train. At its start every frozen tensor is copied; at its end the
+tensor must be bit-identical to the copy. Each tensor that trains must have received a finite gradient, and the
+optimizer must have updated it. Further checks do not depend on phases: the head has one output for each class, the
+images are normalised as the weights expect, and an exported model gives the trained model's probabilities for the same
+classes.
+
+The checks are a module of their own so that the training loop contains none of them.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from harness.model.weights import normalisation
 
 
 def movable_buffers(model: TransferModel, policy: BatchNormPolicy, unfrozen: Iterable[str]) -> frozenset[str]:
-    """Names of the buffers that the policy lets move while these stages train."""
+    """Return the names of the buffers that the BatchNorm policy allows to change while the `unfrozen` stages train."""
     allowed = tuple(f"stages.{stage}." for stage in unfrozen)
     names = set()
     for prefix, module in model.named_modules():
@@ -35,17 +38,18 @@ def movable_buffers(model: TransferModel, policy: BatchNormPolicy, unfrozen: Ite
     return frozenset(names)
 
 
-_WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+# By bytes of an element.
+_INTEGER_OF_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Phase:
-    """The contract of one phase: made before its first step, checked after its last.
+    """The contract of one phase. Create it before the phase's first step and check it after the last one.
 
     Args:
-        training: names of the parameters that train now.
-        movable: names of the buffers that may move now.
-        known: by name, copies of what tensors must still be when the phase begins and, if they stay, when it ends:
-            those the model started from. What is not in it is copied.
+        training: names of the parameters that train in this phase.
+        movable: names of the buffers that may change in this phase.
+        reference: copies, by name, of the tensors that the model started from. A frozen tensor is compared with its
+            copy here if there is one; otherwise it is copied when the phase begins.
     """
 
     def __init__(
@@ -54,19 +58,19 @@ class Phase:
         optimizer: torch.optim.Optimizer,
         training: frozenset[str],
         movable: frozenset[str],
-        known: Mapping[str, torch.Tensor] | None = None,
+        reference: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
         self._model = model
         self._training = training
-        known = known or {}
+        reference = reference or {}
         parameters = dict(model.named_parameters())
         self._before = {name: parameters[name].detach().clone() for name in training}
         self._frozen = {
-            name: known[name] if name in known else tensor.detach().clone()
+            name: reference[name] if name in reference else tensor.detach().clone()
             for name, tensor in _tensors(model)
             if name not in training and name not in movable
         }
-        self._stepped: set[int] = set()  # ids of the parameters the optimizer went over with a gradient
+        self._stepped: set[int] = set()  # ids of the parameters that had a gradient at an optimizer step
         self._hook = optimizer.register_step_post_hook(self._note_step)
 
     def _note_step(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
@@ -74,25 +78,26 @@ class Phase:
             self._stepped.update(id(p) for p in group["params"] if p.grad is not None)
 
     def check_gradients(self) -> tuple[str, ...]:
-        """After a backward pass: every tensor that trains has a finite gradient, and no other one has any.
+        """Check, after a backward pass, that every training tensor has a finite gradient and no other tensor has one.
 
         Returns:
-            Names whose gradient was zero everywhere (a zero-initialised head does that to the backbone once).
+            Names of the parameters whose gradient is zero everywhere. A zero-initialised head causes this in the whole
+            backbone at its first step.
 
         Raises:
-            ContractError: names the first tensor without a gradient, or the frozen one with one.
-            DivergedError: names the first tensor with a gradient that is not finite.
+            ContractError: names the first training tensor without a gradient, or the first frozen one with a gradient.
+            DivergedError: names the first tensor whose gradient is not finite.
         """
         names, gradients = [], []
         for name, parameter in self._model.named_parameters():
             if name in self._training:
                 if parameter.grad is None:
-                    raise ContractError(f"{name} has to train but got no gradient")
+                    raise ContractError(f"{name} must train, but it got no gradient")
                 names.append(name)
                 gradients.append(parameter.grad)
             elif parameter.grad is not None:
-                raise ContractError(f"{name} is frozen but got a gradient")
-        # One pass over the values and one answer for all: NaN where there is one, else the largest absolute value.
+                raise ContractError(f"{name} is frozen, but it got a gradient")
+        # One pass over the values: NaN if there is one, otherwise the largest absolute value.
         # (A norm of order infinity takes nine times as long on a CPU.)
         ends = torch.stack([torch.stack(gradient.aminmax()) for gradient in gradients]).float()
         largest = [max(abs(low), abs(high)) for low, high in ends.tolist()]
@@ -102,13 +107,14 @@ class Phase:
         return tuple(name for name, size in zip(names, largest, strict=True) if size == 0)
 
     def check_end(self) -> tuple[str, ...]:
-        """After the phase's last step.
+        """Check, after the phase's last step, that frozen tensors are unchanged and training tensors were updated.
 
         Returns:
-            Warnings: tensors that were stepped without moving (a rate below the resolution of their floats).
+            Warnings for tensors that were updated but kept their values: the learning rate is too small to change
+            their floating-point numbers.
 
         Raises:
-            ContractError: names the frozen tensor that moved, or the training one that was never stepped.
+            ContractError: names the frozen tensor that changed, or the training tensor that was never updated.
         """
         check_unchanged(self._model, self._frozen)
         self._hook.remove()
@@ -116,29 +122,37 @@ class Phase:
         parameters = dict(self._model.named_parameters())
         for name in sorted(self._training):
             if id(parameters[name]) not in self._stepped:
-                raise ContractError(f"{name} has to train but the optimizer never stepped it")
+                raise ContractError(f"{name} must train, but the optimizer never updated it")
             if _same(parameters[name].detach(), self._before[name]):
-                warnings.append(f"{name} was stepped but did not move: its rate is below the resolution of its values")
+                warnings.append(
+                    f"{name} was updated but kept its values: its learning rate is too small to change them"
+                )
         return tuple(warnings)
 
 
-def check_unchanged(model: nn.Module, known: Mapping[str, torch.Tensor]) -> None:
-    """Every tensor with a copy in `known` is bit-identical to it; raises ContractError with the first that is not."""
+def check_unchanged(model: nn.Module, reference: Mapping[str, torch.Tensor]) -> None:
+    """Check that every tensor with a copy in `reference` is bit-identical to that copy.
+
+    Raises:
+        ContractError: names the first tensor that differs.
+    """
     for name, tensor in _tensors(model):
-        if name in known and not _same(tensor, known[name]):
-            raise ContractError(f"{name} is frozen but changed")
+        if name in reference and not _same(tensor, reference[name]):
+            raise ContractError(f"{name} is frozen, but it changed")
 
 
 def watch_head(model: TransferModel, num_classes: int) -> None:
-    """Let the first forward pass check that the head answers with one number for each class.
+    """Register a hook that checks, in the first forward pass, that the head gives one number for each class.
 
-    It looks at the step that trains anyway, because a pass of its own would cost more than the whole contract.
-    That pass raises ContractError where the shape is wrong.
+    The pass that is checked is the first training step's, because a pass for the check alone would cost more than the
+    rest of the contract. That pass raises ContractError if the shape is wrong.
     """
 
-    def check(module: nn.Module, inputs: object, answers: torch.Tensor) -> None:
-        if answers.ndim != 2 or answers.shape[1] != num_classes or model.num_classes != num_classes:
-            raise ContractError(f"the head must give {num_classes} numbers an image, but gives {tuple(answers.shape)}")
+    def check(module: nn.Module, inputs: object, logits: torch.Tensor) -> None:
+        if logits.ndim != 2 or logits.shape[1] != num_classes or model.num_classes != num_classes:
+            raise ContractError(
+                f"the head must give {num_classes} numbers for each image, but its output is {tuple(logits.shape)}"
+            )
         hook.remove()
 
     hook = model.head.register_forward_hook(check)
@@ -147,29 +161,29 @@ def watch_head(model: TransferModel, num_classes: int) -> None:
 def check_normalisation(
     normalise: Callable[[torch.Tensor], torch.Tensor], weights: str, backbone: str, device: torch.device
 ) -> None:
-    """Black and white images come out as these weights expect them.
+    """Check that a black and a white image are normalised as these weights expect.
 
     Args:
-        normalise: images (B, 3, H, W) in [0, 1] -> the same, normalised.
+        normalise: function from images (B, 3, H, W) in [0, 1] to normalised images of the same shape.
         weights, backbone: as in a study file.
 
     Raises:
-        ContractError: names the channel, what it must become and what it became.
+        ContractError: names the channel, the expected value and the value it got.
     """
     mean, std = normalisation(weights, backbone)
     given = normalise(torch.tensor([0.0, 1.0], device=device).view(2, 1, 1, 1).expand(2, 3, 1, 1)).flatten(1).tolist()
     for level, row in zip((0.0, 1.0), given, strict=True):
         for channel, value in enumerate(row):
-            wanted = (level - mean[channel]) / std[channel]
-            if abs(value - wanted) > 1e-5:
+            expected = (level - mean[channel]) / std[channel]
+            if abs(value - expected) > 1e-5:
                 raise ContractError(
                     f"the normalisation must be that of {weights} for {backbone}: channel {channel} of a pixel value "
-                    f"{level:g} must become {wanted:.4f}, but became {value:.4f}"
+                    f"{level:g} must become {expected:.4f}, but became {value:.4f}"
                 )
 
 
 def check_classes(trained: Sequence[str], used: Sequence[str]) -> None:
-    """The classes of a model that is used again are those it was trained on, in the same order.
+    """Check that a model is used with the classes it was trained on, in the same order.
 
     Raises:
         ContractError: names the first class that differs.
@@ -180,10 +194,10 @@ def check_classes(trained: Sequence[str], used: Sequence[str]) -> None:
 
 
 def check_export(expected: NDArray[np.float32], given: NDArray[np.float32]) -> None:
-    """The model that is handed out answers as the trained one does: class probabilities (N, C) of the same images.
+    """Check that an exported model gives the trained model's class probabilities (N, C) for the same images.
 
     Raises:
-        ContractError: says how far they are apart.
+        ContractError: gives the largest difference, if it is 1e-4 or more.
     """
     apart = float(np.abs(expected - given).max(initial=0.0))
     if not apart < 1e-4:
@@ -196,6 +210,6 @@ def _tensors(model: nn.Module) -> Iterable[tuple[str, torch.Tensor]]:
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Bit-identical: a NaN equals itself, and 0 is not -0."""
-    whole = _WHOLE[a.element_size()]  # integers of the same size; equality of two stops at the first difference
-    return torch.equal(a.view(whole), b.view(whole))
+    """Return whether two tensors are bit-identical: a NaN equals itself, and 0 is not -0."""
+    integer = _INTEGER_OF_SIZE[a.element_size()]  # torch.equal of integers stops at the first difference
+    return torch.equal(a.view(integer), b.view(integer))

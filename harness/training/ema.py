@@ -1,4 +1,4 @@
-"""The exponential moving average of a model's values: smoother than its last step, scored and kept in its place."""
+"""Exponential moving average (EMA) of a model's weights, which is evaluated and saved instead of the last step's."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from torch import Tensor
 class Average:
     """Running averages of some tensors of a model, updated after every step.
 
-    The decay rises from 2/11 at the first step to its full value, (1 + t) / (10 + t) after t steps at most: a trial of
-    a few hundred steps would otherwise average its starting point. Tensors that do not move stay bit-identical.
+    After t steps the decay is (1 + t) / (10 + t), but at most `decay`: with a constant decay, the average of a trial of
+    a few hundred steps would consist mainly of its starting point. Averages of tensors that do not change stay
+    bit-identical to them.
 
     After Polyak and Juditsky 1992, "Acceleration of stochastic approximation by averaging"; the rising decay is that
     of TensorFlow's `ExponentialMovingAverage`.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], decay: float) -> None:
-        """`tensors`: parameters and buffers of a model; those that hold no real numbers are left out."""
+        """Start the averages at the current values of these parameters and buffers; integer tensors are left out."""
         self._live = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
         self._kept = {name: tensor.detach().clone() for name, tensor in self._live.items()}
         self._decay = decay
@@ -28,7 +29,7 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the values after a step."""
+        """Update the averages with the values after a step."""
         self._steps += 1
         decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
         live = [tensor.detach() for tensor in self._live.values()]
@@ -36,7 +37,7 @@ class Average:
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
-        """The model holds the averages inside the block, and its own values again behind it."""
+        """Put the averages into the model inside the block, and its own values back after it."""
         own = {name: tensor.detach().clone() for name, tensor in self._live.items()}
         self._write(self._kept)
         try:
@@ -50,11 +51,11 @@ class Average:
             tensor.copy_(values[name])
 
     def state_dict(self) -> dict[str, object]:
-        """All that `load_state_dict` needs to go on."""
+        """Return what `load_state_dict` needs to continue."""
         return {"kept": self._kept, "steps": self._steps}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
-        """Go on from `state_dict`; raises KeyError where it is of another model."""
+        """Continue from a `state_dict`; raise KeyError if it belongs to another model."""
         kept = state["kept"]
         assert isinstance(kept, dict)
         for name, tensor in self._kept.items():

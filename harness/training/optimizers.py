@@ -1,4 +1,4 @@
-"""The optimizer of a trial, over parameter groups that are fixed for all its epochs."""
+"""The optimizer of a trial, and the schedule of its learning rates."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from harness.model.transfer import TransferModel
 def make_optimizer(
     model: TransferModel, config: TrialConfig, names: frozenset[str] | None = None, *, fused: bool = False
 ) -> torch.optim.Optimizer:
-    """AdamW, or SGD with Nesterov momentum, over groups that are fixed for all epochs.
+    """Return AdamW, or SGD with Nesterov momentum, over parameter groups that are the same in all epochs.
+
+    Each group keeps the peak of its learning rate as `peak_lr`.
 
     Args:
-        names: `freezing.names_any_epoch`, where it is at hand: walks over a model's parameters are what a short trial's
-            time goes to.
-        fused: all tensors in one kernel, whose rounding is not that of a step tensor by tensor.
+        names: `freezing.names_any_epoch` of the model, if the caller has it: walking over all parameters takes a
+            noticeable part of a short trial's time.
+        fused: update all tensors in one kernel, which rounds differently from one kernel for each tensor.
     """
     groups = param_groups(
         model,
@@ -37,13 +39,13 @@ def make_optimizer(
     return torch.optim.AdamW(groups, fused=fused or None)
 
 
-def factor(step: int, total_steps: int, warmup_fraction: float) -> float:
-    """The share of the peak rate at this step: a line up to 1, then half a cosine down towards 0.
+def lr_factor(step: int, total_steps: int, warmup_fraction: float) -> float:
+    """Return the learning rate of a step as a share of its peak: linear warm-up to 1, then half a cosine towards 0.
 
     Args:
-        step: 0-based, in [0, total_steps).
-        total_steps: of the whole trial, not of an epoch.
-        warmup_fraction: share of the steps on the rising line; the first of them is above zero.
+        step: in [0, total_steps).
+        total_steps: steps of the whole trial, not of an epoch.
+        warmup_fraction: share of the steps that warm up, in [0, 1]. The first step's rate is above zero.
     """
     warmup = round(warmup_fraction * total_steps)
     if step < warmup:

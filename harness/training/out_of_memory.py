@@ -1,13 +1,15 @@
-"""What is done about a task that runs out of memory, rung by rung, before it is given up.
+"""The sequence of fallbacks for a task that runs out of memory.
 
-    rung               what it does                                                  the numbers
-    caches released    drops images on the device, models at hand, open activations  the same bits
-    a fresh worker     a new process, where workers are processes of their own       the same bits
-    micro-batches      a step takes half of its batch at a time, then a quarter,     the whole batch's up to rounding,
-                       down to LEAST images; its gradients add up                    or a warning says why not
+    fallback         what it does                                               effect on the numbers
+    caches released  frees images on the device, kept models, open activations  none, bit for bit
+    a fresh worker   starts a new process, if workers are processes             none, bit for bit
+    micro-batches    divides each batch into halves, then quarters, down to     rounding; a warning names any other
+                     MIN_PART_SIZE images, and adds their gradients             difference
 
-After each rung the task starts again from its beginning, with the same seed. Behind the last one a trial ends as
-`out_of_memory`. Who climbs is `harness.study.executors.run_task`; the device's memory and the machine's are one ladder.
+After each fallback the task starts again from its beginning, with the same seed. If the last one does not help, a trial
+ends as `out_of_memory`. The sequence is the same for the memory of the device and of the machine.
+
+This module describes the fallbacks; `harness.study.executors.run_task` carries them out.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from harness.model.backbones import source_of
 from harness.model.transfer import BATCHNORM, TransferModel
 from harness.training.frozen_features.worker_cache import WorkerCache
 
-LEAST = 2  # images in a part of a batch: the batch statistics of a single one are none
+MIN_PART_SIZE = 2  # images in a micro-batch: a single image has no batch statistics
 _HOST = "DefaultCPUAllocator: "
 _TEXTS = (
     _HOST,
@@ -38,40 +40,41 @@ _TEXTS = (
 
 @dataclass(frozen=True)
 class MemoryFallback:
-    """How far a task has come up the ladder; it travels with the task into a fresh worker."""
+    """The fallbacks that an out-of-memory task has already used. Sent along when the task moves to a new worker."""
 
     released: bool = False
     fresh_worker: bool = False
-    micro_batch: int | None = None  # images in one pass; None: a whole batch
-    answers: tuple[bool, ...] = ()  # the coordinator's, epoch by epoch: a trial that starts again does not ask again
-    seconds: float = 0.0  # spent on tries that ran out of memory
+    micro_batch: int | None = None  # images in one forward pass; None: a whole batch
+    answers: tuple[bool, ...] = ()  # the coordinator's answers, one for each epoch, kept for the next attempt
+    seconds: float = 0.0  # spent on attempts that ran out of memory
 
-    def higher(self, batch_size: int, *, replaceable: bool) -> MemoryFallback | None:
-        """One rung up; None behind the last one.
+    def next_step(self, batch_size: int, *, replaceable: bool) -> MemoryFallback | None:
+        """Return the state with the next fallback, or None if there is no other one.
 
         Args:
-            replaceable: this process can be replaced by a fresh one.
+            batch_size: images in a whole batch.
+            replaceable: whether this process can be replaced by a fresh one.
         """
         if not self.released:
             return dataclasses.replace(self, released=True)
         if replaceable and not self.fresh_worker:
             return dataclasses.replace(self, fresh_worker=True)
         half = _half(self.micro_batch or batch_size)
-        if batch_size // len(parts(batch_size, half)) < LEAST:
+        if batch_size // len(split_batch(batch_size, half)) < MIN_PART_SIZE:
             return None
         return dataclasses.replace(self, micro_batch=half)
 
-    def words(self, batch_size: int) -> str | None:
-        """The rungs that were climbed, as a record gives them; None where there were none."""
+    def describe(self, batch_size: int) -> str | None:
+        """Return a sentence for the record that names the fallbacks that were used; None if there were none."""
         if not self.released:
             return None
-        rungs = ["caches released"] + ["a fresh worker"] * self.fresh_worker
+        steps = ["caches released"] + ["a fresh worker"] * self.fresh_worker
         if self.micro_batch is not None:
             sizes = [_half(batch_size)]
             while sizes[-1] > self.micro_batch:
                 sizes.append(_half(sizes[-1]))
-            rungs.append(f"micro-batches of {', then '.join(map(str, sizes))} images")
-        return f"ran out of memory; what was done: {', then '.join(rungs)}"
+            steps.append(f"micro-batches of {', then '.join(map(str, sizes))} images")
+        return f"ran out of memory; what was done: {', then '.join(steps)}"
 
 
 NO_FALLBACK = MemoryFallback()
@@ -82,9 +85,9 @@ def _half(images: int) -> int:
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether an error says that the device's memory or the machine's is used up.
+    """Return whether an error means that the memory of the device or of the machine is used up.
 
-    torch has an error of its own for a GPU's memory only: a tensor that the machine cannot hold is a RuntimeError.
+    torch has an exception class for a GPU's memory only. For the machine's memory it raises a RuntimeError.
     """
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
@@ -94,37 +97,40 @@ def ran_out(error: BaseException) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """What an error of that kind says, on one line."""
+    """Return the message of an out-of-memory error on one line."""
     lines = str(error).splitlines()
     return lines[0].rpartition(_HOST)[2] if lines else "host memory"
 
 
-def release(sharing: WorkerCache, device: torch.device) -> None:
-    """Give back what this process holds beside its task; call it when nothing refers to the failed try any more."""
-    sharing.forget()
-    gc.collect()  # a traceback and the frames it holds are a circle
+def release(worker_cache: WorkerCache, device: torch.device) -> None:
+    """Free the memory that this process holds in caches. Call it when nothing refers to the failed attempt any more."""
+    worker_cache.clear()
+    gc.collect()  # a traceback and its frames refer to one another
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
 
 
-def parts(images: int, most: int) -> list[slice]:
-    """So many images in as few parts as hold `most` at most; their sizes differ by one at most."""
-    count = -(-images // most)
+def split_batch(images: int, max_size: int) -> list[slice]:
+    """Divide a batch into as few parts as possible of at most `max_size` images; sizes differ by one at most."""
+    count = -(-images // max_size)
     return [slice(a, b) for a, b in pairwise(images * i // count for i in range(count + 1))]
 
 
-def differences(model: TransferModel) -> list[str]:
-    """Why parts do not give a model, as it stands in train mode, the whole batch's gradients; [] where they do."""
+def gradient_differences(model: TransferModel) -> list[str]:
+    """Return why micro-batches do not give this model, in its current mode, the gradients of the whole batch.
+
+    The list is empty if they do, apart from rounding.
+    """
     source = source_of(model.backbone_name)
     training = [layer for layer in model.modules() if layer.training]
-    found = []
+    reasons = []
     if any(isinstance(layer, BATCHNORM) for layer in training):
-        found.append("BatchNorm uses the statistics of each micro-batch")
+        reasons.append("BatchNorm uses the statistics of each micro-batch")
     if any(_is_dropout(layer) or source.is_random(layer) for layer in training):
-        found.append("dropout draws other numbers")
-    return found
+        reasons.append("dropout draws other numbers")
+    return reasons
 
 
 def _is_dropout(layer: nn.Module) -> bool:

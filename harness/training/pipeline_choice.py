@@ -1,4 +1,7 @@
-"""Which feed a trial reads from, phase by phase: shared activations where it may, images where it may not."""
+"""PipelineChoice: selects the input pipeline of each phase of a trial: cached activations if possible, else images.
+
+Apart from `run_trial`, so that the reasons against cached activations and a full disk are handled in one place.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,20 @@ from harness.training.timing import Clock
 
 
 class PipelineChoice:
-    """Notes in `reasons` why frozen work was not shared, where it was not, in the order it came up."""
+    """The input pipeline of a trial, chosen anew for each phase.
+
+    Args:
+        split: name of the trial's split.
+        choice: the arithmetic of the trial.
+        reasons: dictionary that gets a key for each reason why activations were not shared, in the order of occurrence.
+    """
 
     def __init__(
         self,
-        sharing: WorkerCache,
-        course: loop.TrainingSetup,
+        worker_cache: WorkerCache,
+        setup: loop.TrainingSetup,
         split: str,
-        starting: InitialModel,
+        initial: InitialModel,
         normalise: Normalise,
         choice: Choice,
         device: torch.device,
@@ -29,39 +38,41 @@ class PipelineChoice:
         reasons: dict[str, None],
     ) -> None:
         self._reasons = reasons
-        self._sharing, self._course, self._split, self._starting = sharing, course, split, starting
+        self._worker_cache, self._setup, self._split, self._initial = worker_cache, setup, split, initial
         self._choice, self._device, self._clock = choice, device, clock
-        self._images = ImagePipeline(course.data, course.config, course.seed, normalise, device, choice)
-        self._feed: InputPipeline = self._images
+        self._images = ImagePipeline(setup.data, setup.config, setup.seed, normalise, device, choice)
+        self._pipeline: InputPipeline = self._images
 
     def enter(self, epoch: int) -> None:
-        """Choose for the phase that this epoch opens."""
-        course = self._course
-        if course.micro_batch is not None:
-            parts = f"trains in micro-batches of {course.micro_batch}; activations are shared in one batch shape"
-            self._reasons[parts] = None
+        """Choose the pipeline of the phase that begins with this epoch."""
+        setup = self._setup
+        if setup.micro_batch is not None:
+            in_parts = (
+                f"trains in micro-batches of {setup.micro_batch}; activations are shared for one batch shape only"
+            )
+            self._reasons[in_parts] = None
             return
         with self._clock.sharing():
-            feed, reason = self._sharing.feed(
-                course.config,
+            pipeline, reason = self._worker_cache.pipeline(
+                setup.config,
                 epoch,
-                course.seed,
+                setup.seed,
                 self._split,
-                course.data,
-                self._starting,
+                setup.data,
+                self._initial,
                 self._clock,
                 self._device,
                 self._choice,
             )
         if reason is not None:
             self._reasons[reason] = None
-        self._feed = feed or self._images
+        self._pipeline = pipeline or self._images
 
     def begin(self, epoch: int) -> InputPipeline:
-        """Have what the epoch needs at hand; where the disk is full, from images after all."""
+        """Prepare the epoch and return its pipeline; if the disk is full, fall back to the images."""
         try:
-            self._feed.begin(epoch, *loop.rows_of(self._course, epoch))
+            self._pipeline.begin(epoch, *loop.epoch_rows(self._setup, epoch))
         except ResourceError as error:
-            self._reasons[self._sharing.disk_is_full(error)] = None
-            self._feed = self._images
-        return self._feed
+            self._reasons[self._worker_cache.stop_keeping(error)] = None
+            self._pipeline = self._images
+        return self._pipeline

@@ -1,9 +1,9 @@
-"""In what arithmetic a model computes: float32 as it stands, or bfloat16 and channels_last where a probe says it pays.
+"""The arithmetic of a model: plain float32, or bfloat16 and channels_last if a probe measures that they are faster.
 
-`exact` is float32 everywhere (on a GPU without TF32): on a CPU every number is bit-identical to the plain loop's.
-`auto` lets each (backbone, pass) choose: bfloat16 is twice as fast for a ResNet and slower than float32 for
-EfficientNet-B0, on the same CPU. What was chosen is remembered, so that all trials of a home compute alike, and stands
-in each record.
+`exact` is float32 everywhere, on a GPU without TF32. On a CPU every number is then bit-identical to those of a plain
+training loop. `auto` chooses for each backbone and for each kind of pass, because the best choice differs: on the same
+CPU, bfloat16 is twice as fast as float32 for a ResNet, and slower for EfficientNet-B0. The choices are stored in a
+file, so that all trials on this machine use the same arithmetic, and each trial's record names its choice.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from harness.atomic import atomic_write, disk_errors
 from harness.model.transfer import TransferModel
 
 Precision = Literal["exact", "auto"]
-PROBE_SECONDS = 2.0  # for each backbone and pass, over all candidates
-LOST = 3.0  # times float32's seconds on a part of a batch: such a candidate is not tried on whole ones
-GAIN = 1.1  # how much faster than float32 a candidate must be to be worth its rounding
+PROBE_SECONDS = 2.0  # for all candidates together, for each backbone and kind of pass
+MAX_SLOWDOWN = 3.0  # on a part of a batch, against float32; a slower candidate is not measured on whole batches
+MIN_SPEEDUP = 1.1  # against float32; a candidate that gains less is not worth its rounding
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """How one pass of one backbone computes."""
+    """The arithmetic of one kind of pass of one backbone."""
 
-    bfloat16: bool = False  # autocast: convolutions and matrix products; sums, norms and the weights stay float32
+    bfloat16: bool = False  # by autocast: convolutions and matrix products; sums, norms and weights stay float32
     channels_last: bool = False  # memory order of images and activations
 
     def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
-        """The context a forward pass runs in."""
+        """Return the context manager in which a forward pass runs."""
         return torch.autocast(device.type, torch.bfloat16, enabled=self.bfloat16, cache_enabled=False)
 
     def arrange(self, x: Tensor) -> Tensor:
-        """Images or activations in this order."""
+        """Return images or activations in this memory order."""
         return x.contiguous(memory_format=torch.channels_last) if self.channels_last and x.ndim == 4 else x
 
     def __str__(self) -> str:
@@ -58,7 +58,7 @@ CANDIDATES = (FLOAT32, Arithmetic(channels_last=True), Arithmetic(bfloat16=True)
 
 @dataclass(frozen=True)
 class Choice:
-    """The arithmetic of a backbone's frozen and evaluating passes, and of its training passes."""
+    """The arithmetic of a backbone: `forward` for passes without gradients, `training` for training passes."""
 
     forward: Arithmetic = FLOAT32
     training: Arithmetic = FLOAT32
@@ -72,13 +72,13 @@ class Choice:
 EXACT = Choice()
 
 
-def resolved(precision: Precision | None, device: str) -> Precision:
-    """`exact` on a CPU and `auto` elsewhere, where a study does not say."""
+def resolve_precision(precision: Precision | None, device: str) -> Precision:
+    """Return the study's precision; if it has none, `exact` on a CPU and `auto` on other devices."""
     return precision or ("exact" if device.startswith("cpu") else "auto")
 
 
-def settle(precision: Precision) -> None:
-    """Let this process compute so; TF32 is no float32."""
+def set_precision(precision: Precision) -> None:
+    """Set torch's global switches of this process: `exact` turns TF32 and nondeterministic cuDNN kernels off."""
     exact = precision == "exact"
     torch.backends.cudnn.allow_tf32 = not exact
     torch.backends.cuda.matmul.allow_tf32 = not exact
@@ -86,61 +86,64 @@ def settle(precision: Precision) -> None:
 
 
 class Chooser:
-    """Probes a backbone once and remembers what came out.
+    """Chooses the arithmetic of each backbone by a probe, and stores the choice.
 
     Args:
-        notes: the file of all choices; None remembers within this process only.
+        file: the file of all choices; None keeps them in this process only.
     """
 
-    def __init__(self, precision: Precision = "exact", notes: Path | None = None) -> None:
-        self.precision, self._notes = precision, notes
+    def __init__(self, precision: Precision = "exact", file: Path | None = None) -> None:
+        self.precision, self._file = precision, file
         self._known: dict[str, Choice] = {}
 
     def choose(self, model: TransferModel, side: int, batch_size: int, device: torch.device) -> Choice:
-        """The arithmetic for a backbone at this size; the first call takes a few seconds.
+        """Return the arithmetic for a backbone at this image and batch size. The first call takes a few seconds.
 
         Args:
-            model: is not changed.
+            model: it is not changed.
+            side: pixels a side of the images.
+            batch_size: images in one pass.
         """
         if self.precision == "exact":
             return EXACT
         key = _key(model.backbone_name, side, batch_size, device)
         if key not in self._known:
-            with self._shared() as noted:
-                if key not in noted:
-                    noted[key] = asdict(probe(model, side, batch_size, device))
-                self._known[key] = Choice(*(Arithmetic(**noted[key][name]) for name in ("forward", "training")))
+            with self._stored() as stored:
+                if key not in stored:
+                    stored[key] = asdict(probe(model, side, batch_size, device))
+                self._known[key] = Choice(*(Arithmetic(**stored[key][name]) for name in ("forward", "training")))
         return self._known[key]
 
     @contextmanager
-    def _shared(self) -> Iterator[dict[str, Any]]:
-        """The file's content, written back if it grew; under its lock, so that workers probe one after the other."""
-        if self._notes is None:
+    def _stored(self) -> Iterator[dict[str, Any]]:
+        """Give the file's content, and write it back if it grew. The file is locked, so that only one worker probes."""
+        if self._file is None:
             yield {}
             return
-        with disk_errors(self._notes):
-            self._notes.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._notes.with_suffix(".lock")):
+        with disk_errors(self._file):
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self._file.with_suffix(".lock")):
             try:
-                noted = json.loads(self._notes.read_text(encoding="utf-8"))
+                stored = json.loads(self._file.read_text(encoding="utf-8"))
             except (OSError, ValueError):
-                noted = {}
-            before = len(noted)
-            yield noted
-            if len(noted) > before:
-                atomic_write(self._notes, json.dumps(noted, indent=1).encode())
+                stored = {}
+            before = len(stored)
+            yield stored
+            if len(stored) > before:
+                atomic_write(self._file, json.dumps(stored, indent=1).encode())
 
 
 def probe(model: TransferModel, side: int, batch_size: int, device: torch.device) -> Choice:
-    """Time each candidate for a forward and for a training pass, taking turns; the fastest by the fastest of its turns.
+    """Time every candidate, in turns, for forward and for training passes, and return the fastest of each.
 
-    float32 as it stands keeps its place unless another is faster by `GAIN`.
+    A candidate's time is that of its fastest turn. Plain float32 is chosen unless another candidate is faster by the
+    factor MIN_SPEEDUP.
     """
     images = torch.rand(batch_size, 3, side, side, device=device)
     labels = torch.zeros(batch_size, dtype=torch.long, device=device)
     chosen = []
     for training in (False, True):
-        copies = _hopeful({c: _copy(model, c, training) for c in CANDIDATES}, images, labels, training)
+        copies = _fast_enough({c: _copy(model, c, training) for c in CANDIDATES}, images, labels, training)
         best = dict.fromkeys(copies, float("inf"))
         ends = time.perf_counter() + PROBE_SECONDS
         turn = 0
@@ -148,27 +151,30 @@ def probe(model: TransferModel, side: int, batch_size: int, device: torch.device
             for candidate, network in copies.items():
                 started = now(device)
                 _pass(network, candidate, images, labels, training)
-                if turn > 0:  # the first one warms up
+                if turn > 0:  # the first turn is a warm-up
                     best[candidate] = min(best[candidate], now(device) - started)
             turn += 1
         fastest = min(best, key=lambda candidate: best[candidate])
-        chosen.append(fastest if best[FLOAT32] / best[fastest] >= GAIN else FLOAT32)
+        chosen.append(fastest if best[FLOAT32] / best[fastest] >= MIN_SPEEDUP else FLOAT32)
     return Choice(*chosen)
 
 
-def _hopeful(
+def _fast_enough(
     copies: dict[Arithmetic, nn.Module], images: Tensor, labels: Tensor, training: bool
 ) -> dict[Arithmetic, nn.Module]:
-    """Without those that lose at once on an eighth of the batch: a CPU that only emulates bfloat16 takes twenty times
-    as long for it, and whole batches would be half a minute of probing."""
+    """Leave out the candidates that are much slower than float32 on an eighth of the batch.
+
+    A CPU that only emulates bfloat16 takes twenty times as long for it, and would be probed for half a minute with
+    whole batches.
+    """
     few = slice(0, max(len(images) // 8, 1))
     seconds = {}
     for candidate, network in copies.items():
-        for _ in range(2):  # the first one warms up
+        for _ in range(2):  # the first pass is a warm-up
             started = now(images.device)
             _pass(network, candidate, images[few], labels[few], training)
             seconds[candidate] = now(images.device) - started
-    return {c: network for c, network in copies.items() if seconds[c] <= LOST * seconds[FLOAT32]}
+    return {c: network for c, network in copies.items() if seconds[c] <= MAX_SLOWDOWN * seconds[FLOAT32]}
 
 
 def _copy(model: TransferModel, arithmetic: Arithmetic, training: bool) -> nn.Module:
@@ -187,7 +193,7 @@ def _pass(network: nn.Module, arithmetic: Arithmetic, images: Tensor, labels: Te
 
 
 def now(device: torch.device) -> float:
-    """Seconds on a clock, with everything done that the device was asked for."""
+    """Return a clock's seconds, after everything that was queued on the device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

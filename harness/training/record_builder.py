@@ -1,4 +1,4 @@
-"""What a trial has come to so far, and the record of it in whichever state it ends."""
+"""RecordBuilder: collects the results of a trial while it trains, and makes its TrialRecord, however the trial ends."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ from harness.training.timing import Clock
 
 
 class RecordBuilder:
-    """Grows while the trial trains. Warnings and reasons are kept in the order they came up, each once.
+    """The results of a trial so far. Each warning and reason is kept once, in the order of its first occurrence.
 
     Args:
-        objective: the metric by which one epoch is better than another.
-        climb: what was done before this try, because earlier ones ran out of memory.
+        objective: the metric that decides which epoch is the best.
+        fallback: what was done because earlier attempts at this trial ran out of memory.
     """
 
-    def __init__(self, job: TrialJob, objective: str, device: torch.device, climb: MemoryFallback) -> None:
-        self.clock = Clock(lost=climb.seconds)
+    def __init__(self, job: TrialJob, objective: str, device: torch.device, fallback: MemoryFallback) -> None:
+        self.clock = Clock(lost=fallback.seconds)
         self.epochs: list[EpochRecord] = []
         self.best: EpochRecord | None = None
         self.choice = EXACT
         self.cache_reasons: dict[str, None] = {}
         self.warnings: dict[str, None] = {}
-        self._job, self._objective, self._device, self._climb = job, objective, device, climb
+        self._job, self._objective, self._device, self._fallback = job, objective, device, fallback
         self._trainable = self._total = self._batchnorm_layers = 0
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
         if device.type == "cuda":
-            # Resetting alone does not, and is the first to ask for the GPU where the images do not lie on it.
+            # reset_peak_memory_stats does not initialise CUDA, and this may be the first use of the GPU.
             torch.cuda.init()  # type: ignore[no-untyped-call]
             torch.cuda.reset_peak_memory_stats(device)
 
     def count(self, model: TransferModel, names: frozenset[str]) -> None:
-        """Count the parameters, those that train in any epoch (`names`), and the BatchNorm layers."""
+        """Count all parameters, those that train in any epoch (`names`), and the BatchNorm layers."""
         self._total = sum(p.numel() for p in model.parameters())
         self._trainable = sum(p.numel() for name, p in model.named_parameters() if name in names)
         self._batchnorm_layers = batchnorm.count(model)
 
     def warn(self, text: str) -> None:
-        """Note something that the numbers do not show."""
+        """Add a warning to the record."""
         self.warnings[text] = None
 
     def add(self, record: EpochRecord) -> bool:
-        """Take in an epoch; whether it is the best one so far."""
+        """Add an epoch and return whether it is the best one so far."""
         self.epochs.append(record)
         sign = metrics.sign_of(self._objective)
         score = record.validation[self._objective]
@@ -62,7 +62,10 @@ class RecordBuilder:
         return better
 
     def patience_ended(self, epoch: int) -> bool:
-        """Whether so many epochs brought nothing better; counted from the first in which all of it trains."""
+        """Return whether early stopping ends the trial: `early_stopping` epochs without a better score.
+
+        Epochs are counted from the first one in which every tensor trains that ever does.
+        """
         config = self._job.config
         if config.early_stopping == 0 or self.best is None:
             return False
@@ -70,9 +73,14 @@ class RecordBuilder:
         return epoch - since >= config.early_stopping
 
     def to_record(self, state: State, reason: str | None, checkpoint: Path | None) -> TrialRecord:
-        """The record of a trial that ends now; `checkpoint` is where a complete one has left its tensors."""
+        """Return the record of the trial in its final state.
+
+        Args:
+            reason: why the trial did not complete; None if it did.
+            checkpoint: file of the best epoch's tensors. The record names it only if the trial is complete.
+        """
         job, device, clock = self._job, self._device, self.clock
-        climbed = self._climb.words(job.config.batch_size)
+        fallbacks = self._fallback.describe(job.config.batch_size)
         best = self.best if state in ("complete", "pruned") else None
         return TrialRecord(
             job=job,
@@ -86,7 +94,7 @@ class RecordBuilder:
             shared_seconds=clock.shared,
             cache_reason="; ".join(self.cache_reasons) or None,
             precision=str(self.choice),
-            micro_batch=self._climb.micro_batch,
+            micro_batch=self._fallback.micro_batch,
             contract_seconds=clock.checked,
             trainable_parameters=self._trainable,
             total_parameters=self._total,
@@ -94,7 +102,7 @@ class RecordBuilder:
             started_at=self._started_at,
             device_memory_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
             batchnorm_layers=self._batchnorm_layers,
-            warnings=((climbed,) if climbed else ()) + tuple(self.warnings),
+            warnings=((fallbacks,) if fallbacks else ()) + tuple(self.warnings),
             checkpoint=checkpoint.name if checkpoint and state == "complete" else None,
         )
 
@@ -107,7 +115,15 @@ def epoch_record(
     optimizer: torch.optim.Optimizer,
     seconds: float,
 ) -> EpochRecord:
-    """Of an epoch that just ended: what the validation images were answered (N, C), with their labels (N,)."""
+    """Return the record of an epoch that has just ended.
+
+    Args:
+        train_loss: mean over the epoch, in nats.
+        probabilities: (N, C), of the validation images.
+        labels: (N,), of the validation images.
+        optimizer: its groups hold the learning rates of the epoch's last step.
+        seconds: duration of the epoch.
+    """
     scores = metrics.all_metrics(probabilities, labels)
     rates = {group["stage"]: group["lr"] for group in optimizer.param_groups}
     backbone = [rate for stage, rate in rates.items() if stage != "head"]

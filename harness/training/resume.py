@@ -1,4 +1,4 @@
-"""A long trial notes where it stands when an epoch ends, and goes on from there if it was killed."""
+"""Resume files: a long trial saves its state at the end of an epoch and continues from it if it was killed."""
 
 from __future__ import annotations
 
@@ -24,64 +24,67 @@ from harness.training.trial_data import TrialData
 
 @dataclass
 class TrainingState:
-    """Everything that moves while a trial trains."""
+    """Everything that changes while a trial trains."""
 
     model: TransferModel
     optimizer: torch.optim.Optimizer
     average: Average | None
-    tensors: dict[str, Tensor]  # of the model: those that may come to differ from the weights
-    best: dict[str, Tensor] = field(default_factory=dict)  # copies of these, of the best epoch, on the CPU
+    tensors: dict[str, Tensor]  # the model's own tensors that may become different from the starting weights
+    best: dict[str, Tensor] = field(default_factory=dict)  # copies of them on the CPU, from the best epoch
 
 
 class ResumeFile:
-    """The notes of one trial, each in the place of the one before.
+    """The resume file of one trial; each save replaces the one before.
 
     Args:
-        path: where they lie; None makes none.
-        every: seconds between two of them; each is made when an epoch ends.
-        identity: of everything that the next epoch depends on; a note of another one is not taken up.
+        path: the file; None saves nothing.
+        every: least number of seconds between two saves. A save is made only at the end of an epoch.
+        identity: returns a digest of everything that the next epoch depends on. A file with another digest is ignored.
     """
 
     def __init__(self, path: Path | None, every: float, identity: Callable[[], str]) -> None:
         self._path, self._every, self._identity = path, every, identity
-        self._noted_at = time.monotonic()
+        self._saved_at = time.monotonic()
 
-    def note(self, moving: TrainingState, outcome: RecordBuilder) -> None:
-        """Note where the trial stands, if the last note is long enough ago."""
-        if self._path is None or time.monotonic() - self._noted_at < self._every:
+    def save_if_due(self, training_state: TrainingState, builder: RecordBuilder) -> None:
+        """Save the state of the trial if the last save was long enough ago."""
+        if self._path is None or time.monotonic() - self._saved_at < self._every:
             return
-        average = moving.average
+        average = training_state.average
         ResumePoint(
             identity=self._identity(),
-            epochs=[asdict(record) for record in outcome.epochs],
-            best_tensors=moving.best,
-            warnings=list(outcome.warnings),
-            seconds=outcome.clock.used(),
-            tensors=checkpoint_files.copied(moving.tensors),
-            optimizer=moving.optimizer.state_dict(),
+            epochs=[asdict(record) for record in builder.epochs],
+            best_tensors=training_state.best,
+            warnings=list(builder.warnings),
+            seconds=builder.clock.used(),
+            tensors=checkpoint_files.copy_to_cpu(training_state.tensors),
+            optimizer=training_state.optimizer.state_dict(),
             average=average.state_dict() if average else None,
         ).save(self._path)
-        self._noted_at = time.monotonic()
+        self._saved_at = time.monotonic()
 
-    def take_up(self, moving: TrainingState, outcome: RecordBuilder) -> list[EpochRecord]:
-        """Put the trial where a note left it; the epochs that are done, still to be added to the outcome."""
-        standing = ResumePoint.load(self._path, self._identity()) if self._path else None
-        if standing is None:
+    def restore(self, training_state: TrainingState, builder: RecordBuilder) -> list[EpochRecord]:
+        """Restore the saved state and return the records of the epochs that are done; [] if nothing was saved.
+
+        The caller adds the records to the builder.
+        """
+        point = ResumePoint.load(self._path, self._identity()) if self._path else None
+        if point is None:
             return []
-        moving.model.load_state_dict(standing.tensors, strict=False)
-        moving.optimizer.load_state_dict(standing.optimizer)
-        if moving.average is not None and standing.average is not None:
-            moving.average.load_state_dict(standing.average)
-        moving.best = standing.best_tensors
-        outcome.clock.take_up(standing.seconds)
-        outcome.warnings |= dict.fromkeys(standing.warnings)
-        return [EpochRecord.from_json(values) for values in standing.epochs]
+        training_state.model.load_state_dict(point.tensors, strict=False)
+        training_state.optimizer.load_state_dict(point.optimizer)
+        if training_state.average is not None and point.average is not None:
+            training_state.average.load_state_dict(point.average)
+        training_state.best = point.best_tensors
+        builder.clock.add_earlier(point.seconds)
+        builder.warnings |= dict.fromkeys(point.warnings)
+        return [EpochRecord.from_json(values) for values in point.epochs]
 
 
 def identity_of(
     job: TrialJob, data: TrialData, weights_name: str, objective: str, device: torch.device, micro_batch: int | None
 ) -> str:
-    """Of a trial: everything that its next epoch depends on."""
+    """Return a digest of everything that the next epoch of a trial depends on."""
     rows = [hashlib.sha256(part.tobytes()).hexdigest() for part in (data.train, data.validation, data.keys)]
     return identity(
         job.trial_id, job.config.key(), job.seed, job.split, weights_name, objective, device.type, micro_batch, *rows
@@ -90,40 +93,43 @@ def identity_of(
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """Where a trial stood behind an epoch: all that it needs to go on as if nothing had happened.
+    """The state of a trial after an epoch: all that it needs to continue with the same results.
 
-    Random numbers need nothing kept: every draw derives from (seed, epoch, step).
+    No state of a random generator is saved, because every random number is derived from (seed, epoch, step).
     """
 
-    identity: str  # of job, data and weights; a file of another one is not taken
+    identity: str  # digest of job, data and weights; see `identity_of`
     epochs: list[dict[str, Any]]  # EpochRecords as JSON values
     best_tensors: dict[str, Tensor]
     warnings: list[str]
-    seconds: float  # spent so far
+    seconds: float  # used so far
     tensors: dict[str, Tensor]
     optimizer: dict[str, Any]
     average: dict[str, Any] | None
 
     def save(self, path: Path) -> None:
-        """Write it, whole or not at all.
+        """Write the file atomically.
 
         Raises:
-            DiskFullError: it does not fit.
+            DiskFullError: the disk is full.
         """
-        made = io.BytesIO()
-        torch.save(vars(self), made)
-        atomic_write(path, made.getvalue())
+        buffer = io.BytesIO()
+        torch.save(vars(self), buffer)
+        atomic_write(path, buffer.getvalue())
 
     @classmethod
     def load(cls, path: Path, identity: str) -> ResumePoint | None:
-        """What lies there, or None: nothing, a damaged file, or one of another trial. Runs nothing that is in it."""
+        """Read a file; return None if it is missing or damaged or has another identity.
+
+        Loads tensors and plain values only, so a file cannot run code.
+        """
         try:
-            standing = cls(**torch.load(path, map_location="cpu", weights_only=True))
-        except Exception:  # a damaged file fails in many ways, and the way out of all is to train from the start
+            point = cls(**torch.load(path, map_location="cpu", weights_only=True))
+        except Exception:  # a damaged file fails in many ways; in each case the trial starts from its first epoch
             return None
-        return standing if standing.identity == identity else None
+        return point if point.identity == identity else None
 
 
 def identity(*parts: object) -> str:
-    """Sixteen hex digits that stand for these values, compared by their text."""
+    """Return sixteen hex digits of a digest of these values, which are compared by their text."""
     return hashlib.sha256("\x1f".join(str(part) for part in parts).encode()).hexdigest()[:16]

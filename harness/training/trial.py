@@ -1,4 +1,4 @@
-"""run_trial: one configuration, trained once, from a job to a TrialRecord. Needs neither Optuna nor MLflow."""
+"""run_trial: trains one configuration, from a TrialJob to a TrialRecord. It needs neither Optuna nor MLflow."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from harness.training.frozen_features.input_pipeline import Normalise
 from harness.training.frozen_features.worker_cache import WorkerCache
 from harness.training.loss import Loss
 from harness.training.optimizers import make_optimizer
-from harness.training.out_of_memory import NO_FALLBACK, MemoryFallback, differences
+from harness.training.out_of_memory import NO_FALLBACK, MemoryFallback, gradient_differences
 from harness.training.pipeline_choice import PipelineChoice
 from harness.training.record_builder import RecordBuilder, epoch_record
 from harness.training.resume import ResumeFile, TrainingState, identity_of
 from harness.training.trial_data import TrialData
 
-OnEpoch = Callable[[EpochRecord], bool]  # True: go on, False: prune
-RESUME_EVERY = 300.0  # seconds between two notes of where a trial stands; a shorter trial starts again
+OnEpoch = Callable[[EpochRecord], bool]  # True: continue, False: prune
+RESUME_EVERY = 300.0  # seconds between two saves of the resume file; a shorter trial starts again if it is killed
 
 
 def run_trial(
@@ -46,34 +46,38 @@ def run_trial(
     checkpoint: Path | None = None,
     resume: Path | None = None,
     resume_every: float = RESUME_EVERY,
-    sharing: WorkerCache | None = None,
-    climb: MemoryFallback = NO_FALLBACK,
+    worker_cache: WorkerCache | None = None,
+    fallback: MemoryFallback = NO_FALLBACK,
 ) -> TrialRecord:
-    """Train one configuration and say what happened; a failure is a state of the record, never a score.
+    """Train one configuration and return its record. A failure is a state of the record, never a score.
 
-    Where memory runs out it ends as `out_of_memory`; trying again is the caller's
-    (`harness.study.executors.run_task`, by the rungs of `harness.training.out_of_memory`).
+    If memory runs out, the state is `out_of_memory`. This function does not try again: see
+    `harness.study.executors.run_task` and `harness.training.out_of_memory`.
 
     Args:
-        on_epoch: told every epoch as it ends; its False ends the trial as pruned. A resumed trial tells its earlier
-            epochs again, and goes on whatever is answered: the answer was given before.
-        objective: the metric whose best epoch on validation is kept.
-        weights_name: `bundled`, `imagenet`, `none` or a path; `from_scratch` takes `none` whatever it says.
-        checkpoint: where the tensors of the best epoch go (safetensors, what differs from the weights);
-            None keeps nothing.
-        resume: where the trial notes how far it is, and goes on from if it was killed; removed when it ends, unless
-            memory ran out.
-        resume_every: seconds between two such notes; each is made when an epoch ends.
-        sharing: what this process shares between trials; no bit of a record depends on it but times and
-            `cache_reason`. None shares nothing.
-        climb: what earlier tries at this trial led to; with micro-batches in it a step takes its batch in parts.
+        on_epoch: called with every epoch's record when the epoch ends; if it returns False, the trial ends as pruned.
+            A resumed trial calls it again for its earlier epochs and ignores the results, because their decisions
+            were made before.
+        objective: the metric that decides which epoch is the best on the validation images.
+        weights_name: `bundled`, `imagenet`, `none` or a path. The strategy `from_scratch` always uses `none`.
+        checkpoint: file for the tensors of the best epoch that differ from the starting weights (safetensors); None
+            writes no file.
+        resume: file from which the trial continues if it was killed. It is removed when the trial ends, unless memory
+            ran out. None writes no file.
+        resume_every: least number of seconds between two saves of that file; a save is made at the end of an epoch.
+        worker_cache: initial models and activations that trials of this process share. It changes nothing in a record
+            except times and `cache_reason`. None shares nothing.
+        fallback: the fallbacks that earlier attempts at this trial led to. If it has a `micro_batch`, each training
+            step divides its batch into parts of that size.
     """
-    sharing = sharing or WorkerCache()
+    worker_cache = worker_cache or WorkerCache()
     weights_name = weights_of(job.strategy, weights_name)
-    outcome = RecordBuilder(job, objective, device, climb)
-    identity = partial(identity_of, job, data, weights_name, objective, device, climb.micro_batch)
-    notes = ResumeFile(resume, resume_every, identity)
-    run = _Run(job, data, on_epoch, weights_name, device, checkpoint, notes, sharing, climb.micro_batch, outcome)
+    builder = RecordBuilder(job, objective, device, fallback)
+    identity = partial(identity_of, job, data, weights_name, objective, device, fallback.micro_batch)
+    resume_file = ResumeFile(resume, resume_every, identity)
+    run = _Run(
+        job, data, on_epoch, weights_name, device, checkpoint, resume_file, worker_cache, fallback.micro_batch, builder
+    )
     state: State
     reason: str | None
     try:
@@ -82,19 +86,19 @@ def run_trial(
         state, reason = "diverged", str(error)
     except ContractError as error:
         state, reason = "failed", f"training contract: {error}"
-        sharing.forget()
+        worker_cache.clear()
     except Exception as error:
         if not out_of_memory.ran_out(error):
             raise
         state, reason = "out_of_memory", out_of_memory.reason(error)
     if resume is not None and state != "out_of_memory":
         resume.unlink(missing_ok=True)
-    return outcome.to_record(state, reason, checkpoint)
+    return builder.to_record(state, reason, checkpoint)
 
 
 @dataclass
 class _Run:
-    """One trial while it trains."""
+    """The state of one trial while it trains."""
 
     job: TrialJob
     data: TrialData
@@ -102,130 +106,131 @@ class _Run:
     weights_name: str
     device: torch.device
     checkpoint: Path | None
-    notes: ResumeFile
-    sharing: WorkerCache
+    resume_file: ResumeFile
+    worker_cache: WorkerCache
     micro_batch: int | None
-    outcome: RecordBuilder
+    builder: RecordBuilder
 
     def train(self) -> tuple[State, str | None]:
-        job, config, data, clock = self.job, self.job.config, self.data, self.outcome.clock
-        model, starting = self._start()
+        """Train all epochs; return the final state, and the reason if it is not `complete`."""
+        job, config, data, clock = self.job, self.job.config, self.data, self.builder.clock
+        model, initial = self._start()
         names = names_any_epoch(model, config)
-        optimizer = make_optimizer(model, config, names, fused=self.sharing.chooser.precision == "auto")
-        tensors = checkpoint_files.moving(model, config, names)
+        optimizer = make_optimizer(model, config, names, fused=self.worker_cache.chooser.precision == "auto")
+        tensors = checkpoint_files.changing_tensors(model, config, names)
         average = Average(tensors, config.ema) if config.ema else None
-        moving = TrainingState(model, optimizer, average, tensors)
+        training_state = TrainingState(model, optimizer, average, tensors)
         normalise = Normalise(model.mean, model.std, self.device)
         loss = Loss(config, data.labels[data.train], data.num_classes, self.device)
-        course = loop.TrainingSetup(data, config, job.seed, loss, self.device, self.micro_batch)
-        source = PipelineChoice(
-            self.sharing,
-            course,
+        setup = loop.TrainingSetup(data, config, job.seed, loss, self.device, self.micro_batch)
+        pipelines = PipelineChoice(
+            self.worker_cache,
+            setup,
             job.split,
-            starting,
+            initial,
             normalise,
-            self.outcome.choice,
+            self.builder.choice,
             self.device,
             clock,
-            self.outcome.cache_reasons,
+            self.builder.cache_reasons,
         )
         self._check_start(model, names, normalise)
         phase: contract.Phase | None = None
         stages: tuple[str, ...] | None = None
-        for epoch in range(self._go_on(moving) + 1, config.epochs + 1):
+        for epoch in range(self._go_on(training_state) + 1, config.epochs + 1):
             before = clock.used()
             if freezing.unfrozen_stages(config, epoch) != stages:
                 self._close(phase)
                 stages = freezing.unfrozen_stages(config, epoch)
-                phase = self._enter(model, optimizer, starting, epoch)
-                source.enter(epoch)
+                phase = self._enter(model, optimizer, initial, epoch)
+                pipelines.enter(epoch)
             assert phase is not None  # the first epoch always opens a phase
-            feed = source.begin(epoch)
+            pipeline = pipelines.begin(epoch)
             train_loss = loop.train_epoch(
                 model,
                 optimizer,
-                course,
-                feed,
+                setup,
+                pipeline,
                 epoch,
                 after_first_backward=partial(self._check_gradients, phase, epoch),
                 after_step=average.update if average else lambda: None,
             )
             with average.swapped_in() if average else nullcontext():
-                probabilities = loop.predict(model, partial(feed.evaluate, model), data.validation, course.at_once)
+                probabilities = loop.predict(model, partial(pipeline.evaluate, model), data.validation, setup.pass_size)
                 labels = data.labels[data.validation]
                 record = epoch_record(epoch, train_loss, probabilities, labels, optimizer, clock.used() - before)
-                if self.outcome.add(record):
-                    moving.best = checkpoint_files.copied(tensors)
+                if self.builder.add(record):
+                    training_state.best = checkpoint_files.copy_to_cpu(tensors)
             if not self._ask(record) and epoch < config.epochs:
                 self._close(phase)
                 return "pruned", f"stopped after epoch {epoch}: below the median of its strategy"
-            if self.outcome.patience_ended(epoch):
+            if self.builder.patience_ended(epoch):
                 break
-            self.notes.note(moving, self.outcome)
+            self.resume_file.save_if_due(training_state, self.builder)
         self._close(phase)
         if self.checkpoint is not None:
-            checkpoint_files.save_best(self.checkpoint, moving.best, data.classes)
+            checkpoint_files.save_best(self.checkpoint, training_state.best, data.classes)
         return "complete", None
 
     def _start(self) -> tuple[TransferModel, InitialModel]:
-        """The model before its first step."""
-        config, clock = self.job.config, self.outcome.clock
-        model, starting, at_hand = self.sharing.models.take(
+        """Return the model before its first step, and what it was made from; choose the arithmetic."""
+        config, clock = self.job.config, self.builder.clock
+        model, initial, was_cached = self.worker_cache.models.checkout(
             config, self.job.seed, self.data, self.weights_name, self.device, self.micro_batch
         )
-        clock.set_up = starting.seconds if at_hand else 0.0
+        clock.set_up = initial.seconds if was_cached else 0.0
         with clock.sharing():
-            side, at_once = self.data.images.shape[1], self.micro_batch or config.batch_size
-            choice = self.outcome.choice = self.sharing.chooser.choose(starting.model, side, at_once, self.device)
+            side, pass_size = self.data.images.shape[1], self.micro_batch or config.batch_size
+            choice = self.builder.choice = self.worker_cache.chooser.choose(initial.model, side, pass_size, self.device)
         if choice.forward.channels_last or choice.training.channels_last:
             model.to(memory_format=torch.channels_last)
-        return model, starting
+        return model, initial
 
     def _check_start(self, model: TransferModel, names: frozenset[str], normalise: Normalise) -> None:
-        self.outcome.count(model, names)
-        with self.outcome.clock.checking():
+        self.builder.count(model, names)
+        with self.builder.clock.checking():
             contract.watch_head(model, self.data.num_classes)
             contract.check_normalisation(normalise, self.weights_name, self.job.config.backbone, self.device)
 
-    def _go_on(self, moving: TrainingState) -> int:
-        """Take up the trial where a note left it; the number of epochs that are done."""
-        done = self.notes.take_up(moving, self.outcome)
+    def _go_on(self, training_state: TrainingState) -> int:
+        """Continue from the resume file, if there is one; return the number of epochs that are done."""
+        done = self.resume_file.restore(training_state, self.builder)
         for record in done:
-            self.outcome.add(record)
+            self.builder.add(record)
             self._ask(record)
         return len(done)
 
     def _enter(
-        self, model: TransferModel, optimizer: torch.optim.Optimizer, starting: InitialModel, epoch: int
+        self, model: TransferModel, optimizer: torch.optim.Optimizer, initial: InitialModel, epoch: int
     ) -> contract.Phase:
         names, movable = enter_phase(model, self.job.config, epoch)
         if self.micro_batch is not None:
-            for why in differences(model.train()):
-                self.outcome.warn(f"in micro-batches {why}: the numbers are not those of a batch in one piece")
-        with self.outcome.clock.checking():
-            return contract.Phase(model, optimizer, names, movable, starting.known)
+            for why in gradient_differences(model.train()):
+                self.builder.warn(f"in micro-batches {why}: the results are not those of whole batches")
+        with self.builder.clock.checking():
+            return contract.Phase(model, optimizer, names, movable, initial.reference)
 
     def _check_gradients(self, phase: contract.Phase, epoch: int) -> None:
-        with self.outcome.clock.checking():
+        with self.builder.clock.checking():
             for name in phase.check_gradients():
-                self.outcome.warn(f"{name} had a zero gradient at the first step of epoch {epoch}")
+                self.builder.warn(f"{name} had a zero gradient at the first step of epoch {epoch}")
 
     def _close(self, phase: contract.Phase | None) -> None:
         if phase is not None:
-            with self.outcome.clock.checking():
+            with self.builder.clock.checking():
                 for warning in phase.check_end():
-                    self.outcome.warn(warning)
+                    self.builder.warn(warning)
 
     def _ask(self, record: EpochRecord) -> bool:
-        with self.outcome.clock.waiting():
+        with self.builder.clock.waiting():
             return self.on_epoch(record)
 
 
 def enter_phase(model: TransferModel, config: TrialConfig, epoch: int) -> tuple[frozenset[str], frozenset[str]]:
-    """Freeze and unfreeze for the epochs from this one on.
+    """Freeze and unfreeze parameters and BatchNorm statistics as the configuration says for this epoch.
 
     Returns:
-        Names of the parameters that train now, and of the buffers that may move now.
+        Names of the parameters that train now, and of the buffers that may change now.
     """
     stages = freezing.unfrozen_stages(config, epoch)
     names = freezing.trainable(model, config, epoch)
@@ -236,11 +241,11 @@ def enter_phase(model: TransferModel, config: TrialConfig, epoch: int) -> tuple[
 
 
 def restore(job: TrialJob, data: TrialData, weights_name: str, device: torch.device, checkpoint: Path) -> TransferModel:
-    """The model of a finished trial at its best epoch, in eval mode.
+    """Return the model of a finished trial at its best epoch, in eval mode.
 
     Raises:
-        ResourceError: the checkpoint is gone, or belongs to another configuration.
-        ContractError: it was trained on other classes, or in another order.
+        ResourceError: the checkpoint is missing or damaged, or belongs to another configuration.
+        ContractError: the model was trained on other classes, or with the classes in another order.
     """
     model = build_for(job.config, job.seed, data, weights_of(job.strategy, weights_name))
     tensors, classes = checkpoint_files.load_best(checkpoint)
@@ -252,5 +257,5 @@ def restore(job: TrialJob, data: TrialData, weights_name: str, device: torch.dev
 
 
 def weights_of(strategy: str, weights_name: str) -> str:
-    """The weights a strategy starts from."""
+    """Return the name of the weights that a strategy starts from."""
     return "none" if strategy == "from_scratch" else weights_name

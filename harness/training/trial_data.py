@@ -1,4 +1,4 @@
-"""What a trial trains on: images as stored, rows of a split, and batches of one fixed shape."""
+"""The data of a trial: stored images, the rows of a split, and batches of one fixed shape."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from harness.config.parameters import Augmentation
 from harness.data import augmentation
 from harness.errors import DataError
 
-RESIDENT = 0.25  # of a device's free memory: the rest is for models and steps
+RESIDENT_SHARE = 0.25  # of a device's free memory that images may take: models and training steps need the rest
 
 
 @dataclass(frozen=True)
 class TrialData:
     """Images and one split of them.
 
-    `images` is (N, S, S, 3), uint8 or uint16, usually a memory map. `labels` is (N,) class indices, with -1
-    where this process must not know them (the test part). `train` and `validation` are row numbers. `classes` are the
-    names of the class indices, in their order.
+    `images` is (N, S, S, 3), uint8 or uint16, usually a memory map. `labels` holds (N,) class indices; it is -1 for
+    images of the test part, whose labels are hidden from this process. `keys` holds (N,) image keys, see
+    `harness.data.augmentation.image_keys`. `train` and `validation` are row numbers. `classes` holds the names of the
+    classes in the order of their indices.
     """
 
     images: NDArray[np.uint8] | NDArray[np.uint16]
@@ -32,8 +33,8 @@ class TrialData:
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
     classes: tuple[str, ...]
-    source: str = ""  # names the content of `images`; without it nothing is shared between trials
-    resident: torch.Tensor | None = None  # the images again, on the device that trains; see `on_device`
+    source: str = ""  # identifies the content of `images`; if it is empty, trials share no activations
+    resident: torch.Tensor | None = None  # a copy of the images on the device that trains; see `on_device`
 
     @property
     def num_classes(self) -> int:
@@ -41,11 +42,11 @@ class TrialData:
 
     @cached_property
     def scale(self) -> float:
-        """Full scale of the stored numbers."""
+        """Return the largest value that the stored type represents: white."""
         return 255.0 if self.images.dtype == np.uint8 else 65535.0
 
     def batch(self, rows: NDArray[np.int64], device: torch.device) -> torch.Tensor:
-        """The images of these rows, (B, 3, S, S), float32 in [0, 1]."""
+        """Return the images of these rows, (B, 3, S, S), float32 in [0, 1]."""
         if self.resident is not None:
             chosen = self.resident[torch.from_numpy(rows).to(self.resident.device)].to(device).float()
             return chosen.permute(0, 3, 1, 2).contiguous().div_(self.scale)
@@ -58,23 +59,26 @@ class TrialData:
 
 
 def on_device(images: NDArray[Any], device: torch.device, free: int) -> torch.Tensor | None:
-    """All images on the device, or None where they do not belong there: then batches travel one by one.
+    """Copy all images to the device; return None if they take too much of its memory.
+
+    Without such a copy, each batch is sent to the device when it is needed.
 
     Args:
-        images: (N, S, S, 3), uint8 or uint16; the latter become float32, which holds each of their values.
-        free: bytes that are free on the device; images may take RESIDENT of them.
+        images: (N, S, S, 3), uint8 or uint16. uint16 images become float32, which represents each of their values.
+        free: free bytes on the device; the images may take RESIDENT_SHARE of them.
     """
-    numbers = 4 if images.dtype == np.uint16 else 1
-    if images.size * numbers > RESIDENT * free:
+    bytes_a_value = 4 if images.dtype == np.uint16 else 1
+    if images.size * bytes_a_value > RESIDENT_SHARE * free:
         return None
-    # A copy: torch warns of arrays that cannot be written, such as a file's map.
+    # A copy, because torch warns about read-only arrays such as memory maps.
     return torch.from_numpy(np.array(images, np.float32 if images.dtype == np.uint16 else np.uint8)).to(device)
 
 
 def epoch_order(train: NDArray[np.int64], seed: int, epoch: int, batch_size: int) -> NDArray[np.int64]:
-    """The rows of one epoch in training order, (steps, batch_size); the tail that fills no batch is dropped.
+    """Return the rows of one epoch in training order, (steps, batch_size).
 
-    Every forward pass has one batch shape, since several backbones are not bit-equal across shapes.
+    Rows that do not fill a last batch are dropped: every forward pass has one batch shape, because several backbones
+    are not bit-equal across shapes.
 
     Raises:
         DataError: the training part is smaller than one batch.
@@ -87,22 +91,24 @@ def epoch_order(train: NDArray[np.int64], seed: int, epoch: int, batch_size: int
 def balanced_order(
     train: NDArray[np.int64], labels: NDArray[np.int64], seed: int, epoch: int, batch_size: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """As `epoch_order` with as many steps, but every class equally often: small classes repeat, large ones are sampled.
+    """Return the rows of one epoch in which every class occurs equally often; it has as many steps as `epoch_order`'s.
 
-    Of a class every image comes before any comes again. Classes without a training image are left out.
+    Images of small classes are repeated, and large classes are sampled. All images of a class occur once before any of
+    them occurs again. Classes without a training image are left out.
 
     Args:
-        labels: (N,) class indices of all images, read at the rows of `train`.
+        labels: (N,) class indices of all images.
 
     Returns:
-        The rows, and how often each came before in this epoch, both (steps, batch_size).
+        The rows, and how often each occurred before in this epoch, both (steps, batch_size).
 
     Raises:
         DataError: the training part is smaller than one batch.
     """
     steps = _steps(train, batch_size)
     rng = np.random.Generator(np.random.PCG64([seed, epoch]))
-    present = rng.permutation(np.unique(labels[train]))  # the first ones get an image more where it does not come out
+    # In random order, because the first classes get one image more if the number of images is not divisible.
+    present = rng.permutation(np.unique(labels[train]))
     wanted = np.full(len(present), steps * batch_size // len(present))
     wanted[: steps * batch_size % len(present)] += 1
     rows, rounds = [], []
@@ -117,17 +123,17 @@ def balanced_order(
 
 
 def _steps(train: NDArray[np.int64], batch_size: int) -> int:
-    """Whole batches in the training part; raises DataError where there is none."""
+    """Return the number of whole batches in the training part; raise DataError if there is none."""
     if len(train) < batch_size:
         raise DataError(
-            f"batch_size must not exceed the training part, but got {batch_size} for {len(train)} images; "
-            "take a smaller batch_size or a larger limit."
+            f"batch_size must not exceed the number of training images, but got {batch_size} for {len(train)} images; "
+            "use a smaller batch_size or a larger limit."
         )
     return len(train) // batch_size
 
 
 def padded(rows: NDArray[np.int64], batch_size: int) -> NDArray[np.int64]:
-    """The rows in batches of one shape, (batches, batch_size): the last is filled with the first row."""
+    """Divide the rows into batches of one shape, (batches, batch_size); the last batch is filled with the first row."""
     missing = -len(rows) % batch_size
     return np.concatenate([rows, np.repeat(rows[:1], missing)]).reshape(-1, batch_size)
 
@@ -141,6 +147,9 @@ def draw_views(
     device: torch.device,
     occurrence: NDArray[np.int64] | int = 0,
 ) -> torch.Tensor:
-    """The views of these rows in this epoch, (B, 3, S, S), float32 in [0, 1]; `occurrence` as `views.draw`'s."""
+    """Return the augmented views of these rows in this epoch, (B, 3, S, S), float32 in [0, 1].
+
+    `occurrence` is that of `harness.data.augmentation.draw`.
+    """
     drawn = augmentation.draw(recipe, seed, epoch, data.keys[rows], occurrence)
     return augmentation.apply(recipe, data.batch(rows, device), drawn)

@@ -40,11 +40,11 @@ def folder_of(root: Path, counts: dict[str, int]) -> Path:
     ("words", "code", "message"),
     [
         (("study", "microscop"), 2, "Did you mean microscopy"),
-        (("study", "../x"), 2, "a study's name has letters"),
+        (("study", "../x"), 2, "a study's name may have letters"),
         (("study", "microscopy", "--trials", "none"), 2, "TRIALS must be a whole number"),
         (("study", "microscopy", "--weights", "no/such/file"), 2, "no/such/file"),
         (("study", "microscopy", "--device", "cuda:99"), 4, "cuda:99"),
-        (("study", "microscopy", "--as", "a b"), 2, "AS has letters"),
+        (("study", "microscopy", "--as", "a b"), 2, "AS may have letters"),
         (("study", "blood-cells"), 3, "Chula RBC-12"),
         (("inspect", "microscopy", "--set", "hed=mlp"), 2, "hed: unknown; did you mean head?"),
         (("inspect", "microscopy", "--set", "ema"), 2, "--set takes PARAMETER=VALUE, but got 'ema'"),

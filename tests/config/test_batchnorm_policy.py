@@ -7,13 +7,13 @@ from typing import get_args
 
 import pytest
 
-from harness.config.batchnorm_policy import POLICIES, BatchNormPolicy, Policy
+from harness.config.batchnorm_policy import POLICIES, BatchNormPolicy, Policy, first_same
 from harness.config.parameters import PARAMETERS
 from harness.model import batchnorm
 
 STATISTICS = {
     "kept": ("kept", "running"),
-    "updated_where_unfrozen": ("updated in unfrozen stages only", "batch there, else running"),
+    "updated_where_unfrozen": ("updated in unfrozen stages only", "batch there, otherwise running"),
     "updated_everywhere": ("updated everywhere", "batch everywhere"),
 }
 
@@ -54,4 +54,5 @@ def test_no_two_policies_are_the_same() -> None:
 )
 def test_a_policy_is_the_first_that_does_the_same(name: BatchNormPolicy, frozen: str, unfrozen: str) -> None:
     policy = POLICIES[name]
-    assert (policy.same_when_frozen, policy.same_when_unfrozen) == (frozen, unfrozen)
+    assert first_same(policy, any_frozen=True, any_unfrozen=False) == frozen
+    assert first_same(policy, any_frozen=False, any_unfrozen=True) == unfrozen

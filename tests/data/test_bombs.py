@@ -179,7 +179,7 @@ def test_a_file_of_gigabytes_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "huge.png"
     path.write_bytes(png(8, 8, 8, 2))
     os.truncate(path, MAX_BYTES + 1)  # takes no room on the disk
-    with pytest.raises(DataError, match=r"huge\.png: holds 1\.0 GB"):
+    with pytest.raises(DataError, match=r"huge\.png: has 1\.0 GB"):
         decode(path)
 
 

@@ -30,7 +30,7 @@ def test_every_unreadable_file_is_named_with_its_reason_in_one_error(cells: Path
         scanned(cells, cache)
     text = str(error.value)
     assert text.startswith("3 of 27 images cannot be read")
-    assert "blast/empty.png: is empty" in text and "blast/page.jpg: holds HTML" in text
+    assert "blast/empty.png: is empty" in text and "blast/page.jpg: contains HTML" in text
     assert "resting/cut.png: is truncated" in text and "on_bad: skip" in text
     found = scanned(cells, cache, on_bad="skip")
     assert len(found.images) == 24 and [path for path, _ in found.skipped] == [
@@ -57,17 +57,17 @@ def test_one_class_is_refused_with_its_name_and_count(cells: Path, cache: Path) 
 
 def test_a_class_without_images_is_refused_by_name(cells: Path, cache: Path) -> None:
     (cells / "mitotic").mkdir()
-    with pytest.raises(DataError, match=r"0 readable images(.|\n)*mitotic"):
+    with pytest.raises(DataError, match=r"1 of 3 classes have none(.|\n)*mitotic"):
         scanned(cells, cache)
     (cells / "mitotic/x.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"0 readable images(.|\n)*mitotic"):
+    with pytest.raises(DataError, match=r"1 of 3 classes have none(.|\n)*mitotic"):
         scanned(cells, cache, on_bad="skip")
 
 
 def test_one_image_under_two_labels_is_refused_whatever_dedupe_says(cells: Path, cache: Path) -> None:
     shutil.copy(cells / "blast/slide0_00.png", cells / "resting/copy.png")
     for dedupe in ("error", "train"):
-        with pytest.raises(DataError, match=r"two labels, 1 times(.|\n)*blast/slide0_00.png = resting/copy.png"):
+        with pytest.raises(DataError, match=r"1 pairs have two labels(.|\n)*blast/slide0_00.png = resting/copy.png"):
             scanned(cells, cache, dedupe=dedupe)
 
 

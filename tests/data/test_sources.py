@@ -153,7 +153,7 @@ def test_labels_of_a_table_that_differ_only_in_their_encoding_are_refused(
     for number in range(3):
         write_image(tmp_path / f"{number}.png")
     path.write_text("path,label\n" + "".join(f"{n}.png,{label}\n" for n, label in enumerate(rows)), "utf-8")
-    with pytest.raises(DataError, match="line 4: the label ä is written in another encoding"):
+    with pytest.raises(DataError, match="line 4: the label ä is encoded differently"):
         table(path, cache)
 
 
@@ -213,7 +213,7 @@ def test_all_faults_of_a_table_are_named_together_by_line(
 
 def test_a_table_without_its_columns_or_in_another_encoding_is_refused(tmp_path: Path, cache: Path) -> None:
     (tmp_path / "t.csv").write_text("file,label\nx.png,a\n")
-    with pytest.raises(DataError, match="lacks the column path; it has file, label"):
+    with pytest.raises(DataError, match="path is missing; it has file, label"):
         table(tmp_path / "t.csv", cache)
     (tmp_path / "t.csv").write_bytes(b"path,label\n\xff\xfe,a\n")
     with pytest.raises(DataError, match="UTF-8"):

@@ -175,7 +175,9 @@ def test_a_copy_in_two_fixed_parts_is_refused_or_trained_on() -> None:
 
 
 def test_too_few_groups_for_three_parts_say_how_to_go_on() -> None:
-    with pytest.raises(DataError, match=r"at least 3 groups, but there are 2: use a finer data.split.group"):
+    with pytest.raises(
+        DataError, match=r"at least 3 groups, but there are 2: use a data.split.group with smaller groups"
+    ):
         split.draw(table_of([0, 1] * 20, groups=["a", "b"] * 20), CONFIG, seed=0)
 
 
@@ -217,5 +219,5 @@ def test_a_limit_above_the_images_there_are_changes_nothing_and_a_tiny_one_is_re
     table = table_of([0, 1] * 50)
     parts = split.draw(table, CONFIG, seed=0)
     assert (split.limit(table, parts, 10_000, seed=0) == parts).all()
-    with pytest.raises(DataError, match="8 in all, but is 7"):
+    with pytest.raises(DataError, match="8 in all, but it is 7"):
         split.limit(table, parts, 7, seed=0)

@@ -113,5 +113,5 @@ def test_a_name_that_torchvision_cannot_download_is_refused_with_those_it_can(ca
 
 
 def test_a_data_set_without_classes_is_refused(cache: Path) -> None:
-    with pytest.raises(DataError, match="no classification data set"):
+    with pytest.raises(DataError, match="must be classes, but those of"):
         open_dataset(config("Boxes"), cache=cache)

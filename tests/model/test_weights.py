@@ -161,7 +161,7 @@ def test_checkpoint_that_would_run_code_is_refused_and_runs_nothing(tmp_path: Pa
         path.write_bytes(pickle.dumps(content))
     else:
         torch.save(content, path)
-    with pytest.raises(ConfigError, match="nothing was run"):
+    with pytest.raises(ConfigError, match="Nothing was run"):
         weights.available(str(path), "resnet18")
     assert not trace.exists()
 

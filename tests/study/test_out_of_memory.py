@@ -50,11 +50,11 @@ CONFIG = TrialConfig(
 )
 CALM = dataclasses.replace(CONFIG, backbone="shufflenet_v2_x0_5")  # no dropout
 PLACES: dict[str, tuple[Any, str, int]] = {  # what is called, and at which of its calls in a try memory runs out
-    "building the model": (InitialModels, "take", 1),
+    "building the model": (InitialModels, "checkout", 1),
     "the first step": (loop, "_backward", 1),
     "the middle of the second epoch": (loop, "_backward", 5),
     "evaluation": (loop, "predict", 1),
-    "keeping the best epoch": (checkpoint, "copied", 1),
+    "keeping the best epoch": (checkpoint, "copy_to_cpu", 1),
     "the contract at the end": (contract.Phase, "check_end", 1),
 }
 RELEASED = "ran out of memory; what was done: caches released"
@@ -97,25 +97,25 @@ def run_out(
     begun: list[int] = []
     calls = [0]
     owner, name, at = PLACES[place]
-    real_take = InitialModels.take
+    real_take = InitialModels.checkout
 
     def take(*args: Any) -> Any:
         begun.append(1)
         calls[0] = 0
         return real_take(*args)
 
-    monkeypatch.setattr(InitialModels, "take", take)
+    monkeypatch.setattr(InitialModels, "checkout", take)
     real = getattr(owner, name)
 
     def full(*args: Any, **options: Any) -> Any:
-        if owner is InitialModels and name == "take":
+        if owner is InitialModels and name == "checkout":
             begun.append(1)
             calls[0] = 0
         calls[0] += 1
         if calls[0] == at and len(begun) <= tries:
             time.sleep(seconds)
             raise error()
-        return (real_take if name == "take" else real)(*args, **options)
+        return (real_take if name == "checkout" else real)(*args, **options)
 
     monkeypatch.setattr(owner, name, full)
     return begun
@@ -181,7 +181,7 @@ def test_what_a_process_holds_is_gone_before_the_next_try(
     held: list[weakref.ref[Any]] = []
     alive: list[int] = []
     run_out(monkeypatch, "the middle of the second epoch", 1, device_is_full)
-    real_take, real_data, devices = InitialModels.take, WorkerContext.data, []
+    real_take, real_data, devices = InitialModels.checkout, WorkerContext.data, []
 
     def take(*args: Any) -> Any:
         alive.append(sum(ref() is not None for ref in held))
@@ -196,7 +196,7 @@ def test_what_a_process_holds_is_gone_before_the_next_try(
             held.append(weakref.ref(self._moved[32, device]))
         return real_data(self, backbone, split, device)
 
-    monkeypatch.setattr(InitialModels, "take", take)
+    monkeypatch.setattr(InitialModels, "checkout", take)
     monkeypatch.setattr(WorkerContext, "data", data)
     gc.disable()  # what waits for the collector is what fills a device
     try:

@@ -21,6 +21,7 @@ from harness.results.event_types import (
     ConfirmationSelected,
     ModelLogged,
     SearchFinished,
+    StudyCreated,
     TestScored,
     TrialFinished,
     TrialStarted,
@@ -138,9 +139,9 @@ def test_optuna_and_mlflow_hold_what_the_log_holds(at_home: World) -> None:
     for strategy in ("feature_extraction", "fine_tuning"):
         study = optuna.load_study(study_name=f"tiny/{strategy}", storage=journal)
         assert study.metric_names == ["balanced_accuracy"]
-        created = at_home.events()[0]
+        [created] = at_home.of(StudyCreated)
         wanted = {"strategy": strategy, "direction": "maximize", "objective": "balanced_accuracy", "seed": 0}
-        wanted["data_digest"] = created.data["fingerprint"]["data digest"]
+        wanted["data_digest"] = created.fingerprint["data digest"]
         assert wanted.items() <= study.user_attrs.items() and study.user_attrs["harness.study_id"]
         mine = {k: r for k, r in logged.items() if r.kind == "search" and r.strategy == strategy}
         trials = {

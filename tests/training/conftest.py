@@ -61,7 +61,7 @@ def run(data: TrialData, tmp_path: Path) -> Callable[..., tuple[TrialRecord, dic
             weights_name="none",
             device=CPU,
             checkpoint=path,
-            sharing=sharing,
+            worker_cache=sharing,
         )
         assert record.state == "complete", record.reason
         return record, load_file(path)

@@ -45,7 +45,7 @@ def test_a_frozen_weight_that_moves_fails_the_trial(
     record = run(config, data)
     assert record.state == "failed"
     assert "stages.stem." in (record.reason or "")
-    assert "is frozen but changed" in (record.reason or "")
+    assert "is frozen, but it changed" in (record.reason or "")
 
 
 def test_statistics_that_drift_in_a_frozen_stage_fail_the_trial(
@@ -75,7 +75,7 @@ def test_a_tensor_the_optimizer_does_not_know_fails_the_trial(
     monkeypatch.setattr(trial, "make_optimizer", forgetful)
     record = run(config, data)
     assert record.state == "failed"
-    assert "never stepped" in (record.reason or "")
+    assert "never updated" in (record.reason or "")
 
 
 def test_a_head_without_a_gradient_fails_the_trial(
@@ -104,7 +104,7 @@ def test_a_frozen_tensor_with_a_gradient_fails_the_trial(
     monkeypatch.setattr(freezing, "apply", generous)
     record = run(config, data)
     assert record.state == "failed"
-    assert "is frozen but got a gradient" in (record.reason or "")
+    assert "is frozen, but it got a gradient" in (record.reason or "")
 
 
 @pytest.mark.parametrize("policy", ["frozen", "fixed_stats", "updated_stats", "recalibrated", "train_mode"])
@@ -118,7 +118,7 @@ def test_correct_trials_keep_the_contract(data: TrialData, config: TrialConfig, 
 def test_a_rate_below_the_resolution_of_the_weights_is_a_warning(data: TrialData, config: TrialConfig) -> None:
     record = run(dataclasses.replace(config, backbone_lr=1e-30, weight_decay=0.0), data)
     assert record.state == "complete"
-    assert any("did not move" in warning for warning in record.warnings)
+    assert any("kept its values" in warning for warning in record.warnings)
 
 
 def test_an_optimizer_that_was_not_rebuilt_fails_the_trial(
@@ -130,7 +130,7 @@ def test_an_optimizer_that_was_not_rebuilt_fails_the_trial(
     monkeypatch.setattr(trial, "make_optimizer", lambda model, config, *_, **__: real(model, frozen))
     record = run(dataclasses.replace(config, unfreeze_schedule="head_first", head_fraction=0.5), data)
     assert record.state == "failed"
-    assert "never stepped" in (record.reason or "")
+    assert "never updated" in (record.reason or "")
     assert "stages.stage3." in (record.reason or "")
     assert [epoch.epoch for epoch in record.epochs] == [1, 2]  # the head's own epoch was right
 
@@ -161,30 +161,30 @@ def test_a_frozen_weight_that_decays_fails_the_trial(
     monkeypatch.setattr(trial, "make_optimizer", eager)
     record = run(config, data)
     assert record.state == "failed"
-    assert "stages.stem.features_0.0.weight is frozen but changed" in (record.reason or "")
+    assert "stages.stem.features_0.0.weight is frozen, but it changed" in (record.reason or "")
 
 
 def test_a_head_for_another_number_of_classes_fails_the_trial(
     data: TrialData, config: TrialConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = InitialModels.take
+    real = InitialModels.checkout
 
     def wide(*args: Any) -> Any:
         model, *rest = real(*args)
         model.head = torch.nn.Linear(model.head.in_features, 4)
         return model, *rest
 
-    monkeypatch.setattr(InitialModels, "take", wide)
+    monkeypatch.setattr(InitialModels, "checkout", wide)
     record = run(config, data)
     assert record.state == "failed"
-    assert "must give 3 numbers an image, but gives (8, 4)" in (record.reason or "")
+    assert "must give 3 numbers for each image, but its output is (8, 4)" in (record.reason or "")
 
 
 @pytest.mark.parametrize("wrong", [{"mean": (0.5, 0.456, 0.406)}, {"std": (0.229, 0.224, 0.5)}])
 def test_a_normalisation_that_does_not_belong_to_the_weights_fails_the_trial(
     data: TrialData, config: TrialConfig, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any]
 ) -> None:
-    real = InitialModels.take
+    real = InitialModels.checkout
 
     def off(*args: Any) -> Any:
         model, *rest = real(*args)
@@ -192,7 +192,7 @@ def test_a_normalisation_that_does_not_belong_to_the_weights_fails_the_trial(
             setattr(model, name, value)
         return model, *rest
 
-    monkeypatch.setattr(InitialModels, "take", off)
+    monkeypatch.setattr(InitialModels, "checkout", off)
     record = run(config, data)
     assert record.state == "failed"
     assert "normalisation must be that of none for mobilenet_v3_small" in (record.reason or "")
@@ -202,14 +202,14 @@ def test_a_normalisation_that_does_not_belong_to_the_weights_fails_the_trial(
 def test_a_gradient_that_is_not_finite_ends_the_trial_with_the_tensor_s_name(
     data: TrialData, config: TrialConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = InitialModels.take
+    real = InitialModels.checkout
 
     def spoiled(*args: Any) -> Any:
         model, *rest = real(*args)
         model.head.weight.register_hook(lambda gradient: gradient * float("nan"))
         return model, *rest
 
-    monkeypatch.setattr(InitialModels, "take", spoiled)
+    monkeypatch.setattr(InitialModels, "checkout", spoiled)
     record = run(config, data)
     assert record.state == "diverged"
     assert "the gradient of head.weight became nan" in (record.reason or "")
@@ -245,8 +245,8 @@ def test_a_warm_up_from_next_to_nothing_passes(data: TrialData, config: TrialCon
 
 
 def test_a_step_at_rate_zero_passes(data: TrialData, config: TrialConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = loop.factor
-    monkeypatch.setattr(loop, "factor", lambda step, *rest: 0.0 if step == 0 else real(step, *rest))
+    real = loop.lr_factor
+    monkeypatch.setattr(loop, "lr_factor", lambda step, *rest: 0.0 if step == 0 else real(step, *rest))
     assert run(config, data).state == "complete"
 
 

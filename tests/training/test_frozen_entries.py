@@ -35,7 +35,7 @@ def data(data: TrialData) -> TrialData:
 def test_a_cut_that_is_not_kept_is_read_from_an_earlier_one(run: Run, config: TrialConfig, tmp_path: Path) -> None:
     config = dataclasses.replace(config, unfreeze_depth=1)
     shared = run(config, WorkerCache(plan_for(tmp_path / "prefix", config, cuts=(2, 3))))
-    assert "reads from behind stage2, not stage3" in (shared[0].cache_reason or "")
+    assert "reads the activations after stage2 instead of stage3" in (shared[0].cache_reason or "")
     assert_equal(shared, run(config))
 
 
@@ -152,7 +152,7 @@ def test_a_trial_is_charged_for_what_it_used_as_if_it_had_been_alone(
     assert second.seconds_alone > second.seconds_spent
     # 60 distinct images of one view, whatever the number of epochs; the model that it found built counts too
     assert second.seconds_alone - second.seconds_spent == pytest.approx(
-        60 * rate + next(iter(sharing.models._made.values())).seconds, rel=0.2
+        60 * rate + next(iter(sharing.models._models.values())).seconds, rel=0.2
     )
 
 
@@ -172,7 +172,7 @@ def test_a_lent_stage_that_was_changed_fails_the_trial_and_harms_no_other(
     with monkeypatch.context() as patched:
         patched.setattr(loop, "train_epoch", harming)
         harmed = run_trial(
-            job, data, lambda e: True, objective="accuracy", weights_name="none", device=CPU, sharing=sharing
+            job, data, lambda e: True, objective="accuracy", weights_name="none", device=CPU, worker_cache=sharing
         )
     assert harmed.state == "failed"
     assert "stages.stem" in (harmed.reason or "")

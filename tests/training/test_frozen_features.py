@@ -105,7 +105,7 @@ def test_parameters_of_the_last_part_share_exactly(
     [
         ({"unfreeze_depth": 5}, "the stem trains"),
         ({"unfreeze_from": "stem"}, "the stem trains"),
-        ({"batchnorm": "train_mode"}, "train_mode normalises frozen stages by the batch"),
+        ({"batchnorm": "train_mode"}, "train_mode normalises frozen stages by the batch's statistics"),
         ({"mixup": 0.2}, "mixup and CutMix mix images"),
         ({"cutmix": 1.0}, "mixup and CutMix mix images"),
         ({"imbalance": "balanced_sampling", "augmentation": "natural"}, "balanced_sampling repeats images"),
@@ -130,7 +130,7 @@ def test_a_backbone_that_depends_on_the_rest_of_the_batch_is_not_shared(
 
     monkeypatch.setattr(FrozenFeatures, "_taps", mixed_up)
     shared = run(config, WorkerCache(plan_for(tmp_path / "prefix", config)))
-    assert "depend on the images beside it" in (shared[0].cache_reason or "")
+    assert "depend on the other images of the batch" in (shared[0].cache_reason or "")
     assert_equal(shared, run(config))
 
 

@@ -22,7 +22,7 @@ from harness.training.frozen_features.input_pipeline import ImagePipeline, Norma
 from harness.training.loss import Loss
 from harness.training.mixing import Mixed
 from harness.training.optimizers import make_optimizer
-from harness.training.out_of_memory import MemoryFallback, differences, parts
+from harness.training.out_of_memory import MemoryFallback, gradient_differences, split_batch
 from harness.training.trial import enter_phase, run_trial
 from harness.training.trial_data import TrialData
 
@@ -68,7 +68,7 @@ class DoubleFeed(ImagePipeline):
 
 def step(config: TrialConfig, data: TrialData, micro_batch: int | None, *, double: bool) -> dict[str, Any]:
     """One step from the start: the loss, the gradients that the optimizer was given, and how far each value moved."""
-    model, _, _ = InitialModels().take(config, 0, data, "none" if double else "bundled", CPU)
+    model, _, _ = InitialModels().checkout(config, 0, data, "none" if double else "bundled", CPU)
     loss = Loss(config, data.labels[data.train], data.num_classes, CPU)
     if double:
         model.double()
@@ -133,13 +133,13 @@ def test_the_losses_of_the_parts_sum_up_to_the_whole_batch_s(way: str, config: T
     loss = Loss(dataclasses.replace(config, **WAYS[way]), labels.numpy(), 3, CPU)
     logits, partner = torch.randn(11, 3), torch.randperm(11)
     for mixed in (None, Mixed(torch.empty(0), partner, 0.3)):
-        summed = sum(loss.part(logits[here], labels, mixed, here) for here in parts(11, 3))
+        summed = sum(loss.part(logits[here], labels, mixed, here) for here in split_batch(11, 3))
         assert float(summed) == pytest.approx(float(loss(logits, labels, mixed)), rel=1e-6)
 
 
 @pytest.mark.parametrize(("images", "most", "sizes"), [(64, 32, [32, 32]), (10, 3, [2, 3, 2, 3]), (5, 5, [5])])
 def test_parts_are_few_and_alike_and_make_up_the_batch(images: int, most: int, sizes: list[int]) -> None:
-    found = parts(images, most)
+    found = split_batch(images, most)
     assert [here.stop - here.start for here in found] == sizes
     assert [row for here in found for row in range(images)[here]] == list(range(images))
 
@@ -153,7 +153,7 @@ def run(config: TrialConfig, data: TrialData, micro_batch: int | None, weights: 
         objective="accuracy",
         weights_name=weights,
         device=CPU,
-        climb=MemoryFallback(released=micro_batch is not None, micro_batch=micro_batch),
+        fallback=MemoryFallback(released=micro_batch is not None, micro_batch=micro_batch),
     )
 
 
@@ -188,7 +188,7 @@ def test_no_pass_holds_more_images_and_everything_else_happens_as_often(
     assert len(whole["clip_grad_norm_"]) == len(whole["inputs"]) == 10
     assert set(whole["inputs"]) == {8}
     assert (record.micro_batch, len(record.epochs)) == (4, 2)
-    assert "micro-batches of 4; activations are shared in one batch shape" in (record.cache_reason or "")
+    assert "micro-batches of 4; activations are shared for one batch shape only" in (record.cache_reason or "")
 
 
 def test_a_whole_trial_comes_to_the_same_scores_where_nothing_depends_on_the_batch(
@@ -226,7 +226,7 @@ def test_numbers_that_are_not_the_whole_batch_s_are_flagged(
     told = " ".join(record.warnings[1:])
     assert ("BatchNorm uses the statistics of each micro-batch" in told) is batchnorm
     assert ("dropout draws other numbers" in told) is dropout
-    assert ("not those of a batch in one piece" in told) is (batchnorm or dropout)
+    assert ("not those of whole batches" in told) is (batchnorm or dropout)
 
 
 @pytest.mark.parametrize(
@@ -236,8 +236,8 @@ def test_numbers_that_are_not_the_whole_batch_s_are_flagged(
 def test_stochastic_depth_and_dropout_are_seen_where_they_are_active(backbone: str, random: bool) -> None:
     model = build_shapes(backbone, 3)
     apply_policy(model, "fixed_stats", ["stage4"])
-    assert bool(differences(model.train())) is random
-    assert differences(model.eval()) == []
+    assert bool(gradient_differences(model.train())) is random
+    assert gradient_differences(model.eval()) == []
 
 
 def test_statistics_recalibrated_in_micro_batches_are_the_same_up_to_rounding(
@@ -245,8 +245,8 @@ def test_statistics_recalibrated_in_micro_batches_are_the_same_up_to_rounding(
 ) -> None:
     config = dataclasses.replace(config, batchnorm="recalibrated")
     models = InitialModels()
-    whole, _, _ = models.take(config, 0, data, "none", CPU)
-    pieces, _, at_hand = models.take(config, 0, data, "none", CPU, 4)
+    whole, _, _ = models.checkout(config, 0, data, "none", CPU)
+    pieces, _, at_hand = models.checkout(config, 0, data, "none", CPU, 4)
     assert not at_hand
     for (name, one), (_, other) in zip(whole.named_buffers(), pieces.named_buffers(), strict=True):
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-6), name

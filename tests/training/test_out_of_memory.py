@@ -15,7 +15,7 @@ from harness.training.out_of_memory import NO_FALLBACK, MemoryFallback, ran_out,
 def climbed(batch_size: int, *, replaceable: bool) -> list[MemoryFallback]:
     found: list[MemoryFallback] = []
     climb: MemoryFallback | None = NO_FALLBACK
-    while (climb := climb.higher(batch_size, replaceable=replaceable)) is not None:
+    while (climb := climb.next_step(batch_size, replaceable=replaceable)) is not None:
         found.append(climb)
     return found
 
@@ -31,7 +31,7 @@ def test_caches_then_a_fresh_worker_then_halves() -> None:
         (True, True, 4),
         (True, True, 2),
     ]
-    assert rungs[-1].words(64) == (
+    assert rungs[-1].describe(64) == (
         "ran out of memory; what was done: caches released, then a fresh worker, "
         "then micro-batches of 32, then 16, then 8, then 4, then 2 images"
     )
@@ -41,9 +41,9 @@ def test_who_cannot_be_replaced_goes_on_to_halves_and_odd_batches_never_leave_on
     rungs = climbed(11, replaceable=False)
     assert [c.micro_batch for c in rungs] == [None, 6, 3]
     assert not any(c.fresh_worker for c in rungs)
-    assert rungs[1].words(11) == "ran out of memory; what was done: caches released, then micro-batches of 6 images"
+    assert rungs[1].describe(11) == "ran out of memory; what was done: caches released, then micro-batches of 6 images"
     assert [c.micro_batch for c in climbed(3, replaceable=False)] == [None]
-    assert NO_FALLBACK.words(11) is None
+    assert NO_FALLBACK.describe(11) is None
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from harness.model.transfer import build
 from harness.results.records import TrialJob, TrialRecord
 from harness.training import precision, trial
 from harness.training.frozen_features.worker_cache import CachedFeatures, Plan, WorkerCache, cache_key
-from harness.training.precision import CANDIDATES, EXACT, FLOAT32, Arithmetic, Choice, Chooser, probe, resolved
+from harness.training.precision import CANDIDATES, EXACT, FLOAT32, Arithmetic, Choice, Chooser, probe, resolve_precision
 from harness.training.trial import run_trial
 from harness.training.trial_data import TrialData
 
@@ -43,13 +43,13 @@ def run(config: TrialConfig, data: TrialData, choice: Choice, plan: Plan | None 
         objective="balanced_accuracy",
         weights_name="none",
         device=CPU,
-        sharing=WorkerCache(plan, Fixed(choice)),
+        worker_cache=WorkerCache(plan, Fixed(choice)),
     )
 
 
 def test_a_cpu_computes_exactly_and_an_accelerator_as_fast_as_it_can_unless_told() -> None:
-    assert (resolved(None, "cpu"), resolved(None, "cuda:0")) == ("exact", "auto")
-    assert (resolved("auto", "cpu"), resolved("exact", "cuda:0")) == ("auto", "exact")
+    assert (resolve_precision(None, "cpu"), resolve_precision(None, "cuda:0")) == ("exact", "auto")
+    assert (resolve_precision("auto", "cpu"), resolve_precision("exact", "cuda:0")) == ("auto", "exact")
 
 
 @pytest.mark.parametrize("fastest", CANDIDATES, ids=str)
@@ -179,7 +179,7 @@ def test_optimizers_are_fused_in_auto_alone(
         objective="accuracy",
         weights_name="none",
         device=CPU,
-        sharing=WorkerCache(chooser=Chooser(precision_of_study)),
+        worker_cache=WorkerCache(chooser=Chooser(precision_of_study)),
     )
     assert (record.state, record.warnings) == ("complete", ())
     assert bool(made[0].defaults["fused"]) is fused

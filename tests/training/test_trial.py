@@ -15,7 +15,7 @@ from harness.errors import DivergedError
 from harness.results.records import TrialJob, TrialRecord
 from harness.training import loop
 from harness.training.frozen_features.initial_models import InitialModels
-from harness.training.optimizers import factor
+from harness.training.optimizers import lr_factor
 from harness.training.out_of_memory import NO_FALLBACK
 from harness.training.record_builder import RecordBuilder
 from harness.training.trial import restore, run_trial
@@ -83,14 +83,14 @@ def test_a_rate_that_destroys_the_weights_ends_as_diverged_without_a_score(
 
 
 def test_outputs_that_are_not_finite_are_no_score(data: TrialData, config: TrialConfig, monkeypatch: Any) -> None:
-    real = InitialModels.take
+    real = InitialModels.checkout
 
     def broken(*args: Any) -> Any:
         model, *rest = real(*args)
         model.head.register_forward_hook(lambda m, i, o: o if m.training else o * float("nan"))
         return model, *rest
 
-    monkeypatch.setattr(InitialModels, "take", broken)
+    monkeypatch.setattr(InitialModels, "checkout", broken)
     record = run(config, data)
     assert (record.state, record.score, record.epochs) == ("diverged", None, ())
 
@@ -139,7 +139,7 @@ def test_a_checkpoint_gives_the_best_epochs_predictions_again(
 
 
 def test_evaluation_does_not_depend_on_how_the_rows_fall_into_batches(data: TrialData, config: TrialConfig) -> None:
-    model, _, _ = InitialModels().take(config, 0, data, "none", CPU)
+    model, _, _ = InitialModels().checkout(config, 0, data, "none", CPU)
     whole = loop.predict_images(model, data, data.validation, 8, CPU)
     turned = loop.predict_images(model, data, data.validation[::-1].copy(), 8, CPU)
     assert len(whole) == 17
@@ -164,7 +164,7 @@ def test_training_drops_the_tail_and_evaluation_pads_it() -> None:
 
 
 def test_the_schedule_rises_then_falls_towards_zero() -> None:
-    factors = [factor(step, 100, 0.1) for step in range(100)]
+    factors = [lr_factor(step, 100, 0.1) for step in range(100)]
     assert 0 < factors[0] < 0.2
     assert max(factors) == 1 == factors[10]
     assert factors[99] < 1e-3

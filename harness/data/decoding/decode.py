@@ -1,8 +1,8 @@
-"""From a file to pixels (height, width, 3): what every odd kind of image file means, decided in one place.
+"""Decoding: from an image file to pixels (height, width, 3). All rules for unusual kinds of files are here.
 
-Rules, in this order: first frame; samples beyond 8 bits scaled by the `bit_depth` policy; palette, CMYK and
-1-bit converted; EXIF orientation applied; alpha composited on the background; grey repeated to three
-channels. Images of up to 8 bits stay uint8; deeper ones become uint16 with full scale 65535.
+The rules, in this order: use the first frame; scale samples with more than 8 bits as `bit_depth` says; convert palette,
+CMYK and 1-bit images; apply the EXIF orientation; composite alpha on the background; repeat grey in three channels.
+Images of up to 8 bits are uint8; others become uint16 with full scale 65535.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ Resize = Literal["stretch", "pad", "crop"]
 Colour = tuple[int, int, int]
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
-VERSION = 1  # of the pixels: raise it when a file would decode to other values
+VERSION = 1  # of the pixels: raise it if a file decodes to other values
 SUFFIXES = frozenset(
     (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
 )
 
 
-# What these suffixes stand for, whatever a file holds: Pillow knows more, and would start another program for some.
+# The formats of these suffixes. Pillow reads more formats, and starts another program for some of them.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What one image file is. Width and height in pixels, after the EXIF orientation."""
+    """Facts about one image file. Width and height are in pixels, after the EXIF orientation."""
 
     width: int
     height: int
     kind: str  # such as "8-bit RGB JPEG" or "16-bit grey TIFF"
     frames: int = 1
-    converted: tuple[str, ...] = ()  # what was done to it, in the card's words
-    deep: bool = False  # keeps more than 8 bits
+    converted: tuple[str, ...] = ()  # what was done to it, as the data card shows it
+    deep: bool = False  # whether its pixels have more than 8 bits
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence Pillow's warnings about odd metadata. Warning filters are global: enter it before threads start."""
+    """Silence Pillow's warnings about unusual metadata. Warning filters are global: enter this before threads start."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -61,15 +61,15 @@ def quiet() -> Iterator[None]:
 def read(
     data: bytes | Image.Image, *, bit_depth: BitDepth = "dtype", background: Colour = (255, 255, 255)
 ) -> tuple[Pixels, Facts]:
-    """Pixels (height, width, 3) at full size, uint8 or uint16, and what the file was.
+    """Return the pixels (height, width, 3) at full size, uint8 or uint16, and the facts about the file.
 
     Args:
         data: the bytes of an image file, or an image that a library has opened.
-        bit_depth: full scale of samples beyond 8 bits; see `DataConfig.bit_depth`.
-        background: under transparent pixels, 0 to 255.
+        bit_depth: full scale of samples with more than 8 bits; see `DataConfig.bit_depth`.
+        background: colour behind transparent pixels, 0 to 255.
 
     Raises:
-        DataError: with the reason alone; the caller knows the file's name.
+        DataError: the file cannot be read. The message is the reason without the file's name.
     """
     try:
         raw = _samples(data)
@@ -77,7 +77,7 @@ def read(
         raise
     except MemoryError:
         raise
-    except Exception as error:  # damaged files make the decoders raise nearly anything
+    except Exception as error:  # for damaged files, the decoders raise many kinds of errors
         raise DataError(_reason(error)) from None
     pixels = _to_rgb(raw, bit_depth, background)
     facts = Facts(
@@ -99,10 +99,10 @@ def decode(
     bit_depth: BitDepth = "dtype",
     background: Colour = (255, 255, 255),
 ) -> Pixels:
-    """The pixels of one file: (size, size, 3), or (height, width, 3) where `size` is None.
+    """Return the pixels of one file: (size, size, 3), or (height, width, 3) if `size` is None.
 
     Raises:
-        DataError: the file cannot be read as an image; names it and says why.
+        DataError: the file cannot be read as an image; the message has its name and the reason.
     """
     try:
         pixels, _ = read(read_bytes(path), bit_depth=bit_depth, background=background)
@@ -112,7 +112,7 @@ def decode(
 
 
 def fit(pixels: Pixels, size: int, resize: Resize, background: Colour = (255, 255, 255)) -> Pixels:
-    """The image (height, width, 3) as a square (size, size, 3) of the same dtype, bicubic with antialiasing."""
+    """Resize an image (height, width, 3) to (size, size, 3) of the same dtype, bicubic with antialiasing."""
     height, width = pixels.shape[:2]
     if resize == "crop":
         side = min(height, width)
@@ -146,9 +146,9 @@ def _resample(pixels: Pixels, rows: int, columns: int) -> Pixels:
 
 
 def _reason(error: Exception) -> str:
-    """Why a decoder gave up, in words for the person who owns the file."""
+    """Return the reason why a decoder failed, for the user."""
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        return f"holds more than {MAX_PIXELS // 1_000_000} million pixels: cut it into tiles"
+        return f"has more than {MAX_PIXELS // 1_000_000} million pixels: cut it into tiles"
     if isinstance(error, UnidentifiedImageError):
         return "is not an image in a known format"
     text = " ".join(str(error).split())
@@ -163,7 +163,7 @@ def _samples(data: bytes | Image.Image) -> Raw:
     if not data:
         raise DataError("is empty (0 bytes)")
     if data[:64].lstrip()[:1] == b"<":
-        raise DataError("holds HTML or other text, not an image")
+        raise DataError("contains HTML or other text, not an image")
     if data[:4] in tiff.MAGIC:
         raw = tiff.read(data)
         if raw is not None:
@@ -214,7 +214,7 @@ def _from_pillow(image: Image.Image) -> Raw:
     converted: tuple[str, ...] = (_CONVERTED[image.mode],) if image.mode in _CONVERTED else ()
     stored = _orientation(image)
     image.load()
-    orientation = _orientation(image)  # 1 where Pillow has turned it itself, as it does with TIFF
+    orientation = _orientation(image)  # 1 if Pillow has already turned the image, as it does with TIFF
     if orientation != stored:
         converted = (*converted, "EXIF orientation")
     transparent = "transparency" in image.info
@@ -230,15 +230,15 @@ def _from_pillow(image: Image.Image) -> Raw:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 where there is none. Damaged metadata do not spoil a whole image."""
+    """Return the EXIF orientation; 1 if there is none, or if the metadata are damaged."""
     try:
         return int(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # as many kinds of error as there are kinds of damage
+    except Exception:  # damaged metadata cause many kinds of errors
         return 1
 
 
 def _turned(raw: Raw, orientation: int) -> Raw:
-    """The samples as `orientation` wants them shown, and what the card will say was done to them."""
+    """Turn the samples by the EXIF orientation, and record what is done to them for the data card."""
     done = (("EXIF orientation",) if orientation in range(2, 9) else ()) + (("alpha composited",) if raw.alpha else ())
     return Raw(turn(raw.samples, orientation), raw.alpha, raw.kind, raw.frames, raw.converted + done)
 
@@ -247,7 +247,7 @@ def _turned(raw: Raw, orientation: int) -> Raw:
 
 
 def _to_rgb(raw: Raw, bit_depth: BitDepth, background: Colour) -> Pixels:
-    """Samples of any depth -> (height, width, 3), uint8 up to 8 bits, uint16 beyond."""
+    """Convert samples of any depth to pixels (height, width, 3): uint8 for up to 8 bits, otherwise uint16."""
     samples = raw.samples
     if samples.dtype == np.uint8:
         if not raw.alpha:
@@ -266,11 +266,11 @@ def _to_rgb(raw: Raw, bit_depth: BitDepth, background: Colour) -> Pixels:
 
 
 def _fractions(colours: NDArray[Any], bit_depth: BitDepth) -> NDArray[np.float32]:
-    """Colour samples beyond 8 bits as fractions of full scale, in [0, 1]."""
+    """Return colour samples with more than 8 bits as fractions of full scale, in [0, 1]."""
     floating = colours.dtype.kind == "f"
     low, high = colours.min(), colours.max()
     if floating and not (np.isfinite(low) and np.isfinite(high)):
-        raise DataError("holds values that are not finite")
+        raise DataError("has values that are not finite")
     if bit_depth == "minmax":
         spread = float(high) - float(low)
         return np.asarray((colours.astype(np.float64) - float(low)) / (spread or 1.0), dtype=np.float32)
@@ -286,7 +286,5 @@ def _fractions(colours: NDArray[Any], bit_depth: BitDepth) -> NDArray[np.float32
     else:
         full, rule = float(2**bit_depth - 1), f"samples must lie in 0 to {2**bit_depth - 1} with bit_depth: {bit_depth}"
     if low < 0 or high > full:
-        raise DataError(
-            f"holds values from {low:g} to {high:g}: {rule}; give bit_depth as a number that fits, or minmax"
-        )
+        raise DataError(f"has values from {low:g} to {high:g}: {rule}; give bit_depth as a number that fits, or minmax")
     return np.asarray(colours.astype(np.float64) / full, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""PNG images with 16 bits a sample and several channels, which Pillow would reduce to 8 bits.
+"""A reader of PNG images with 16 bits for each sample and several channels, which Pillow would reduce to 8 bits.
 
 After the PNG specification (third edition), sections 7 to 9: filtering, interlacing, compression.
 """
@@ -19,14 +19,17 @@ _ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), 
 
 
 def is_16_bit(data: bytes) -> bool:
-    """Whether these bytes begin like a PNG file with 16 bits a sample."""
+    """Return whether these bytes begin like a PNG file with 16 bits for each sample."""
     return len(data) > 25 and data[:8] == SIGNATURE and data[24] == 16
 
 
 def read(data: bytes) -> NDArray[np.uint16]:
-    """The samples (height, width, channels) of a 16-bit PNG file; a `tRNS` colour becomes an alpha channel.
+    """Return the samples (height, width, channels) of a 16-bit PNG file; a `tRNS` colour becomes an alpha channel.
 
-    The caller has checked the size in the header. Raises DataError where the file is damaged.
+    The caller must check the size in the header before.
+
+    Raises:
+        DataError: the file is damaged.
     """
     width, height, _, colour, _, _, interlaced = struct.unpack(">IIBBBBB", data[16:29])
     if colour not in CHANNELS:
@@ -59,7 +62,7 @@ def read(data: bytes) -> NDArray[np.uint16]:
 
 
 def _chunks(data: bytes) -> tuple[bytes, bytes | None]:
-    """The compressed pixels and the tRNS chunk; checksums are verified."""
+    """Return the compressed pixels and the tRNS chunk, after checking their checksums."""
     parts: list[bytes] = []
     transparent, place = None, 8
     while place + 12 <= len(data):
@@ -81,15 +84,15 @@ def _chunks(data: bytes) -> tuple[bytes, bytes | None]:
 
 
 def _unfilter(lines: NDArray[np.uint8], columns: int, step: int) -> NDArray[np.uint8]:
-    """Undo the filter of every row: lines (rows, 1 + columns * step) -> (rows, columns, step).
+    """Undo the filter of every row: from lines (rows, 1 + columns * step) to pixels (rows, columns, step).
 
-    A pixel needs its left, upper and upper-left neighbours, so all pixels of one anti-diagonal can be done
-    at once: rows + columns steps in NumPy instead of a Python loop over the bytes.
+    A pixel depends on its left, upper and upper-left neighbours, so that all pixels of an anti-diagonal can be computed
+    together. This takes rows + columns steps in NumPy instead of a Python loop over the bytes.
     """
     rows, kinds = len(lines), lines[:, 0]
     if kinds.max(initial=0) > 4:
-        raise DataError(f"a row names filter {kinds.max()}, and PNG has 0 to 4")
-    # done[y + 1, x + 1]: one row and one column of zeros stand before the image
+        raise DataError(f"a row has filter {kinds.max()}, but PNG has only 0 to 4")
+    # done[y + 1, x + 1]: one row and one column of zeros precede the image
     done = np.zeros((rows + 1, columns + 1, step), np.int16)
     given = lines[:, 1:].reshape(rows, columns, step).astype(np.int16)
     for diagonal in range(rows + columns - 1):

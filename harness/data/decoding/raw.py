@@ -1,4 +1,7 @@
-"""Samples as a file stores them, on their way to pixels: what every reader of a format hands over."""
+"""Raw: the samples of an image as its file stores them, which is what the readers of all formats return.
+
+Also the limits on size and the EXIF orientation, which all readers use.
+"""
 
 from __future__ import annotations
 
@@ -10,28 +13,28 @@ from numpy.typing import NDArray
 
 from harness.errors import DataError
 
-MAX_PIXELS = 50_000_000  # in one image; refused from the header, before any memory is taken
-MAX_SIDE = 65_535  # pixels: what some readers do for each row, they would do for millions
-MAX_BYTES = 1_000_000_000  # of one file, which is read whole: 50 million pixels of four 32-bit samples take 800 MB
-ORIENTATION = 0x0112  # the tag, in EXIF and TIFF alike
+MAX_PIXELS = 50_000_000  # in one image; a larger one is refused from its header, before any memory is allocated
+MAX_SIDE = 65_535  # pixels; some readers do work for each row, even if rows are only one pixel long
+MAX_BYTES = 1_000_000_000  # of one file, which is read as a whole; 50 million pixels of four 32-bit samples take 800 MB
+ORIENTATION = 0x0112  # the tag, the same in EXIF and TIFF
 
 
 @dataclass(frozen=True)
 class Raw:
-    """Samples as stored: (height, width, channels), 1 or 3 colours and perhaps alpha, any dtype."""
+    """Samples as stored: (height, width, channels), with 1 or 3 colours and optionally alpha, of any dtype."""
 
     samples: NDArray[Any]
-    alpha: bool
-    kind: str
+    alpha: bool  # whether the last channel is alpha
+    kind: str  # such as "16-bit grey TIFF"
     frames: int
-    converted: tuple[str, ...]
+    converted: tuple[str, ...]  # what was done to the samples, as the data card shows it
 
 
 def check_size(width: int, height: int) -> None:
-    """Refuse an image by the size its header names; raises DataError without the file's name."""
+    """Check the size that an image's header gives; raise DataError, without the file's name, if it is not allowed."""
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
         raise DataError(
-            f"holds {width} x {height} pixels, above the limit of {MAX_PIXELS // 1_000_000} million, "
+            f"has {width} x {height} pixels, above the limit of {MAX_PIXELS // 1_000_000} million in all and "
             f"{MAX_SIDE:,} a side: cut it into tiles"
         )
     if width < 1 or height < 1:
@@ -39,14 +42,14 @@ def check_size(width: int, height: int) -> None:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a file; raises DataError, without its name, where they are too many, and OSError."""
+    """Read a file; raise DataError, without the file's name, if it is too large, and OSError if it is unreadable."""
     if (size := path.stat().st_size) > MAX_BYTES:
-        raise DataError(f"holds {size / 1e9:.1f} GB, above the limit of {MAX_BYTES / 1e9:.0f} GB: cut it into tiles")
+        raise DataError(f"has {size / 1e9:.1f} GB, above the limit of {MAX_BYTES / 1e9:.0f} GB: cut it into tiles")
     return path.read_bytes()
 
 
 def turn(samples: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Samples (height, width, …) as the EXIF orientation 1 to 8 wants them shown; other values change nothing."""
+    """Turn and mirror samples (height, width, …) by the EXIF orientation, 1 to 8; other values change nothing."""
     if orientation in (5, 6, 7, 8):
         samples = samples.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):

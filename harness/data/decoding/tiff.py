@@ -1,4 +1,4 @@
-"""TIFF files beyond 8 bits, and the refusal of those with too many channels."""
+"""A reader of TIFF files with more than 8 bits. It also refuses files that have too many channels."""
 
 from __future__ import annotations
 
@@ -20,15 +20,19 @@ from harness.errors import DataError
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
-# It prints what is odd about a file on standard error; the scan lists what cannot be read.
+# tifffile prints unusual facts about a file on standard error. The scan lists the files that cannot be read.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
 def read(data: bytes) -> Raw | None:
-    """A TIFF file beyond 8 bits; None where Pillow reads it right. Refuses what has too many channels."""
+    """Read a TIFF file with more than 8 bits; return None for a file that Pillow reads correctly.
+
+    Raises:
+        DataError: the file is too large, or has a form that is not supported, such as too many channels.
+    """
     try:
         tiff = tifffile.TiffFile(io.BytesIO(data))
-    except Exception:  # Pillow may know better, and gives the reason where it does not
+    except Exception:  # Pillow may be able to read it; if not, it gives the reason
         return None
     with tiff:
         page = tiff.pages.first
@@ -43,7 +47,7 @@ def read(data: bytes) -> Raw | None:
         frames = len(tiff.pages)
         samples = _page_samples(page, data)
         colours = samples.shape[2] - alpha
-        if int(page.photometric) == 0:  # zero is white
+        if int(page.photometric) == 0:  # the value 0 means white
             samples = _inverted(samples, bits, layout)
         form = {1: "", 2: "signed ", 3: "float "}.get(layout)
         if form is None:
@@ -57,7 +61,8 @@ def read(data: bytes) -> Raw | None:
         return Raw(turn(samples, orientation), alpha, f"{bits}-bit {colour} TIFF", frames, tuple(converted))
 
 
-_UNPACKERS: dict[int, Callable[[], Any]] = {  # by TIFF's number of the compression: readers that know no limit
+# By TIFF's number of the compression: those that tifffile unpacks without a limit on the size.
+_UNPACKERS: dict[int, Callable[[], Any]] = {
     8: zlib.decompressobj,
     32946: zlib.decompressobj,
     34925: partial(lzma.LZMADecompressor, memlimit=1 << 28),
@@ -65,34 +70,34 @@ _UNPACKERS: dict[int, Callable[[], Any]] = {  # by TIFF's number of the compress
 
 
 def _check_segments(page: Any, data: bytes, bits: int) -> None:
-    """Refuse a page of a modest size whose strips or tiles would need far more memory than its pixels.
+    """Refuse a page whose strips or tiles would need far more memory than its pixels.
 
-    Tiles may reach beyond the image, a page may be deep (a volume), and a compressed segment may unpack to anything.
+    Tiles may extend beyond the image, a page may be a volume, and a compressed segment may unpack to any size.
     """
     if page.imagedepth > 1 or page.tiledepth > 1:
-        raise DataError("holds a volume, not an image: save its layers one by one")
+        raise DataError("contains a volume, not an image: save each of its layers as an image")
     if page.is_tiled:
         rows, columns = page.tilelength, page.tilewidth
         across, down = -(-page.imagewidth // columns), -(-page.imagelength // rows)
         if across * columns * down * rows > 2 * MAX_PIXELS:
             raise DataError(
-                f"has tiles of {columns} x {rows} pixels for {page.imagewidth} x {page.imagelength}: save it with "
-                "smaller ones"
+                f"has tiles of {columns} x {rows} pixels for an image of {page.imagewidth} x {page.imagelength}: save "
+                "it with smaller tiles"
             )
     else:
         rows, columns = min(page.rowsperstrip, page.imagelength), page.imagewidth
     unpacker = _UNPACKERS.get(int(page.compression))
-    if unpacker is None or bits <= 8:  # Pillow unpacks into room of the right size
+    if unpacker is None or bits <= 8:  # Pillow unpacks into memory of the right size
         return
     samples = page.samplesperpixel if int(page.planarconfig) == 1 else 1
     most = rows * -(-columns * samples * bits // 8)
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
         if len(unpacker().decompress(data[offset : offset + count], most + 1)) > most:
-            raise DataError("is damaged (a part of it unpacks to more than it has room for)")
+            raise DataError("is damaged (a compressed part unpacks to more bytes than its pixels have)")
 
 
 def _check_channels(tiff: tifffile.TiffFile, page: Any) -> bool:
-    """Whether the page has alpha; raises DataError where its colours are neither grey nor RGB."""
+    """Return whether the page has alpha; raise DataError if its colours are neither grey nor RGB."""
     extras = [int(extra) for extra in page.extrasamples]
     alpha = len(extras) == 1 and extras[0] in (1, 2)
     colours = page.samplesperpixel - alpha
@@ -104,21 +109,21 @@ def _check_channels(tiff: tifffile.TiffFile, page: Any) -> bool:
     if colours == 1 and photometric in (0, 1, 3):  # grey, palette
         axes = dict(zip(tiff.series[0].axes, tiff.series[0].shape, strict=False)) if len(tiff.pages) > 1 else {}
         if axes.get("C", 1) > 3:
-            raise DataError(f"has {axes['C']} channels, and at most three can be read: save the ones that count as RGB")
+            raise DataError(f"has {axes['C']} channels, but at most three can be read: save the ones you need as RGB")
         return alpha
     names = {5: "CMYK beyond 8 bits", 8: "CIELab colours"}
     what = names.get(photometric, f"{page.samplesperpixel} channels that are declared as neither grey, RGB nor alpha")
-    raise DataError(f"has {what}, and at most three can be read: save it as grey or RGB")
+    raise DataError(f"has {what}, but only grey and RGB can be read: save it as one of them")
 
 
 def _page_samples(page: Any, data: bytes) -> NDArray[Any]:
-    """Samples (height, width, channels) of the first page."""
+    """Return the samples (height, width, channels) of the first page."""
     try:
         samples: NDArray[Any] = page.asarray()
     except ValueError as error:
         if "imagecodecs" not in str(error) and "requires" not in str(error):
             raise
-        # A compression that tifffile needs help with: Pillow reads it, but keeps the depth of grey alone.
+        # tifffile needs another package for this compression. Pillow reads it, but keeps all bits only for grey images.
         with Image.open(io.BytesIO(data)) as image:
             if image.mode not in ("I;16", "I;16B", "I;16L", "F", "I"):
                 name = getattr(page.compression, "name", page.compression)
@@ -127,7 +132,7 @@ def _page_samples(page: Any, data: bytes) -> NDArray[Any]:
                     "which needs the package imagecodecs: install it, or save the image with deflate compression"
                 ) from None
             samples = np.asarray(image)
-    if samples.ndim == 3 and int(page.planarconfig) == 2:  # stored plane after plane
+    if samples.ndim == 3 and int(page.planarconfig) == 2:  # each channel is stored as a plane of its own
         samples = np.moveaxis(samples, 0, -1)
     samples = samples.reshape(page.imagelength, page.imagewidth, -1)
     return samples.astype(samples.dtype.newbyteorder("="))

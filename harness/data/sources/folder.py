@@ -1,4 +1,7 @@
-"""From a folder or a table to a listing of its images; what is left aside is counted by reason."""
+"""The source of images in a folder with one folder for each class, or for each part and class.
+
+Files and folders that are not read are counted by reason.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +27,16 @@ PART_NAMES = {
 }
 
 
-# --- a folder of classes ------------------------------------------------------------------------------------
-
-
 def list_folder(given: Path) -> Listing:
+    """List the images of a folder.
+
+    Args:
+        given: folder with one folder for each class, or with train/, val/ and test/ that have those inside.
+
+    Raises:
+        DataError: the folder is missing, has no images in class folders, mixes parts and classes, or has names that
+            differ only in their encoding.
+    """
     if not given.is_dir():
         what = "is not a folder" if given.exists() else "does not exist"
         raise DataError(
@@ -41,7 +50,7 @@ def list_folder(given: Path) -> Listing:
         if not entry.is_dir():
             reason = _unwanted_file(entry, root) or "image outside a class folder"
             ignored[reason] += 1
-    parts = {entry.name: PART_NAMES[entry.name.casefold()] for entry in tops if _is_part(entry.name)}
+    parts = {entry.name: PART_NAMES[entry.name.casefold()] for entry in tops if is_part(entry.name)}
     parted = {entry.name for entry in tops if entry.name in parts and _holds_folders(Path(entry.path))}
     if parted and len(parted) != len(tops):
         others = sorted({escape_name(entry.name) for entry in tops} - parted)
@@ -75,14 +84,13 @@ def list_folder(given: Path) -> Listing:
     clashes += [f"class folder {key.lstrip('/')}" for key, names in class_folders.items() if len(names) > 1]
     if clashes:
         raise DataError(
-            "names that differ only in how their characters are encoded stand for one another; rename:\n"
-            + listed(sorted(clashes))
+            "names must not differ only in how their characters are encoded; rename these:\n" + listed(sorted(clashes))
         )
     if not found:
         left = "; ".join(f"{count} x {reason}" for reason, count in sorted(ignored.items()))
         raise DataError(
             f"the data folder {escape_name(str(given))} holds no images in class folders"
-            + (f" (left aside: {left})" if left else "")
+            + (f" (not read: {left})" if left else "")
             + "; it must hold one folder of images for each class."
         )
     order = sorted(found, key=by_bytes)
@@ -99,7 +107,8 @@ def list_folder(given: Path) -> Listing:
     )
 
 
-def _is_part(name: str) -> bool:
+def is_part(name: str) -> bool:
+    """Return whether this is a name of a part of the split, such as `train` or `val`."""
     return name.casefold() in PART_NAMES
 
 
@@ -117,7 +126,12 @@ def _hidden(name: str) -> bool:
 
 
 def usable_folder(entry: os.DirEntry[str], root: Path, above: list[Path], ignored: Counter[str]) -> bool:
-    """Whether to walk into this entry; counts what is left aside. Links to folders are never followed."""
+    """Return whether to read this folder; count it in `ignored` if not. Links to folders are never followed.
+
+    Args:
+        root: the data folder.
+        above: the folders that contain the entry, to recognise a link to one of them.
+    """
     if not entry.is_dir():
         return False
     if _hidden(entry.name):
@@ -136,7 +150,7 @@ def usable_folder(entry: os.DirEntry[str], root: Path, above: list[Path], ignore
 
 
 def _unwanted_file(entry: os.DirEntry[str], root: Path) -> str | None:
-    """Why this entry is no image to read, or None."""
+    """Return why this entry is not read as an image, or None if it is."""
     if entry.name.startswith(".") or entry.name.casefold() in ("thumbs.db", "desktop.ini"):
         return "hidden or system file"
     if os.path.splitext(entry.name)[1].casefold() not in SUFFIXES:  # noqa: PTH122 (the name may be no valid path)
@@ -156,7 +170,7 @@ def _unwanted_file(entry: os.DirEntry[str], root: Path) -> str | None:
 
 
 def _files(folder: Path, root: Path, above: list[Path], ignored: Counter[str]) -> Iterator[Path]:
-    """Image files below a class folder, folders inside it included."""
+    """Return the image files in a class folder and in the folders inside it."""
     for entry in _entries(folder):
         if entry.is_dir():
             if usable_folder(entry, root, above, ignored):
@@ -166,6 +180,3 @@ def _files(folder: Path, root: Path, above: list[Path], ignored: Counter[str]) -
             ignored[reason] += 1
         else:
             yield Path(entry.path)
-
-
-# --- a table ------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What every source hands over before a pixel is read: one Sample for each image, and a way to its bytes."""
+"""Listing: what every source returns before any pixel is read: a Sample for each image, and a function to get it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from PIL import Image
 
 PARTS = ("train", "validation", "test")
 
-Stored = Path | Image.Image | NDArray[np.uint8]  # where the bytes are, or the pixels themselves
+Stored = Path | Image.Image | NDArray[np.uint8]  # the file, an image that a library has opened, or the pixels
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image: its name below the root (clean, with /), its class, and what the user fixed about it."""
+    """One image: its path relative to the root (escaped, with /), its class, and the group and part that were given."""
 
     path: str
     label: str
@@ -31,17 +31,17 @@ class Listing:
     """All images of one source, sorted by path."""
 
     name: str
-    source: str  # as the card shows it
+    source: str  # as the data card shows it
     samples: tuple[Sample, ...]
-    fetch: Callable[[int], Stored]  # of a sample's index
-    ignored: Counter[str] = field(default_factory=Counter)
-    classes: tuple[str, ...] = ()  # that the source names, used or not; sorted
-    group_rule: str | None = None  # where groups come from, when the source itself gives them
-    notes: tuple[str, ...] = ()
-    root: Path | None = None  # of the files; None where images lie in memory
+    fetch: Callable[[int], Stored]  # from a sample's index
+    ignored: Counter[str] = field(default_factory=Counter)  # files and folders that are not read, by reason
+    classes: tuple[str, ...] = ()  # that the source names, with or without images; sorted
+    group_rule: str | None = None  # where the groups come from, if the source itself gives them
+    notes: tuple[str, ...] = ()  # sentences for the data card
+    root: Path | None = None  # folder of the files; None if the images are in memory
     rendered: bool = False
 
 
 def by_bytes(name: str) -> bytes:
-    """Sort key: the order of UTF-8 bytes, the same on every platform and in every locale."""
+    """Return a sort key: the UTF-8 bytes, whose order is the same on every platform and in every locale."""
     return name.encode("utf-8", "surrogatepass")

@@ -1,4 +1,4 @@
-"""The one door to all sources of images."""
+"""Select the source of images that a study names. Other modules reach all sources by this function."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from harness.errors import ConfigError
 
 
 def list_source(config: DataConfig, *, cache: Path) -> Listing:
-    """The images of `config.source`.
+    """List the images of `config.source`.
 
     Raises:
-        ConfigError: no source is named.
-        DataError: the folder or table is missing or cannot be used as it is.
-        ResourceError: a download is neither cached nor reachable.
+        ConfigError: the study has no source.
+        DataError: the folder or table is missing or has faults.
+        ResourceError: a data set to download is neither in the cache nor can it be reached.
     """
     if config.source is None:
-        raise ConfigError(config.wanted or "this study names no data: give them as DATA=<folder or CSV file>")
+        raise ConfigError(config.wanted or "this study has no data of its own: give DATA=<folder or CSV file>")
     if isinstance(config.source, FolderSource):
         return list_folder(Path(config.source.folder).expanduser())
     if isinstance(config.source, CsvSource):
         return list_table(Path(config.source.csv).expanduser(), config.split.group)
     if isinstance(config.source, TorchvisionSource):
-        from harness.data.sources.torchvision import list_torchvision  # imports torch: seconds
+        from harness.data.sources.torchvision import list_torchvision  # imports torch, which takes seconds
 
         return list_torchvision(config.source.torchvision, cache=cache)
     from harness.data.sources.rendered import list_rendered

@@ -1,4 +1,4 @@
-"""The rendered cells as a source: made once, kept in the cache."""
+"""The source of rendered cells. The images are made once by `rendered_cells.py` and kept in the cache."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from harness.atomic import atomic_write
 from harness.data.sources import rendered_cells
 from harness.data.sources.listing import Listing, Sample, by_bytes
 
-SEED = 0  # of the committed studies
+SEED = 0  # the same in all studies, so that their results can be compared
 
 
 def list_rendered(*, cache: Path) -> Listing:
-    """The rendered cells; the slide is the group."""
+    """List the rendered cells, with the slide as the group."""
     cells = _cells(cache)
     places = np.arange(len(cells.labels)) % rendered_cells.PER_SLIDE
     samples = [
@@ -48,7 +48,7 @@ def list_rendered(*, cache: Path) -> Listing:
 
 
 def _cells(cache: Path) -> rendered_cells.RenderedCells:
-    """From the cache where the same code wrote it and the bytes are whole, else rendered now."""
+    """Return the images from the cache if the same code wrote them and the file is undamaged; otherwise render them."""
     version = hashlib.sha256(inspect.getsource(rendered_cells).encode() + str(SEED).encode()).hexdigest()[:16]
     path = cache / "rendered" / f"{version}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def _cells(cache: Path) -> rendered_cells.RenderedCells:
                 with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
                     return rendered_cells.RenderedCells(stored["images"], stored["labels"], stored["slides"])
             except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-                path.unlink()  # torn or changed: a zip member carries a checksum
+                path.unlink()  # incomplete or changed, which the checksums in a zip file show
         cells = rendered_cells.render(SEED)
         buffer = io.BytesIO()
         np.savez(buffer, images=cells.images, labels=cells.labels, slides=cells.slides)

@@ -1,10 +1,10 @@
 """Rendered cells: labelled microscopy images made by a small model of image formation.
 
-Chromatin and cytoplasm are laid out as optical density, the stain turns density into transmitted light
-(Beer-Lambert), the objective blurs it, the lamp lights it unevenly, and the camera counts photons. Each
-slide has its own stain, lamp, focus and exposure, so slides, not images, are what a split must keep apart.
+The model places chromatin and cytoplasm as optical density, computes the transmitted light from the density and the
+stain (Beer-Lambert), blurs it, lights it unevenly, and adds the noise of a camera that counts photons. Each slide has
+its own stain, lamp, focus and exposure; a split must therefore keep slides together.
 
-The difficulty lies in the physical numbers of `ImageFormation` alone; no label is ever changed.
+How difficult the classes are depends only on the physical numbers of `ImageFormation`; no label is ever changed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Random = np.random.Generator
 
 @dataclass(frozen=True)
 class ImageFormation:
-    """The physical numbers of the microscope and the specimen; pairs are ranges, drawn uniformly."""
+    """The physical numbers of the microscope and the specimen. Pairs are ranges of uniform draws."""
 
     # specimen, in pixels (one pixel is about 0.25 micrometres)
     nucleus_radius: tuple[float, float] = (8.5, 12.5)
@@ -82,7 +82,7 @@ def _between(random: Random, limits: tuple[float, float]) -> float:
 def _blob(
     random: Random, y: float, x: float, major: float, minor: float, angle: float, *, edge: float, rough: float = 0.05
 ) -> Field:
-    """Coverage in [0, 1] of an ellipse with a wavy outline: half axes and edge in pixels, angle in radians."""
+    """Return the coverage in [0, 1] of an ellipse with a wavy outline: axes and edge in pixels, angle in radians."""
     dy, dx = _ROWS - y, _COLUMNS - x
     along = (dx * np.cos(angle) + dy * np.sin(angle)) / major
     across = (dy * np.cos(angle) - dx * np.sin(angle)) / minor
@@ -98,7 +98,7 @@ def _blob(
 
 @dataclass(frozen=True)
 class _Cell:
-    """Where one cell lies and how much stain it took; `haematoxylin` and `eosin` are filled in place."""
+    """The place of one cell and its amount of stain. `haematoxylin` and `eosin` are changed in place."""
 
     y: float
     x: float
@@ -109,7 +109,7 @@ class _Cell:
     eosin: Field
 
     def at(self, along: float, across: float) -> tuple[float, float]:
-        """(y, x) of a point given in the cell's own axes."""
+        """Return the (y, x) of a point that is given in the cell's own axes."""
         cosine, sine = np.cos(self.angle), np.sin(self.angle)
         return self.y + along * sine + across * cosine, self.x + along * cosine - across * sine
 
@@ -126,7 +126,7 @@ def _cytoplasm(random: Random, cell: _Cell, radius: float, density: float, ratio
 def _nucleus(
     random: Random, optics: ImageFormation, cell: _Cell, y: float, x: float, radius: float, density: float
 ) -> None:
-    """A resting nucleus: textured chromatin and up to three nucleoli."""
+    """Add a resting nucleus: textured chromatin and up to three nucleoli."""
     ratio = _between(random, optics.axis_ratio)
     major, minor = radius / np.sqrt(ratio), radius * np.sqrt(ratio)
     angle = cell.angle + random.normal(0, 0.4)
@@ -147,7 +147,7 @@ def _interphase(random: Random, optics: ImageFormation, cell: _Cell) -> None:
 
 
 def _micronucleated(random: Random, optics: ImageFormation, cell: _Cell) -> None:
-    """A resting nucleus, and beside it a small one of the same chromatin."""
+    """Add a resting nucleus and, next to it, a small one of the same chromatin."""
     radius = _between(random, optics.nucleus_radius)
     _cytoplasm(random, cell, radius * random.uniform(1.5, 2.1), 1.0)
     _nucleus(random, optics, cell, cell.y, cell.x, radius, 1.0)
@@ -158,7 +158,7 @@ def _micronucleated(random: Random, optics: ImageFormation, cell: _Cell) -> None
 
 
 def _binucleate(random: Random, optics: ImageFormation, cell: _Cell) -> None:
-    """Two resting nuclei in one cytoplasm, touching or a little apart."""
+    """Add two resting nuclei in one cytoplasm, touching or a little apart."""
     radius = 0.78 * _between(random, optics.nucleus_radius)
     apart = radius * random.uniform(0.85, 1.35)
     _cytoplasm(random, cell, radius * random.uniform(2.1, 2.6), 1.0, ratio=0.7)
@@ -168,7 +168,7 @@ def _binucleate(random: Random, optics: ImageFormation, cell: _Cell) -> None:
 
 
 def _plate(random: Random, cell: _Cell, along: float, length: float, width: float, bend: float, density: float) -> None:
-    """Condensed chromosomes across the cell's axis at `along`: a bent bar of overlapping clumps."""
+    """Add condensed chromosomes across the cell's axis at `along`: a bent bar of overlapping clumps."""
     count = 7
     for place in np.linspace(-1.0, 1.0, count):
         y, x = cell.at(along + bend * place * place + random.normal(0, 0.35), place * length)
@@ -177,7 +177,7 @@ def _plate(random: Random, cell: _Cell, along: float, length: float, width: floa
 
 
 def _metaphase(random: Random, optics: ImageFormation, cell: _Cell) -> None:
-    """One plate, seen from the side or tilted towards the pole (broader, a little hollow)."""
+    """Add one plate, seen from the side or tilted towards the pole (broader and less dense)."""
     _cytoplasm(random, cell, random.uniform(16.0, 21.0), 0.8, ratio=0.93)
     tilt = random.random() ** 2  # 0 from the side, 1 from the pole
     length = random.uniform(8.0, 11.5)
@@ -194,7 +194,7 @@ def _metaphase(random: Random, optics: ImageFormation, cell: _Cell) -> None:
 
 
 def _anaphase(random: Random, optics: ImageFormation, cell: _Cell) -> None:
-    """Two plates that move apart, early to late."""
+    """Add two plates that move apart, from early to late anaphase."""
     apart = random.uniform(3.6, 9.5)
     _cytoplasm(random, cell, random.uniform(16.0, 21.0), 0.8, ratio=0.78)
     density, length = _between(random, optics.condensation), random.uniform(6.0, 9.5)
@@ -211,7 +211,7 @@ def _anaphase(random: Random, optics: ImageFormation, cell: _Cell) -> None:
 
 
 def _apoptotic(random: Random, optics: ImageFormation, cell: _Cell) -> None:
-    """Smooth, dense globules in a shrunken cell that takes more eosin."""
+    """Add smooth, dense globules in a shrunken cell that takes up more eosin."""
     _cytoplasm(random, cell, random.uniform(10.0, 15.0), random.uniform(1.1, 1.9), ratio=0.9)
     density = _between(random, optics.condensation)
     for _ in range(random.integers(2, 7)):
@@ -233,7 +233,7 @@ _PHENOTYPES: dict[str, Callable[[Random, ImageFormation, _Cell], None]] = {
 
 @dataclass(frozen=True)
 class _Slide:
-    """What all images of one slide share."""
+    """The physical numbers that all images of one slide share."""
 
     haematoxylin: Field  # (3,) optical density of red, green, blue at concentration 1
     eosin: Field
@@ -270,7 +270,7 @@ def _slide(random: Random, optics: ImageFormation) -> _Slide:
 
 
 def _specimen(random: Random, optics: ImageFormation, slide: _Slide, phenotype: str) -> tuple[Field, Field]:
-    """Relative concentrations (SIZE, SIZE) of haematoxylin and eosin in one field."""
+    """Return the relative concentrations (SIZE, SIZE) of haematoxylin and eosin in one field."""
     noise = gaussian_filter(random.standard_normal((SIZE, SIZE)), slide.grain, mode="wrap")
     texture = np.maximum(1.0 + slide.contrast * noise / noise.std(), 0.1)
     haematoxylin, eosin = np.zeros((SIZE, SIZE)), np.full((SIZE, SIZE), 0.12)
@@ -296,7 +296,7 @@ def _specimen(random: Random, optics: ImageFormation, slide: _Slide, phenotype: 
 def _photograph(
     random: Random, optics: ImageFormation, slide: _Slide, haematoxylin: Field, eosin: Field
 ) -> NDArray[np.uint8]:
-    """What the camera writes (SIZE, SIZE, 3) of concentrations (SIZE, SIZE)."""
+    """Return the camera's image (SIZE, SIZE, 3) of concentrations (SIZE, SIZE)."""
     density = haematoxylin[..., None] * slide.haematoxylin + eosin[..., None] * slide.eosin
     light = np.power(10.0, -density)
     added = slide.defocus + abs(random.normal(0, optics.defocus_tilt))
@@ -304,17 +304,17 @@ def _photograph(
     light = gaussian_filter(light, (sigma, sigma, 0), mode="nearest")
     v, u = _ROWS / (SIZE - 1) - 0.5, _COLUMNS / (SIZE - 1) - 0.5
     lamp = 1.0 + slide.slope[0] * v + slide.slope[1] * u - slide.vignetting * 2.0 * (u * u + v * v)
-    # Whole numbers of expected photons, so that the last bit of exp() on another platform changes no draw.
+    # Expected photons are rounded, so that a different last bit of exp() on another platform changes no random draw.
     expected = np.rint(np.maximum(light * lamp[..., None] * slide.clear, 0.0) * slide.photons)
     counted = random.poisson(expected) + random.normal(0, slide.read_noise, expected.shape)
     return np.asarray(np.clip(np.rint(counted / slide.photons * slide.white_level), 0, 255), dtype=np.uint8)
 
 
 def render(seed: int = 0, formation: ImageFormation | None = None, slides: int = SLIDES) -> RenderedCells:
-    """Make the images of `slides` slides, two of each phenotype on each; the same bytes for the same seed.
+    """Render the images of `slides` slides, with two images of each phenotype on each slide.
 
-    Every image has a generator of its own, so fewer slides are the first ones of more.
-    Takes a few seconds on one core for all 120 slides.
+    The same seed gives the same bytes. Every image has its own random generator, so that the images of a smaller number
+    of slides are the first ones of a larger number. All 120 slides take a few seconds on one core.
     """
     optics = formation or ImageFormation()
     images = np.empty((slides * PER_SLIDE, SIZE, SIZE, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""Classification data sets that torchvision can download, through their class name alone."""
+"""The source of classification data sets that torchvision can download. A study names the data set's class."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from harness.data.sources.listing import Listing, Sample, by_bytes
 from harness.errors import ConfigError, DataError, ResourceError
 from harness.safe_text import escape_name
 
-# Tried in this order; a class refuses with ValueError what it does not have. "trainval" and "all" stand
-# for the training part of data sets that name it so.
+# Tried in this order; a class raises ValueError for a split it does not have. Some data sets call their training part
+# "trainval" or "all".
 _SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 _WHOLE = ("trainval", "all")
 
 
 def list_torchvision(name: str, *, cache: Path) -> Listing:
-    """The images of `torchvision.datasets.<name>`, downloaded into the cache where they are not there yet.
+    """List the images of `torchvision.datasets.<name>`; download them into the cache if they are not there yet.
 
-    Parts that the class offers (`train=`, `split=`) are fixed; what is missing is drawn from the training part.
+    Parts that the class has (`train=`, `split=`) are fixed. Missing parts are drawn later from the training part.
 
     Raises:
-        ConfigError: no such data set, or it cannot be downloaded by torchvision.
+        ConfigError: there is no such data set, or torchvision cannot download it.
         DataError: its targets are not classes.
-        ResourceError: neither cached nor reachable.
+        ResourceError: it is neither in the cache nor can it be reached.
     """
     import torchvision.datasets
 
@@ -42,7 +42,7 @@ def list_torchvision(name: str, *, cache: Path) -> Listing:
         except (OSError, RuntimeError, EOFError) as error:  # URLError is an OSError
             raise ResourceError(
                 f"the data set {name} is neither cached nor reachable ({' '.join(str(error).split())[:200]}): "
-                f"connect once, put its files where torchvision looks for them under {root}, "
+                f"connect to the network once, put its files where torchvision expects them in {root}, "
                 "or use your own images with {folder: PATH}."
             ) from None
     samples: list[Sample] = []
@@ -62,7 +62,7 @@ def list_torchvision(name: str, *, cache: Path) -> Listing:
         dataset, place = places[order[index]]
         image = dataset[place][0]
         if not isinstance(image, Image.Image):
-            raise DataError(f"gives {type(image).__name__} instead of an image")
+            raise DataError(f"is a {type(image).__name__} instead of an image")
         return image
 
     return Listing(
@@ -83,16 +83,18 @@ def _class(module: Any, name: str) -> Callable[..., Any]:
         build: Callable[..., Any] = found
         return build
     names = sorted(known for known in dir(module) if downloads(getattr(module, known)))
-    raise ConfigError(f"torchvision cannot download a data set named {escape_name(name)!r}; it can: {', '.join(names)}")
+    raise ConfigError(
+        f"torchvision cannot download a data set named {escape_name(name)!r}; it can download {', '.join(names)}"
+    )
 
 
 def _parts(build: Callable[..., Any], root: Path) -> list[tuple[str, Any]]:
-    """(part, data set) for each part the class offers; part "" where it has none."""
+    """Return (part, data set) for each part that the class has; one part "" if it has none."""
     parameters = inspect.signature(build).parameters
     common: dict[str, Any] = {"root": str(root), "download": True}
     if "train" in parameters:
         if "split" in parameters and parameters["split"].default is inspect.Parameter.empty:
-            common["split"] = "balanced"  # EMNIST: which of its label sets
+            common["split"] = "balanced"  # EMNIST: this parameter selects one of its label sets
         return [("train", build(train=True, **common)), ("test", build(train=False, **common))]
     if "split" not in parameters:
         return [("", build(**common))]
@@ -113,7 +115,7 @@ def _offered(build: Callable[..., Any], common: dict[str, Any], splits: dict[str
 
 
 def _labels(name: str, dataset: Any) -> list[int]:
-    """The class index of every image, without opening images where the class keeps a list."""
+    """Return the class index of every image; if the data set has a list of them, do not open the images."""
     for attribute in ("targets", "labels", "_labels", "y"):
         kept = getattr(dataset, attribute, None)
         if kept is not None and len(kept) == len(dataset):
@@ -122,7 +124,9 @@ def _labels(name: str, dataset: Any) -> list[int]:
     else:
         values = [dataset[index][1] for index in range(len(dataset))]
     if not values or any(isinstance(value, bool) or not isinstance(value, int) or value < 0 for value in values):
-        raise DataError(f"the data set {name} is no classification data set: its targets are not classes.")
+        raise DataError(
+            f"the targets of a data set must be classes, but those of {name} are not; use another data set."
+        )
     return list(values)
 
 

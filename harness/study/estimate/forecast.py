@@ -16,7 +16,7 @@ from harness.results.names import SEARCH_SPLIT
 from harness.study.estimate.memory import Memory, reckon
 from harness.study.prepare import Prepared
 from harness.training.frozen_features.cache_plan import distinct_views
-from harness.training.precision import now, settle
+from harness.training.precision import now, set_precision
 from harness.training.trial_data import TrialData
 
 SAMPLE = 3  # passes that are timed, after one that warms up
@@ -61,7 +61,7 @@ def forecast(prepared: Prepared, devices: list[str]) -> Forecast:
     """
     study, context, workers = prepared.study, prepared.context, len(devices)
     torch.set_num_threads(context.threads)
-    settle(context.precision)
+    set_precision(context.precision)
     depths: list[DepthForecast] = []
     rates: dict[str, Rate] = {}
     for backbone in backbones(study):

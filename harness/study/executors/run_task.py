@@ -63,7 +63,7 @@ def run_task(
         )
         if not isinstance(done, _Full):
             return done
-        higher = climb.higher(job.config.batch_size, replaceable=replaceable)
+        higher = climb.next_step(job.config.batch_size, replaceable=replaceable)
         if higher is None:
             return _given_up(task, done, context)
         spent = done.record.seconds_spent if done.record is not None else None
@@ -100,8 +100,8 @@ def _run_once(
                 device=device,
                 checkpoint=context.checkpoint(job),
                 resume=context.resume(job),
-                sharing=sharing,
-                climb=climb,
+                worker_cache=sharing,
+                fallback=climb,
             )
             if record.state == "out_of_memory":
                 return _Full(record.reason or "", record)
@@ -116,7 +116,7 @@ def _run_once(
             model, again = restore(job, data, context.weights, device, context.checkpoint(job)), True
         at_once = climb.micro_batch or job.config.batch_size
         found = predict_images(model, data, task.rows, at_once, device, task.shift)
-        return Scored(task.task_id, found, climb.words(job.config.batch_size), again)
+        return Scored(task.task_id, found, climb.describe(job.config.batch_size), again)
     except Exception as error:
         if not out_of_memory.ran_out(error):
             raise
@@ -143,7 +143,7 @@ def train_again(
         weights_name=context.weights,
         device=device,
         checkpoint=path,
-        sharing=sharing,
+        worker_cache=sharing,
     )
     if record.state != "complete" or record.score is None or abs(record.score - score) > SAME_SCORE:
         path.unlink(missing_ok=True)
@@ -175,4 +175,4 @@ def _given_up(task: Task, full: _Full, context: WorkerContext) -> Trained | Died
 def settle(context: WorkerContext) -> None:
     """Set what this process trains with: threads are fixed, because sums depend on their number."""
     torch.set_num_threads(context.threads)
-    precision.settle(context.precision)
+    precision.set_precision(context.precision)

@@ -1,7 +1,7 @@
-"""Which activations a study keeps: the most computing saved for the bytes, within a budget.
+"""The cache plan: which activations a study keeps, chosen by the computing saved for each byte, within a budget.
 
-What is kept changes no number, only the time (see `features.py`), so the plan may differ from machine to machine and
-from session to session.
+The plan changes only the time a study takes, and no result (see `features.py`). It may therefore differ between
+machines and between two starts of a study.
 """
 
 from __future__ import annotations
@@ -33,31 +33,31 @@ from harness.results.names import SEARCH_SPLIT, confirmation_split
 from harness.training.frozen_features.features import reason_against
 from harness.training.frozen_features.worker_cache import CachedFeatures, CacheKey, Plan, cache_key
 
-LARGEST = 3  # times the bytes of the stored image: beyond it reading costs what computing does
-MAKING = 1.5  # forward passes: what making and storing an activation is reckoned to cost
-MEMORY_SHARE = 0.25  # of the free memory: what is read stays in the system's file cache
-DISK_SHARE = 0.25  # of the free disk
-MOST_CONFIGURATIONS = 1024  # that are gone through; of a larger space so many are drawn
+MAX_SIZE_RATIO = 3  # activation against stored image, in bytes; reading a larger one takes as long as computing it
+STORE_COST = 1.5  # assumed cost of computing and storing an activation, in forward passes
+MEMORY_SHARE = 0.25  # of the free memory, because activations that are read stay in the system's file cache
+DISK_SHARE = 0.25  # of the free disk space
+MAX_CONFIGURATIONS = 1024  # that are examined; from a larger space as many are drawn at random
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Numbers of images that a plan reckons with."""
+    """The numbers of images that a plan is made for."""
 
     train: int
     validation: int
 
 
 def default_budget(folder: Path) -> int:
-    """Bytes for activations where the study names no `cache_gb`."""
+    """Return the bytes for activations if the study gives no `cache_gb`."""
     return int(min(MEMORY_SHARE * psutil.virtual_memory().available, DISK_SHARE * shutil.disk_usage(folder).free))
 
 
 def make_plan(study: StudyConfig, sizes: Sizes, folder: Path, budget: int) -> Plan:
-    """The cuts whose activations are kept, chosen one by one: most forward passes saved for a byte first.
+    """Choose the cuts whose activations are kept, one by one: those that save the most FLOPs for each byte first.
 
     Args:
-        folder: where activations lie.
+        folder: folder of the activations.
         budget: bytes.
     """
     uses = _expected_uses(study)
@@ -65,19 +65,19 @@ def make_plan(study: StudyConfig, sizes: Sizes, folder: Path, budget: int) -> Pl
     spent = 0
     reasons: dict[tuple[CacheKey, int], str] = {}
     candidates: dict[tuple[CacheKey, int], int] = {}
-    for facts, by_cut in uses.items():
-        side = side_of(study, facts[0])
-        limit = LARGEST * side * side * 3
-        for cut, size in enumerate(cut_bytes(facts[0], side), start=1):
+    for key, by_cut in uses.items():
+        side = side_of(study, key[0])
+        limit = MAX_SIZE_RATIO * side * side * 3
+        for cut, size in enumerate(cut_bytes(key[0], side), start=1):
             if size > limit:
-                reasons[facts, cut] = f"an image's activations take {size / (side * side * 3):.1f} times its own bytes"
+                reasons[key, cut] = f"an image's activations take {size / (side * side * 3):.1f} times its own bytes"
             elif any(by_cut.get(c) for c in range(cut, DEPTH_MAX + 1)):
-                candidates[facts, cut] = int(size * (distinct_views(study, facts[2]) * sizes.train + sizes.validation))
+                candidates[key, cut] = int(size * (distinct_views(study, key[2]) * sizes.train + sizes.validation))
     while candidates:
         gains = {
-            (facts, cut): _gain(study, facts, uses[facts], (*chosen.get(facts, ()), cut), sizes)
-            - (_gain(study, facts, uses[facts], chosen[facts], sizes) if facts in chosen else 0.0)
-            for facts, cut in candidates
+            (key, cut): _gain(study, key, uses[key], (*chosen.get(key, ()), cut), sizes)
+            - (_gain(study, key, uses[key], chosen[key], sizes) if key in chosen else 0.0)
+            for key, cut in candidates
         }
         best = max(candidates, key=lambda key: (gains[key] / candidates[key], -key[1]))
         size = candidates.pop(best)
@@ -88,50 +88,50 @@ def make_plan(study: StudyConfig, sizes: Sizes, folder: Path, budget: int) -> Pl
         else:
             spent += size
             chosen[best[0]] = tuple(sorted((*chosen.get(best[0], ()), best[1])))
-    kept = tuple(CachedFeatures(*facts, cuts=cuts) for facts, cuts in chosen.items())
+    kept = tuple(CachedFeatures(*key, cuts=cuts) for key, cuts in chosen.items())
     return Plan(folder, kept, budget, bytes=spent, left_out=tuple((*key, reason) for key, reason in reasons.items()))
 
 
 @cache
 def cut_bytes(backbone: str, side: int) -> tuple[int, ...]:
-    """Bytes of one image's activations behind each stage, stem first, in float32."""
+    """Return the bytes of one image's activations after each stage, stem first, in float32."""
     model = build_shapes(backbone, 2, image_size=side).eval()
     x = torch.empty(2, 3, side, side, device="meta")
     sizes = []
     for stage in range(DEPTH_MAX):
-        x = model.behind(x, stage, stage + 1)
+        x = model.run_stages(x, stage, stage + 1)
         sizes.append(x[0].numel() * 4)
     return tuple(sizes)
 
 
 def side_of(study: StudyConfig, backbone: str) -> int:
-    """Pixels a side of the images that a backbone gets."""
+    """Return the size of the images that a backbone gets, in pixels a side."""
     size = study.data.image_size
     return backbone_spec(backbone).native_size if size == "native" else int(size)
 
 
 def distinct_views(study: StudyConfig, views: str) -> float:
-    """Expected number of distinct views of a training image in a trial; `views` as in `Kept`."""
+    """Return the expected number of distinct views of a training image in a trial; `views` as in CachedFeatures."""
     if views != "flips":
         return study.epochs
     recipes = {r for s in study.strategies for r in space(study, s).ranges["augmentation"].values()}
     return 8 * (1 - (7 / 8) ** study.epochs) if "flips" in recipes else 1
 
 
-def _gain(study: StudyConfig, facts: CacheKey, by_cut: dict[int, float], cuts: Iterable[int], sizes: Sizes) -> float:
-    """Forward FLOPs that keeping these cuts saves over the study, less those that making them costs."""
-    stages = cost(facts[0]).forward
+def _gain(study: StudyConfig, key: CacheKey, by_cut: dict[int, float], cuts: Iterable[int], sizes: Sizes) -> float:
+    """Return the forward FLOPs that keeping these cuts saves in the study, minus the FLOPs for computing them."""
+    stages = cost(key[0]).forward
     up_to = [sum(stages[:cut]) for cut in range(DEPTH_MAX + 1)]
     kept = sorted(cuts)
     saved = sum(
         passes * (sizes.train + sizes.validation) * max((up_to[k] for k in kept if k <= cut), default=0)
         for cut, passes in by_cut.items()
     )
-    return saved - MAKING * up_to[kept[-1]] * (distinct_views(study, facts[2]) * sizes.train + sizes.validation)
+    return saved - STORE_COST * up_to[kept[-1]] * (distinct_views(study, key[2]) * sizes.train + sizes.validation)
 
 
 def _expected_uses(study: StudyConfig) -> dict[CacheKey, dict[int, float]]:
-    """Expected epochs of all trials together at each cut, were every configuration as likely as any other."""
+    """Return the expected number of epochs of all trials at each cut, if all configurations are equally likely."""
     uses: dict[CacheKey, dict[int, float]] = defaultdict(lambda: defaultdict(float))
     confirmed = study.confirmation.top + 1
     splits = {
@@ -139,33 +139,35 @@ def _expected_uses(study: StudyConfig) -> dict[CacheKey, dict[int, float]]:
         **{confirmation_split(index): confirmed for index in range(study.confirmation.seeds)},
     }
     for strategy in study.strategies:
-        here = space(study, strategy)
         random_weights = strategy == "from_scratch" or study.weights == "none"
-        configs = list(_configurations(here))
+        configs = list(_configurations(space(study, strategy)))
         for config in configs:
             for epoch in range(1, config.epochs + 1):
                 cut = freezing.frozen_prefix(config, epoch)
                 if reason_against(config, epoch, cut) is not None:
                     continue
                 for split, trials in splits.items():
-                    facts = cache_key(config, split, random_weights=random_weights)
-                    uses[facts][cut] += trials / len(configs)
-    return {facts: dict(by_cut) for facts, by_cut in uses.items()}
+                    key = cache_key(config, split, random_weights=random_weights)
+                    uses[key][cut] += trials / len(configs)
+    return {key: dict(by_cut) for key, by_cut in uses.items()}
 
 
-def _configurations(here: SearchSpace) -> Iterable[TrialConfig]:
-    """One configuration for each combination of what decides sharing; ranges of real numbers by their ends."""
+def _configurations(search_space: SearchSpace) -> Iterable[TrialConfig]:
+    """Return one configuration for each combination of the parameters that activations depend on.
+
+    A range of real numbers is represented by its ends.
+    """
     names = [name for name, parameter in PARAMETERS.items() if parameter.sharing]
-    values = [here.ranges[name].some_values() for name in names]
-    if math.prod(len(v) for v in values) <= MOST_CONFIGURATIONS:
+    values = [search_space.ranges[name].some_values() for name in names]
+    if math.prod(len(v) for v in values) <= MAX_CONFIGURATIONS:
         combinations: Iterable[tuple[Any, ...]] = itertools.product(*values)
     else:
         rng = np.random.default_rng(0)
-        combinations = (tuple(v[rng.integers(len(v))] for v in values) for _ in range(MOST_CONFIGURATIONS))
+        combinations = (tuple(v[rng.integers(len(v))] for v in values) for _ in range(MAX_CONFIGURATIONS))
     for combination in combinations:
-        config = here.config(dict(zip(names, combination, strict=True)))
+        config = search_space.config(dict(zip(names, combination, strict=True)))
         try:
             freezing.check_schedule(config)
-        except ConfigError:  # depth and epochs that leave a phase without an epoch
+        except ConfigError:  # this depth and number of epochs leave a phase without an epoch
             continue
         yield config

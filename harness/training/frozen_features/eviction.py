@@ -1,4 +1,4 @@
-"""The folder of shared activations: who uses what, and what goes when a new study needs the room."""
+"""Eviction: removes cached activations that no running study uses, when a new study needs the space."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ from harness.atomic import atomic_write
 
 @contextmanager
 def pinned(folder: Path, study: str, sources: list[str]) -> Iterator[None]:
-    """While the block runs, no other study removes activations of these images."""
+    """Keep other studies from removing activations of these images while the block runs.
+
+    Args:
+        study: name of the study.
+        sources: names of the image arrays that the study uses.
+    """
     pin = folder / "pins" / f"{study}.json"
     atomic_write(pin, json.dumps({"pid": os.getpid(), "sources": sources}).encode())
     try:
@@ -27,12 +32,16 @@ def pinned(folder: Path, study: str, sources: list[str]) -> Iterator[None]:
 
 
 def evict(folder: Path, sources: list[str], planned: int, budget: int) -> int:
-    """Remove activations, those longest unused first, until what is left and what is planned fit the budget.
+    """Remove activations, least recently used first, until the remaining ones and the planned ones fit the budget.
 
-    Those of `sources` (image arrays) are this study's to use again, and those of running studies are pinned: they stay.
+    Activations of this study's image arrays (`sources`) and those that running studies have pinned are never removed.
+
+    Args:
+        planned: bytes that this study is going to write.
+        budget: bytes.
 
     Returns:
-        Bytes that were removed.
+        The number of bytes removed.
     """
     if not folder.exists():
         return 0
@@ -49,12 +58,12 @@ def evict(folder: Path, sources: list[str], planned: int, budget: int) -> int:
 
 
 def entries(folder: Path) -> list[Path]:
-    """The folders of all shared activations."""
+    """Return the folders of all cache entries."""
     return [path for path in folder.iterdir() if path.is_dir() and path.name != "pins"]
 
 
 def source(entry: Path) -> str | None:
-    """Name of the image array that an entry was made of; None where its note does not say."""
+    """Return the name of the image array that an entry was computed from; None if its metadata does not name one."""
     try:
         found: dict[str, Any] = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
         return str(found["identity"]["images"])
@@ -63,18 +72,18 @@ def source(entry: Path) -> str | None:
 
 
 def _bytes(entry: Path) -> int:
-    """What it takes on the disk: the files are sparse."""
+    """Return the space that an entry takes on the disk. It is less than the files' lengths, because they are sparse."""
     return sum(file.stat().st_blocks * 512 for file in entry.iterdir())
 
 
 def _last_used(entry: Path) -> float:
-    """Every process that opens an entry writes its note."""
-    note = entry / "meta.json"
-    return note.stat().st_mtime if note.exists() else 0.0
+    """Return when an entry was last used: every process that opens an entry writes its metadata."""
+    meta = entry / "meta.json"
+    return meta.stat().st_mtime if meta.exists() else 0.0
 
 
 def _pins(folder: Path) -> set[str]:
-    """Image arrays that running studies use."""
+    """Return the names of the image arrays that running studies use."""
     found: set[str] = set()
     for pin in (folder / "pins").glob("*.json"):
         try:

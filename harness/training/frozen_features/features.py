@@ -1,9 +1,10 @@
-"""The frozen stages, computed once: every trial that starts from the same weights reads what they gave.
+"""FrozenFeatures: activations of the frozen stages, computed once and read by every trial with the same weights.
 
-A trial may read what the stages before a *cut* gave, instead of running them, if that changes no bit of what it
-computes. `reason_against` says why one may not; what it cannot know from the configuration is tried out on
-the machine (`Prefix.probe`): the stages must give the same bits for an image whatever images stand beside it in
-the batch, and the rest of the model the same bits for what was stored.
+A *cut* is a place between two stages; its number is the number of stages before it, 1 to 5. A trial may read the
+activations at a cut instead of running the stages before it, if this changes no bit of its results. `reason_against`
+checks what follows from the configuration. The rest is measured on the machine (`FrozenFeatures.probe`): the stages
+must give the same bits for an image whatever other images are in its batch, and the rest of the model must give the
+same bits for stored activations.
 
     condition                                                  checked by
     nothing before the cut trains, decays or is averaged       freezing.frozen_prefix, the contract at each phase's end
@@ -11,7 +12,7 @@ the batch, and the rest of the model the same bits for what was stored.
     nothing before the cut is random                           frozen stages are in eval mode (TransferModel.train)
     a view is a function of (seed, epoch, image)               reason_against (mixing, repeated images)
     one batch shape, the same threads and kernels              identity
-    the same values stored as computed                         a checksum a row, dtype and strides of the boundary
+    the stored values are the computed ones                    a checksum for each row, dtype and strides (Boundary)
 """
 
 from __future__ import annotations
@@ -44,23 +45,24 @@ from harness.training.timing import Clock
 from harness.training.trial_data import TrialData
 
 CPU = torch.device("cpu")
-VERSION = 1  # of what is stored: raise it when the same inputs would give other values
-PLAIN = 0  # the view that is not augmented
+VERSION = 1  # of the stored values: raise it if the same inputs give other values
+PLAIN = 0  # number of the view that is not augmented
 
 
 @dataclass(frozen=True)
 class ViewFamily:
-    """All views that trials of one recipe can share, and their numbers.
+    """The augmented views that trials of one recipe can share, and their numbers.
 
-    `none` and `flips` are one family: 0 is the image itself, 1..7 are the other right angles and mirrorings. With the
-    other recipes a view is number `epoch` of a seed, and 0 the image itself.
+    View 0 is always the image itself. The recipes `none` and `flips` are one family: views 1 to 7 are the other
+    rotations by right angles and their mirror images. With the other recipes, the number of a view is its epoch.
     """
 
     recipe: Augmentation
-    seed: int  # of the views
+    seed: int  # from which the views are derived
 
     @property
     def name(self) -> str:
+        """Return a name that is the same for families whose views are the same."""
         return "flips" if self._right_angles else f"{self.recipe}/{self.seed}"
 
     @property
@@ -68,7 +70,10 @@ class ViewFamily:
         return self.recipe in ("none", "flips")
 
     def numbers(self, epoch: int, keys: NDArray[np.uint64], occurrence: Rows) -> Rows:
-        """Of the views that images with these keys show in an epoch."""
+        """Return the numbers of the views that images with these keys have in an epoch, (N,).
+
+        `occurrence`, (N,), counts how often the image came before in this epoch.
+        """
         if self.recipe == "none":
             return np.full(len(keys), PLAIN, np.int64)
         if self.recipe == "flips":
@@ -76,50 +81,50 @@ class ViewFamily:
         return np.full(len(keys), epoch, np.int64)
 
     def render(self, images: Tensor, keys: NDArray[np.uint64], numbers: Rows) -> Tensor:
-        """(B, 3, S, S) images in [0, 1] -> their views of these numbers."""
+        """Return the views with these numbers, (B, 3, S, S), of images of that shape in [0, 1]."""
         if self._right_angles:
             return augmentation.apply("flips", images, numbers[:, None].astype(np.float64))
         out = images.clone()
         for epoch in np.unique(numbers[numbers != PLAIN]).tolist():
-            here = torch.from_numpy(np.flatnonzero(numbers == epoch)).to(images.device)
+            indices = torch.from_numpy(np.flatnonzero(numbers == epoch)).to(images.device)
             drawn = augmentation.draw(self.recipe, self.seed, epoch, keys[numbers == epoch])
-            out[here] = augmentation.apply(self.recipe, images[here], drawn)
+            out[indices] = augmentation.apply(self.recipe, images[indices], drawn)
         return out
 
 
 def reason_against(config: TrialConfig, epoch: int, cut: int) -> str | None:
-    """Why a trial may not read shared activations in an epoch, from its configuration alone; None: it may.
+    """Return why a trial's configuration forbids it to read shared activations in an epoch; None if it does not.
 
     Args:
-        cut: `freezing.frozen_prefix` of that epoch.
+        cut: `freezing.frozen_prefix` of the configuration and this epoch, 0 to 5.
     """
     if cut == 0:
         return "the stem trains"
     if not POLICIES[config.batchnorm].is_cacheable:
-        return f"{config.batchnorm} normalises frozen stages by the batch"
+        return f"{config.batchnorm} normalises frozen stages by the batch's statistics"
     if config.mixup > 0 or config.cutmix > 0:
         return "mixup and CutMix mix images before the backbone"
     if config.imbalance == "balanced_sampling" and config.augmentation not in ("none", "flips"):
-        return f"balanced_sampling repeats images, and each time {config.augmentation} draws another view"
+        return f"balanced_sampling repeats images, and {config.augmentation} draws another view each time"
     return None
 
 
 def identity(
-    starting: InitialModel,
+    initial: InitialModel,
     data: TrialData,
     family: ViewFamily,
     batch_size: int,
     arithmetic: Arithmetic,
     device: torch.device,
 ) -> dict[str, Any]:
-    """Everything that decides the bits of the activations."""
-    model = starting.model
+    """Return everything that determines the bits of the activations, by name. Its digest names the cache entry."""
+    model = initial.model
     return {
         "version": VERSION,
         "images": data.source,
         "side": data.images.shape[1],
         "backbone": model.backbone_name,
-        "weights": starting.identity,
+        "weights": initial.identity,
         "mean": model.mean,
         "std": model.std,
         "views": family.name,
@@ -135,17 +140,17 @@ def identity(
 
 
 class FrozenFeatures:
-    """The shared activations of one starting model, one batch shape and one family of views.
+    """The shared activations of one initial model, one batch shape and one family of views.
 
     Args:
-        folder: of all such entries; this one's lies in it under its identity.
-        cuts: where activations are kept: stages before them, 1..5. One pass taps them all.
+        folder: folder of all cache entries; this entry is a folder in it, named by a digest of its identity.
+        cuts: the cuts at which activations are kept, 1 to 5. One forward pass computes all of them.
     """
 
     def __init__(
         self,
         folder: Path,
-        starting: InitialModel,
+        initial: InitialModel,
         data: TrialData,
         family: ViewFamily,
         batch_size: int,
@@ -153,19 +158,22 @@ class FrozenFeatures:
         device: torch.device,
         arithmetic: Arithmetic = FLOAT32,
     ) -> None:
-        facts = identity(starting, data, family, batch_size, arithmetic, device)
-        name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+        values = identity(initial, data, family, batch_size, arithmetic, device)
+        name = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:32]
         self.cuts = tuple(sorted(cuts))
         self.family = family
-        self._model, self._data, self._batch_size, self._device = starting.model, data, batch_size, device
-        self._arithmetic, self._known = arithmetic, starting.known
-        self._normalise = Normalise(starting.model.mean, starting.model.std, device)
+        self._model, self._data, self._batch_size, self._device = initial.model, data, batch_size, device
+        self._arithmetic, self._reference = arithmetic, initial.reference
+        self._normalise = Normalise(initial.model.mean, initial.model.std, device)
         self._store = Activations(folder / name, len(data.images))
-        self._store.note(lambda meta: meta.setdefault("identity", facts))
-        self._ensured: set[bytes] = set()  # digests of the pairs that were asked for together
+        self._store.update_meta(lambda meta: meta.setdefault("identity", values))
+        self._ensured: set[bytes] = set()  # digests of the arguments of earlier calls of `ensure`
 
-    def faulty(self, cut: int) -> str | None:
-        """Why this machine cannot share at a cut without changing a bit; None: it can. Tried out once an entry."""
+    def fault(self, cut: int) -> str | None:
+        """Return why sharing activations at a cut would change bits on this machine; None if it changes none.
+
+        The first call for an entry runs `probe`; the results are stored in the entry's metadata.
+        """
         if str(cut) not in self._store.meta.get("faults", {}):
             boundaries, faults = self.probe()
 
@@ -173,15 +181,19 @@ class FrozenFeatures:
                 meta.setdefault("boundaries", {}).update(describe(boundaries))
                 meta.setdefault("faults", {}).update({str(c): fault for c, fault in faults.items()})
 
-            self._store.note(add)
+            self._store.update_meta(add)
         found: str | None = self._store.meta["faults"][str(cut)]
         return found
 
     def probe(self) -> tuple[dict[int, Boundary], dict[int, str | None]]:
-        """Run one batch of training images as a trial would, and once more in another order; compare at each cut."""
+        """Run one batch of training images as a trial would, and again in another order, and compare at each cut.
+
+        Returns:
+            By cut: the memory layout of the activations, and why they cannot be shared (None if they can).
+        """
         rows = np.resize(self._data.train, self._batch_size)
         numbers = self.family.numbers(1, self._data.keys[rows], np.zeros_like(rows))
-        other = np.arange(len(rows))[::-1]  # every image in another place
+        other = np.arange(len(rows))[::-1]  # the batch in reverse order
         model = self._model
         model.eval()
         inputs = self._inputs(rows, numbers)
@@ -195,9 +207,9 @@ class FrozenFeatures:
             stored = boundary.to_tensor(boundary.to_array(again[cut])[np.argsort(other)], self._device)
             fault = None
             if boundary.order[0] != 0:
-                fault = "its activations do not lie image by image"
+                fault = "the batch is not the outermost dimension of the activations in memory"
             elif stored.stride() != x.stride() or not torch.equal(stored, x):
-                fault = "an image's activations depend on the images beside it in the batch"
+                fault = "an image's activations depend on the other images of the batch"
             else:
                 with torch.enable_grad(), self._arithmetic.autocast(self._device):
                     if not torch.equal(model(stored, cut), logits):
@@ -210,12 +222,12 @@ class FrozenFeatures:
         return self._arithmetic.arrange(self._normalise(self.family.render(images, self._data.keys[rows], numbers)))
 
     def _taps(self, x: Tensor, *, grad: bool = False, seconds: list[float] | None = None) -> dict[int, Tensor]:
-        """What lies at each cut, from one pass; adds the seconds of each stage."""
+        """Return the activations at each cut from one forward pass; add the seconds of each stage to `seconds`."""
         taps: dict[int, Tensor] = {}
         with torch.set_grad_enabled(grad), self._arithmetic.autocast(self._device):
             for stage in range(max(self.cuts)):
                 started = now(self._device)
-                x = self._model.behind(x, stage, stage + 1)
+                x = self._model.run_stages(x, stage, stage + 1)
                 if seconds is not None:
                     seconds[stage + 1] += now(self._device) - started
                 if stage + 1 in self.cuts:
@@ -223,17 +235,19 @@ class FrozenFeatures:
         return taps
 
     def ensure(self, rows: Rows, numbers: Rows) -> None:
-        """Compute what is missing of these (image, view) pairs, at every cut; waits for whoever is at it already.
+        """Compute the activations of these (image, view) pairs that are missing, at every cut.
+
+        If another process is computing activations of this entry, wait for it.
 
         Raises:
-            ContractError: a trial changed the stages that were lent to it; nothing is computed with them.
+            ContractError: a trial changed the stages it had borrowed, so nothing can be computed with them.
             ResourceError: the disk is full.
         """
-        asked = hashlib.sha256(rows.tobytes() + numbers.tobytes()).digest()
-        if asked in self._ensured:  # by an earlier trial of this process, at the same epoch
+        call = hashlib.sha256(rows.tobytes() + numbers.tobytes()).digest()
+        if call in self._ensured:  # by an earlier trial of this process in the same epoch
             return
         self._compute(rows, numbers)
-        self._ensured.add(asked)
+        self._ensured.add(call)
 
     def _compute(self, rows: Rows, numbers: Rows) -> None:
         rows, numbers = self._missing(rows, numbers)
@@ -242,11 +256,11 @@ class FrozenFeatures:
         with self._store.lock:
             rows, numbers = self._missing(rows, numbers)  # another worker may just have computed them
             seconds = [0.0] * (DEPTH_MAX + 1)  # of rendering, then of each stage
-            contract.check_unchanged(self._model, self._known)  # its stages are lent to trials
+            contract.check_unchanged(self._model, self._reference)  # trials borrow its stages
             self._model.eval()
             for start in range(0, len(rows), self._batch_size):
                 real = slice(start, start + self._batch_size)
-                # Padded to the one batch shape: with another, several backbones give other bits.
+                # Padded to the one batch shape, because several backbones give other bits with another shape.
                 batch, batch_numbers = (np.resize(part[real], self._batch_size) for part in (rows, numbers))
                 started = now(self._device)
                 inputs = self._inputs(batch, batch_numbers)
@@ -257,13 +271,13 @@ class FrozenFeatures:
             self._add_rates(len(rows), seconds)
 
     def _missing(self, rows: Rows, numbers: Rows) -> tuple[Rows, Rows]:
-        """The distinct pairs that some cut lacks."""
+        """Return the distinct pairs whose activations are missing at some cut."""
         pairs = np.unique(np.stack([numbers.ravel(), rows.ravel()]), axis=1)
         lacking = np.zeros(pairs.shape[1], bool)
         for view in np.unique(pairs[0]).tolist():
-            here = np.flatnonzero(pairs[0] == view)
+            indices = np.flatnonzero(pairs[0] == view)
             for cut in self.cuts:
-                lacking[here] |= ~self._store.has(cut, view, pairs[1][here])
+                lacking[indices] |= ~self._store.has(cut, view, pairs[1][indices])
         return pairs[1][lacking], pairs[0][lacking]
 
     def _add_rates(self, images: int, seconds: list[float]) -> None:
@@ -272,28 +286,31 @@ class FrozenFeatures:
             meta["seconds"] = [a + b for a, b in zip(before, seconds, strict=True)]
             meta["images"] = meta.get("images", 0) + images
 
-        self._store.note(add)
+        self._store.update_meta(add)
 
     def seconds_an_image(self, cut: int) -> float:
-        """What an image costs up to a cut, as measured whenever something was computed; 0 where nothing was."""
+        """Return the measured mean time that the stages before a cut take for one image; 0 if nothing was computed."""
         meta = self._store.meta
         return float(sum(meta["seconds"][: cut + 1]) / meta["images"]) if meta.get("images") else 0.0
 
     def read(self, cut: int, rows: Rows, numbers: Rows) -> Tensor:
-        """Activations (B, ...) of pairs that `ensure` has been called for."""
+        """Return the activations (B, ...) of pairs for which `ensure` was called."""
         return self._store.read(cut, numbers, rows, self._device)
 
 
-class PrefixFeed:
-    """Feeds the last part of the model with shared activations.
+class FeaturePipeline:
+    """The input pipeline that reads shared activations and runs the rest of the model.
 
     Args:
-        clock: told what went into shared work, and what the trial used of it.
+        features: the activations.
+        family: views of the trial's own recipe. `features` may have been opened for another recipe of the same family.
+        cut: the cut at which the rest of the model begins.
+        clock: counts the time spent on shared work, and the shared work that the trial used.
     """
 
     def __init__(
         self,
-        prefix: FrozenFeatures,
+        features: FrozenFeatures,
         family: ViewFamily,
         cut: int,
         data: TrialData,
@@ -301,13 +318,13 @@ class PrefixFeed:
         choice: Choice = EXACT,
         device: torch.device = CPU,
     ) -> None:
-        self._prefix, self._family, self._cut, self._data = prefix, family, cut, data
+        self._features, self._family, self._cut, self._data = features, family, cut, data
         self._choice, self._device = choice, device
         self._clock = clock
         self._numbers: Mapping[int, Rows] = {}
 
     def begin(self, epoch: int, rows: Rows, occurrence: Rows) -> None:
-        """Have the epoch's activations and those of the validation images at hand."""
+        """Compute the missing activations of the epoch's views and of the validation images."""
         numbers = np.stack(
             [
                 self._family.numbers(epoch, self._data.keys[batch], times)
@@ -319,21 +336,21 @@ class PrefixFeed:
         every_number = np.concatenate([numbers.ravel(), np.full(len(validation), PLAIN)])
         with self._clock.sharing():
             if numbers.any():
-                self._prefix.ensure(every, every_number)
-            else:  # one view: the images this epoch left out at its end are wanted by the next
-                whole = np.concatenate([self._data.train, validation])
-                self._prefix.ensure(whole, np.full(len(whole), PLAIN))
-        self._clock.account.charge(self._family.name, self._prefix.seconds_an_image, self._cut, every, every_number)
+                self._features.ensure(every, every_number)
+            else:  # Only the plain view: later epochs need the images that do not fill this epoch's last batch.
+                all_rows = np.concatenate([self._data.train, validation])
+                self._features.ensure(all_rows, np.full(len(all_rows), PLAIN))
+        self._clock.account.charge(self._family.name, self._features.seconds_an_image, self._cut, every, every_number)
         self._numbers = dict(enumerate(numbers))
 
     def inputs(self, epoch: int, step: int, rows: Rows, occurrence: Rows) -> tuple[Tensor, Mixed | None]:
-        return self._prefix.read(self._cut, rows, self._numbers[step]), None
+        return self._features.read(self._cut, rows, self._numbers[step]), None
 
     def logits(self, model: TransferModel, inputs: Tensor) -> Tensor:
         return self._rest(model, inputs, self._choice.training)
 
     def evaluate(self, model: TransferModel, rows: Rows) -> Tensor:
-        x = self._prefix.read(self._cut, rows, np.full(len(rows), PLAIN))
+        x = self._features.read(self._cut, rows, np.full(len(rows), PLAIN))
         return self._rest(model, x, self._choice.forward)
 
     def _rest(self, model: TransferModel, x: Tensor, arithmetic: Arithmetic) -> Tensor:

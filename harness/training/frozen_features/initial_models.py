@@ -1,7 +1,7 @@
-"""Models as trials start from them: built once in a process, handed out again and again.
+"""Initial models: the models that trials start from, built once in a process and used by many trials.
 
-A stage that never trains in a trial is lent, not copied. What keeps that safe is the training contract: after each
-phase of each trial it compares every frozen tensor with the copy that is kept here.
+A stage that does not change in a trial is borrowed by the trial's model and not copied. This is safe because the
+training contract compares every frozen tensor with the copy that is kept here, after each phase of each trial.
 """
 
 from __future__ import annotations
@@ -26,41 +26,42 @@ from harness.seeds import derive
 from harness.training.frozen_features.input_pipeline import Normalise
 from harness.training.trial_data import TrialData
 
-RECALIBRATED_AT_ONCE = 64  # images
-KEPT_BYTES = 1 << 30  # of models that are kept between trials; the newest one always is
+RECALIBRATION_BATCH = 64  # images
+MAX_KEPT_BYTES = 1 << 30  # of models that are kept between trials; the newest model is always kept
 
 
 @dataclass
 class InitialModel:
-    """A backbone before the first step of any trial that starts like this one. Its values never change."""
+    """A backbone before the first training step, shared by all trials that start from it. Its values never change."""
 
     model: TransferModel
-    seconds: float  # that it took to make it
-    known: Mapping[str, Tensor] = field(init=False)  # a copy of every parameter and buffer of the stages
-    identity: str = field(init=False)  # of the values of all stages, hexadecimal
+    seconds: float  # that building it took
+    reference: Mapping[str, Tensor] = field(init=False)  # a copy of every parameter and buffer of the stages
+    identity: str = field(init=False)  # digest of the values of all stages, hexadecimal
 
     def __post_init__(self) -> None:
         tensors = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
-        self.known = {name: t.detach().clone() for name, t in tensors.items() if stage_of(name) != "head"}
+        self.reference = {name: t.detach().clone() for name, t in tensors.items() if stage_of(name) != "head"}
         digest = hashlib.sha256()
-        for name, tensor in self.known.items():
+        for name, tensor in self.reference.items():
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
             digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         self.identity = digest.hexdigest()[:32]
 
     @property
     def bytes(self) -> int:
-        return 2 * sum(tensor.numel() * tensor.element_size() for tensor in self.known.values())
+        """Return the memory of the stages and their copies."""
+        return 2 * sum(tensor.numel() * tensor.element_size() for tensor in self.reference.values())
 
 
 class InitialModels:
-    """What this process has built so far."""
+    """The initial models that this process has built and kept."""
 
-    def __init__(self, kept_bytes: int = KEPT_BYTES) -> None:
+    def __init__(self, kept_bytes: int = MAX_KEPT_BYTES) -> None:
         self._kept_bytes = kept_bytes
-        self._made: OrderedDict[tuple[object, ...], InitialModel] = OrderedDict()
+        self._models: OrderedDict[tuple[object, ...], InitialModel] = OrderedDict()
 
-    def take(
+    def checkout(
         self,
         config: TrialConfig,
         seed: int,
@@ -69,14 +70,16 @@ class InitialModels:
         device: torch.device,
         micro_batch: int | None = None,
     ) -> tuple[TransferModel, InitialModel, bool]:
-        """A model for one trial: its weights, a new head, statistics re-estimated where asked.
+        """Return a model for one trial, with its weights and a new head; build the initial model if it is not kept.
+
+        If the BatchNorm policy recalibrates, the initial model's statistics are re-estimated.
 
         Args:
-            seed: of the trial; draws the head, and the backbone where its weights are random.
-            micro_batch: images in one pass where memory is short; statistics then differ by rounding.
+            seed: of the trial. The head is drawn from it, and the backbone if its weights are random.
+            micro_batch: images in one pass if memory is short; re-estimated statistics then differ by rounding.
 
         Returns:
-            The model; what it starts from; whether that was at hand.
+            The trial's model, the initial model it was made from, and whether the initial model had been kept.
         """
         key = (
             config.backbone,
@@ -86,26 +89,26 @@ class InitialModels:
             seed if weights_name == "none" else None,
             (data.source, data.train.tobytes(), micro_batch) if POLICIES[config.batchnorm].recalibrates else None,
         )
-        at_hand = key in self._made
-        if not at_hand:
+        was_cached = key in self._models
+        if not was_cached:
             started = time.monotonic()
-            plain = dataclasses.replace(config, head="linear", head_dropout=0.0)  # every trial gets a head of its own
+            plain = dataclasses.replace(config, head="linear", head_dropout=0.0)  # each trial gets its own head later
             model = build_for(plain, seed, data, weights_name).to(device)
             if POLICIES[config.batchnorm].recalibrates:
                 _recalibrate(model, data, device, micro_batch)
-            self._made[key] = InitialModel(model, time.monotonic() - started)
-            self._make_room()
-        self._made.move_to_end(key)
-        start = self._made[key]
-        return _lent(start.model, config, seed, data.num_classes, device), start, at_hand
+            self._models[key] = InitialModel(model, time.monotonic() - started)
+            self._evict()
+        self._models.move_to_end(key)
+        initial = self._models[key]
+        return _borrowed(initial.model, config, seed, data.num_classes, device), initial, was_cached
 
-    def _make_room(self) -> None:
-        while len(self._made) > 1 and sum(start.bytes for start in self._made.values()) > self._kept_bytes:
-            self._made.popitem(last=False)
+    def _evict(self) -> None:
+        while len(self._models) > 1 and sum(initial.bytes for initial in self._models.values()) > self._kept_bytes:
+            self._models.popitem(last=False)
 
 
 def build_for(config: TrialConfig, seed: int, data: TrialData, weights_name: str) -> TransferModel:
-    """The model of a trial with its weights and a new head."""
+    """Build the model of a trial, with its weights and a new head."""
     return build(
         config.backbone,
         data.num_classes,
@@ -119,14 +122,14 @@ def build_for(config: TrialConfig, seed: int, data: TrialData, weights_name: str
     )
 
 
-def _lent(
-    start: TransferModel, config: TrialConfig, seed: int, num_classes: int, device: torch.device
+def _borrowed(
+    initial: TransferModel, config: TrialConfig, seed: int, num_classes: int, device: torch.device
 ) -> TransferModel:
-    """A model with copies of the stages that may change in this trial, the stages themselves else, and a new head."""
-    everything = POLICIES[config.batchnorm].updates(unfrozen=False)  # statistics move in frozen stages too
+    """Return a model with a new head that copies the stages that may change in this trial and borrows the others."""
+    everything = POLICIES[config.batchnorm].updates(unfrozen=False)  # statistics change in frozen stages too
     changing = unfrozen_stages(config, config.epochs)
     head = new_head(
-        start.head,
+        initial.head,
         num_classes,
         derive(seed, "initialisation"),
         head=config.head,
@@ -137,22 +140,22 @@ def _lent(
     return TransferModel(
         [
             (name, copy.deepcopy(stage) if everything or name in changing else stage)
-            for name, stage in start.stages.items()
+            for name, stage in initial.stages.items()
         ],
         head.to(device),
-        backbone_name=start.backbone_name,
+        backbone_name=initial.backbone_name,
         num_classes=num_classes,
-        image_size=start.image_size,
-        mean=start.mean,
-        std=start.std,
-        weights_name=start.weights_name,
+        image_size=initial.image_size,
+        mean=initial.mean,
+        std=initial.std,
+        weights_name=initial.weights_name,
     )
 
 
 def _recalibrate(model: TransferModel, data: TrialData, device: torch.device, micro_batch: int | None) -> None:
-    """Re-estimate BatchNorm's statistics on the un-augmented training images."""
-    size = min(micro_batch or RECALIBRATED_AT_ONCE, RECALIBRATED_AT_ONCE)
-    held = device if micro_batch is None else torch.device("cpu")  # where all of them lie at once
+    """Re-estimate BatchNorm's statistics on the training images, without augmentation."""
+    size = min(micro_batch or RECALIBRATION_BATCH, RECALIBRATION_BATCH)
+    held = device if micro_batch is None else torch.device("cpu")  # the device that holds all images at once
     normalise = Normalise(model.mean, model.std, held)
     batches = [normalise(data.batch(data.train[i : i + size], held)) for i in range(0, len(data.train), size)]
     batchnorm.recalibrate(model, batches, batch_size=size)

@@ -1,5 +1,9 @@
-"""Where the logits of a batch come from: views of images through the whole model, or shared activations through its
-last part (`harness.training.frozen_features.features`)."""
+"""Input pipelines: what a batch's logits are computed from.
+
+An ImagePipeline renders augmented views of the images and runs the whole model. A FeaturePipeline
+(`harness.training.frozen_features.features`) reads cached activations of the frozen stages and runs the rest of the
+model. The protocol and the plain pipeline are apart from the cache, so that both sides can import them.
+"""
 
 from __future__ import annotations
 
@@ -21,35 +25,46 @@ Rows = NDArray[np.int64]
 
 
 class Normalise:
-    """Subtract the mean and divide by the standard deviation of the weights, channel by channel."""
+    """Normalisation of images: subtracts a mean and divides by a standard deviation, channel by channel."""
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> None:
         self._mean = torch.tensor(mean, device=device)[:, None, None]
         self._std = torch.tensor(std, device=device)[:, None, None]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> the same shape, normalised."""
+        """Return the normalised images; `images` is (B, 3, H, W) in [0, 1]."""
         return (images - self._mean) / self._std
 
 
 class InputPipeline(Protocol):
-    """Where the logits of a batch come from."""
+    """Input pipeline of one epoch: from images, or from cached features of the frozen stages."""
 
     def begin(self, epoch: int, rows: Rows, occurrence: Rows) -> None:
-        """Told the rows of an epoch before its first step, and how often each came before, both (steps, B)."""
+        """Set the rows of an epoch. Call it before the first step.
+
+        Args:
+            epoch: counted from 1.
+            rows: image rows in training order, (steps, B).
+            occurrence: how often each of these rows came before in this epoch, (steps, B).
+        """
 
     def inputs(self, epoch: int, step: int, rows: Rows, occurrence: Rows) -> tuple[Tensor, Mixed | None]:
-        """What `logits` reads of the views of these rows in this epoch, (B, ...), and how images were mixed."""
+        """Return the input of `logits` for the augmented views of these rows, (B, ...), and how images were mixed.
+
+        Args:
+            step: counted from 0 in this epoch.
+            rows, occurrence: (B,), this step's part of what `begin` was given.
+        """
 
     def logits(self, model: TransferModel, inputs: Tensor) -> Tensor:
-        """Logits (B, C) of a batch that trains, or of a part of it."""
+        """Return the logits (B, C) of a training batch or of a part of it."""
 
     def evaluate(self, model: TransferModel, rows: Rows) -> Tensor:
-        """Logits (B, C) of these rows, un-augmented."""
+        """Return the logits (B, C) of the images of these rows, without augmentation."""
 
 
 class ImagePipeline:
-    """Renders every view anew and runs the whole model."""
+    """The input pipeline that renders every view from the image and runs the whole model."""
 
     def __init__(
         self,
@@ -65,7 +80,7 @@ class ImagePipeline:
         self._views_seed = derive(seed, "views")
 
     def begin(self, epoch: int, rows: Rows, occurrence: Rows) -> None:
-        """Nothing to prepare."""
+        """Do nothing: images need no preparation."""
 
     def inputs(self, epoch: int, step: int, rows: Rows, occurrence: Rows) -> tuple[Tensor, Mixed | None]:
         recipe = self._config.augmentation

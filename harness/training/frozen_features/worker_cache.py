@@ -1,4 +1,8 @@
-"""What trials of one process share: starting models, and activations of frozen stages where a plan keeps some."""
+"""WorkerCache: what the trials of one process share, that is initial models and cached activations of frozen stages.
+
+Also the plan that says which activations are kept. `cache_plan.py` makes it, in the process that runs the study; this
+module reads it, in a worker.
+"""
 
 from __future__ import annotations
 
@@ -12,57 +16,63 @@ from harness.config.trial import STAGES, TrialConfig
 from harness.errors import ResourceError
 from harness.model import freezing
 from harness.seeds import derive
-from harness.training.frozen_features.features import FrozenFeatures, PrefixFeed, ViewFamily, reason_against
+from harness.training.frozen_features.features import FeaturePipeline, FrozenFeatures, ViewFamily, reason_against
 from harness.training.frozen_features.initial_models import InitialModel, InitialModels
 from harness.training.frozen_features.input_pipeline import InputPipeline
 from harness.training.precision import EXACT, Choice, Chooser
 from harness.training.timing import Clock
 from harness.training.trial_data import TrialData
 
-OPEN_ENTRIES = 4  # whose files one process holds open
+MAX_OPEN_ENTRIES = 4  # cache entries whose files one process keeps open
 
 
 @dataclass(frozen=True)
 class CachedFeatures:
-    """Activations that a study keeps, and at which cuts (stages before them, 1..5)."""
+    """Activations that a study keeps. A cut is the number of stages before the activation, 1 to 5."""
 
     backbone: str
     batch_size: int
-    views: str  # `flips` (with `none`), or a recipe whose views belong to one split
-    split: str | None  # where values or views belong to one split's seed; None: they are the same in every split
-    recalibrated: bool
+    views: str  # `flips` (also for `none`), or a recipe whose views belong to one split
+    split: str | None  # the split whose seed the activations depend on; None: they are the same in every split
+    recalibrated: bool  # whether BatchNorm statistics are re-estimated on the training images
     cuts: tuple[int, ...]
 
     @property
-    def facts(self) -> CacheKey:
+    def key(self) -> CacheKey:
+        """Everything but the cuts."""
         return self.backbone, self.batch_size, self.views, self.split, self.recalibrated
 
 
-CacheKey = tuple[str, int, str, str | None, bool]  # the fields of Kept but for the cuts
+CacheKey = tuple[str, int, str, str | None, bool]  # the fields of CachedFeatures except `cuts`
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is kept where. Made by `cache_plan.py` within a budget; an empty plan shares nothing."""
+    """Which activations are kept, and in which folder. With an empty plan, trials share no activations."""
 
     folder: Path | None = None
     kept: tuple[CachedFeatures, ...] = ()
     budget: int = 0  # bytes
-    bytes: int = 0  # of everything that is kept, once all of it is there
-    left_out: tuple[tuple[CacheKey, int, str], ...] = ()  # cuts that are not kept, and why
+    bytes: int = 0  # of everything that is kept, when all of it is written
+    left_out: tuple[tuple[CacheKey, int, str], ...] = ()  # (key, cut, reason) of cuts that are not kept
 
-    def cuts(self, facts: CacheKey) -> tuple[int, ...]:
-        """The cuts that are kept of these activations."""
-        return next((k.cuts for k in self.kept if k.facts == facts), ())
+    def cuts(self, key: CacheKey) -> tuple[int, ...]:
+        """Return the cuts at which these activations are kept."""
+        return next((k.cuts for k in self.kept if k.key == key), ())
 
-    def reason(self, facts: CacheKey, cut: int) -> str:
-        """Why a cut is not kept."""
-        found = (why for other, at, why in self.left_out if (other, at) == (facts, cut))
-        return next(found, "the plan keeps no such activations")
+    def reason(self, key: CacheKey, cut: int) -> str:
+        """Return why a cut is not kept."""
+        found = (why for other, at, why in self.left_out if (other, at) == (key, cut))
+        return next(found, "the cache plan does not contain these activations")
 
 
 def cache_key(config: TrialConfig, split: str, *, random_weights: bool) -> CacheKey:
-    """What decides a trial's activations within a study."""
+    """Return what determines a trial's activations within one study.
+
+    Args:
+        split: name of the trial's split.
+        random_weights: whether the backbone starts from random weights, which differ between splits.
+    """
     right_angles = config.augmentation in ("none", "flips")
     recalibrated = POLICIES[config.batchnorm].recalibrates
     own = not right_angles or recalibrated or random_weights
@@ -76,66 +86,72 @@ def cache_key(config: TrialConfig, split: str, *, random_weights: bool) -> Cache
 
 
 class WorkerCache:
-    """Lives as long as its process."""
+    """The initial models and activations that trials of one process share. It lives as long as the process."""
 
     def __init__(self, plan: Plan | None = None, chooser: Chooser | None = None) -> None:
         self.plan = plan or Plan()
         self.chooser = chooser or Chooser()
         self.models = InitialModels()
         self._open: dict[tuple[object, ...], FrozenFeatures] = {}
-        self._full: str | None = None  # what the disk said; nothing is kept from then on
+        self._stopped: str | None = None  # why nothing is kept any more: the error of a full disk
 
-    def feed(
+    def pipeline(
         self,
         config: TrialConfig,
         epoch: int,
         seed: int,
         split: str,
         data: TrialData,
-        starting: InitialModel,
+        initial: InitialModel,
         clock: Clock,
         device: torch.device,
         choice: Choice = EXACT,
     ) -> tuple[InputPipeline | None, str | None]:
-        """The feed of shared activations for the phase that this epoch opens, or why there is none.
+        """Return the pipeline of cached activations for the phase that begins with this epoch, or why there is none.
 
-        A trial whose own cut is not kept reads from the deepest one before it, and that is said too.
+        If the activations at the trial's own cut are not kept, the pipeline reads those at the deepest kept cut before
+        it, and the reason is returned as well.
+
+        Args:
+            seed: of the trial; the views are derived from it.
+            split: name of the trial's split.
+            initial: what the trial's model was made from.
         """
         own = freezing.frozen_prefix(config, epoch)
-        facts = cache_key(config, split, random_weights=starting.model.weights_name == "none")
-        against = self._full or reason_against(config, epoch, own)
+        key = cache_key(config, split, random_weights=initial.model.weights_name == "none")
+        against = self._stopped or reason_against(config, epoch, own)
         if against is not None:
             return None, against
-        kept = self.plan.cuts(facts) if self.plan.folder is not None and data.source else ()
+        kept = self.plan.cuts(key) if self.plan.folder is not None and data.source else ()
         cuts = [cut for cut in kept if cut <= own]
         if not cuts:
-            return None, self.plan.reason(facts, own)
+            return None, self.plan.reason(key, own)
         family = ViewFamily(config.augmentation, derive(seed, "views"))
-        prefix = self._prefix(family, starting, data, config.batch_size, kept, device, choice)
-        faults = {cut: prefix.faulty(cut) for cut in cuts}
+        features = self._features(family, initial, data, config.batch_size, kept, device, choice)
+        faults = {cut: features.fault(cut) for cut in cuts}
         sound = [cut for cut in cuts if faults[cut] is None]
         if not sound:
             return None, faults[max(cuts)]
         cut, reason = max(sound), None
         if cut < own:
-            why = faults.get(own) or self.plan.reason(facts, own)
-            reason = f"reads from behind {STAGES[cut - 1]}, not {STAGES[own - 1]}: {why}"
-        return PrefixFeed(prefix, family, cut, data, clock, choice, device), reason
+            why = faults.get(own) or self.plan.reason(key, own)
+            reason = f"reads the activations after {STAGES[cut - 1]} instead of {STAGES[own - 1]}: {why}"
+        return FeaturePipeline(features, family, cut, data, clock, choice, device), reason
 
-    def forget(self) -> None:
-        """Build and open everything anew from here on: what was lent may have been changed."""
+    def clear(self) -> None:
+        """Drop all models and open files. Needed after a failed trial, which may have changed what it borrowed."""
         self.models = InitialModels()
         self._open.clear()
 
-    def disk_is_full(self, error: ResourceError) -> str:
-        """Keep nothing more in this process; the reason, as records give it."""
-        self._full = f"activations are kept no longer: {error}"
-        return self._full
+    def stop_keeping(self, error: ResourceError) -> str:
+        """Stop keeping activations in this process, and return the reason for the records."""
+        self._stopped = f"activations are kept no longer: {error}"
+        return self._stopped
 
-    def _prefix(
+    def _features(
         self,
         family: ViewFamily,
-        starting: InitialModel,
+        initial: InitialModel,
         data: TrialData,
         batch_size: int,
         cuts: tuple[int, ...],
@@ -143,11 +159,11 @@ class WorkerCache:
         choice: Choice,
     ) -> FrozenFeatures:
         assert self.plan.folder is not None
-        key = (starting.identity, data.source, family.name, batch_size, cuts, device, choice)
+        key = (initial.identity, data.source, family.name, batch_size, cuts, device, choice)
         if key not in self._open:
-            while len(self._open) >= OPEN_ENTRIES:
+            while len(self._open) >= MAX_OPEN_ENTRIES:
                 del self._open[next(iter(self._open))]
             self._open[key] = FrozenFeatures(
-                self.plan.folder, starting, data, family, batch_size, cuts, device, choice.forward
+                self.plan.folder, initial, data, family, batch_size, cuts, device, choice.forward
             )
         return self._open[key]
