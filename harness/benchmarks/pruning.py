@@ -365,7 +365,7 @@ def _seeds(prepared: Prepared, winner: TrialRecord) -> list[float]:
             objective=context.objective,
             weights_name=context.weights,
             device=torch.device("cpu"),
-            sharing=context.sharing(),
+            sharing=context.worker_cache(),
         )
         scores.append(record.score or 0.0)
     return scores

@@ -71,14 +71,14 @@ def inspect(
 ) -> None:
     """Print what a trial would train, stage by stage, before anything runs."""
     from harness.config.load import load_study
-    from harness.study.estimate.inspect import inspected
+    from harness.study.estimate.inspect import inspect_trial
 
     chosen = dict(_pair(text) for text in parameter or [])
     if backbone is not None:
         chosen["backbone"] = backbone
     if depth is not None:
         chosen["unfreeze_depth"] = str(depth)
-    config, parts = inspected(load_study(name).study, chosen, classes)
+    config, parts = inspect_trial(load_study(name).study, chosen, classes)
     table = Table(box=None, pad_edge=False)
     for heading in ("Stage", "Parameters", "Train", "In epochs", "Peak rate", "BN", "BatchNorm's statistics"):
         table.add_column(heading, justify="right" if heading in ("Parameters", "Train", "Peak rate", "BN") else "left")

@@ -42,7 +42,7 @@ def doctor(
     folder = existing(name)
     from harness.doctor.check import examine
 
-    found = examine(folder, fix=fix, say=say)
+    found = examine(folder, fix=fix)
     for line in found.lines():
         say(line)
     raise typer.Exit(0 if found.well else 1)

@@ -16,7 +16,7 @@ from harness.errors import HarnessError
 _BESIDE = ("", "-wal", "-shm", "-journal")
 
 
-def fault(path: Path) -> str | None:
+def find_fault(path: Path) -> str | None:
     """Return what is wrong with the file, in a few words; None if it is sound and writable. Reads every page.
 
     Raises:

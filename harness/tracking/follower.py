@@ -114,7 +114,7 @@ class Tracker:
                 if not self._warned:
                     where = masked(self._address)
                     self._say(
-                        f"MLflow at {where} did not take everything ({_said(error)}). "
+                        f"MLflow at {where} did not store everything ({_said(error)}). "
                         f"The study goes on; {self._later()}."
                     )
                 self._warned = True
