@@ -128,7 +128,7 @@ def _difference(found: StudyRuns, events: tuple[Event, ...]) -> str | None:
 
 def _send(case: Case, study: StudyConfig) -> str:
     bridge = bridge_of(case.folder, study)
-    sent = bridge.catch_up(case.reading.events, patient=True)
+    sent = bridge.catch_up(case.reading.events, retry_now=True)
     bridge.log_artifacts()
     return f"{sent} events of {case.folder.name} were sent"
 

@@ -141,7 +141,7 @@ def bridge_of(folder: StudyFolder, study: StudyConfig) -> MlflowBridge:
 
 def _to_mlflow(folder: StudyFolder, study: StudyConfig, events: Sequence[Event]) -> str:
     bridge = bridge_of(folder, study)
-    sent = bridge.catch_up(events, patient=True)
+    sent = bridge.catch_up(events, retry_now=True)
     bridge.log_artifacts()
     where = f"MLflow at {masked(bridge.address)}"
     if not sent:

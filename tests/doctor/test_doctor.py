@@ -131,7 +131,7 @@ def test_a_running_study_may_be_checked_and_is_not_repaired(hurt: World) -> None
     with held(hurt.folder()):
         found = diagnosed()
         assert found.well, list(found.lines())
-        assert any("runs now" in line for line in found.lines())
+        assert any("is running" in line for line in found.lines())
         with pytest.raises(StudyHeldError) as caught:
             diagnosed(fix=True)
     assert caught.value.exit_code == 75
