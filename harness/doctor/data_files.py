@@ -16,7 +16,7 @@ import pandas as pd
 
 from harness.data.dataset import digest_of
 from harness.doctor.case import Case, Finding
-from harness.results.csv import unquoted
+from harness.results.csv import unquote
 
 
 class _Wrong(Exception):
@@ -81,7 +81,7 @@ def _table(path: Path) -> pd.DataFrame:
     except (OSError, ValueError):  # pandas' own errors are ValueErrors
         raise _Wrong(path, "it cannot be read") from None
     for name in table.columns:  # remove the apostrophes that protect spreadsheets
-        table[name] = table[name].map(unquoted)
+        table[name] = table[name].map(unquote)
     return table
 
 
