@@ -15,7 +15,7 @@ from small_study import World, draw_images
 from harness.results.paths import StudyFolder, home
 from harness.study.lock import held
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 Harness = Callable[..., tuple[int, str, str]]
 
 
