@@ -45,13 +45,13 @@ DAMAGES = [
     Damage(
         "the manifest has other bytes for an image",
         lambda w: d.edit(w.folder().manifest, lambda t: t.__setitem__("sha256", t["sha256"].iloc[::-1].to_numpy())),
-        "does not give the data's digest",
+        "do not give the data's digest",
     ),
     Damage("the test labels are gone", lambda w: w.folder().test_labels.unlink(), "test_labels.csv: it is gone"),
     Damage(
         "two test labels changed places",
         lambda w: d.edit(w.folder().test_labels, d.swap_labels),
-        "does not give the data's digest",
+        "do not give the data's digest",
     ),
     Damage("the data card is cut off", lambda w: d.halve(w.folder().data_card), "data_card.json: it cannot be read"),
     Damage("the thumbnails are damaged", lambda w: d.halve(w.folder().thumbnails), "thumbnails.npz: it cannot be read"),
@@ -62,7 +62,7 @@ DAMAGES = [
     Damage("a confirmation's model is cut off", lambda w: d.halve(d.confirmed(w)), "it cannot be read"),
     Damage("a confirmation's model is of other classes", lambda w: d.other_classes(d.confirmed(w)), "of other classes"),
     Damage("the best model of a search is gone", lambda w: d.best(w).unlink(), "it is gone"),
-    Damage("the model of an overtaken trial stayed", lambda w: d.write(d.overtaken(w)), "is needed no more"),
+    Damage("the model of an overtaken trial stayed", lambda w: d.write(d.overtaken(w)), "is no longer needed"),
     Damage(
         "a model that no trial names",
         lambda w: d.write(w.folder().checkpoints / "fine_tuning-77.safetensors"),
@@ -71,7 +71,7 @@ DAMAGES = [
     Damage(
         "a note of an ended trial stayed",
         lambda w: d.write(w.folder().checkpoints / "fine_tuning-1.resume"),
-        "is needed no more",
+        "is no longer needed",
     ),
     Damage("half a file", lambda w: d.write(w.folder().checkpoints / ".x.safetensors.partial"), "half of a file"),
     Damage("half a database", lambda w: d.write(home() / f".mlflow.db.{d.DEAD}.partial"), "half of a file"),
@@ -122,7 +122,7 @@ DAMAGES = [
     Damage(
         "mlflow.db has not been given the end",
         lambda w: d.sql("mlflow.db", "UPDATE tags SET value = '3 x' WHERE key = 'harness.position'"),
-        "has not been given the newest",
+        "lacks the newest",
     ),
     Damage(
         "a run was deleted by hand",
@@ -142,19 +142,15 @@ DAMAGES = [
         lambda w: d.sql("mlflow.db", "UPDATE experiments SET lifecycle_stage = 'deleted' WHERE name = 'tiny'"),
         "experiment was deleted",
     ),
-    Damage(
-        "a dead process is the owner",
-        lambda w: d.write(w.folder().owner, str(d.DEAD)),
-        "does not run the study any more",
-    ),
+    Damage("a dead process is the owner", lambda w: d.write(w.folder().owner, str(d.DEAD)), "no longer runs the study"),
     Damage("a dead process pinned activations", lambda w: d.pin(d.DEAD), "for a process that is gone"),
     Damage("shared activations changed", lambda w: d.changed_row(), "fail their checksum"),
     Damage(
         "a note of shared activations is damaged",
         lambda w: d.write(d.activations().parent / "meta.json", "{"),
-        "its note",
+        "its meta.json cannot be read",
     ),
-    Damage("the images in the cache changed", lambda w: d.flip(d.image_array()), "do not fit its checksum"),
+    Damage("the images in the cache changed", lambda w: d.flip(d.image_array()), "its checksum does not fit"),
     Damage(
         "the notes on precision are damaged",
         lambda w: d.write(home() / "cache" / "precision.json", "{"),

@@ -18,7 +18,7 @@ from small_study import World, records
 from harness.results.event_types import Explored, SessionStarted, TestScored, TrialStarted
 from harness.results.events import EventLog
 from harness.results.paths import StudyFolder, home
-from harness.search.optuna_journal import opened
+from harness.search.optuna_journal import open_storage
 from harness.training.checkpoint import load_best, save_best
 
 DEAD = 2**22 - 1  # a process number that none has
@@ -90,7 +90,7 @@ def killed(world: World) -> None:
 
 
 def in_optuna(change: Callable[[optuna.Study], Any]) -> None:
-    with opened(StudyFolder("tiny").optuna_log) as storage:
+    with open_storage(StudyFolder("tiny").optuna_log) as storage:
         change(optuna.load_study(study_name="tiny/fine_tuning", storage=storage))
 
 

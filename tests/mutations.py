@@ -411,8 +411,8 @@ MUTATIONS = (
     Mutation(
         "Every candidate is scored on the test part, not the winner alone",
         "harness/study/confirm.py",
-        '("winner", candidate is best)',
-        '("winner", best is not None)',
+        '["winner"] * (candidate is best)',
+        '["winner"] * (best is not None)',
         ("tests/study/test_study.py::test_of_several_candidates_only_the_winner_and_the_default_are_scored_on_test",),
         ("tests/study/test_study.py::test_of_several_candidates_only_the_winner_and_the_default_are_scored_on_test",),
     ),
@@ -458,12 +458,12 @@ MUTATIONS = (
     ),
     # --- doctor and command line
     Mutation(
-        "The doctor mends a study while it runs",
+        "The doctor repairs a study while it runs",
         "harness/doctor/check.py",
         "            if fix:",
         "            if not fix:",
-        ("tests/doctor/test_doctor.py::test_a_running_study_may_be_checked_and_is_not_mended",),
-        ("tests/doctor/test_doctor.py::test_a_running_study_may_be_checked_and_is_not_mended",),
+        ("tests/doctor/test_doctor.py::test_a_running_study_may_be_checked_and_is_not_repaired",),
+        ("tests/doctor/test_doctor.py::test_a_running_study_may_be_checked_and_is_not_repaired",),
     ),
     Mutation(
         "Every error ends the command with 1",

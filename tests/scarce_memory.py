@@ -28,10 +28,10 @@ class Scarce(WorkerContext):
     never: tuple[int, ...] = ()  # numbers of training stages for which nothing has room
     spoiled_first: bool = False  # nothing fits into the first process that trains
 
-    def sharing(self) -> WorkerCache:
+    def worker_cache(self) -> WorkerCache:
         """As ever, in a process that has little memory from now on."""
         self._limit()
-        return super().sharing()
+        return super().worker_cache()
 
     def _limit(self) -> None:
         real = TransferModel.forward

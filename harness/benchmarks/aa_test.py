@@ -28,7 +28,7 @@ from harness.results.names import confirmation_split
 from harness.results.records import TrialJob
 from harness.seeds import derive
 from harness.study.executors.base import Scored, ScoreTask, TrainTask
-from harness.study.executors.run_task import run_task, settle
+from harness.study.executors.run_task import configure_torch, run_task
 from harness.study.prepare import prepare
 
 STUDIES, RUNS = 10, 60  # test splits, and trainings on each
@@ -74,8 +74,8 @@ def train(study: int, runs: int) -> Trained:
     prepared = prepare(loaded, ["cpu"], lambda *a: None)
     context, device = prepared.context, torch.device("cpu")
     config = space(prepared.study, "feature_extraction").default()
-    settle(context)
-    sharing, answers = context.sharing(), []
+    configure_torch(context)
+    sharing, answers = context.worker_cache(), []
     for index in range(runs):
         job = TrialJob(
             f"same/{index}",

@@ -365,7 +365,7 @@ def _seeds(prepared: Prepared, winner: TrialRecord) -> list[float]:
             objective=context.objective,
             weights_name=context.weights,
             device=torch.device("cpu"),
-            worker_cache=context.sharing(),
+            worker_cache=context.worker_cache(),
         )
         scores.append(record.score or 0.0)
     return scores

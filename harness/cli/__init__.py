@@ -1,4 +1,7 @@
-"""The command line: reads arguments, calls one function, prints. `harness --help` has the order of these imports."""
+"""The command line: each command reads its arguments, calls one function and prints.
+
+`harness --help` lists the commands in the order of these imports.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import sys
 import traceback
 
 # isort: off
-from harness.cli import studies, maintain, inspect, benchmarks  # noqa: F401 - each brings its commands along
+from harness.cli import studies, maintain, inspect, benchmarks  # noqa: F401 - importing a module registers its commands
 
 # isort: on
 from harness.cli.app import app, err
@@ -17,9 +20,9 @@ from harness.errors import HarnessError
 
 
 def main() -> None:
-    """Run a command; every error of ours is one short text on stderr and its exit code."""
+    """Run a command. A HarnessError is printed as one short text on stderr, and sets the exit code."""
     take_warnings(err)
-    atexit.register(_leave)
+    atexit.register(_skip_last_collection)
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
@@ -30,15 +33,15 @@ def main() -> None:
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    except Exception:  # printed here, not by Python: a file's name in it must not steer the terminal
+    except Exception:  # printed here, not by Python, so that control characters in it are escaped
         err.print(traceback.format_exc().rstrip())
         raise SystemExit(1) from None
 
 
-def _leave() -> None:
-    """Spare Python its last look through all that is left, which takes seconds after a study.
+def _skip_last_collection() -> None:
+    """Skip Python's last garbage collection, which takes seconds after a study.
 
-    Not where triton is loaded (MLflow's export of a model does that): it would report each of its types as leaked.
+    It is not skipped if triton is loaded, as MLflow's export of a model does: triton would report its types as leaked.
     """
     if "triton" not in sys.modules:
         gc.freeze()

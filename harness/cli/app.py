@@ -1,4 +1,4 @@
-"""What every command has at hand: the app itself, two consoles, and how arguments and answers look."""
+"""What all commands share: the app, the two consoles, and the reading of arguments."""
 
 from __future__ import annotations
 
@@ -32,8 +32,12 @@ Name = Annotated[
 
 
 def existing(name: str) -> StudyFolder:
-    """The folder of a study that is here, even if one of its two first files is gone; raises ConfigError."""
-    if not NAME_RULE.fullmatch(name):  # before a home is made for it
+    """Return the folder of an existing study, also if study.json or the log is missing.
+
+    Raises:
+        ConfigError: there is no such study.
+    """
+    if not NAME_RULE.fullmatch(name):  # checked before `home` creates a folder
         raise ConfigError(f"there is no study {name!r}: a study's name has letters, digits, '.', '_' and '-'")
     known = sorted({path.parent.name for file in ("study.json", "events.jsonl") for path in home().glob(f"*/{file}")})
     if name not in known:
@@ -42,11 +46,16 @@ def existing(name: str) -> StudyFolder:
 
 
 def given(text: str | None) -> str | None:
-    """None where a variable is empty, as make hands on what was not set."""
+    """Return None for an empty text, because make passes variables that are not set as empty texts."""
     return text or None
 
 
-def whole(name: str, text: str | None) -> int | None:
+def whole_number(name: str, text: str | None) -> int | None:
+    """Return the number in a text; None if it is empty.
+
+    Raises:
+        ConfigError: the text is not a whole number from 1.
+    """
     if not text:
         return None
     if not text.isdigit() or int(text) < 1:
@@ -54,20 +63,21 @@ def whole(name: str, text: str | None) -> int | None:
     return int(text)
 
 
-def again() -> str:
-    """The command that was given, to be given again."""
-    made = os.environ.get("HARNESS_COMMAND")
-    if not made:
+def repeat_command() -> str:
+    """Return the command that repeats this call, as the user gave it: with make or with harness."""
+    make = os.environ.get("HARNESS_COMMAND")
+    if not make:
         return shlex.join(["harness", *sys.argv[1:]])
     names = ("NAME", "AS", "DATA", "WEIGHTS", "TRIALS", "EPOCHS", "WORKERS", "DEVICE")
-    return " ".join([made, *(f"{n}={shlex.quote(v)}" for n in names if (v := os.environ.get(f"HARNESS_{n}")))])
+    return " ".join([make, *(f"{n}={shlex.quote(v)}" for n in names if (v := os.environ.get(f"HARNESS_{n}")))])
 
 
-def shown(path: Path) -> str:
-    """A path relative to where the user is, if it lies below."""
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+def short_path(path: Path) -> str:
+    """Return the path relative to the current folder if it is below it; otherwise unchanged."""
+    current = Path.cwd()
+    return str(path.relative_to(current)) if path.is_relative_to(current) else str(path)
 
 
 def say(text: str) -> None:
+    """Print a text for the user, wrapped at the width of the terminal."""
     out.print(text, markup=False, highlight=False, width=shutil.get_terminal_size().columns)

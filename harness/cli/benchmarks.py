@@ -1,4 +1,4 @@
-"""Commands that measure the harness itself; each takes its time."""
+"""Commands that measure the harness itself. Each takes minutes to hours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.errors import HarnessError
 
 @app.command()
 def bench(device: Annotated[str, typer.Option(envvar="HARNESS_DEVICE")] = "cpu") -> None:
-    """Time whole sweeps against a plain loop, taking turns, with equal losses; writes reports/benchmarks."""
+    """Time whole sweeps and a plain loop in turns, and check that their losses are equal; write reports/benchmarks."""
     from harness.benchmarks.suite import run
 
     run(say, device or "cpu")
@@ -22,7 +22,7 @@ def bench(device: Annotated[str, typer.Option(envvar="HARNESS_DEVICE")] = "cpu")
 def bench_search(
     name: Name, data: Annotated[str | None, typer.Option(envvar="HARNESS_DATA", help="Folder or CSV of images.")] = None
 ) -> None:
-    """Compare pruning with one epoch each and with the exhaustive run, on a study's images; takes its time."""
+    """Compare pruning with one epoch for each trial and with no pruning, on a study's images."""
     from harness.benchmarks.pruning import run
 
     run(say, name, given(data))
@@ -30,18 +30,18 @@ def bench_search(
 
 @app.command()
 def calibrate() -> None:
-    """Count how often verdicts are wrong where the truth is known; writes reports/calibration, takes its time."""
+    """Count how often verdicts are wrong on simulated studies with a known answer; write reports/calibration."""
     from harness.benchmarks import aa_test, calibration, calibration_page
     from harness.benchmarks.task import machine
 
     counted = calibration.run(say)
-    told = calibration_page.write(calibration.FOLDER, counted, aa_test.run(say, calibration.FOLDER), machine())
-    say(told)
+    summary = calibration_page.write(calibration.FOLDER, counted, aa_test.run(say, calibration.FOLDER), machine())
+    say(summary)
 
 
 @app.command()
 def torture() -> None:
-    """Kill, disturb and outlast small real studies and see that nothing is lost."""
+    """Kill and disturb small real studies, and check that nothing is lost."""
     from harness.benchmarks.fault_injection.suite import run
 
     if faults := run(say):

@@ -1,4 +1,4 @@
-"""Commands that say what there is and what a study would do, before anything runs."""
+"""Commands that show backbones, study keys and what a study would do, before anything runs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,8 @@ from harness.errors import ConfigError
 
 
 @app.command()
-def backbones(
-    as_json: Annotated[bool, typer.Option("--json", help="Everything that is known, for machines.")] = False,
-) -> None:
-    """Print every backbone: size, parameters, work, and what each unfreeze_depth makes of them."""
+def backbones(as_json: Annotated[bool, typer.Option("--json", help="Print all values as JSON.")] = False) -> None:
+    """Print every backbone: image size, parameters, work, and the share that each unfreeze_depth trains."""
     from harness.config.backbone_costs import cost
     from harness.config.backbone_specs import backbone_specs
 
@@ -62,42 +60,42 @@ def backbones(
 @app.command()
 def inspect(
     name: Annotated[str, typer.Argument(envvar="HARNESS_NAME", help="A study file: studies/NAME.yaml.")],
-    backbone: Annotated[str | None, typer.Option(help="The study's first one where it is missing.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Default: the study's first backbone.")] = None,
     depth: Annotated[int | None, typer.Option(min=0, max=DEPTH_MAX, help="unfreeze_depth; 0 trains the head.")] = None,
     parameter: Annotated[
-        list[str] | None, typer.Option("--set", help="PARAMETER=VALUE, as in `search`; again for more.")
+        list[str] | None, typer.Option("--set", help="PARAMETER=VALUE, as in `search`; may be repeated.")
     ] = None,
-    classes: Annotated[int, typer.Option(min=2, help="That the head tells apart.")] = 2,
+    classes: Annotated[int, typer.Option(min=2, help="Number of classes.")] = 2,
 ) -> None:
     """Print what a trial would train, stage by stage, before anything runs."""
     from harness.config.load import load_study
-    from harness.study.estimate.inspect import inspected
+    from harness.study.estimate.inspect import inspect_trial
 
     chosen = dict(_pair(text) for text in parameter or [])
     if backbone is not None:
         chosen["backbone"] = backbone
     if depth is not None:
         chosen["unfreeze_depth"] = str(depth)
-    config, parts = inspected(load_study(name).study, chosen, classes)
+    config, stages = inspect_trial(load_study(name).study, chosen, classes)
     table = Table(box=None, pad_edge=False)
     for heading in ("Stage", "Parameters", "Train", "In epochs", "Peak rate", "BN", "BatchNorm's statistics"):
         table.add_column(heading, justify="right" if heading in ("Parameters", "Train", "Peak rate", "BN") else "left")
-    for part in parts:
+    for stage in stages:
         table.add_row(
-            part.name,
-            f"{part.parameters:,}",
-            f"{part.training:,}",
-            part.epochs,
-            "" if part.lr is None else f"{part.lr:.3g}",
-            str(part.batchnorm_layers or ""),
-            part.statistics,
+            stage.name,
+            f"{stage.parameters:,}",
+            f"{stage.training:,}",
+            stage.epochs,
+            "" if stage.lr is None else f"{stage.lr:.3g}",
+            str(stage.batchnorm_layers or ""),
+            stage.statistics,
         )
     say(
         f"{config.strategy} of {config.backbone}: unfreeze_depth {config.unfreeze_depth}, {config.unfreeze_schedule}, "
         f"from the {config.unfreeze_from}, BatchNorm {config.batchnorm}, {config.epochs} epochs, {classes} classes"
     )
     out.print(table, markup=False)
-    total, training = sum(p.parameters for p in parts), sum(p.training for p in parts)
+    total, training = sum(s.parameters for s in stages), sum(s.training for s in stages)
     say(f"{training:,} of {total:,} parameters train ({training / total:.2%}).")
 
 
@@ -106,7 +104,7 @@ def plan(
     name: Annotated[str, typer.Argument(envvar="HARNESS_NAME", help="A study file: studies/NAME.yaml.")],
     data: Annotated[str | None, typer.Option("--data", envvar="HARNESS_DATA", help="Folder or CSV of images.")] = None,
 ) -> None:
-    """Print what a study will need: memory, disk and time, by strategy and depth; reads its images, trains nothing."""
+    """Print the memory, disk and time that a study will need; read its images, but train nothing."""
     from harness.config.load import Overrides, load_study
     from harness.study.environment import resolve_devices
     from harness.study.estimate.forecast import forecast
@@ -134,17 +132,17 @@ def plan(
         say(f"Not kept: {reason}")
     gb = 1e9
     say(
-        f"Disk: activations {found.activations / gb:.2f} GB of the {found.budget / gb:.2f} GB they may take, "
+        f"Disk: activations {found.activations / gb:.2f} GB of {found.budget / gb:.2f} GB that they may take, "
         f"images {found.memory.images / gb:.2f} GB."
     )
     memory = found.memory
     say(
-        f"Memory: {memory.resident / gb:.2f} GB at the most: images {memory.images / gb:.2f}, and in {memory.workers} "
+        f"Memory: at most {memory.resident / gb:.2f} GB: images {memory.images / gb:.2f}, and in {memory.workers} "
         f"worker(s) {memory.models / gb:.2f} for models, {memory.step / gb:.2f} for a step of {memory.step_of}, "
-        f"beside torch itself; {memory.free / gb:.1f} GB are free."
+        f"and torch itself; {memory.free / gb:.1f} GB are free."
     )
     if memory.workers * memory.worker > memory.free:
-        say("That is more than is free: lower batch_size, image_size, unfreeze_depth or workers.")
+        say("This is more than is free: lower batch_size, image_size, unfreeze_depth or workers.")
     say(
         f"Time, unpruned: search {found.search_seconds / 60:.1f} min, "
         f"confirmation {found.confirmation_seconds / 60:.1f} min, "
@@ -155,7 +153,7 @@ def plan(
 def _pair(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not value:
-        raise ConfigError(f"--set takes PARAMETER=VALUE, but got {text!r}")
+        raise ConfigError(f"--set must be PARAMETER=VALUE, but got {text!r}")
     return key, value
 
 

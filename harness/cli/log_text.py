@@ -1,6 +1,6 @@
-"""The event log as a person reads it: one line for whatever happened, in order. `harness log` prints it.
+"""Format the event log for people: one line for each event, in order. `harness log` prints it.
 
-No path, page or database is needed beside the log, and no line can write control characters to a terminal.
+Only the log is needed, no other file or database. Control characters are escaped.
 """
 
 from __future__ import annotations
@@ -41,46 +41,46 @@ from harness.results.study_state import StudyState
 from harness.results.trial_id import TrialId, run_key
 from harness.safe_text import escape_name
 
-_FIRST = ("backbone", "unfreeze_depth", "batchnorm", "head_lr", "backbone_lr")  # what a configuration is known by
-_MOST = 7  # parameters in a line
+_FIRST = ("backbone", "unfreeze_depth", "batchnorm", "head_lr", "backbone_lr")  # always named for a configuration
+_MOST = 7  # parameters in one line
 _WENT_WRONG = ("diverged", "out_of_memory", "failed")
 
 
 @dataclass(frozen=True)
 class Line:
-    """Something that happened."""
+    """A line of the log's text."""
 
-    at: str  # UTC, ISO 8601
+    at: str  # UTC, ISO 8601; "" if the time is not known
     text: str
-    problem: bool = False
-    epoch: bool = False
+    problem: bool = False  # whether something went wrong
+    epoch: bool = False  # whether it is about an epoch
 
 
 def format_events(reading: Reading, objective: str, running: int | None = None) -> list[Line]:
-    """Every event as a line, with the end of sessions that have none, and the places that cannot be read.
+    """Return the lines of all events, of sessions without an end, and of places that cannot be read.
 
     Args:
-        objective: what the scores are; of the log's own study where it is readable.
-        running: process that works on the study now; None: nobody does.
+        objective: name of the score, used if the log does not name it.
+        running: id of the process that runs the study now; None if none does.
     """
-    teller = LogFormatter(objective, reading.events)
+    formatter = LogFormatter(objective, reading.events)
     gaps = {damage.after: damage for damage in reading.damages}
     at = reading.events[0].at if reading.events else ""
     lines = [_unreadable(at, gaps.pop(0))] if 0 in gaps else []
     for event in reading.events:
-        lines += teller.tell(event)
+        lines += formatter.lines_of(event)
         at = event.at
         if event.seq in gaps:
             lines.append(_unreadable(at, gaps.pop(event.seq)))
-    return lines + teller.standing(at, running)
+    return lines + formatter.last_lines(at, running)
 
 
 def format_lines(lines: Sequence[Line], zone: tzinfo | None, name: str) -> Iterator[str]:
-    """The lines with their times, and a line for each new day; control characters are written as escapes.
+    """Yield the lines with their times, and a line for each new day; control characters are escaped.
 
     Args:
-        zone: None is the user's own.
-        name: of the zone; "" takes the name the zone has on that day.
+        zone: time zone; None is the machine's own.
+        name: name of the zone; "" takes the zone's name on each day.
     """
     day = ""
     for line in lines:
@@ -93,37 +93,39 @@ def format_lines(lines: Sequence[Line], zone: tzinfo | None, name: str) -> Itera
 
 
 class LogFormatter:
-    """Puts events into words; follows the study, to know which session it is in and which trials have begun."""
+    """Converts events to lines. It replays the study to number sessions and to find trials that are running."""
 
     def __init__(self, objective: str, events: Sequence[Event]) -> None:
         self._state = StudyState()
-        self._given = objective
+        self._default_objective = objective
         self._varied = _varied(events)
         ended = [finished.record for finished in of_type(events, TrialFinished)]
         self._records = {record.job.key: record for record in ended}
 
-    def tell(self, event: Event) -> list[Line]:
-        """The lines of one event; none if a later one says it all."""
+    def lines_of(self, event: Event) -> list[Line]:
+        """Return the lines of the next event; none if a later event says the same."""
         lines: list[Line] = []
         if isinstance(event.data, SessionStarted) and self._state.is_running:
             lines.append(self._killed(self._state.last_at or ""))
         self._state.apply(event)
-        made = self._line(event.data)
-        if isinstance(made, str):
-            made = Line("", made)
-        return lines if made is None else [*lines, Line(event.at, made.text, made.problem, made.epoch)]
+        line = self._line(event.data)
+        if isinstance(line, str):
+            line = Line("", line)
+        return lines if line is None else [*lines, Line(event.at, line.text, line.problem, line.epoch)]
 
-    def standing(self, at: str, running: int | None) -> list[Line]:
-        """How things stand behind the last event."""
+    def last_lines(self, at: str, running: int | None) -> list[Line]:
+        """Return the lines after the last event: trials that run or were cut off, and whether the study runs."""
         open_trials = self._state.in_flight.values()
-        begun = [(t.at, f"{_name(t.job.trial_id, t.job.attempt)} {self._words(t.job.config)}") for t in open_trials]
+        started = [
+            (t.at, f"{_name(t.job.trial_id, t.job.attempt)} {self._describe(t.job.config)}") for t in open_trials
+        ]
         if running is not None:
-            training = [Line(began, f"{text}: training since then") for began, text in begun]
-            return [*training, Line(at, f"the study runs now (process {running})")]
+            training = [Line(start, f"{text}: training since then") for start, text in started]
+            return [*training, Line(at, f"the study is running (process {running})")]
         if not self._state.is_running:
             return []
-        cut = [Line(began, f"{text}: begun then, and cut off", problem=True) for began, text in begun]
-        return [*cut, self._killed(at)]
+        cut_off = [Line(start, f"{text}: started then, and was cut off", problem=True) for start, text in started]
+        return [*cut_off, self._killed(at)]
 
     def _killed(self, at: str) -> Line:
         return Line(at, f"session {self._state.sessions_started} has no end: it was killed", problem=True)
@@ -137,30 +139,31 @@ class LogFormatter:
                     f"of {wording.listed(wording.STRATEGY.get(s, s) for s in study['strategies'])}, "
                     f"seed {study['seed']}"
                 )
-            case SessionStarted(facts, resumed):
-                return f"session {session} {'resumed' if resumed else 'started'}: {_environment(facts)}"
+            case SessionStarted(environment, resumed):
+                return f"session {session} {'resumed' if resumed else 'started'}: {_environment(environment)}"
             case SessionEnded(state, seconds):
                 text = f"session {session} {state} after {wording.duration(seconds)}"
                 return Line("", text, problem=state != "finished")
             case TrialStarted():
-                return None  # the line that says how it ended is enough
-            case EpochDone() as done:
-                return Line("", self._epoch(done), epoch=True)
+                return None  # the line about its end is enough
+            case EpochDone() as epoch:
+                return Line("", self._epoch(epoch), epoch=True)
             case TrialFinished(record):
                 return Line("", self._finished(record), problem=record.state in _WENT_WRONG)
-            case TrialInterrupted() as cut:
-                name = _name(cut.trial_id, cut.attempt)
-                return Line("", f"{name} interrupted: {cut.reason}; it is tried again", problem=True)
-            case Duplicate() as draw:
-                slot = TrialId("search", draw.strategy, draw.slot)
-                return f"{slot} drew what {draw.of} has ({self._words(draw.config)}); drawn again"
+            case TrialInterrupted() as interrupted:
+                name = _name(interrupted.trial_id, interrupted.attempt)
+                return Line("", f"{name} interrupted: {interrupted.reason}; it runs again", problem=True)
+            case Duplicate() as duplicate:
+                slot = TrialId("search", duplicate.strategy, duplicate.slot)
+                config = self._describe(duplicate.config)
+                return f"{slot} drew the configuration of {duplicate.of} ({config}); it is drawn again"
             case StrategyExhausted(strategy, slots):
                 return f"{wording.STRATEGY.get(strategy)} is exhausted after {wording.count(slots, 'slot')}"
             case SearchFinished(reason):
                 return f"search finished ({reason})"
             case ConfirmationSelected() as selection:
                 chosen = [
-                    f"{wording.STRATEGY.get(strategy, strategy)} {entry.role}: {self._words(entry.config)}"
+                    f"{wording.STRATEGY.get(strategy, strategy)} {entry.role}: {self._describe(entry.config)}"
                     for strategy, entries in selection.configs.items()
                     for entry in entries
                 ]
@@ -172,13 +175,14 @@ class LogFormatter:
                     f"seed {scored.seed_index}: {self._score(scored.metrics.get(self._objective))}"
                 )
             case VerdictReached() as reached:
-                said = describe(reached, self._objective)
-                return f"verdict {reached.look}: {said}" if reached.verdict else f"no verdict: {said}"
-            case Explored() as one:
-                what = f"shift {one.shift}" if one.what == "shift" else f"{one.fraction:g} of the training images"
+                answer = describe(reached, self._objective)
+                return f"verdict {reached.look}: {answer}" if reached.verdict else f"no verdict: {answer}"
+            case Explored() as explored:
+                shifted = explored.what == "shift"
+                what = f"shift {explored.shift}" if shifted else f"{explored.fraction:g} of the training images"
                 return (
-                    f"explored, {what}: {wording.STRATEGY.get(one.strategy)}, seed {one.seed_index}: "
-                    f"{self._score(one.metrics.get(self._objective))}"
+                    f"explored, {what}: {wording.STRATEGY.get(explored.strategy)}, seed {explored.seed_index}: "
+                    f"{self._score(explored.metrics.get(self._objective))}"
                 )
             case ControlledSelected(seeds, configs):
                 changes = wording.count(sum(len(entries) for entries in configs.values()), "change")
@@ -187,10 +191,10 @@ class LogFormatter:
                 return f"model of {trial_id} logged to MLflow as {uri}"
 
     def _epoch(self, done: EpochDone) -> str:
-        """With the numbers of the trial's record, once there is one."""
+        """Describe an epoch, with the numbers of the trial's record if the trial has finished."""
         text = f"{_name(done.trial_id, done.attempt)} epoch {done.epoch}: {self._score(done.score)}"
         record = self._records.get(run_key(done.trial_id, done.attempt))
-        epoch = next((one for one in record.epochs if one.epoch == done.epoch), None) if record else None
+        epoch = next((epoch for epoch in record.epochs if epoch.epoch == done.epoch), None) if record else None
         if epoch is None:
             return text
         return f"{text}, training loss {epoch.train_loss:.3f}, {wording.duration(epoch.seconds)}"
@@ -200,12 +204,12 @@ class LogFormatter:
         score = "" if record.score is None else f", {self._score(record.score)}"
         warned = f", {wording.count(len(record.warnings), 'warning')}" if record.warnings else ""
         reason = f" ({record.reason})" if record.reason else ""
-        text = f"{_name(record.trial_id, record.attempt)} {self._words(record.config)}: {state}{reason}{score}"
+        text = f"{_name(record.trial_id, record.attempt)} {self._describe(record.config)}: {state}{reason}{score}"
         return f"{text} in {wording.duration(record.seconds_alone)}{warned}"
 
     @property
     def _objective(self) -> str:
-        return self._state.objective or self._given
+        return self._state.objective or self._default_objective
 
     def _metric(self) -> str:
         return METRICS[self._objective].label if self._objective in METRICS else self._objective
@@ -214,12 +218,14 @@ class LogFormatter:
         shown = wording.level(value, self._objective) if self._objective in METRICS else str(value)
         return f"{self._metric()} {shown}"
 
-    def _words(self, chosen: TrialConfig) -> str:
-        """`resnet18, depth 3, fixed_stats, head rate 1e-3`: what it is known by, then what the study varies."""
-        config = chosen.to_json()
-        quiet = idle(config) | ({"unfreeze_depth", "backbone_lr"} if chosen.unfreeze_depth == 0 else set())
+    def _describe(self, trial_config: TrialConfig) -> str:
+        """Describe a configuration, `resnet18, depth 3, fixed_stats, head rate 1e-3`, with what the study varies."""
+        config = trial_config.to_json()
+        without_effect = idle(config) | (
+            {"unfreeze_depth", "backbone_lr"} if trial_config.unfreeze_depth == 0 else set()
+        )
         names = [*_FIRST, *(name for name in self._varied if name not in _FIRST)]
-        shown = [name for name in names if name not in quiet and config.get(name) is not None][:_MOST]
+        shown = [name for name in names if name not in without_effect and config.get(name) is not None][:_MOST]
         return ", ".join(
             config_text(name, config[name])
             if name in PARAMETERS and PARAMETERS[name].kind == "choice"
@@ -228,11 +234,11 @@ class LogFormatter:
         )
 
 
-def _environment(facts: dict[str, Any]) -> str:
-    shown = [f"torch {facts['torch']}"] if facts.get("torch") else []
-    shown += [facts["device"]] if facts.get("device") else []
-    shown += [wording.count(facts[unit + "s"], unit) for unit in ("thread", "worker") if unit + "s" in facts]
-    shown += [f"commit {facts['commit']}"] if facts.get("commit") else []
+def _environment(values: dict[str, Any]) -> str:
+    shown = [f"torch {values['torch']}"] if values.get("torch") else []
+    shown += [values["device"]] if values.get("device") else []
+    shown += [wording.count(values[unit + "s"], unit) for unit in ("thread", "worker") if unit + "s" in values]
+    shown += [f"commit {values['commit']}"] if values.get("commit") else []
     return ", ".join(shown)
 
 
@@ -241,9 +247,9 @@ def _name(trial_id: str, attempt: int) -> str:
 
 
 def _varied(events: Sequence[Event]) -> list[str]:
-    """Parameters in which the study's configurations differ."""
+    """Return the parameters in which the study's configurations differ."""
     values: dict[str, set[str]] = {}
-    configs = [began.job.config for began in of_type(events, TrialStarted)]
+    configs = [started.job.config for started in of_type(events, TrialStarted)]
     for config in configs + [finished.record.config for finished in of_type(events, TrialFinished)]:
         for name, value in vars(config).items():
             values.setdefault(name, set()).add(str(value))
@@ -255,7 +261,7 @@ def _unreadable(at: str, gap: Damage) -> Line:
     if gap.torn:
         text = f"line {gap.line}, the last one, is torn ({size} bytes): it is being written, or a crash cut it off"
     elif size:
-        text = f"from line {gap.line} on {size} bytes cannot be read, and what they told is missing here"
+        text = f"from line {gap.line} on {size} bytes cannot be read, so their events are missing here"
     else:
-        text = f"lines are missing before line {gap.line}, and what they told with them"
+        text = f"lines are missing before line {gap.line}, so their events are missing here"
     return Line(at, text, problem=True)

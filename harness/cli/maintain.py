@@ -1,4 +1,4 @@
-"""Commands that look after a study that is there: its story, its health, and what MLflow has missed."""
+"""Commands for an existing study: show its log, check its files, and send events to the stores."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from harness.cli.app import Name, app, existing, say
 @app.command("log")
 def show_log(
     name: Name,
-    epochs: Annotated[bool, typer.Option("--epochs", help="Every epoch too.")] = False,
-    problems: Annotated[bool, typer.Option("--problems", help="Only what went wrong.")] = False,
-    local: Annotated[bool, typer.Option("--local", help="Times of this machine's zone instead of UTC.")] = False,
+    epochs: Annotated[bool, typer.Option("--epochs", help="Show every epoch too.")] = False,
+    problems: Annotated[bool, typer.Option("--problems", help="Show only what went wrong.")] = False,
+    local: Annotated[bool, typer.Option("--local", help="Show times of this machine's zone instead of UTC.")] = False,
 ) -> None:
-    """Tell what happened in a study, line by line; also while it runs, and of a damaged log."""
+    """Print what happened in a study, line by line; also while it runs, and if its log is damaged."""
     folder = existing(name)
     from harness.cli.log_text import format_events, format_lines
     from harness.results.events import scan_log
@@ -35,14 +35,15 @@ def show_log(
 def doctor(
     name: Name,
     fix: Annotated[
-        bool, typer.Option("--fix", envvar="HARNESS_FIX", help="Mend what can be mended; loses no finished trial.")
+        bool,
+        typer.Option("--fix", envvar="HARNESS_FIX", help="Repair what can be repaired; no finished trial is lost."),
     ] = False,
 ) -> None:
-    """Check a study's log, stores, models and caches; exits 1 where something is wrong."""
+    """Check a study's log, stores, models and caches; exit with 1 if something is wrong."""
     folder = existing(name)
     from harness.doctor.check import examine
 
-    found = examine(folder, fix=fix, say=say)
+    found = examine(folder, fix=fix)
     for line in found.lines():
         say(line)
     raise typer.Exit(0 if found.well else 1)
@@ -50,7 +51,7 @@ def doctor(
 
 @app.command()
 def sync(name: Name) -> None:
-    """Send what MLflow and Optuna's storage have missed, from the event log: trains nothing and needs no images."""
+    """Send the events that MLflow and Optuna's storage lack; train nothing and need no images."""
     folder = existing(name)
     from harness.study.sync import sync as send
 

@@ -1,4 +1,4 @@
-"""What a person sees while a study runs: two bars on a terminal, plain lines elsewhere."""
+"""Show the progress of a running study: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from harness.cli.terminal import Terminal
 from harness.results.metrics import METRICS
 from harness.results.records import EpochRecord, TrialJob, TrialRecord
 
-PLAIN_SECONDS = 2.0  # between two lines of the same preparation, where there is no terminal
-QUIET_SECONDS = 30.0  # without a line there, before a phase that moved on says how far it is
+PLAIN_SECONDS = 2.0  # without a terminal: least time between two lines about the same preparation
+QUIET_SECONDS = 30.0  # without a terminal: a phase with progress prints a line after so long a pause
 
 
 class Watcher:
-    """Shows a study's progress; a context manager. Honours NO_COLOR (rich does).
+    """A context manager that shows a study's progress; see `study.session.Observer`. rich respects NO_COLOR.
 
     Args:
-        objective: metric shown as the score.
+        objective: the metric that is shown as the score.
+        epochs: epochs of each trial.
     """
 
     def __init__(self, console: Terminal, objective: str, epochs: int) -> None:
         self._console, self._objective, self._epochs = console, objective, epochs
         self._best: dict[str, float] = {}
         self._plain = not console.is_terminal
-        self._said: dict[str, float] = {}
-        self._last_line = 0.0  # when it was written
-        self._told = 0  # of the phase, how many were done by the last line
+        self._printed: dict[str, float] = {}  # time of the last line about each preparation
+        self._last_line = 0.0  # time of the last line
+        self._done = 0  # how many trials of the phase were done at the last line
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
@@ -60,8 +61,8 @@ class Watcher:
     def working(self, what: str, done: int, of: int) -> None:
         if self._plain:
             now = time.monotonic()
-            if now - self._said.get(what, 0.0) > PLAIN_SECONDS or done == of:
-                self._said[what] = now
+            if now - self._printed.get(what, 0.0) > PLAIN_SECONDS or done == of:
+                self._printed[what] = now
                 self.message(f"{what}: {done} of {of}")
             return
         self._show(what, done, of)
@@ -69,9 +70,9 @@ class Watcher:
     def phase(self, name: str, done: int, total: int) -> None:
         if self._plain:
             quiet = time.monotonic() - self._last_line
-            if name != self._phase or (done > self._told and quiet >= QUIET_SECONDS):
+            if name != self._phase or (done > self._done and quiet >= QUIET_SECONDS):
                 self.message(f"{name}: {done} of {total} done")
-                self._phase, self._told = name, done
+                self._phase, self._done = name, done
             return
         self._show(name, done, total)
 
@@ -94,7 +95,7 @@ class Watcher:
             if best is None or sign * record.score > sign * best:
                 self._best[record.strategy] = record.score
         if self._plain:
-            self._told += 1
+            self._done += 1
             self.message(self._line(record))
         elif self._study is not None:
             self._bars.update(self._study, note=self._notes())

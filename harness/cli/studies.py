@@ -1,4 +1,4 @@
-"""Commands that run studies, show them and take them away."""
+"""Commands that run, show, compare and remove studies."""
 
 from __future__ import annotations
 
@@ -7,24 +7,28 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from harness.cli.app import Name, again, app, existing, given, out, say, shown, whole
+from harness.cli.app import Name, app, existing, given, out, repeat_command, say, short_path, whole_number
 from harness.errors import HarnessError
 
 
 @app.command()
 def study(
     name: Name,
-    save_as: Annotated[str | None, typer.Option("--as", envvar="HARNESS_AS", help="Keep it under this name.")] = None,
+    save_as: Annotated[
+        str | None, typer.Option("--as", envvar="HARNESS_AS", help="Name of the study if not the file's.")
+    ] = None,
     data: Annotated[str | None, typer.Option(envvar="HARNESS_DATA", help="Folder or CSV of your own images.")] = None,
     weights: Annotated[
-        str | None, typer.Option(envvar="HARNESS_WEIGHTS", help="bundled, imagenet, none, a file.")
+        str | None, typer.Option(envvar="HARNESS_WEIGHTS", help="bundled, imagenet, none, or a file.")
     ] = None,
     trials: Annotated[str | None, typer.Option(envvar="HARNESS_TRIALS", help="Slots for each strategy.")] = None,
     epochs: Annotated[str | None, typer.Option(envvar="HARNESS_EPOCHS", help="Epochs of every trial.")] = None,
-    workers: Annotated[str | None, typer.Option(envvar="HARNESS_WORKERS", help="Side by side on a CPU.")] = None,
+    workers: Annotated[
+        str | None, typer.Option(envvar="HARNESS_WORKERS", help="Trials at the same time on a CPU.")
+    ] = None,
     device: Annotated[str | None, typer.Option(envvar="HARNESS_DEVICE", help="auto, cpu, cuda, cuda:N, mps.")] = None,
 ) -> None:
-    """Run a study, or continue it; ends with the verdict and the report."""
+    """Run a study, or continue it, up to the verdict and the report."""
     from harness.config.executors import EXECUTORS
     from harness.config.load import Overrides, load_study
 
@@ -32,85 +36,87 @@ def study(
         data=given(data),
         weights=given(weights),
         device=given(device),
-        trials=whole("TRIALS", trials),
-        epochs=whole("EPOCHS", epochs),
-        workers=whole("WORKERS", workers),
+        trials=whole_number("TRIALS", trials),
+        epochs=whole_number("EPOCHS", epochs),
+        workers=whole_number("WORKERS", workers),
     )
     loaded = load_study(name, overrides, save_as=given(save_as))
 
     from harness.study.executors.forkserver import warm_up
 
     if EXECUTORS[loaded.study.executor].forks:
-        warm_up()  # beside the imports that follow, which take seconds: after the file is known to be right
+        warm_up()  # after the study file was checked, and while the imports below run, which take seconds
     from harness.cli.progress import Watcher
     from harness.study.coordinator import run_study
 
     with Watcher(out, loaded.study.objective, loaded.study.epochs) as watcher:
         try:
-            outcome = run_study(loaded, watcher)
+            result = run_study(loaded, watcher)
         except HarnessError as error:
             if error.exit_code > 128:
-                watcher.message(f"Nothing that was finished is lost. Continue with: {again()}")
+                watcher.message(f"No finished trial is lost. Continue with: {repeat_command()}")
             raise
-    if outcome.already_finished:
-        say(f"The study {outcome.name} is finished; more TRIALS or seeds continue it.")
+    if result.already_finished:
+        say(f"The study {result.name} is finished; more TRIALS or seeds continue it.")
     say("")
-    say(outcome.sentence or f"No verdict: {outcome.reason}")
+    say(result.sentence or f"No verdict: {result.reason}")
     say("")
-    say(f"Report   {shown(outcome.report)}")
-    say(f"MLflow   make ui NAME={outcome.name}")
+    say(f"Report   {short_path(result.report)}")
+    say(f"MLflow   make ui NAME={result.name}")
 
 
 @app.command()
 def report(name: Name) -> None:
-    """Make a study's report again from what is stored; also while it runs."""
+    """Make a study's report again from the stored results; also while the study runs."""
     folder = existing(name)
     from harness.report.page import write_report
 
-    say(f"Report   {shown(write_report(folder))}")
+    say(f"Report   {short_path(write_report(folder))}")
 
 
 @app.command()
 def compare(
     names: Annotated[
-        list[str] | None, typer.Argument(envvar="HARNESS_NAMES", help="Two studies or more of `harness list`.")
+        list[str] | None, typer.Argument(envvar="HARNESS_NAMES", help="Two or more studies of `harness list`.")
     ] = None,
 ) -> None:
-    """Put studies side by side in one page: what each found, on which data, at what cost."""
+    """Compare studies on one page: results, data and costs."""
     from harness.report.compare.page import write_comparison
 
-    say(f"Page     {shown(write_comparison(names or []))}")
+    say(f"Page     {short_path(write_comparison(names or []))}")
 
 
 @app.command()
 def ui(
-    name: Annotated[str | None, typer.Argument(envvar="HARNESS_NAME", help="Open on this study's runs.")] = None,
+    name: Annotated[str | None, typer.Argument(envvar="HARNESS_NAME", help="Show this study's runs.")] = None,
     port: Annotated[int, typer.Option(envvar="HARNESS_PORT", min=1, max=65535)] = 5000,
     host: Annotated[str, typer.Option(envvar="HARNESS_HOST", help="Another address; needs --exposed.")] = "127.0.0.1",
-    exposed: Annotated[bool, typer.Option(envvar="HARNESS_EXPOSED", help="Whoever reaches it may change all.")] = False,
+    exposed: Annotated[
+        bool, typer.Option(envvar="HARNESS_EXPOSED", help="Allow others to change all studies.")
+    ] = False,
 ) -> None:
-    """Serve the MLflow UI on 127.0.0.1; Ctrl-C ends it."""
+    """Serve the MLflow UI on 127.0.0.1; stop it with Ctrl-C."""
     from harness.tracking.address import address_of, tracking_address
     from harness.tracking.ui import serve
 
     folder = existing(name) if name else None
     address = address_of(folder.name, folder.tracking_uri()) if folder else tracking_address()
-    seen = folder.name if folder else None
-    raise typer.Exit(serve(seen, port=port, address=address, host=host or "127.0.0.1", exposed=exposed, say=say))
+    shown = folder.name if folder else None
+    raise typer.Exit(serve(shown, port=port, address=address, host=host or "127.0.0.1", exposed=exposed, say=say))
 
 
 @app.command("list")
 def list_all() -> None:
-    """Show the studies with state, size and age."""
+    """List the studies with state, size and age."""
     from harness.study.studies import list_studies
 
     table = Table(box=None, pad_edge=False)
     for heading in ("Study", "State", "Trials", "Size", "Last change"):
         table.add_column(heading, justify="right" if heading in ("Trials", "Size") else "left")
-    entries = list_studies()
-    for entry in entries:
-        table.add_row(entry.name, entry.state, str(entry.trials), entry.size, entry.age)
-    if entries:
+    rows = list_studies()
+    for row in rows:
+        table.add_row(row.name, row.state, str(row.trials), row.size, row.age)
+    if rows:
         out.print(table, markup=False)
     else:
         say("There are no studies yet; `make study NAME=microscopy` starts one.")

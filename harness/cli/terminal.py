@@ -1,8 +1,8 @@
-"""The one way to the terminal: whatever a text holds, it steers nothing, and no password is in it.
+"""The consoles that print all text: they escape control characters and mask passwords.
 
-Names of folders, files and studies, and errors of libraries that quote them, may carry escape sequences, which would
-move the cursor, retitle the window or hide what was said before. Here they become visible text. rich writes its own
-colours and cursor movements beside the texts, so they are not concerned.
+Names of folders, files and studies, and error messages that quote them, may contain escape sequences. These could move
+the cursor, change the title of the window or hide earlier output. They are shown here as visible text. The colours and
+cursor movements of rich are written separately and still work.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from harness.safe_text import escape_controls, masked
 
 
 class Terminal(Console):
-    """A rich console without markup and emoji codes, whose every text is neutral.
+    """A rich console without markup and emoji codes that escapes every text.
 
-    Each renderable, the cells of tables and the lines of progress bars too, comes through `render`; plain texts come
-    through `render_str` before, so that a table measures what it will show.
+    Every renderable passes through `render`, also cells of tables and lines of progress bars. Plain texts pass through
+    `render_str` before, so that a table measures the text that it will show.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -37,7 +37,7 @@ class Terminal(Console):
 
 
 def take_warnings(console: Terminal) -> None:
-    """Send Python's warnings through the console, which it would write to stderr itself."""
+    """Print Python's warnings on the console instead of directly to stderr, so that they are escaped too."""
 
     def show(
         message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None

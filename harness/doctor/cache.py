@@ -1,4 +1,4 @@
-"""The cache, as far as this study uses it: image arrays and shared activations. All of it can be made again."""
+"""Check the part of the cache that the study uses: image arrays and shared activations. All can be made again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SAMPLE = 200  # rows of each file of activations that are checked
 
 
 def check(case: Case) -> Iterator[Finding]:
-    """The arrays of this study's images are whole, and so are the activations made of them."""
+    """Check the checksums of the study's image arrays and of a sample of the activations made from them."""
     digest = case.fingerprint.get("data digest")
     cache = home() / "cache"
     if case.study is None or not isinstance(digest, str):
@@ -29,41 +29,41 @@ def check(case: Case) -> Iterator[Finding]:
         if path.exists() and not is_whole(path):
             yield Finding(
                 f"cache/images/{path.name}",
-                "its bytes do not fit its checksum",
+                "its checksum does not fit",
                 "the next study decodes the images again",
                 "--fix removes it.",
                 partial(_removed, path),
             )
-    yield from _notes(cache / "precision.json")
+    yield from _precision_notes(cache / "precision.json")
     folder = cache / "prefix"
     if not folder.is_dir() or case.running:
         return
     checked = 0
     for entry in entries(folder):
-        of = source(entry)
-        if of is None and (entry / "meta.json").exists():  # without one it may be in the making
+        images = source(entry)
+        if images is None and (entry / "meta.json").exists():  # without that file it may be in the making
             yield Finding(
                 f"cache/prefix/{entry.name}",
-                "its note cannot be read",
-                "nobody can use what it holds",
+                "its meta.json cannot be read",
+                "its activations cannot be used",
                 "--fix removes it.",
                 partial(_entry_removed, entry),
             )
-        elif of in {path.stem for path in arrays}:
+        elif images in {path.stem for path in arrays}:
             found, rows = damaged_rows(entry, SAMPLE)
             checked += rows
             for file, bad in found.items():
                 yield Finding(
                     f"cache/prefix/{entry.name}/{file}",
-                    f"{bad} of the rows that were looked at fail their checksum",
+                    f"{bad} of the rows that were checked fail their checksum",
                     "they are computed again when they are needed",
-                    "--fix marks all such rows as not there.",
+                    "--fix marks all such rows as missing.",
                     partial(_forgotten, entry),
                 )
-    case.checked.append(f"{checked} rows of shared activations ({SAMPLE} of a file at most)")
+    case.checked.append(f"{checked} rows of shared activations (at most {SAMPLE} of a file)")
 
 
-def _notes(path: Path) -> Iterator[Finding]:
+def _precision_notes(path: Path) -> Iterator[Finding]:
     if not path.exists():
         return
     try:
@@ -74,7 +74,7 @@ def _notes(path: Path) -> Iterator[Finding]:
     yield Finding(
         "cache/precision.json",
         "it cannot be read",
-        "the machine's arithmetic is timed again",
+        "the next study times the machine's arithmetic again",
         "--fix removes it.",
         partial(_removed, path),
     )
@@ -91,4 +91,4 @@ def _entry_removed(entry: Path) -> str:
 
 
 def _forgotten(entry: Path) -> str:
-    return f"{forget_rows(entry)} rows are marked as not there, and are computed again when they are needed"
+    return f"{forget_rows(entry)} rows are marked as missing, and are computed again when they are needed"

@@ -1,4 +1,4 @@
-"""What the doctor is told of a study before it looks into its stores, and how it says what it found."""
+"""The input and the output of every check: a study as it is on the disk (Case), and what is wrong (Finding)."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from harness.results.study_state import StudyState
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong: in one line where, what, with which consequence, and the way out of it."""
+    """Something that is wrong. Its text names the place, the fault, the consequence and the way out, in one line."""
 
     where: str
     what: str
     consequence: str
     way_out: str
-    mend: Callable[[], str] | None = None  # mends it and says what it did; raises where it cannot
-    first: bool = False  # what else is wrong can be told only when this is mended
+    repair: Callable[[], str] | None = None  # repairs it and returns what was done; raises if that is impossible
+    first: bool = False  # whether the other checks make sense only after this repair
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}; {self.consequence}. {self.way_out}"
@@ -39,16 +39,15 @@ Check = Callable[["Case"], Iterable[Finding]]
 
 @dataclass
 class Case:
-    """A study as it lies on the disk: whatever of it can be read.
+    """A study as it is on the disk: everything of it that can be read.
 
-    `running` is true while another process works on it: what is missing may then be on its way.
+    `running` is true while another process works on the study. A file that is missing may then still be written.
     """
 
     folder: StudyFolder
     running: bool
-    say: Callable[[str], None]  # for mends that take their time
-    checked: list[str] = field(default_factory=list)  # what was looked at, in a few words each
-    classes: tuple[str, ...] | None = None  # once the data's files were looked at, and fit the data's digest
+    checked: list[str] = field(default_factory=list)  # what was checked, in a few words each
+    classes: tuple[str, ...] | None = None  # set after the data's files were checked and fit the data's digest
 
     @cached_property
     def reading(self) -> Reading:
@@ -56,7 +55,7 @@ class Case:
 
     @cached_property
     def document(self) -> dict[str, Any]:
-        """What study.json says; {} where it cannot be read."""
+        """The content of study.json; {} if it cannot be read."""
         try:
             found = json.loads(self.folder.study_json.read_text(encoding="utf-8"))
             return found if isinstance(found, dict) else {}
@@ -65,46 +64,46 @@ class Case:
 
     @cached_property
     def created(self) -> StudyCreated | None:
-        """What the log says of the study's creation; None if that cannot be read."""
+        """The log's event of the study's creation; None if it cannot be read."""
         return next(iter(of_type(self.reading.events, StudyCreated)), None)
 
     @cached_property
     def study(self) -> StudyConfig | None:
-        """The resolved study: of study.json, else of the log."""
+        """The resolved study from study.json, otherwise from the log; None if both cannot be read."""
         for values in (self.document.get("study"), self.created.study if self.created else None):
             try:
                 return StudyConfig.model_validate(values)
-            except ValueError:  # pydantic's own is one
+            except ValueError:  # pydantic's error is one too
                 continue
         return None
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """What decides the study's numbers: of the log, which has checksums, else of study.json."""
+        """The study's fingerprint from the log, which has checksums, otherwise from study.json."""
         found = (self.created.fingerprint if self.created else None) or self.document.get("fingerprint")
         return found if isinstance(found, dict) else {}
 
     @cached_property
     def records(self) -> dict[str, TrialRecord]:
-        """Every finished trial that can be read, by id; where one was written twice the later counts."""
+        """Every finished trial that can be read, by id. If a trial was written twice, the later record counts."""
         return {ended.record.trial_id: ended.record for ended in of_type(self.reading.events, TrialFinished)}
 
     @cached_property
-    def history(self) -> StudyState | None:
-        """The log replayed; None where it is damaged or there is none, since then it is no truth to compare with."""
+    def state(self) -> StudyState | None:
+        """The state after all events; None if the log is damaged or missing, so that no comparison is possible."""
         if self.study is None or not self.reading.events or not self.reading.whole:
             return None
         return StudyState.of(self.reading.events, self.study.objective)
 
     @cached_property
     def rebuilder(self) -> Rebuilder:
-        """The study's images, for what they can give again."""
+        """Makes files again from the study's images."""
         if self.study is None:
             raise HarnessError("the study itself cannot be read")
         return Rebuilder(self.folder, self.study, self.fingerprint)
 
     def set_aside(self, path: Path) -> str:
-        """Move a file of the study out of the way; where it lies now. Nothing is thrown away."""
+        """Move a file of the study to `set-aside/` without deleting it, and return its new path."""
         self.folder.set_aside.mkdir(exist_ok=True)
         target = self.folder.set_aside / path.name
         number = 1
@@ -115,8 +114,8 @@ class Case:
         return f"{self.folder.set_aside.name}/{target.name}"
 
 
-def looked(check: Check, case: Case, where: str) -> Iterator[Finding]:
-    """The findings of a check. What it stumbles over is a finding too: a doctor does not die of a patient."""
+def run_check(check: Check, case: Case, where: str) -> Iterator[Finding]:
+    """Yield the findings of a check. An error in the check becomes a finding, so that the other checks still run."""
     try:
         yield from check(case)
     except Exception as error:
@@ -124,6 +123,6 @@ def looked(check: Check, case: Case, where: str) -> Iterator[Finding]:
         yield Finding(
             where,
             f"cannot be checked ({text})",
-            "whether all is well there is not known",
-            "Mend what else is named here first; if it stays, please report it with this line.",
+            "it is not known whether all is well there",
+            "Repair the other findings first; if this one stays, please report it with this line.",
         )

@@ -1,4 +1,4 @@
-"""Checkpoints: those that the log's trials left are there and whole, and nothing lies beside them that nobody needs."""
+"""Check that the checkpoints of the log's trials exist and are sound, and find files that are not needed."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from harness.training.contract import check_classes
 
 
 def check(case: Case) -> Iterator[Finding]:
-    """Every checkpoint that the log names and the study keeps; then what else lies there."""
-    if case.history is None:
+    """Check every checkpoint that the study keeps, then look for leftovers in the same folder."""
+    if case.state is None:
         return
-    wanted = kept(case.history)
+    wanted = kept(case.state)
     for name, record in wanted.items():
         if case.running and record.kind == "search":
-            continue  # a better one may just have taken its place
+            continue  # a better trial may just have replaced it
         fault = _fault(case.folder.checkpoints / name, case.classes)
         if fault is not None:
             yield _lost(case, name, record, fault)
@@ -33,16 +33,16 @@ def check(case: Case) -> Iterator[Finding]:
         yield from _leftovers(case, wanted)
 
 
-def kept(history: StudyState) -> dict[str, TrialRecord]:
-    """The checkpoints that a study keeps, by file name: each strategy's best trial, and all after the search."""
-    strategies = {record.strategy for record in history.finished}
-    best = [best for strategy in sorted(strategies) if (best := history.best(strategy)) is not None]
-    records = [*best, *(record for record in history.later.values() if record.state == "complete")]
+def kept(state: StudyState) -> dict[str, TrialRecord]:
+    """Return the checkpoints that a study keeps, by file name: each strategy's best trial, and all later trials."""
+    strategies = {record.strategy for record in state.finished}
+    best = [best for strategy in sorted(strategies) if (best := state.best(strategy)) is not None]
+    records = [*best, *(record for record in state.later.values() if record.state == "complete")]
     return {record.checkpoint: record for record in records if record.checkpoint is not None}
 
 
 def _fault(path: Path, classes: tuple[str, ...] | None) -> str | None:
-    """What is wrong with a checkpoint; None: nothing. Every byte is read."""
+    """Return what is wrong with a checkpoint; None if nothing is. Every byte is read."""
     if not path.exists():
         return "it is gone"
     try:
@@ -57,18 +57,18 @@ def _fault(path: Path, classes: tuple[str, ...] | None) -> str | None:
 
 
 def _lost(case: Case, name: str, record: TrialRecord, fault: str) -> Finding:
-    scored = "its scores stand in the log, but the model cannot answer or be handed out again"
+    scored = "its scores are in the log, but the model cannot be scored or exported again"
     return Finding(
         f"checkpoints/{name}",
         f"the model of {record.trial_id}: {fault}",
         scored if record.kind != "search" else "the best model of its strategy's search is lost",
-        "--fix trains it again with its seed, and takes it only if it scores the same; so does a study that needs it.",
+        "--fix trains it again with its seed, and keeps it if the score is the same, as a study that needs it does.",
         lambda: case.rebuilder.checkpoint(record),
     )
 
 
 def _leftovers(case: Case, wanted: dict[str, TrialRecord]) -> Iterator[Finding]:
-    """Files that no trial needs: of a trial that was overtaken, of a note behind an end, or of nobody."""
+    """Find files that no trial needs: of a trial that is no longer the best, of an ended trial, or unknown files."""
     by_stem = {file_stem(trial_id): record for trial_id, record in case.records.items()}
     state = StudyState.of(case.reading.events)
     in_flight = {file_stem(trial.job.trial_id) for trial in state.in_flight.values()}
@@ -76,33 +76,33 @@ def _leftovers(case: Case, wanted: dict[str, TrialRecord]) -> Iterator[Finding]:
     for path in sorted(case.folder.checkpoints.iterdir()):
         record = by_stem.get(path.name.removesuffix(path.suffix))
         if path.name in wanted or path.name.startswith(".") or not path.is_file():
-            continue  # half-written files are looked after elsewhere
+            continue  # `leftovers` finds half-written files
         if path.suffix == ".resume" and path.stem in in_flight and record is None:
             if not _readable(path):
-                yield _unneeded(case, path, "a note of where a trial stood, which cannot be read", removed=True)
+                yield _unneeded(case, path, "a file to resume a trial from, which cannot be read", removed=True)
         elif record is not None:
-            yield _unneeded(case, path, f"{record.trial_id} has ended, and its file is needed no more", removed=True)
+            yield _unneeded(case, path, f"{record.trial_id} has ended, and its file is no longer needed", removed=True)
         else:
             yield _unneeded(case, path, "no finished trial of the log names it", removed=False)
 
 
 def _to_run_again(case: Case) -> set[str]:
-    """Trials that were interrupted and have not ended since, as their files are called."""
+    """Return the file names of trials that were interrupted and have not ended since."""
     again = {cut.trial_id for cut in of_type(case.reading.events, TrialInterrupted)}
     return {file_stem(trial_id) for trial_id in again - set(case.records)}
 
 
 def _readable(path: Path) -> bool:
-    """Whether a note of torch's format, which is a zip archive, has all its bytes."""
+    """Whether a file in torch's format, which is a zip archive, has all its bytes."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    except Exception:  # see doctor_data.archive_fault
+    except Exception:  # see data_files.archive_fault
         return False
 
 
 def _unneeded(case: Case, path: Path, what: str, *, removed: bool) -> Finding:
-    def mend() -> str:
+    def repair() -> str:
         if not removed:
             return f"moved to {case.set_aside(path)}"
         path.unlink()
@@ -111,4 +111,4 @@ def _unneeded(case: Case, path: Path, what: str, *, removed: bool) -> Finding:
     size = path.stat().st_size / 1e6
     where = f"checkpoints/{path.name}"
     out = "--fix removes it." if removed else "--fix moves it to set-aside/."
-    return Finding(where, f"a leftover: {what}", f"it takes {size:.1f} MB", out, mend)
+    return Finding(where, f"a leftover: {what}", f"it takes {size:.1f} MB", out, repair)

@@ -1,7 +1,7 @@
-"""What was written before trial one: manifest, test labels, data card, thumbnails. Are they there, and unchanged?
+"""Check the files written before the first trial: manifest, test labels, data card and thumbnails.
 
-The digest of the data, which the log keeps, is a checksum of what manifest, test labels and class names say: it is
-computed again from them, without an image.
+The digest of the data, which the log holds, is a checksum of the manifest, the test labels and the class names. It is
+computed again from these files, without the images.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import pandas as pd
 
 from harness.data.dataset import digest_of
 from harness.doctor.case import Case, Finding
-from harness.results.csv import unquoted
+from harness.results.csv import unquote
 
 
 class _Wrong(Exception):
-    """What is wrong with a file, and which."""
+    """A file that is wrong; the message says what is wrong with it."""
 
     def __init__(self, path: Path, what: str) -> None:
         super().__init__(what)
@@ -28,9 +28,9 @@ class _Wrong(Exception):
 
 
 def check(case: Case) -> Iterator[Finding]:
-    """The four files are there and can be read, and their checksums fit."""
+    """Check that the four files exist, can be read and fit their checksums."""
     if not case.created:
-        return  # written before the first event: nothing speaks of them yet
+        return  # they are written before the first event, so without it nothing is known about them
     try:
         count, case.classes = _checked(case)
         fault = archive_fault(case.folder.thumbnails, ("images", "labels"))
@@ -40,8 +40,8 @@ def check(case: Case) -> Iterator[Finding]:
         yield Finding(
             wrong.path.name,
             str(wrong),
-            "the report, the scoring of the test split or MLflow miss it",
-            "--fix writes the data's files again, where the images are at hand.",
+            "the report, MLflow or the scoring of the test split needs it",
+            "--fix writes the data's files again, if the images are at hand.",
             lambda: case.rebuilder.data_files(),
         )
     else:
@@ -49,7 +49,7 @@ def check(case: Case) -> Iterator[Finding]:
 
 
 def _checked(case: Case) -> tuple[int, tuple[str, ...]]:
-    """Number of images and classes; raises _Wrong with the first file that is not as it was written."""
+    """Return the number of images and the class names; raise _Wrong for the first file that is not as written."""
     folder, wanted = case.folder, case.fingerprint.get("data digest")
     try:
         card = json.loads(folder.data_card.read_text(encoding="utf-8"))
@@ -59,7 +59,7 @@ def _checked(case: Case) -> tuple[int, tuple[str, ...]]:
     except (OSError, ValueError, KeyError, TypeError):
         raise _Wrong(folder.data_card, "it cannot be read") from None
     if card.get("digest") != wanted:
-        raise _Wrong(folder.data_card, "its digest of the data is not the log's")
+        raise _Wrong(folder.data_card, "its digest of the data differs from the log's")
     manifest, tests = _table(folder.manifest), _table(folder.test_labels)
     try:
         manifest.loc[manifest["split"] == "test", "label"] = [names[int(label)] for label in tests["label"]]
@@ -68,25 +68,25 @@ def _checked(case: Case) -> tuple[int, tuple[str, ...]]:
     except (ValueError, KeyError, IndexError, TypeError):  # a column is missing, or holds something else
         digest = None
     if digest != wanted:
-        raise _Wrong(folder.manifest, "what it and the test labels say does not give the data's digest")
+        raise _Wrong(folder.manifest, "it and the test labels do not give the data's digest")
     return len(manifest), tuple(names)
 
 
 def _table(path: Path) -> pd.DataFrame:
-    """A CSV file, every cell as its text."""
+    """Read a CSV file with every cell as text."""
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except FileNotFoundError:
         raise _Wrong(path, "it is gone") from None
     except (OSError, ValueError):  # pandas' own errors are ValueErrors
         raise _Wrong(path, "it cannot be read") from None
-    for name in table.columns:  # as they were before a spreadsheet was thought of
-        table[name] = table[name].map(unquoted)
+    for name in table.columns:  # remove the apostrophes that protect spreadsheets
+        table[name] = table[name].map(unquote)
     return table
 
 
 def archive_fault(path: Path, names: tuple[str, ...]) -> str | None:
-    """What is wrong with a file of arrays that must hold these; None: nothing. Every byte is read."""
+    """Return what is wrong with an .npz file that must hold these arrays; None if nothing is. Every byte is read."""
     if not path.exists():
         return "it is gone"
     try:
@@ -95,7 +95,7 @@ def archive_fault(path: Path, names: tuple[str, ...]) -> str | None:
         with np.load(path, allow_pickle=False) as stored:
             lacking = next((name for name in names if name not in stored.files), None)
             sizes = {name: stored[name].shape for name in stored.files}
-    except Exception:  # a damaged archive fails in many ways: zipfile, zlib, numpy and the system each have their own
+    except Exception:  # a damaged archive raises errors of zipfile, zlib, numpy or the system
         return "it cannot be read"
     if torn is not None:
         return f"its array {torn} is damaged"

@@ -1,4 +1,7 @@
-"""What dead processes left: half-written files, a lock's owner, and marks that keep shared activations from going."""
+"""Find what dead processes left: half-written files, a lock's owner file, and pins of shared activations.
+
+A pin protects the activations that a running study uses from being evicted.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,11 @@ _OF_PROCESS = re.compile(r"\.(\d+)\.(?:partial|part|tmp)(?:\.\w+)?$")
 
 
 def check(case: Case) -> Iterator[Finding]:
-    """Files, owners and pins whose process is gone."""
+    """Check for files, owner files and pins whose process is gone."""
     for path in _half_written(case):
         yield Finding(
             str(path.relative_to(home())),
-            "half of a file that was being written when its process ended",
+            "half of a file, whose process ended while it was writing",
             f"it takes {path.stat().st_size / 1e6:.1f} MB",
             "--fix removes it.",
             partial(_removed, path),
@@ -32,7 +35,7 @@ def check(case: Case) -> Iterator[Finding]:
     if folder.owner.exists() and not case.running:
         yield Finding(
             f"locks/{folder.owner.name}",
-            "it names a process that does not run the study any more",
+            "it names a process that no longer runs the study",
             "a message might name that process",
             "--fix removes it.",
             partial(_removed, folder.owner),
@@ -42,28 +45,28 @@ def check(case: Case) -> Iterator[Finding]:
         if not _alive(pin) or (own and not case.running):
             yield Finding(
                 f"cache/prefix/pins/{pin.name}",
-                "it keeps activations for a process that is gone",
-                "they are not removed when room is needed",
+                "it protects activations for a process that is gone",
+                "they are not removed when the cache is full",
                 "--fix removes it.",
                 partial(_removed, pin),
             )
 
 
 def _half_written(case: Case) -> list[Path]:
-    """Files under a temporary name that nobody writes any more."""
+    """Return the files with a temporary name that no process writes any more."""
     own = [] if case.running else [path for path in case.folder.path.rglob(".*") if _HALF.match(path.name)]
     shared = [
         path
-        for place in (home(), home() / "cache", home() / "cache" / "prefix", home() / "cache" / "images")
-        if place.is_dir()
-        for path in place.iterdir()
+        for folder in (home(), home() / "cache", home() / "cache" / "prefix", home() / "cache" / "images")
+        if folder.is_dir()
+        for path in folder.iterdir()
         if _HALF.match(path.name) and _of_dead(path)
     ]
     return sorted(path for path in {*own, *shared} if path.is_file())
 
 
 def _of_dead(path: Path) -> bool:
-    """Whether nobody writes the file any more: its process is gone, its lock is free, or what it was to be is there."""
+    """Whether no process writes the file any more: its process is gone, its lock is free, or the final file exists."""
     if found := _OF_PROCESS.search(path.name):
         return not psutil.pid_exists(int(found.group(1)))
     if path.suffix == ".part":  # an array of images: see data.dataset.arrays

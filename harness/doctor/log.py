@@ -1,4 +1,4 @@
-"""The event log and study.json, which repeats its first event: is the truth whole, and does the study's file say it?"""
+"""Check the event log, and study.json, which repeats the log's first event."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from harness.results.study_state import StudyState, cut_off
 from harness.study.identity import FREE_TO_CHANGE, differences
 
 _WHERE = "events.jsonl"
-# Of a stored study: what may change, and what the fingerprint says in another form (see prepare.fingerprint).
+# Keys of a stored study that may change, or that the fingerprint holds in another form (see identity.fingerprint).
 _FREE = {*FREE_TO_CHANGE, "threads", "weights", "precision"}
 
 
 def events(case: Case) -> Iterator[Finding]:
-    """Every line is there and whole, and the last session has an end."""
+    """Check that every line is sound and the last session has an end."""
     reading, folder = case.reading, case.folder
     case.checked.append(f"{len(reading.events)} events")
     if not folder.events.exists() or not folder.events.stat().st_size:
         if folder.checkpoints.exists() and any(folder.checkpoints.iterdir()):
             yield Finding(
                 _WHERE,
-                "it is gone or empty, though there are models",
-                "what the study found is not known any more",
-                "Restore it from a copy; without one, only `harness rm` and a new start are left.",
+                "it is gone or empty, although there are models",
+                "the results of the study are lost",
+                "Restore it from a copy. Without a copy, remove the study with `harness rm` and start it again.",
             )
         return
     yield from (_damaged(case, damage) for damage in reading.damages if not (damage.torn and case.running))
     if reading.damages:
-        return  # what the last line says may change what follows
+        return  # after the repair the last line may be another one
     if reading.events and not isinstance(reading.events[0].data, StudyCreated):
         yield Finding(
             _WHERE,
@@ -45,9 +45,9 @@ def events(case: Case) -> Iterator[Finding]:
     elif StudyState.of(reading.events).is_running and not case.running:
         yield Finding(
             _WHERE,
-            "the last session has no end, and nobody runs it",
-            "it was killed, and looks as if it ran",
-            "`make study` continues it; --fix notes the end.",
+            "the last session has no end, but no process runs it",
+            "it was killed, but looks as if it were running",
+            "`make study` continues it; --fix writes the end to the log.",
             lambda: _end(case),
             first=True,
         )
@@ -61,8 +61,8 @@ def _damaged(case: Case, damage: Damage) -> Finding:
         return Finding(
             _WHERE,
             f"{what}: {size} bytes cannot be read",
-            "what they told was not written to its end, or is lost",
-            "--fix cuts them off and keeps them aside; the study goes on from there.",
+            "the events in them were not written completely, or are lost",
+            "--fix cuts them off and keeps them in set-aside/; the study can continue from there.",
             lambda: _cut(case, damage),
             first=True,
         )
@@ -72,8 +72,8 @@ def _damaged(case: Case, damage: Damage) -> Finding:
         f"{size} bytes from line {damage.line} on cannot be read, and with them {missing} of "
         f"{reading.events[-1].seq} events; {len(case.records)} finished trials can still be read "
         f"(`harness log {case.folder.name}` shows them)",
-        "the study does not go on, and its stores cannot be compared with it",
-        "Restore the file from a copy: nothing else knows what is missing. Without a copy, start the study under "
+        "the study cannot continue, and its stores cannot be compared with the log",
+        "Restore the file from a copy: nothing else holds the missing events. Without a copy, start the study under "
         "another name (AS=newname).",
     )
 
@@ -88,7 +88,7 @@ def _cut(case: Case, damage: Damage) -> str:
 
 
 def _end(case: Case) -> str:
-    """What the next session would note first, and the end that this one could not."""
+    """Write the interruptions that the next session would write first, and the end of the killed session."""
     log = EventLog(case.folder.events)
     try:
         state = StudyState.of(log)
@@ -97,18 +97,18 @@ def _end(case: Case) -> str:
         log.append(SessionEnded("interrupted", state.open_seconds))
     finally:
         log.close()
-    return f"the end of the killed session was noted, and {len(state.in_flight)} trials that it cut off"
+    return f"the end of the killed session was written, with {len(state.in_flight)} interrupted trials"
 
 
 def study_json(case: Case) -> Iterator[Finding]:
-    """It can be read, and speaks of the study that the log was begun with."""
+    """Check that study.json can be read and holds the study of the log's first event."""
     if case.created is None:
         if not case.document and case.reading.whole:
             yield Finding(
                 "study.json",
                 "it cannot be read, and the log does not hold the study yet",
-                "the study does not start",
-                f"`harness rm {case.folder.name}` removes what is left; nothing was trained.",
+                "the study cannot start",
+                f"Remove the rest with `harness rm {case.folder.name}`; nothing was trained.",
             )
         return
     created = case.created
@@ -117,8 +117,8 @@ def study_json(case: Case) -> Iterator[Finding]:
         yield Finding(
             "study.json",
             faults[0],
-            "the study is refused, or shown as another one than was run",
-            "--fix writes it again from the log's first event; what may change is kept where it can be read.",
+            "the study is refused, or is shown with other settings than it was run with",
+            "--fix writes it again from the log's first event; values that may change are kept if they can be read.",
             lambda: _write(case, created),
             first=True,
         )
@@ -133,18 +133,18 @@ def _faults(case: Case, created: StudyCreated) -> list[str]:
         stored = StudyConfig.model_validate(case.document.get("study")).model_dump(mode="json", by_alias=True)
     except ValueError as error:
         return [f"its study is not valid ({' '.join(str(error).split())[:120]})"]
-    began = StudyConfig.model_validate(created.study).model_dump(mode="json", by_alias=True)
+    logged = StudyConfig.model_validate(created.study).model_dump(mode="json", by_alias=True)
     return [
         f"it does not fit the log: {line}"
         for line in (
             *differences(created.fingerprint, case.document.get("fingerprint")),
-            *differences(_bound(began), _bound(stored)),
+            *differences(_fixed(logged), _fixed(stored)),
         )
     ]
 
 
-def _bound(study: dict[str, Any]) -> dict[str, Any]:
-    """What of a resolved study may not change."""
+def _fixed(study: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of a resolved study that may not change."""
     data = {name: value for name, value in study["data"].items() if name not in ("source", "wanted", "name")}
     confirmation = {name: value for name, value in study["confirmation"].items() if name != "seeds"}
     kept = {name: value for name, value in study.items() if name not in _FREE}
@@ -152,19 +152,19 @@ def _bound(study: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write(case: Case, created: StudyCreated) -> str:
-    """The log's study, with what the file says of what may change, as far as that makes a valid study."""
-    began = created.study
+    """Write the log's study with the file's values of the keys that may change, if that is a valid study."""
+    logged = created.study
     stored = case.document.get("study")
-    merged = dict(began)
+    merged = dict(logged)
     if isinstance(stored, dict):
         merged |= {name: stored[name] for name in _FREE if name in stored}
         for part, names in (("data", ("source", "wanted", "name")), ("confirmation", ("seeds",))):
             if isinstance(stored.get(part), dict):
-                merged[part] = began[part] | {name: stored[part][name] for name in names if name in stored[part]}
+                merged[part] = logged[part] | {name: stored[part][name] for name in names if name in stored[part]}
     try:
         study = StudyConfig.model_validate(merged)
     except ValueError:
-        study = StudyConfig.model_validate(began)
+        study = StudyConfig.model_validate(logged)
     document = {
         "name": case.folder.name,
         "study": study.model_dump(mode="json", by_alias=True),

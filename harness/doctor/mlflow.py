@@ -1,7 +1,7 @@
-"""MLflow against the log: the database is sound, every trial is there once, and no run seems to be at work.
+"""Compare MLflow with the log: the database is sound, each trial has one run, and no run is shown as running.
 
-The values of a run are not compared. What MLflow has not been given yet is sent; anything else that is wrong is mended
-in one way: the study's experiment is set aside, and the whole log is sent again.
+The values of a run are not compared. Events that MLflow lacks are sent. Every other fault is repaired in one way: the
+study's experiment is set aside, and the whole log is sent again.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from harness.tracking.mlflow_store import StudyRuns, close_store, set_experiment
 
 
 def check(case: Case) -> Iterator[Finding]:
-    """The database is sound if it lies on this machine, and holds the trials of the log."""
+    """Check the database, if it is on this machine, and the runs of the study."""
     study = case.study
-    if case.history is None or study is None:
+    if case.state is None or study is None:
         return
     address = address_of(case.folder.name, study.tracking_uri)
     where = f"MLflow at {masked(address)}" if is_remote(address) else "mlflow.db"
@@ -45,14 +45,14 @@ def check(case: Case) -> Iterator[Finding]:
                 lambda: _send(case, study),
             )
         return
-    damage = sqlite_check.fault(path) if path is not None else None
+    damage = sqlite_check.find_fault(path) if path is not None else None
     if path is not None and damage is not None:
         yield _damaged(case, study, where, path, address, f"it is damaged ({damage})")
         return
     events = case.reading.events
     try:
         found = study_runs(address, case.folder.name, study_id(case.folder.name, events[0]))
-        models = missing_models(address, case.history.models)
+        models = missing_models(address, case.state.models)
     except TrackingUnavailable as error:
         if sqlite_check.is_busy(error):
             raise
@@ -62,7 +62,7 @@ def check(case: Case) -> Iterator[Finding]:
             yield Finding(
                 where,
                 "it does not answer",
-                "what it holds is not known",
+                "it is not known what it holds",
                 f"`harness sync {case.folder.name}` sends what is missing when it answers.",
             )
         return
@@ -73,20 +73,20 @@ def check(case: Case) -> Iterator[Finding]:
         yield Finding(
             where,
             f"the model {uri} is gone",
-            "what the report recommends cannot be loaded from MLflow",
-            f"`make study NAME={case.folder.name}` logs it again, with the images at hand.",
+            "the recommended model cannot be loaded from MLflow",
+            f"`make study NAME={case.folder.name}` logs it again, if the images are at hand.",
         )
 
 
 def _compared(case: Case, study: StudyConfig, where: str, address: str, found: StudyRuns | None) -> Iterator[Finding]:
-    """What of the log MLflow lacks, or else what differs from it."""
+    """Find the events that MLflow lacks, otherwise the first difference from the log."""
     events = case.reading.events
     marks = [event.seq for event in events if isinstance(event.data, VerdictReached | SessionEnded)]
     if found is None or found.position < max(marks, default=0):
         position = 0 if found is None else found.position
         yield Finding(
             where,
-            f"it has not been given the newest {len(events) - position} of {len(events)} events",
+            f"it lacks the newest {len(events) - position} of {len(events)} events",
             "its pages show less than was run",
             "--fix sends them, as `harness sync` does.",
             lambda: _send(case, study),
@@ -95,51 +95,51 @@ def _compared(case: Case, study: StudyConfig, where: str, address: str, found: S
     wrong = "the study's experiment was deleted" if found.deleted else _difference(found, events)
     if wrong is not None:
 
-        def mend() -> str:
+        def repair() -> str:
             aside = set_experiment_aside(address, case.folder.name, f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}")
-            return f"{_send(case, study)}; what was there is the deleted experiment {aside!r} now"
+            return f"{_send(case, study)}; the old runs are in the deleted experiment {aside!r}"
 
         yield Finding(
             where,
             wrong,
             "its pages show something else than was run",
             "--fix sets the experiment aside and sends the log again.",
-            mend,
+            repair,
         )
 
 
 def _difference(found: StudyRuns, events: tuple[Event, ...]) -> str | None:
-    """The first thing in which the runs differ from the log; None: none."""
+    """Return the first difference between the runs and the log; None if there is none."""
     ended = {finished.record.job.key for finished in of_type(events, TrialFinished)}
-    begun = {began.job.key for began in of_type(events, TrialStarted)}
+    started = {event.job.key for event in of_type(events, TrialStarted)}
     counts = Counter(found.keys)
     for key, count in counts.items():
-        if key not in begun | ended:
-            return f"it holds {key or 'a run without a name'}, which the log does not"
+        if key not in started | ended:
+            return f"it holds {key or 'a run without a name'}, which the log does not hold"
         if count > 1:
             return f"{key} is there {count} times"
     missing = [key for key in ended if key not in counts]
     if missing:
         return f"{sorted(missing)[0]} is missing" + (f" (and {len(missing) - 1} more)" if missing[1:] else "")
     if found.running:
-        return f"{found.running[0]} is shown as running, and nobody runs it"
+        return f"{found.running[0]} is shown as running, but no process runs it"
     return None
 
 
 def _send(case: Case, study: StudyConfig) -> str:
     bridge = bridge_of(case.folder, study)
-    sent = bridge.catch_up(case.reading.events, patient=True)
+    sent = bridge.catch_up(case.reading.events, retry_now=True)
     bridge.log_artifacts()
     return f"{sent} events of {case.folder.name} were sent"
 
 
 def _damaged(case: Case, study: StudyConfig, where: str, path: Path, address: str, what: str) -> Finding:
-    """The database cannot be used; it holds the runs of other studies as well."""
+    """Return the finding of a database that cannot be used. It also holds the runs of other studies."""
 
-    def mend() -> str:
+    def repair() -> str:
         others = [p.parent.name for p in sorted(home().glob("*/study.json")) if p.parent.name != case.folder.name]
         if busy := [name for name in others if is_held(StudyFolder(name))]:
-            raise StudyHeldError(f"{busy[0]} runs and has it open; wait for its end")
+            raise StudyHeldError(f"the study {busy[0]} is running and uses it; wait until it ends")
         close_store(address)
         aside = sqlite_check.set_aside(path)
         rest = f"; `harness sync` sends those of {', '.join(others)}" if others else ""
@@ -148,8 +148,8 @@ def _damaged(case: Case, study: StudyConfig, where: str, path: Path, address: st
     return Finding(
         where,
         what,
-        "no run is shown, and none is taken",
+        "no run is shown, and none can be stored",
         "--fix moves it aside and sends the log again; `harness sync NAME` does so for every other study, and `make "
         "study` logs the models again.",
-        mend,
+        repair,
     )

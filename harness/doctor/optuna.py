@@ -1,7 +1,7 @@
-"""Optuna's copy of the search: it can be read, and every ended trial of the log is there once.
+"""Check Optuna's copy of the search: it can be read, and it holds each ended trial of the log once.
 
-The copy is a projection, so every mend is the same: what is missing is written, and a copy that cannot be read or holds
-something else is made again from the log.
+The copy is made from the log, so every fault is repaired in the same way: missing trials are written, and a copy that
+cannot be read or holds other trials is made again.
 """
 
 from __future__ import annotations
@@ -9,35 +9,36 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.doctor.case import Case, Finding
-from harness.search.optuna_journal import fault, keys
-from harness.study.sync import mirror, name_of, storage_of
+from harness.search.optuna_journal import describe_location, find_fault, keys_by_strategy
+from harness.study.sync import mirror, storage_location
 
 
 def check(case: Case) -> Iterator[Finding]:
-    """The storage can be read, and holds the ended trials of the log, each once."""
-    study, history = case.study, case.history
-    if study is None or history is None or (case.running and not history.ended):
+    """Check that the storage can be read and holds each ended trial of the log once."""
+    study, state = case.study, case.state
+    if study is None or state is None or (case.running and not state.ended):
         return
-    place = storage_of(case.folder, study)
-    wanted: dict[str, list[str]] = {str(strategy): [] for strategy in study.strategies} | keys(history.ended)
+    location = storage_location(case.folder, study)
+    name = describe_location(location)
+    wanted: dict[str, list[str]] = {str(strategy): [] for strategy in study.strategies} | keys_by_strategy(state.ended)
     try:
-        wrong = fault(place, case.folder.name, wanted, running=case.running)
+        wrong = find_fault(location, case.folder.name, wanted, running=case.running)
     except FileNotFoundError:
-        wrong = "it is gone" if history.ended else None
-    except Exception as error:  # JSON's, Optuna's, SQLAlchemy's: what is damaged or out of reach fails in many ways
+        wrong = "it is gone" if state.ended else None
+    except Exception as error:  # of JSON, Optuna or SQLAlchemy: a damaged or unreachable storage fails in many ways
         wrong = f"it cannot be read ({type(error).__name__})"
     if wrong is None:
-        case.checked.append(name_of(place))
+        case.checked.append(name)
         return
 
-    def mend() -> str:
+    def repair() -> str:
         mirror(case.folder, study, case.reading.events)
-        return f"written what the log of {case.folder.name} says"
+        return f"written again from the log of {case.folder.name}"
 
     yield Finding(
-        name_of(place),
+        name,
         wrong,
         "Optuna's own tools show another search than was run",
         "--fix writes it from the log, as `harness sync` does.",
-        mend,
+        repair,
     )

@@ -1,4 +1,4 @@
-"""Predictions on the test split, and what was made of finished trials: are they there, and can they be read?"""
+"""Check the files made from finished trials: predictions on the test split, surest mistakes and importances."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from harness.study.search_loop import write_importances
 
 
 def check(case: Case) -> Iterator[Finding]:
-    """Every file that a scoring wrote, the surest mistakes, and the importances."""
-    if case.history is None:
+    """Check that every file of predictions, the surest mistakes and the importances can be read."""
+    if case.state is None:
         return
-    scored: list[TestScored | Explored] = [*case.history.test_scores, *case.history.explored]
-    named = {one.predictions: one for one in scored}
+    scored: list[TestScored | Explored] = [*case.state.test_scores, *case.state.explored]
+    named = {event.predictions: event for event in scored}
     for name, event in named.items():
         path = case.folder.predictions / PurePosixPath(name).name
         fault = data_files.archive_fault(path, ("probabilities", "labels", "groups", "rows"))
@@ -36,7 +36,7 @@ def check(case: Case) -> Iterator[Finding]:
                 yield Finding(
                     f"predictions/{path.name}",
                     "a leftover: no event of the log names it",
-                    "it is not shown anywhere",
+                    "it is not used anywhere",
                     "--fix moves it to set-aside/.",
                     partial(_moved, case, path),
                 )
@@ -45,15 +45,15 @@ def check(case: Case) -> Iterator[Finding]:
             case.folder.mistakes.name,
             "it cannot be read",
             "the report does not show the surest mistakes",
-            "--fix picks them again, where the images are at hand.",
-            partial(case.rebuilder.mistakes, case.history),
+            "--fix selects them again, if the images are at hand.",
+            partial(case.rebuilder.mistakes, case.state),
         )
     if case.folder.importance.exists() and not _is_json(case):
         yield Finding(
             case.folder.importance.name,
             "it cannot be read",
-            "the report cannot say what each parameter mattered",
-            "--fix reckons it again from the trials.",
+            "the report cannot show parameter importances",
+            "--fix computes it again from the trials.",
             lambda: _importances(case),
         )
 
@@ -61,17 +61,17 @@ def check(case: Case) -> Iterator[Finding]:
 def _lost(case: Case, name: str, event: TestScored | Explored, fault: str) -> Finding:
     record = case.records.get(event.trial_id)
 
-    def mend() -> str:
+    def repair() -> str:
         if record is None:
-            raise HarnessError("the log does not hold the trial whose model answered")
+            raise HarnessError("the log does not hold the trial whose model was scored")
         return case.rebuilder.predictions(event, record)
 
     return Finding(
         f"predictions/{name}",
         fault,
-        "the metrics stand in the log, but the report leaves this model's answers out",
-        "--fix lets the model answer again and takes the answers only if they give the log's metrics.",
-        mend,
+        "the metrics are in the log, but the report leaves out the predictions of this model",
+        "--fix scores the model again, and keeps the predictions only if they give the log's metrics.",
+        repair,
     )
 
 
@@ -87,13 +87,13 @@ def _is_json(case: Case) -> bool:
 
 
 def _importances(case: Case) -> str:
-    study, history = case.study, case.history
-    assert study is not None and history is not None  # checked before
+    study, state = case.study, case.state
+    assert study is not None and state is not None  # checked before
     searches = {}
     for strategy in study.strategies:
         search = StrategySearch(space(study, strategy), study.objective, study.seed, study.epochs)
-        search.replay(one for name, one in history.ended if name == strategy)
+        search.replay(ended for name, ended in state.ended if name == strategy)
         searches[strategy] = search
     case.folder.importance.unlink()
     write_importances(case.folder, searches)
-    return "reckoned again from the trials"
+    return "computed again from the trials"

@@ -1,6 +1,7 @@
-"""What the images can give again: the files of the data, the model of a finished trial, its predictions.
+"""Make files of a study again from its images: the data's files, a finished trial's model and its predictions.
 
-Nothing here trains a new trial or looks at the test split anew: what comes out is what the log says, or is refused.
+It is a file of its own because it needs torch and the images, which most checks do not. It starts no new trial and
+makes no new look at the test split: the results must equal those in the log, otherwise they are refused.
 """
 
 from __future__ import annotations
@@ -25,20 +26,20 @@ from harness.results.study_state import StudyState
 from harness.study import confirm, mistakes
 from harness.study.environment import resolve_devices
 from harness.study.executors.base import Scored, ScoreTask
-from harness.study.executors.run_task import run_task, settle, train_again
+from harness.study.executors.run_task import configure_torch, run_task, train_again
 from harness.study.identity import differences
 from harness.study.prepare import Prepared, prepare
 from harness.study.study_files import write_data
 from harness.training.frozen_features.worker_cache import WorkerCache
 
-SAME = 1e-6  # how far a metric of answers that are given again may lie from the log's
+SAME = 1e-6  # largest allowed difference between a metric of the new predictions and the log's
 
 
 @dataclass
 class Rebuilder:
-    """A study's images, read again when something needs them.
+    """Makes files of a study again; reads its images when they are first needed.
 
-    Every method raises a HarnessError where the images, the device or the numbers are not those of the study.
+    Every method raises a HarnessError if the images, the device or the numbers are not those of the study.
     """
 
     folder: StudyFolder
@@ -49,20 +50,20 @@ class Rebuilder:
     def _prepared(self) -> Prepared:
         loaded = LoadedStudy(self.folder.name, self.study, False, Path(f"{self.folder.name}.yaml"))
         devices = resolve_devices(self.study.device, self.study.workers)
-        made = prepare(loaded, devices, lambda what, done, of: None)
-        if made.dataset.digest != self.fingerprint.get("data digest"):
+        prepared = prepare(loaded, devices, lambda what, done, of: None)
+        if prepared.dataset.digest != self.fingerprint.get("data digest"):
             raise ConfigError("the images are not those the study was started with")
-        return made
+        return prepared
 
     @cached_property
     def _ready(self) -> tuple[Prepared, torch.device, WorkerCache]:
-        """All that training needs, where it would give the same numbers."""
-        made = self._prepared
-        if changed := differences(self.fingerprint, made.fingerprint):
+        """All that training needs; an error if it would give other numbers on this machine."""
+        prepared = self._prepared
+        if changed := differences(self.fingerprint, prepared.fingerprint):
             raise ConfigError(f"here it would give other numbers ({changed[0]})")
-        settle(made.context)
+        configure_torch(prepared.context)
         device = torch.device(resolve_devices(self.study.device, self.study.workers)[0])
-        return made, device, made.context.sharing()
+        return prepared, device, prepared.context.worker_cache()
 
     def data_files(self) -> str:
         """Write manifest, test labels, data card and thumbnails again."""
@@ -70,40 +71,40 @@ class Rebuilder:
         return "written again from the images, whose digest is the study's"
 
     def checkpoint(self, record: TrialRecord) -> str:
-        """Train a finished trial again, for its tensors alone."""
-        made, device, sharing = self._ready
+        """Train a finished trial again to get its checkpoint; its record stays."""
+        prepared, device, worker_cache = self._ready
         if record.score is None:
             raise HarnessError(f"{record.trial_id} has no score to compare with")
-        train_again(record.job, made.context, device, record.score, sharing)
-        return f"{record.trial_id} was trained again and scores the same; its record stays"
+        train_again(record.job, prepared.context, device, record.score, worker_cache)
+        return f"{record.trial_id} was trained again and got the same score; its record stays"
 
     def predictions(self, event: TestScored | Explored, record: TrialRecord) -> str:
-        """Let a model answer the test images again, as it did when `event` was written."""
-        made, device, sharing = self._ready
+        """Score a model on the test images again, as was done for `event`."""
+        prepared, device, worker_cache = self._ready
         shift = event.shift if isinstance(event, Explored) else None
-        task = ScoreTask(record.job, made.test_rows, cast(Shift | None, shift), score=record.score)
-        answer = run_task(task, made.context, device, lambda epoch: True, sharing)
-        assert isinstance(answer, Scored)  # to a ScoreTask
-        labels = confirm.read_test_labels(made)
+        task = ScoreTask(record.job, prepared.test_rows, cast(Shift | None, shift), score=record.score)
+        scored = run_task(task, prepared.context, device, lambda epoch: True, worker_cache)
+        assert isinstance(scored, Scored)  # a ScoreTask has no other result here
+        labels = confirm.read_test_labels(prepared)
         name = Path(event.predictions).stem
-        again = metrics.all_metrics(answer.probabilities, labels)
+        again = metrics.all_metrics(scored.probabilities, labels)
         if not _same_metrics(again, event.metrics, SAME):
-            raise HarnessError("the model's answers are not those that the log tells of")
-        confirm.store_predictions(made, name, answer.probabilities, labels)
-        return "written again by the model that made them; every metric is the log's"
+            raise HarnessError("the metrics of the new predictions differ from those in the log")
+        confirm.store_predictions(prepared, name, scored.probabilities, labels)
+        return "written again by the model that made them; every metric equals the log's"
 
     def mistakes(self, state: StudyState) -> str:
-        """Pick the surest mistakes again from the stored predictions."""
+        """Select the surest mistakes again from the stored predictions."""
         if not state.verdicts:
             raise HarnessError("there is no verdict yet")
         winners = scored_predictions(state, self.folder, "winner")
-        shown = mistakes.shown(winners, state.verdicts[-1], self.study)
-        mistakes.write_mistakes(shown, self._prepared.context.images, self.folder.mistakes)
-        return "picked again from the predictions"
+        winner = mistakes.recommended_winner(winners, state.verdicts[-1], self.study)
+        mistakes.write_mistakes(winner, self._prepared.context.images, self.folder.mistakes)
+        return "selected again from the predictions"
 
 
 def _same_metrics(one: dict[str, Any], other: dict[str, Any], tolerance: float) -> bool:
-    """Whether two results of `metrics.all_metrics` say the same, up to rounding."""
+    """Whether two results of `metrics.all_metrics` are equal up to `tolerance`."""
     if one.keys() != other.keys():
         return False
     pairs = [(one[name], other[name]) for name in one if isinstance(other[name], int | float)]

@@ -17,7 +17,7 @@ from harness.atomic import atomic_write
 from harness.report import html
 from harness.report.section import build_sections
 from harness.report.sections.all import SECTIONS
-from harness.results.csv import csv_text, each_text
+from harness.results.csv import csv_text, map_texts
 from harness.results.paths import StudyFolder
 
 
@@ -78,4 +78,4 @@ def _progress(story: StudyData) -> str:
 
 def _clean(table: pd.DataFrame) -> pd.DataFrame:
     names = ("reason", "warnings", "device", "precision", "cache_reason")
-    return table.assign(**{name: each_text(table[name], wording.redact) for name in names})
+    return table.assign(**{name: map_texts(table[name], wording.redact) for name in names})

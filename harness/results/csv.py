@@ -1,4 +1,7 @@
-"""Tables as CSV that are inert in a spreadsheet."""
+"""Write tables as CSV in which a spreadsheet finds no formula.
+
+It is a file of its own because study, report and doctor all need it.
+"""
 
 from __future__ import annotations
 
@@ -13,27 +16,27 @@ _NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
 
 
 def csv_text(table: pd.DataFrame) -> str:
-    """The table as CSV; a text that a spreadsheet would read as a formula begins with an apostrophe."""
+    """Return the table as CSV, with an apostrophe before each text that a spreadsheet would read as a formula."""
     texts = [name for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])]
-    safe = table.assign(**{name: each_text(table[name], quoted) for name in texts})
-    safe.columns = [quoted(str(column)) for column in safe.columns]
+    safe = table.assign(**{name: map_texts(table[name], quote) for name in texts})
+    safe.columns = [quote(str(column)) for column in safe.columns]
     return str(safe.to_csv(index=False, lineterminator="\n"))
 
 
-def each_text(column: pd.Series[Any], change: Callable[[str], object]) -> pd.Series[Any]:
-    """The column with its texts changed; one that stands in many rows is looked at once."""
+def map_texts(column: pd.Series[Any], change: Callable[[str], object]) -> pd.Series[Any]:
+    """Return the column with `change` applied to its texts; a text that stands in many rows is changed once."""
     texts = [text for text in column.unique() if isinstance(text, str)]
     changed = {text: new for text in texts if (new := change(text)) != text}
     return column.map(lambda value: changed.get(value, value)) if changed else column
 
 
-def unquoted(text: str) -> str:
-    """A text as it was before `quoted`, which tells apostrophes that stood there before by one more."""
-    return text[1:] if text.startswith("'") and quoted(text[1:]) == text else text
+def unquote(text: str) -> str:
+    """Undo `quote`. A text that had an apostrophe before was given one more, so both can be told apart."""
+    return text[1:] if text.startswith("'") and quote(text[1:]) == text else text
 
 
-def quoted(value: object) -> object:
-    """A text that begins with = + - @ (or a tab or line break), and is no plain number, behind an apostrophe."""
+def quote(value: object) -> object:
+    """Put an apostrophe before a text that begins with = + - @, a tab or a line break and is not a plain number."""
     if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.match(value):
         return f"'{value}"
     return value

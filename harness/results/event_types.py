@@ -1,7 +1,8 @@
-"""The kinds of events that a study's log holds: one frozen dataclass each, to JSON and back.
+"""The kinds of events in a study's log: one frozen dataclass for each, and their way to JSON and back.
 
-`StudyEvent` is any of them. `kind` is the word for it in the log. A change that makes old lines unreadable, or lets
-them say something else, counts SCHEMA up: the log then refuses files of another number.
+How the log itself is written and read is in `events`. `StudyEvent` is the union of all kinds. `kind` is the name of a
+kind in the log. Increase SCHEMA with every change that makes old lines unreadable or changes what they mean: the log
+then refuses files of another schema.
 """
 
 from __future__ import annotations
@@ -27,18 +28,18 @@ class StudyCreated:
 
     kind: ClassVar[str] = "study_created"
 
-    study: dict[str, Any]  # resolved, as a StudyConfig is dumped to JSON
-    fingerprint: dict[str, Any]  # what decides the study's numbers: see study.prepare.fingerprint
+    study: dict[str, Any]  # the resolved study: a StudyConfig as JSON
+    fingerprint: dict[str, Any]  # everything that can change a number: see study.identity.fingerprint
 
     @property
     def objective(self) -> str | None:
-        """The metric that the study is about; None if the study does not say."""
+        """The metric by which trials are compared; None if the stored study has no such key."""
         return self.study.get("objective")
 
 
 @dataclass(frozen=True)
 class SessionStarted:
-    """A coordinator began to work on the study."""
+    """A coordinator started to work on the study."""
 
     kind: ClassVar[str] = "session_started"
 
@@ -48,18 +49,18 @@ class SessionStarted:
 
 @dataclass(frozen=True)
 class TrialStarted:
-    """A trial went to a worker."""
+    """A trial was handed to a worker."""
 
     kind: ClassVar[str] = "trial_started"
 
     job: TrialJob
-    redraw: int  # how many known configurations were drawn for this slot before
-    params: dict[str, Any]  # Optuna's, of a search trial; {} for other kinds
+    redraw: int  # how many duplicates were drawn for this slot before
+    params: dict[str, Any]  # Optuna's parameters of a search trial; {} for other kinds
 
 
 @dataclass(frozen=True)
 class EpochDone:
-    """A trial finished an epoch. Its other numbers come with the trial's record."""
+    """A trial finished an epoch. The other numbers of the epoch are in the trial's record."""
 
     kind: ClassVar[str] = "epoch"
 
@@ -71,7 +72,7 @@ class EpochDone:
 
 @dataclass(frozen=True)
 class TrialFinished:
-    """A trial ended, in whichever state."""
+    """A trial ended, in any state."""
 
     kind: ClassVar[str] = "trial_finished"
 
@@ -80,10 +81,10 @@ class TrialFinished:
 
 @dataclass(frozen=True)
 class TrialInterrupted:
-    """A trial was cut off; it is tried again.
+    """A trial was interrupted and will run again.
 
-    With `worker_died` this attempt is over, and the next one has another number. With `coordinator_ended` the same
-    attempt starts again in the next session.
+    After `worker_died` the next attempt has the next number. After `coordinator_ended` the same attempt starts again in
+    the next session.
     """
 
     kind: ClassVar[str] = "trial_interrupted"
@@ -91,17 +92,17 @@ class TrialInterrupted:
     trial_id: str
     attempt: int
     cause: Literal["worker_died", "coordinator_ended"]
-    reason: str  # for a person
+    reason: str  # in words
 
     @property
     def key(self) -> str:
-        """Names the attempt: see `run_key`."""
+        """The key of this attempt: see `run_key`."""
         return run_key(self.trial_id, self.attempt)
 
 
 @dataclass(frozen=True)
 class Duplicate:
-    """The sampler drew a configuration that another trial has; the slot is drawn again."""
+    """The sampler drew the configuration of another trial; the slot is drawn again."""
 
     kind: ClassVar[str] = "duplicate"
 
@@ -109,18 +110,18 @@ class Duplicate:
     slot: int
     redraw: int
     config: TrialConfig
-    params: dict[str, Any]  # Optuna's
-    of: str  # trial_id of the other one
+    params: dict[str, Any]  # Optuna's parameters
+    of: str  # trial_id of the other trial
 
 
 @dataclass(frozen=True)
 class StrategyExhausted:
-    """The sampler draws only known configurations: the strategy gets no more slots."""
+    """The sampler draws nothing but duplicates: the strategy gets no more slots."""
 
     kind: ClassVar[str] = "strategy_exhausted"
 
     strategy: str
-    slots: int  # that it had
+    slots: int  # how many slots the strategy had
 
 
 @dataclass(frozen=True)
@@ -130,26 +131,26 @@ class SearchFinished:
     kind: ClassVar[str] = "search_finished"
 
     reason: Literal["budget", "time", "exhausted"]
-    trials: int  # budget of slots of each strategy
+    trials: int  # the budget: slots of each strategy
 
 
 @dataclass(frozen=True)
 class SelectedConfig:
-    """A configuration that is confirmed."""
+    """A configuration that was selected for the confirmation."""
 
     config: TrialConfig
     role: str  # "best", "default" or "best+default"
-    trial_id: str | None  # of the search trial that had it, if one had
+    trial_id: str | None  # the search trial of this configuration; None if there is none
 
 
 @dataclass(frozen=True)
 class ConfirmationSelected:
-    """The configurations that are trained again over the confirmation's seeds."""
+    """The configurations were selected that are trained again with every seed of the confirmation."""
 
     kind: ClassVar[str] = "confirmation_selected"
 
-    look: int  # 1-based: how many times the study has come to its confirmation
-    trials: int  # budget of slots of each strategy that they were chosen from
+    look: int  # 1-based number of the confirmation; each confirmation looks at the test split once
+    trials: int  # the budget of the search that they were selected from: slots of each strategy
     seeds: int
     configs: dict[str, tuple[SelectedConfig, ...]]  # by strategy
 
@@ -159,15 +160,15 @@ class TestScored:
     """A confirmed model was scored on the test split."""
 
     kind: ClassVar[str] = "test_scored"
-    __test__: ClassVar[bool] = False  # pytest would take the class for a test
+    __test__: ClassVar[bool] = False  # pytest would collect the class as a test
 
     look: int
     strategy: str
     role: str  # "winner", "default" or "winner+default"
     config_key: str
     seed_index: int
-    metrics: dict[str, Any]  # of results.metrics.all_metrics
-    predictions: str  # name of the file
+    metrics: dict[str, Any]  # as results.metrics.all_metrics returns them
+    predictions: str  # name of the file with the probabilities
 
     @property
     def trial_id(self) -> str:
@@ -177,7 +178,7 @@ class TestScored:
 
 @dataclass(frozen=True)
 class VerdictReached:
-    """The study's answer: the blocks of summary.json that report.verdict.conclude made."""
+    """The verdict was reached. The fields are blocks of summary.json, made by `analysis.verdict.conclude`."""
 
     kind: ClassVar[str] = "verdict"
 
@@ -189,7 +190,7 @@ class VerdictReached:
 
     @property
     def recommended_trial(self) -> str | None:
-        """The confirmation trial whose model is recommended; None if nothing is."""
+        """The confirmation trial whose model is recommended; None if no model is."""
         return (self.recommendation or {}).get("trial_id")
 
     @property
@@ -200,7 +201,7 @@ class VerdictReached:
 
 @dataclass(frozen=True)
 class Explored:
-    """After the verdict, a model was scored on the test split; nothing is chosen by it."""
+    """A model was scored on the test split after the verdict. The score is not used for any choice."""
 
     kind: ClassVar[str] = "explored"
 
@@ -208,11 +209,11 @@ class Explored:
     strategy: str
     config_key: str
     seed_index: int
-    metrics: dict[str, Any]  # of results.metrics.all_metrics
-    predictions: str  # name of the file
-    fraction: float | None = None  # data_size: of the training images
-    train_images: int | None = None  # data_size: how many they were
-    shift: str | None = None  # shift: its name
+    metrics: dict[str, Any]  # as results.metrics.all_metrics returns them
+    predictions: str  # name of the file with the probabilities
+    fraction: float | None = None  # for data_size: fraction of the training images
+    train_images: int | None = None  # for data_size: their number
+    shift: str | None = None  # for shift: its name
 
     @property
     def trial_id(self) -> str:
@@ -223,7 +224,7 @@ class Explored:
 
 @dataclass(frozen=True)
 class ControlledChange:
-    """A winner's configuration with another value of one parameter."""
+    """The configuration of a winner with one parameter changed."""
 
     parameter: str
     value: Any
@@ -232,7 +233,7 @@ class ControlledChange:
 
 @dataclass(frozen=True)
 class ControlledSelected:
-    """The changes of the winners that are trained, one parameter at a time."""
+    """The changed configurations of the winners were selected for training, each with one parameter changed."""
 
     kind: ClassVar[str] = "controlled_selected"
 
@@ -242,7 +243,7 @@ class ControlledSelected:
 
 @dataclass(frozen=True)
 class ModelLogged:
-    """The recommended model went to MLflow."""
+    """The recommended model was logged to MLflow."""
 
     kind: ClassVar[str] = "model_logged"
 
@@ -253,7 +254,7 @@ class ModelLogged:
 
 @dataclass(frozen=True)
 class SessionEnded:
-    """A coordinator stopped working on the study. A killed one leaves no such event."""
+    """A coordinator stopped working on the study. A coordinator that was killed writes no such event."""
 
     kind: ClassVar[str] = "session_ended"
 
@@ -284,24 +285,24 @@ _BY_KIND: dict[str, type[StudyEvent]] = {each.kind: each for each in EVENT_TYPES
 
 
 def to_json(event: StudyEvent) -> dict[str, Any]:
-    """The event's fields as plain JSON values."""
+    """Return the event's fields as plain JSON values."""
     return dataclasses.asdict(event)
 
 
 def from_json(kind: str, values: dict[str, Any]) -> StudyEvent:
-    """Back from `to_json`.
+    """Return the event that `to_json` made these values of.
 
     Raises:
-        KeyError, TypeError: there is no such kind, or its fields are others.
+        KeyError, TypeError: there is no such kind, or the fields do not fit the kind.
     """
-    made = _BY_KIND[kind]
+    event_type = _BY_KIND[kind]
     if kind not in _PARTS:
-        return restored(made, values)
-    return restored(made, values | {name: part(values[name]) for name, part in _PARTS[kind].items()})
+        return restored(event_type, values)
+    return restored(event_type, values | {name: part(values[name]) for name, part in _PARTS[kind].items()})
 
 
 def _by_strategy(entry: type[T]) -> Callable[[dict[str, list[dict[str, Any]]]], dict[str, tuple[T, ...]]]:
-    """Reads entries that hold a configuration, a list of them for each strategy."""
+    """Return a function that reads a list of entries for each strategy; every entry holds a configuration."""
 
     def read(configs: dict[str, list[dict[str, Any]]]) -> dict[str, tuple[T, ...]]:
         return {strategy: tuple([one(values) for values in each]) for strategy, each in configs.items()}

@@ -1,11 +1,12 @@
-"""The append-only event log of a study: what happened, in order. Optuna and MLflow are projections of it.
+"""Write and read the append-only event log of a study: everything that happened, in order.
 
-One JSON object a line: `seq` from 1 without a gap, `at` in UTC, `kind`, `data`, and `crc` over the rest.
-A line that a crash tore off at the end is dropped when the log is opened for writing again; damage
-anywhere else is an error, because a log that lost its middle is no truth.
+Optuna's storage and MLflow are made from this log. Each line is one JSON object: `seq` counts from 1 without a gap,
+`at` is a time in UTC, then come `kind`, `data`, and `crc`, a checksum of the rest. If a crash cut off the last line,
+that line is dropped when the log is opened for writing again. Damage anywhere else is an error, because the rest of the
+log cannot be trusted without the missing events.
 
-The kinds of events, and what `data` holds of each, are the classes of `event_types`. The first line also says in which
-`schema` the log is written: whoever reads a log reads that line anyway, and a log never changes its schema.
+The kinds of events, and the fields of `data`, are the classes of `event_types`. The first line also holds the `schema`
+of the log: every reader reads that line anyway, and a log never changes its schema.
 """
 
 from __future__ import annotations
@@ -40,17 +41,17 @@ class Event:
 
     @property
     def kind(self) -> str:
-        """The word for it in the log."""
+        """The name of the event's kind in the log."""
         return self.data.kind
 
 
 def of_type(events: Iterable[Event], wanted: type[E]) -> list[E]:
-    """What the events of this type hold, in order."""
+    """Return the data of the events of one type, in order."""
     return [event.data for event in events if isinstance(event.data, wanted)]
 
 
 def encode(event: Event) -> bytes:
-    """The line of an event."""
+    """Return the event as a line of the log."""
     schema = {"schema": SCHEMA} if event.seq == 1 else {}
     data = event_types.to_json(event.data)
     body = {"seq": event.seq, "at": event.at, "kind": event.kind, **schema, "data": data}
@@ -60,18 +61,18 @@ def encode(event: Event) -> bytes:
 
 
 def decode(line: bytes) -> Event | None:
-    """The event on this line, or None if the line is torn or changed, or holds no event of this schema."""
+    """Return the event on this line; None if the line is torn or damaged, or is not an event of this schema."""
     try:
         body = _body(line)
-        return (
-            None if body is None else Event(body["seq"], body["at"], event_types.from_json(body["kind"], body["data"]))
-        )
+        if body is None:
+            return None
+        return Event(body["seq"], body["at"], event_types.from_json(body["kind"], body["data"]))
     except (ValueError, KeyError, TypeError):
         return None
 
 
 def _body(line: bytes) -> Any:
-    """The JSON of a line; None if it is torn or changed."""
+    """Return the JSON object of a line; None if the line is torn or its checksum does not fit."""
     head, separator, tail = line.rpartition(b',"crc":')
     if not separator or not tail.endswith(b"}\n") or zlib.crc32(b"}", zlib.crc32(head)) != int(tail[:-2]):
         return None
@@ -79,7 +80,7 @@ def _body(line: bytes) -> Any:
 
 
 def _check_schema(path: Path) -> None:
-    """Refuse a log of another schema by its first line. A damaged line says nothing, and is not refused here."""
+    """Refuse a log whose first line has another schema. If that line is damaged, its readers report it."""
     with path.open("rb") as stream:
         line = stream.readline()
     try:
@@ -89,48 +90,51 @@ def _check_schema(path: Path) -> None:
         return
     if found != SCHEMA:
         raise HarnessError(
-            f"the log of {path.parent.name} has schema {found}, and this version reads and writes schema {SCHEMA}: "
+            f"the log of {path.parent.name} must have schema {SCHEMA}, but has {found}; "
             "start the study under another name (AS=newname), or use the version that wrote it."
         )
 
 
 @dataclass(frozen=True)
 class Damage:
-    """Bytes of a log that are no event, or a place where events are missing (start == end)."""
+    """Bytes of a log that cannot be read as events, or a place where events are missing (start == end)."""
 
-    line: int  # of the file, from 1
-    start: int  # first byte
-    end: int  # behind the last one
-    after: int  # seq of the sound event before it; 0 where there is none
-    before: int | None  # seq of the sound event behind it; None at the end of the file
-    torn: bool = False  # the unfinished last line that a crash leaves
+    line: int  # 1-based line of the file
+    start: int  # first damaged byte
+    end: int  # first byte after the damage
+    after: int  # seq of the last readable event before the damage; 0 if there is none
+    before: int | None  # seq of the first readable event after the damage; None at the end of the file
+    torn: bool = False  # whether it is an unfinished last line, as a crash leaves it
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Everything of a log that can be read, and the places that cannot."""
+    """The events of a log that can be read, and the damaged places."""
 
     events: tuple[Event, ...]
     damages: tuple[Damage, ...]
 
     @property
     def whole(self) -> bool:
-        """Whether nothing is missing, up to a torn end."""
+        """Whether nothing is damaged, except for a torn last line."""
         return all(damage.torn for damage in self.damages)
 
 
 def scan_log(path: Path) -> Reading:
-    """Read what can be read, also of a damaged log and while it is written; nothing if there is no file.
+    """Read every event that can be read, also from a damaged log and while the log is written.
+
+    Returns:
+        No events and no damage if there is no file.
 
     Raises:
-        HarnessError: it is a log of another schema.
+        HarnessError: the log has another schema.
     """
     if path.exists():
         _check_schema(path)
     events: list[Event] = []
     damages: list[Damage] = []
     last = offset = 0  # seq, byte
-    broken: tuple[int, int] | None = None  # line and first byte of the damage that is being passed
+    broken: tuple[int, int] | None = None  # line and first byte of the damage that the loop is in
     with path.open("rb") if path.exists() else io.BytesIO() as stream:
         for number, line in enumerate(stream, 1):
             event = decode(line)
@@ -150,18 +154,18 @@ def scan_log(path: Path) -> Reading:
 
 
 def _parsed(text: bytes) -> Any:
-    """What `json.loads` gives, in a third of its time and with one copy of a text that stands in many lines.
+    """Parse JSON as `json.loads` does, in a third of the time and with one copy of each text that occurs many times.
 
-    The log of 10,000 trials holds a million values, and the same names in every line.
+    The log of 10,000 trials holds a million values, and every line repeats the same names.
     """
     try:
         return from_json(text)
     except ValueError:
-        return json.loads(text)  # half a surrogate pair (a file name that is no UTF-8) is JSON to Python alone
+        return json.loads(text)  # only Python accepts half a surrogate pair, as a file name that is not UTF-8 gives
 
 
 def _scan(path: Path) -> tuple[list[Event], int]:
-    """All sound events, and the number of bytes they take."""
+    """Return all events up to a torn last line, and the number of bytes they take."""
     _check_schema(path)
     events: list[Event] = []
     sound = 0
@@ -172,8 +176,8 @@ def _scan(path: Path) -> tuple[list[Event], int]:
                 if stream.read(1):
                     raise HarnessError(
                         f"{path.name} is damaged in line {len(events) + 1}, before its end; `harness doctor "
-                        f"{path.parent.name}` says what is left of it and mends what can be mended. Else restore the "
-                        "file from a copy, or start the study under another name (AS=newname)."
+                        f"{path.parent.name}` says what is left of it and repairs what can be repaired. Otherwise "
+                        "restore the file from a copy, or start the study under another name (AS=newname)."
                     )
                 break
             events.append(event)
@@ -182,19 +186,19 @@ def _scan(path: Path) -> tuple[list[Event], int]:
 
 
 def read_events(path: Path) -> list[Event]:
-    """All sound events of a log, also while it is written; [] if there is no file yet.
+    """Return all events of a log, also while it is written; [] if there is no file yet.
 
     Raises:
-        HarnessError: the log is damaged before its end, or of another schema.
+        HarnessError: the log is damaged before its end, or has another schema.
     """
     return _scan(path)[0] if path.exists() else []
 
 
 def first_event(path: Path) -> Event | None:
-    """The event that began a log, without reading the rest; None if there is none, or it is torn.
+    """Return the first event of a log without reading the rest; None if there is none or its line is torn.
 
     Raises:
-        HarnessError: it is a log of another schema.
+        HarnessError: the log has another schema.
     """
     if not path.exists():
         return None
@@ -204,7 +208,7 @@ def first_event(path: Path) -> Event | None:
 
 
 class EventLog:
-    """The log, open for its only writer. Every `append` is on the disk when it returns, unless `sync=False`."""
+    """The log, opened by its only writer. Every `append` is on the disk when it returns, unless `sync=False`."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -221,11 +225,11 @@ class EventLog:
         """Write one event.
 
         Raises:
-            ValueError: on NaN or infinity, which no reader could take back.
-            DiskFullError: the disk took none or half of it; the log is as it was before.
+            ValueError: the event holds NaN or infinity, which are not JSON.
+            DiskFullError: the disk is full; the log is as it was before.
         """
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        # a clock that is set back would make MLflow's runs end before they began
+        # if the clock is set back, times must not: otherwise MLflow's runs would end before they began
         at = max(now, self._events[-1].at) if self._events else now
         event = Event(len(self._events) + 1, at, data)
         line = encode(event)
@@ -235,14 +239,14 @@ class EventLog:
                 if sync:
                     os.fsync(self._stream.fileno())
             except OSError:
-                os.truncate(self._path, self._bytes)  # half a line would be damage as soon as another followed it
+                os.truncate(self._path, self._bytes)  # half a line, followed by another, would be damage
                 raise
         self._bytes += len(line)
         self._events.append(event)
         return event
 
     def _write(self, line: bytes) -> None:
-        """All of it: a nearly full disk takes a part without an error, and none of the rest."""
+        """Write all bytes. A nearly full disk accepts a part without an error and fails only at the next write."""
         while line:
             line = line[self._stream.write(line) :]
 
@@ -253,8 +257,9 @@ class EventLog:
         return len(self._events)
 
     def of(self, wanted: type[E]) -> list[E]:
-        """What the events of this type hold, in order."""
+        """Return the data of the events of one type, in order."""
         return of_type(self._events, wanted)
 
     def close(self) -> None:
+        """Close the file; nothing can be appended afterwards."""
         self._stream.close()

@@ -1,11 +1,11 @@
-"""The one table of metrics, for training, confirmation and report: NumPy arrays in, floats out.
+"""The table of all metrics, for training, confirmation and report: functions from NumPy arrays to floats.
 
 Predictions are probabilities (N, C) or class indices (N,); labels are class indices (N,) in 0..C-1.
-A class that no label names cannot be scored: it is left out of every mean over classes, so a small
-sample gives a number and never NaN. The numbers are scikit-learn's (tested), without its per-call cost.
+A class without any label cannot be scored: it is left out of every mean over classes, so that a small
+sample gives a number and never NaN. The values equal scikit-learn's (tested), without its cost of each call.
 
-A metric is a value of sums over the images. `score` takes the value of the whole sum; the jackknife takes the value
-of the sum without a group of images (`harness.analysis.jackknife`). Both use the same formula.
+Each metric is computed from sums over the images. `score` computes it from the sums over all images, the jackknife
+(`harness.analysis.jackknife`) from the sums without one group of images. Both use the same formula.
 
 To add a metric, add its row to METRICS, with a new `Sums` if it is not computed from counts. If a study file may name
 it, add its name to `OBJECTIVES` in harness.config.study too. Training, log, verdict and page then use it.
@@ -30,17 +30,17 @@ CALIBRATION_BINS = 15
 class Parts(NamedTuple):
     """What each image adds to the K sums of a metric."""
 
-    kinds: Floats  # (kinds, K): images that add the same are one kind
+    kinds: Floats  # (kinds, K): images that add the same numbers are one kind
     kind_of: Ints  # (N,)
-    offset: float = 0.0  # added to the value, if the sums only tell how a metric varies around it (AUROC)
+    offset: float = 0.0  # added to the value, if the sums only give how the metric varies around it (AUROC)
 
 
 @dataclass(frozen=True)
 class Sums:
     """How images add up to the numbers that a metric is computed from.
 
-    Both functions take predictions, labels (N,) and the number of classes. They stand beside each other because the
-    sum over all images is quicker, and rounded less often, if it is not added up from its parts.
+    Both functions take predictions, labels (N,) and the number of classes. There are two because the sum over all
+    images is faster, and rounded less often, if it is not added up from its parts.
     """
 
     total: Callable[[NDArray[Any], Ints, int], Floats]  # -> (K,), over all images
@@ -50,18 +50,18 @@ class Sums:
 
 @dataclass(frozen=True)
 class Metric:
-    """What a metric is called on the page, which way is better, and what it is computed from."""
+    """A metric: its label on the page, which direction is better, and the sums it is computed from."""
 
     label: str
     direction: Direction
     sums: Sums
     value: Callable[[Floats], Floats]  # sums (B, K) -> metric (B,)
-    unit: str = ""  # in which differences are counted; "points": people read the metric in percent, 83.1 %
-    bounds: tuple[float, float] = (0.0, 1.0)  # the lowest and the highest value it can have
+    unit: str = ""  # unit of differences; "points": the metric is shown in percent, as 83.1 %
+    bounds: tuple[float, float] = (0.0, 1.0)  # the lowest and the highest possible value
 
     @property
     def sign(self) -> Literal[1, -1]:
-        """The factor that turns a score into one of which more is better."""
+        """The factor that turns a score into one for which higher is better."""
         return 1 if self.direction == "maximize" else -1
 
     @property
@@ -70,39 +70,47 @@ class Metric:
 
     @property
     def needs_probabilities(self) -> bool:
-        """Whether class indices are not enough."""
+        """Whether the metric cannot be computed from class indices."""
         return self.sums.predictions != "classes"
 
 
 def direction(objective: str) -> Direction:
-    """Which way `objective` gets better; KeyError if there is no such metric."""
+    """Return which direction of `objective` is better.
+
+    Raises:
+        KeyError: there is no such metric.
+    """
     return METRICS[objective].direction
 
 
 def sign_of(objective: str) -> Literal[1, -1]:
-    """The factor that turns a score into one of which more is better: -1 or 1. KeyError as in `direction`."""
+    """Return the factor, 1 or -1, that turns a score into one for which higher is better.
+
+    Raises:
+        KeyError: there is no such metric.
+    """
     return METRICS[objective].sign
 
 
 def confusion(predicted: ArrayLike, labels: ArrayLike, num_classes: int) -> Ints:
-    """Counts (C, C): row = true class, column = predicted class."""
+    """Return the confusion matrix (C, C) of counts: rows are true classes, columns are predicted classes."""
     predicted, labels = np.asarray(predicted, np.int64), np.asarray(labels, np.int64)
     counts = np.bincount(labels * num_classes + predicted, minlength=num_classes * num_classes)
     return counts.reshape(num_classes, num_classes).astype(np.int64)
 
 
 def score(objective: str, predictions: ArrayLike, labels: ArrayLike, num_classes: int | None = None) -> float:
-    """One metric.
+    """Compute one metric.
 
     Args:
         objective: a key of METRICS.
-        predictions: probabilities (N, C), or class indices (N,) if the metric needs no more.
+        predictions: probabilities (N, C), or class indices (N,) if the metric needs no probabilities.
         labels: class indices (N,).
-        num_classes: C, for class indices; one more than the largest index where it is missing.
+        num_classes: C, for class indices; if it is missing, one more than the largest index.
 
     Raises:
-        ValueError: an unknown metric, class indices for a metric of probabilities, shapes or indices that do
-            not fit, no image, or a value that is not finite.
+        ValueError: the metric is unknown, it needs probabilities and got class indices, shapes or indices do not fit,
+            there is no image, or a value is not finite.
     """
     if objective not in METRICS:
         raise ValueError(f"objective must be one of {', '.join(METRICS)}, but got {objective!r}")
@@ -114,7 +122,9 @@ def score(objective: str, predictions: ArrayLike, labels: ArrayLike, num_classes
         raise ValueError(f"{objective} needs probabilities of shape (N, C), but got class indices {predictions.shape}")
     predictions, labels = np.asarray(predictions, np.int64), np.asarray(labels, np.int64)
     if predictions.shape != labels.shape or not labels.size:
-        raise ValueError(f"need one prediction a label and at least one, but got {predictions.shape}, {labels.shape}")
+        raise ValueError(
+            f"need one prediction for each label, at least one, but got {predictions.shape} and {labels.shape}"
+        )
     num_classes = num_classes or int(max(predictions.max(), labels.max())) + 1
     if min(predictions.min(), labels.min()) < 0 or max(predictions.max(), labels.max()) >= num_classes:
         raise ValueError(f"class indices must lie in 0..{num_classes - 1}")
@@ -122,7 +132,11 @@ def score(objective: str, predictions: ArrayLike, labels: ArrayLike, num_classes
 
 
 def all_metrics(probabilities: ArrayLike, labels: ArrayLike) -> dict[str, float]:
-    """Every metric of METRICS, in its order, from probabilities (N, C); raises ValueError as `score` does."""
+    """Compute every metric of METRICS, in its order, from probabilities (N, C).
+
+    Raises:
+        ValueError: as `score` does.
+    """
     probabilities, labels = _checked(np.asarray(probabilities), labels)
     predicted, classes = probabilities.argmax(axis=1), probabilities.shape[1]
     sums = {
@@ -133,20 +147,20 @@ def all_metrics(probabilities: ArrayLike, labels: ArrayLike) -> dict[str, float]
 
 
 def parts_of(objective: str, prediction: NDArray[Any], labels: Ints, classes: int) -> Parts:
-    """What each image adds to the sums of a metric, for predictions of either form that were checked already."""
+    """Return what each image adds to the sums of a metric; takes predictions of both forms and checks nothing."""
     metric = METRICS[objective]
     return metric.sums.parts(_as_needed(metric, prediction), labels, classes)
 
 
 def _as_needed(metric: Metric, prediction: NDArray[Any]) -> NDArray[Any]:
-    """Class indices for a metric of counts, and the prediction as it is for any other."""
+    """Return class indices for a metric of counts, and the prediction unchanged for any other metric."""
     if metric.needs_probabilities:
         return prediction
     return prediction.argmax(axis=1) if prediction.ndim == 2 else prediction.astype(np.int64)
 
 
 def _of_all(metric: Metric, prediction: NDArray[Any], labels: Ints, classes: int) -> float:
-    """The score: the value of the sum over all images."""
+    """Compute a metric from the sums over all images."""
     return float(metric.value(metric.sums.total(prediction, labels, classes)[None])[0])
 
 
@@ -173,7 +187,7 @@ def _count_totals(predicted: NDArray[Any], labels: Ints, classes: int) -> Floats
 
 
 def _count_parts(predicted: NDArray[Any], labels: Ints, classes: int) -> Parts:
-    """One kind for each pair of true and predicted class that occurs."""
+    """Make one kind for each pair of true and predicted class that occurs."""
     pairs, kind_of = np.unique(labels * classes + predicted, return_inverse=True)
     true, given = np.eye(classes)[pairs // classes], np.eye(classes)[pairs % classes]
     return Parts(np.concatenate([true * given, true, given], axis=1), kind_of)
@@ -186,19 +200,19 @@ def _accuracy(sums: Floats) -> Floats:
 
 
 def _balanced_accuracy(sums: Floats) -> Floats:
-    """Mean recall over the classes that occur among the labels."""
+    """Compute the mean recall over the classes that occur among the labels."""
     right, true, _ = np.split(sums, 3, axis=1)
     return _mean_over_classes(right, true)
 
 
 def _macro_f1(sums: Floats) -> Floats:
-    """Mean F1 over the classes that occur among labels or predictions."""
+    """Compute the mean F1 over the classes that occur among labels or predictions."""
     right, true, predicted = np.split(sums, 3, axis=1)
     return _mean_over_classes(2 * right, true + predicted)
 
 
 def _mean_over_classes(above: Floats, below: Floats) -> Floats:
-    """The mean of above / below over the classes with something below, (B,)."""
+    """Compute the mean (B,) of above / below over the classes for which `below` is positive."""
     if len(above) == 1:  # NumPy sums in pairs, so zeros between the classes would change the last bit of a score
         present = below[0] > 0
         above, below = above[:, present], below[:, present]
@@ -208,7 +222,10 @@ def _mean_over_classes(above: Floats, below: Floats) -> Floats:
 
 
 def _mcc(sums: Floats) -> Floats:
-    """Matthews correlation for many classes (Gorodkin 2004); 0 if labels or predictions hold a single class."""
+    """Compute Matthews correlation for several classes; 0 if labels or predictions hold one class only.
+
+    After Gorodkin 2004.
+    """
     right, true, predicted = np.split(sums, 3, axis=1)
     n = true.sum(axis=1)
     above = right.sum(axis=1) * n - (true * predicted).sum(axis=1)
@@ -226,7 +243,10 @@ def _ratio(sums: Floats) -> Floats:
 
 
 def loss_of_each(probabilities: NDArray[Any], labels: Ints) -> Floats:
-    """Cross-entropy of each image in nats; a probability of zero counts as its type's epsilon (16 nats in float32)."""
+    """Compute the cross-entropy (N,) of each image in nats.
+
+    A probability of zero counts as the epsilon of its type, which gives 16 nats in float32.
+    """
     kind = probabilities.dtype if probabilities.dtype in (np.float32, np.float64) else np.dtype(np.float64)
     of_truth = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     return -np.log(np.clip(of_truth, np.finfo(kind).eps, 1.0))
@@ -242,14 +262,15 @@ def _loss_parts(probabilities: NDArray[Any], labels: Ints, classes: int) -> Part
 
 
 def _auroc_total(probabilities: NDArray[Any], labels: Ints, classes: int) -> Floats:
-    """AUROC is no value of sums, so its total is the exact area, counted once."""
+    """Return the exact area and a count of one, because AUROC cannot be computed from sums over images."""
     return np.array([_auroc(probabilities, labels), 1.0])
 
 
 def _auroc_parts(prediction: NDArray[Any], labels: Ints, classes: int) -> Parts:
-    """AUROC to first order: each image's influence by its placement among the other side.
+    """Return AUROC to first order: the influence of each image is its placement among the images of the other side.
 
-    After DeLong et al. 1988 and Obuchowski 1997 (clustered images); a replicate is then a sum like the others.
+    A jackknife replicate is then a sum as for the other metrics. After DeLong et al. 1988 and Obuchowski 1997
+    (clustered images).
     """
     n = len(labels)
     areas, influence = [], np.zeros(n)
@@ -270,7 +291,7 @@ def _auroc_parts(prediction: NDArray[Any], labels: Ints, classes: int) -> Parts:
 
 
 def _auroc(probabilities: Floats, labels: Ints) -> float:
-    """Macro one-vs-rest area under the ROC curve, by ranks; 0.5 where no class has both sides."""
+    """Compute the macro one-vs-rest area under the ROC curve by ranks; 0.5 if no class has images on both sides."""
     n, c = probabilities.shape
     positives = np.bincount(labels, minlength=c).astype(float)
     usable = (positives > 0) & (positives < n)
@@ -284,17 +305,17 @@ def _auroc(probabilities: Floats, labels: Ints) -> float:
 
 
 def _ranks(values: Floats) -> Floats:
-    """From 1; equal values share the mean of theirs. (scipy.stats would be 0.9 s of every worker's start.)"""
+    """Rank values from 1; equal values get their mean rank. (scipy.stats would add 0.9 s to every worker's start.)"""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return (last - (counts - 1) / 2)[inverse]
 
 
-# Calibration error: how far the answers of each bin lie above their confidence, and the number of images.
+# Calibration error: for each bin the sum of (right - confidence), and the number of images.
 
 
 def calibration_bins(probabilities: NDArray[Any], labels: Ints) -> tuple[Ints, Floats]:
-    """Each image's bin of confidence, (k/15, (k+1)/15], and how far its answer (1 or 0) lies above its confidence."""
+    """Return each image's bin of confidence, (k/15, (k+1)/15], and its outcome (1 or 0) minus its confidence."""
     confidence = probabilities.max(axis=1).astype(np.float64)
     right = probabilities.argmax(axis=1) == labels
     bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(np.int64) - 1, 0, CALIBRATION_BINS - 1)
@@ -316,7 +337,7 @@ def _calibration_parts(probabilities: NDArray[Any], labels: Ints, classes: int) 
 
 
 def _calibration_error(sums: Floats) -> Floats:
-    """Expected gap between confidence and accuracy over equal-width bins (Guo et al. 2017)."""
+    """Compute the expected gap between confidence and accuracy over bins of equal width (Guo et al. 2017)."""
     error: Floats = np.abs(sums[:, :-1]).sum(axis=1) / sums[:, -1]
     return error
 

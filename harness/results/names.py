@@ -1,4 +1,7 @@
-"""The names of a study's splits."""
+"""The names of a study's splits.
+
+They are stored in the log and used by study, training and report, so they are built in one place.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,10 @@ SEARCH_SPLIT = "search"
 
 
 def confirmation_split(index: int) -> str:
-    """Name of the split that belongs to a confirmation seed."""
+    """Return the name of the split of the confirmation seed with this index."""
     return f"confirmation/{index}"
 
 
 def fraction_split(index: int, fraction: float) -> str:
-    """Name of the split with this fraction of its training part; all of it is the split itself."""
+    """Return the name of the confirmation split with this fraction of its training part; 1 is the whole split."""
     return confirmation_split(index) if fraction == 1 else f"{confirmation_split(index)}@{fraction:g}"

@@ -1,19 +1,19 @@
-"""Where things lie: HARNESS_HOME (default `runs`) and HARNESS_REPORTS (default `reports`).
+"""The paths of everything that is stored, below HARNESS_HOME (default `runs`) and HARNESS_REPORTS (`reports`).
 
 runs/
   mlflow.db  artifacts/  cache/
   <study>/   study.json        the resolved study, as it was started
-             manifest.csv      one row for each image; the test rows carry no label
-             test_labels.csv   opened by confirmation only
+             manifest.csv      one row for each image; the rows of the test part have no label
+             test_labels.csv   read by the confirmation only
              data_card.json    counts, sizes, kinds, split
-             events.jsonl      the truth
-             optuna.log        the search as Optuna's own tools read it (`optuna-dashboard runs/NAME/optuna.log`)
+             events.jsonl      the event log, from which everything else can be made or checked
+             optuna.log        the search for Optuna's own tools (`optuna-dashboard runs/NAME/optuna.log`)
              checkpoints/      trainable tensors: each strategy's best trial, the confirmation models
-             predictions/      <strategy>-<config key>-<seed index>.npz, scored on test by confirmation
-             thumbnails.npz    a few training images a class, and their labels
-             mistakes.npz      the recommended winner's surest mistakes on test, as small images
-             importance.json
-             set-aside/        what `harness doctor` took out of the way
+             predictions/      <strategy>-<config key>-<seed index>.npz: probabilities on the test part
+             thumbnails.npz    a few training images of each class, and their labels
+             mistakes.npz      the surest mistakes of the recommended winner on the test part, as small images
+             importance.json   parameter importances of each strategy
+             set-aside/        files that `harness doctor` moved out of the way
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from pathlib import Path
 
 
 def home() -> Path:
-    """Folder of all state; created where it is missing."""
+    """Return the folder of all state; create it if it is missing."""
     path = Path(os.environ.get("HARNESS_HOME") or "runs").expanduser().resolve()
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def reports() -> Path:
-    """Folder of all pages; not created here."""
+    """Return the folder of all pages, without creating it."""
     return Path(os.environ.get("HARNESS_REPORTS") or "reports").expanduser().resolve()
 
 
@@ -91,11 +91,11 @@ class StudyFolder:
         return self.path / "importance.json"
 
     def tracking_uri(self) -> str | None:
-        """Where the study's file says its MLflow runs go, without a password; None where it says nothing."""
+        """Return the study's `tracking_uri` without its password; None if the study has none."""
         return self._stored("tracking_uri")
 
     def storage(self) -> str | None:
-        """Where the study's file says its Optuna trials go, without a password; None where it says nothing."""
+        """Return the study's `storage` without its password; None if the study has none."""
         return self._stored("storage")
 
     def _stored(self, key: str) -> str | None:
@@ -108,12 +108,12 @@ class StudyFolder:
 
     @property
     def owner(self) -> Path:
-        """Names the process that holds the lock."""
+        """The file with the number of the process that holds the lock."""
         return self.lock.with_suffix(".owner")
 
     @property
     def set_aside(self) -> Path:
-        """What `harness doctor` took out of the way and did not throw away."""
+        """The folder for files that `harness doctor` moved out of the way and did not delete."""
         return self.path / "set-aside"
 
     @property

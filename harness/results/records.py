@@ -1,6 +1,6 @@
-"""What a worker is asked to train (TrialJob), and what happened: an EpochRecord an epoch, a TrialRecord a trial.
+"""The job of a trial (TrialJob) and its results: an EpochRecord for each epoch, a TrialRecord for the whole trial.
 
-All are frozen, and go to JSON and back.
+All are frozen dataclasses that can be written to JSON and read back. The log, the workers and the report share them.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ STATES: tuple[State, ...] = ("complete", "pruned", "diverged", "out_of_memory", 
 
 @dataclass(frozen=True)
 class TrialJob:
-    """What a worker is asked to train."""
+    """A trial that a worker has to train."""
 
     trial_id: str  # see `trial_id.TrialId`
     kind: Kind
     strategy: str
-    slot: int  # of the search; after it the index of the confirmation's seed
+    slot: int  # slot of the search; for later trials the index of the confirmation's seed
     config: TrialConfig
-    seed: int  # order, views, initialisation and suffix randomness all derive from it
-    split: str  # name of the split it trains on
+    seed: int  # image order, augmented views, initialisation and dropout all derive from it
+    split: str  # name of the split that the trial trains on
     attempt: int = 1  # 1 unless a worker died before
 
     @property
     def key(self) -> str:
-        """Names this attempt: see `run_key`."""
+        """The key of this attempt: see `run_key`."""
         return run_key(self.trial_id, self.attempt)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> TrialJob:
-        """Back from `dataclasses.asdict`."""
+        """Return the job that `dataclasses.asdict` made these values of."""
         return restored(cls, values | {"config": TrialConfig.from_json(values["config"])})
 
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One epoch: losses are means in nats, scores fractions, rates those of the last step."""
+    """One epoch. Losses are means in nats, scores are fractions, learning rates are those of the last step."""
 
     epoch: int  # 1-based
     train_loss: float
@@ -54,18 +54,18 @@ class EpochRecord:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> EpochRecord:
-        """Back from `dataclasses.asdict`."""
+        """Return the record that `dataclasses.asdict` made these values of."""
         return restored(cls, values)
 
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One finished trial, of the search or of what comes after it.
+    """One finished trial, of the search or of a later part of the study.
 
-    `score` is the objective on validation at `best_epoch`, the epoch chosen on validation; both are None
-    where no epoch was completed or the trial diverged. `seconds_alone` is what the trial costs by itself
-    on this machine: set-up, recalibration, training and evaluation; waiting is not counted, and work that was shared
-    with other trials counts as if this one had done what it used of it. `seconds_spent` is what it really took, with
+    `score` is the objective on validation at `best_epoch`, the epoch with the best such score; both are None if no
+    epoch was completed or the trial diverged. `seconds_alone` is the time that the trial would take by itself on this
+    machine: set-up, recalibration, training and evaluation. Waiting is not counted, and work that was shared with other
+    trials counts as if this trial had done the part that it used. `seconds_spent` is the time that it really took, with
     the tries that ran out of memory.
     """
 
@@ -81,15 +81,15 @@ class TrialRecord:
     device: str
     started_at: str  # UTC, ISO 8601
     device_memory_bytes: int | None = None  # peak on the device; None on a CPU
-    seconds_spent: float | None = None  # None in records from before it was measured
-    shared_seconds: float = 0.0  # of seconds_spent, what went into work that others share
-    cache_reason: str | None = None  # why frozen work was not shared, or not all of it; None: it was, in every epoch
+    seconds_spent: float | None = None  # None in old records, which did not measure it
+    shared_seconds: float = 0.0  # part of seconds_spent: work that other trials share
+    cache_reason: str | None = None  # why frozen work was not shared in every epoch; None: it was shared in every one
     precision: str = "float32"  # arithmetic of training and forward passes
-    micro_batch: int | None = None  # images in one pass where memory did not hold a batch; None: it did
-    contract_seconds: float = 0.0  # of seconds_alone, what checking the freezing took
+    micro_batch: int | None = None  # images in one pass if a batch did not fit into memory; None: it did
+    contract_seconds: float = 0.0  # part of seconds_alone: checking the contract of the freezing
     batchnorm_layers: int = 0
     warnings: tuple[str, ...] = ()
-    checkpoint: str | None = None  # below the study's folder
+    checkpoint: str | None = None  # file name in the study's `checkpoints` folder
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -106,7 +106,7 @@ class TrialRecord:
 
     @property
     def slot(self) -> int:
-        """Of the search; after it the index of the confirmation's seed."""
+        """Slot of the search; for later trials the index of the confirmation's seed."""
         return self.job.slot
 
     @property
@@ -127,12 +127,12 @@ class TrialRecord:
         return self.trainable_parameters / max(self.total_parameters, 1)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return the record as plain JSON values."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> TrialRecord:
-        """Back from `to_json`."""
+        """Return the record that `to_json` made these values of."""
         parts = {
             "job": TrialJob.from_json(values["job"]),
             "epochs": tuple([EpochRecord.from_json(epoch) for epoch in values["epochs"]]),

@@ -1,4 +1,7 @@
-"""Is a SQLite file whole; and out of the way with one that is not, without throwing it away."""
+"""Check whether a SQLite file is damaged, and move a damaged one out of the way without deleting it.
+
+Needs no MLflow and no Optuna, whose files it checks.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,11 @@ from harness.errors import HarnessError
 _BESIDE = ("", "-wal", "-shm", "-journal")
 
 
-def fault(path: Path) -> str | None:
-    """What is wrong with the file, in a few words; None where it is whole and can be written. Reads every page of it.
+def find_fault(path: Path) -> str | None:
+    """Return what is wrong with the file, in a few words; None if it is sound and writable. Reads every page.
 
     Raises:
-        HarnessError: it cannot be opened now, which says nothing about it.
+        HarnessError: the file cannot be opened now, so whether it is damaged is not known.
     """
     if path.stat().st_size == 0:
         return "it is empty"
@@ -27,7 +30,7 @@ def fault(path: Path) -> str | None:
             if said == ["ok"]:
                 [(version,)] = connection.execute("PRAGMA user_version")
                 connection.execute("BEGIN IMMEDIATE")
-                # Writes nothing, and fails where one wrong byte of the head makes the whole file read-only.
+                # Writes nothing, but fails if one wrong byte of the header makes the whole file read-only.
                 connection.execute(f"PRAGMA user_version = {int(version)}")
                 connection.rollback()
     except sqlite3.Error as error:
@@ -38,14 +41,14 @@ def fault(path: Path) -> str | None:
 
 
 def is_busy(error: BaseException) -> bool:
-    """Whether an error says that another process writes to the database, however it was wrapped."""
+    """Whether an error, also inside other errors, says that another process is writing to the database."""
     return "database is locked" in str(error)
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a database with its journals, so that a new one can be made; its new name.
+    """Rename a database and its journals, so that a new one can be made, and return its new path.
 
-    Nobody may have it open.
+    No process may have the database open.
     """
     now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     aside = path.with_name(f"{path.name}.damaged-{now}")

@@ -1,10 +1,10 @@
-"""Names of trials and of their attempts. No other file builds such a name or takes one apart.
+"""The names of trials and of their attempts. No other file builds such a name or takes one apart.
 
-They stand in the event log, as tags of MLflow's runs, in Optuna's user attributes and in the names of checkpoints:
+The names are used in the event log, as tags of MLflow's runs, in Optuna's user attributes and for checkpoint files:
 
     fine_tuning/3                              slot 3 of the search
-    confirmation/fine_tuning/<config key>/2    a configuration at the confirmation's seed 2
-    controlled/fine_tuning/<config key>/2      a changed configuration at that seed
+    confirmation/fine_tuning/<config key>/2    a configuration with the confirmation's seed 2
+    controlled/fine_tuning/<config key>/2      a changed configuration with that seed
     data_size/fine_tuning/<config key>/2@0.5   the winner on half of that seed's training images
     fine_tuning/3#2                            the second attempt of a trial: see `run_key`
 """
@@ -23,14 +23,14 @@ _SEARCH = re.compile(r"([^/]+)/(\d+)")
 
 @dataclass(frozen=True)
 class TrialId:
-    """Which trial of a study: as text, what stands in the log.
+    """The name of a trial in its parts; `str` gives the name as the log holds it.
 
     Args:
         kind: the part of the study that the trial belongs to.
-        strategy: whose trial it is.
-        slot: its place in the search; after the search, the index of the confirmation's seed.
-        config_key: `TrialConfig.key()`, after the search; None in it.
-        fraction: of the training images, for `data_size`; its text has six significant digits. None for other kinds.
+        strategy: the trial's strategy.
+        slot: its slot in the search; for later trials the index of the confirmation's seed.
+        config_key: `TrialConfig.key()` for trials after the search; None for search trials.
+        fraction: fraction of the training images, for `data_size`, written with six significant digits; otherwise None.
     """
 
     kind: Kind
@@ -47,10 +47,10 @@ class TrialId:
 
     @classmethod
     def parse(cls, text: str) -> TrialId:
-        """Back from `str`.
+        """Return the parts of a name that `str` made.
 
         Raises:
-            ValueError: the text names no trial.
+            ValueError: the text is not the name of a trial.
         """
         if found := _SEARCH.fullmatch(text):
             return cls("search", found[1], int(found[2]))
@@ -62,10 +62,10 @@ class TrialId:
 
 
 def run_key(trial_id: str, attempt: int) -> str:
-    """Name one attempt of a trial: a second attempt, after a worker's death, is another run."""
+    """Return the key of one attempt of a trial. A second attempt, after a worker died, is another run in MLflow."""
     return f"{trial_id}#{attempt}"
 
 
 def file_stem(trial_id: str) -> str:
-    """What the files of a trial are called, without their ending."""
+    """Return the file name of a trial's files, without the suffix."""
     return trial_id.replace("/", "-")

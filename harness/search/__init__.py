@@ -1,1 +1,1 @@
-"""The search: what Optuna is asked and told. The only folder that knows Optuna's distributions and trials."""
+"""The hyperparameter search. The only folder that imports Optuna."""

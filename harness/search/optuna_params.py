@@ -1,7 +1,7 @@
-"""A search space in Optuna's terms: which parameters a trial is asked for, from which distributions, in which order.
+"""Translate a search space and ended trials to Optuna: parameters, distributions and the order of asking.
 
-The only file with `suggest_*`. A parameter that changes nothing beside the values asked before it is not asked, so the
-sampler does not learn from it.
+This is the only file that calls `suggest_*`. A parameter is not asked if it has no effect given the values that were
+asked before it, so that the sampler does not learn from it.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ KEY = "harness.key"  # user attribute of a trial
 STATES = {
     "complete": TrialState.COMPLETE,
     "pruned": TrialState.PRUNED,
-    "diverged": TrialState.PRUNED,  # counts as bad
+    "diverged": TrialState.PRUNED,  # the sampler counts it as bad
     "out_of_memory": TrialState.PRUNED,
-    "failed": TrialState.FAIL,  # counts as missing
-    "duplicate": TrialState.COMPLETE,  # with the value it is known to have; without one it counts as missing
+    "failed": TrialState.FAIL,  # the sampler ignores it
+    "duplicate": TrialState.COMPLETE,  # with the other trial's value; without a value the sampler ignores it
 }
 
 
 def distribution(searched: Range) -> BaseDistribution | None:
-    """Optuna's distribution of a range; None for a fixed value, which is not asked."""
+    """Return Optuna's distribution of a range; None for a fixed value, which is not asked."""
     match searched:
         case Choice(options):
             return CategoricalDistribution(options)
@@ -44,7 +44,7 @@ def distribution(searched: Range) -> BaseDistribution | None:
 
 
 def _ask(trial: optuna.Trial | optuna.trial.FixedTrial, name: str, searched: Range) -> Any:
-    """The trial's value of a parameter."""
+    """Ask the trial for the value of a parameter."""
     match searched:
         case Choice(options):
             return trial.suggest_categorical(name, list(options))
@@ -57,7 +57,7 @@ def _ask(trial: optuna.Trial | optuna.trial.FixedTrial, name: str, searched: Ran
 
 
 def suggest(trial: optuna.Trial | optuna.trial.FixedTrial, space: SearchSpace) -> TrialConfig:
-    """Ask the trial for every parameter that has an effect beside the ones asked before it."""
+    """Ask the trial for every parameter that has an effect given the ones asked before it."""
     values: dict[str, Any] = {}
     for name, searched in space.ranges.items():
         if has_effect(name, values, space):
@@ -66,15 +66,15 @@ def suggest(trial: optuna.Trial | optuna.trial.FixedTrial, space: SearchSpace) -
 
 
 def has_effect(name: str, values: Mapping[str, Any], space: SearchSpace) -> bool:
-    """Whether a parameter may change anything beside the values of the parameters before it, in the order of asking.
+    """Whether a parameter may have an effect given the values of the parameters that are asked before it.
 
-    Of those that come after it, every value of the space is still possible. What the strategy settles has no effect.
+    The parameters after it may still take every value of the space. A parameter that the strategy fixes has no effect.
     """
     return name not in space.settled and PARAMETERS[name].is_asked({**space.settled, **values}, space.ranges)
 
 
 def params_of(config: TrialConfig, space: SearchSpace) -> dict[str, Any]:
-    """Optuna's parameters for a configuration: the searched ones that have an effect beside the ones before them."""
+    """Return Optuna's parameters of a configuration: the searched ones that have an effect given those before them."""
     values: dict[str, Any] = {}
     params: dict[str, Any] = {}
     for name, searched in space.ranges.items():
@@ -82,25 +82,25 @@ def params_of(config: TrialConfig, space: SearchSpace) -> dict[str, Any]:
             continue
         values[name] = value = getattr(config, name)
         if searched.is_searched:
-            params[name] = value if searched.holds(value) else _stand_in(name, config, space)
+            params[name] = value if searched.holds(value) else _equivalent(name, config, space)
     return params
 
 
-def _stand_in(name: str, config: TrialConfig, space: SearchSpace) -> Any:
-    """A value that the space holds, for a canonical one that it does not: beside the others they mean the same."""
+def _equivalent(name: str, config: TrialConfig, space: SearchSpace) -> Any:
+    """Return a value of the space that gives the same configuration as the canonical value, which the space lacks."""
     values = {other: getattr(config, other) for other in space.ranges}
     ends = space.ranges[name].ends()
     return next((value for value in ends if space.config({**values, name: value}) == config), ends[0])
 
 
 def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
-    """Optuna's distribution of every searched parameter."""
+    """Return Optuna's distribution of every searched parameter."""
     found = {name: distribution(searched) for name, searched in space.ranges.items()}
     return {name: one for name, one in found.items() if one is not None}
 
 
-def frozen(space: SearchSpace, ended: EndedTrial, objective: str) -> FrozenTrial:
-    """A search trial as Optuna keeps one that has ended."""
+def to_frozen_trial(space: SearchSpace, ended: EndedTrial, objective: str) -> FrozenTrial:
+    """Make Optuna's FrozenTrial of a search trial that ended."""
     state = STATES[ended.state]
     if state == TrialState.COMPLETE and ended.score is None:
         state = TrialState.FAIL

@@ -1,10 +1,10 @@
-"""One strategy's search: slots are drawn, trials are told and pruned, importances are reckoned.
+"""The search of one strategy: ask for configurations, tell results, prune trials and compute importances.
 
-Each strategy has an Optuna study of its own, in memory: made from the event log when a session starts, and copied to
-`optuna.log` by a thread (`harness.search.optuna_journal`), so that no trial waits for a storage. In one shared study
-TPE fits its good set over both sides and pulls the weaker side's rates away. A new sampler is made for each ask,
-seeded by the slot, so that a resumed study asks for the same configurations as an uninterrupted one (with one
-worker).
+Each strategy has an Optuna study of its own, because in a shared study TPE would fit its model to the better strategy's
+trials and pull the learning rates of the other away. The study lives in memory: it is made from the event log when a
+session starts, and a thread copies it to `optuna.log` (`harness.search.optuna_journal`), so that no trial waits for a
+storage. Each ask has a new sampler, seeded by the slot, so that a resumed study with one worker asks for the same
+configurations as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from harness.config.trial import TrialConfig
 from harness.results.metrics import direction
 from harness.results.records import TrialRecord
 from harness.results.study_state import EndedTrial
-from harness.search.optuna_params import STATES, distributions, frozen, suggest
+from harness.search.optuna_params import STATES, distributions, suggest, to_frozen_trial
 from harness.seeds import derive
 
-STARTUP_TRIALS = 5  # drawn at random before TPE's model: few, since budgets are small
-FANOVA_CHOICES = 10  # of one list; fANOVA's time doubles with each: a list of 60 ran for 12 minutes without an end
-IMPORTANCE_TRIALS = 20  # fewer say nothing
-HISTORY = 200  # newest trials that sampler, pruner and fANOVA look at: of 1,000 fANOVA takes a minute
+STARTUP_TRIALS = 5  # random trials before TPE uses its model: few, since budgets are small
+FANOVA_CHOICES = 10  # values in one list; each doubles fANOVA's time: with 60 it had not ended after 12 minutes
+IMPORTANCE_TRIALS = 20  # with fewer trials importances are noise
+HISTORY = 200  # newest trials that sampler, pruner and fANOVA use: with 1,000 fANOVA takes a minute
 
 
-class _Newest(optuna.storages.InMemoryStorage):
-    """Shows sampler and pruner the newest trials alone: an ask costs 67 ms with 1,000 of them, 15 with 200.
+class _NewestTrials(optuna.storages.InMemoryStorage):
+    """A storage that shows only the newest trials to sampler and pruner: an ask takes 67 ms with 1,000, 15 with 200.
 
-    Older ones that still run are shown too; they are kept by number, since looking for them among 10,000 trials, a
-    dozen times a trial, cost more than the ask itself.
+    Older trials that still run are shown too. Their ids are kept in a set, because searching 10,000 trials for them a
+    dozen times for each trial took longer than the ask itself.
     """
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class _Newest(optuna.storages.InMemoryStorage):
         return done
 
     def complete(self, study_id: int) -> list[FrozenTrial]:
-        """Every trial that completed, the old ones too."""
+        """Return every trial that completed, also the old ones."""
         return super().get_all_trials(study_id, deepcopy=False, states=(TrialState.COMPLETE,))
 
     def get_all_trials(
@@ -71,7 +71,7 @@ class _Newest(optuna.storages.InMemoryStorage):
 
 
 class Importance(TypedDict):
-    """What each parameter mattered: shares that add up to one, and of how many trials."""
+    """Parameter importances: shares that add up to one, and the number of trials they are computed from."""
 
     trials: int
     shares: dict[str, float]
@@ -79,7 +79,7 @@ class Importance(TypedDict):
 
 @dataclass(frozen=True)
 class Suggested:
-    """A drawn configuration, Optuna's own parameters for it, and its Optuna trial."""
+    """A configuration that was drawn, Optuna's parameters for it, and its Optuna trial."""
 
     config: TrialConfig
     params: dict[str, Any]
@@ -87,25 +87,30 @@ class Suggested:
 
 
 class StrategySearch:
-    """One strategy's Optuna study: asks for slots, is told what happened, prunes within the strategy."""
+    """The Optuna study of one strategy.
+
+    Args:
+        seed: the study's seed.
+        epochs: epochs of each trial; pruning starts after a quarter of them.
+    """
 
     def __init__(self, space: SearchSpace, objective: str, seed: int, epochs: int) -> None:
         self.space = space
         self._seed = seed
         self._objective = objective
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._storage = _Newest()
+        self._storage = _NewestTrials()
         self._study = optuna.create_study(
             storage=self._storage, study_name=space.strategy, direction=direction(objective), pruner=pruner(epochs)
         )
         self._accepted: dict[str, optuna.Trial] = {}
 
     def ask(self, slot: int, redraw: int, params: dict[str, Any] | None = None) -> Suggested:
-        """Draw the configuration of a slot; it must then be accepted or told as a duplicate.
+        """Draw the configuration of a slot. Then call `accept` or `tell_duplicate` with it.
 
         Args:
-            slot: 0-based; with `redraw` it seeds the sampler.
-            params: evaluate these (default, `try`, a retry) instead of sampling; see `params_of`.
+            slot: 0-based; together with `redraw` it seeds the sampler.
+            params: use these parameters (the default, `try`, a retry) instead of sampling; see `params_of`.
         """
         self._study.sampler = optuna.samplers.TPESampler(
             seed=derive(self._seed, "sampler", self.space.strategy, slot, redraw) % 2**32,
@@ -117,44 +122,46 @@ class StrategySearch:
         config = suggest(trial, self.space)
         return Suggested(config, dict(trial.params), trial)
 
-    def accept(self, asked: Suggested, key: str) -> None:
-        """Take a drawn configuration as the trial `key` (`trial_id#attempt`), the name for all later calls."""
-        self._accepted[key] = asked.trial
+    def accept(self, suggested: Suggested, key: str) -> None:
+        """Accept a drawn configuration as the trial `key` (`trial_id#attempt`), which all later calls use."""
+        self._accepted[key] = suggested.trial
 
-    def tell_duplicate(self, asked: Suggested, score: float | None) -> None:
-        """Tell a drawn configuration the value it is known to have; None: not known yet, or none."""
-        self._study.tell(asked.trial, score, state=None if score is not None else TrialState.FAIL)
+    def tell_duplicate(self, suggested: Suggested, score: float | None) -> None:
+        """Tell Optuna the score of the trial with the same configuration; None if it has none yet."""
+        self._study.tell(suggested.trial, score, state=None if score is not None else TrialState.FAIL)
 
-    def should_prune(self, key: str, epoch: int, score: float, *, may: bool = True) -> bool:
-        """Report an intermediate score; True where the trial is below the median of its strategy.
+    def should_prune(self, key: str, epoch: int, score: float, *, prunable: bool = True) -> bool:
+        """Report an intermediate score; return True if the trial is below the median of its strategy.
 
         Args:
-            may: False notes the score of a trial that is never stopped; a look at the others costs more than that.
+            prunable: if False, only report the score of a trial that is never pruned. This is cheaper, because the
+                other trials are not read.
         """
         trial = self._accepted[key]
         trial.report(score, epoch)
-        return may and bool(trial.should_prune())
+        return prunable and bool(trial.should_prune())
 
     def tell(self, key: str, record: TrialRecord) -> None:
-        """Tell the end of a trial. One that diverged or ran out of memory counts as bad, not as missing."""
+        """Tell Optuna how a trial ended. One that diverged or ran out of memory counts as bad, not as missing."""
         state = STATES[record.state]
         value = record.score if state == TrialState.COMPLETE else None
         self._study.tell(self._accepted.pop(key), value, state=None if value is not None else state)
 
     def drop(self, key: str) -> None:
-        """Take back a trial that was asked and will not be finished in this attempt."""
+        """Tell Optuna that this attempt of a trial failed, so that the sampler ignores it."""
         self._study.tell(self._accepted.pop(key), state=TrialState.FAIL)
 
     def replay(self, ended: Iterable[EndedTrial]) -> None:
-        """Take in what an earlier session of the study came to, in the log's order; a new search has no memory."""
-        for one in ended:
-            self._study.add_trial(frozen(self.space, one, self._objective))
+        """Add the trials that ended in earlier sessions, in the order of the log."""
+        for trial in ended:
+            self._study.add_trial(to_frozen_trial(self.space, trial, self._objective))
 
     def importances(self) -> dict[str, Importance] | None:
-        """Parameter importances of two kinds, which answer different questions; None with too few trials.
+        """Compute two kinds of parameter importances, which answer different questions; None with too few trials.
 
-        `ped_anova`: what separates the best tenth of all complete trials. `fanova`: what explains the variance over
-        the newest HISTORY, left out where a list of more than FANOVA_CHOICES values is searched.
+        `ped_anova`: which parameters separate the best tenth of all complete trials from the others. `fanova`: which
+        parameters explain the variance over the newest HISTORY trials; it is left out if a list of more than
+        FANOVA_CHOICES values is searched.
         """
         complete = self._storage.complete(self._study._study_id)
         if len(complete) < IMPORTANCE_TRIALS or len({t.value for t in complete}) < 2:
@@ -164,28 +171,28 @@ class StrategySearch:
         found: dict[str, Importance] = {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            shares = get_param_importances(_study_of(complete, self._study), evaluator=PedAnovaImportanceEvaluator())
+            shares = get_param_importances(_study_with(complete, self._study), evaluator=PedAnovaImportanceEvaluator())
             found["ped_anova"] = {"trials": len(complete), "shares": shares}
             if self._widest_choice() <= FANOVA_CHOICES:
                 newest = complete[-HISTORY:]
                 shares = get_param_importances(
-                    _study_of(newest, self._study), evaluator=FanovaImportanceEvaluator(seed=0)
+                    _study_with(newest, self._study), evaluator=FanovaImportanceEvaluator(seed=0)
                 )
                 found["fanova"] = {"trials": len(newest), "shares": shares}
         return found
 
     def _widest_choice(self) -> int:
-        """Values of the searched list that has most of them."""
+        """Return the length of the longest list that is searched."""
         lists = [found for found in distributions(self.space).values() if isinstance(found, CategoricalDistribution)]
         return max((len(found.choices) for found in lists), default=0)
 
 
-def _study_of(trials: Sequence[FrozenTrial], like: optuna.Study) -> optuna.Study:
+def _study_with(trials: Sequence[FrozenTrial], like: optuna.Study) -> optuna.Study:
     study = optuna.create_study(direction=like.direction)
     study.add_trials(trials)
     return study
 
 
 def pruner(epochs: int) -> optuna.pruners.BasePruner:
-    """Stops a trial whose best score so far lies below the median of its strategy at the same epoch."""
+    """Make a pruner that stops a trial whose best score is below the median of its strategy at the same epoch."""
     return optuna.pruners.MedianPruner(n_startup_trials=8, n_warmup_steps=max(epochs // 4, 1), n_min_trials=4)

@@ -1,8 +1,8 @@
-"""Confirmation: the best configurations and the default trained again, then one look at the test split.
+"""Confirm the search: train the best configurations and the default again, then look at the test split once.
 
-A seed moves everything at once: split of the non-test part, order, views, initialisation. The winner of a
-strategy is the configuration with the best mean validation score over the seeds; only winners and defaults
-are scored on the test split, whose labels nothing opens but this file.
+Each seed changes everything at once: the split of the non-test part, image order, augmented views and initialisation.
+The winner of a strategy is the configuration with the best mean validation score over the seeds. Only winners and
+defaults are scored on the test split. Only this file reads the test labels.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from harness.seeds import derive
 from harness.study import export
 from harness.study.executors.base import ScoreTask
 from harness.study.jobs import score_all, train_all
-from harness.study.mistakes import shown, write_mistakes
+from harness.study.mistakes import recommended_winner, write_mistakes
 from harness.study.prepare import Prepared
 from harness.study.session import Session
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A configuration that is confirmed, and why: `best`, `default` or both."""
+    """A configuration that is confirmed."""
 
     strategy: str
     config: TrialConfig
-    role: str
-    trial_id: str | None  # of the search trial, where it has one
+    role: str  # why it is confirmed: "best", "default" or "best+default"
+    trial_id: str | None  # the search trial of this configuration; None if there is none
 
     def job(self, index: int, seed: int, attempt: int) -> TrialJob:
-        """Its confirmation trial for the seed with this index."""
+        """Return its confirmation trial for the seed with this index; `seed` is the study's seed."""
         name = str(TrialId("confirmation", self.strategy, index, self.config.key()))
         return TrialJob(
             name,
@@ -58,7 +58,7 @@ class Candidate:
 
 
 def wants_more(session: Session) -> bool:
-    """Whether more slots or more seeds are wanted than the last verdict rests on."""
+    """Whether the study asks for more slots or more seeds than the last verdict is based on."""
     looks = session.state.confirmations
     if not looks or not session.state.verdicts:
         return True
@@ -67,54 +67,56 @@ def wants_more(session: Session) -> bool:
 
 
 def run(session: Session) -> None:
-    """Train, choose on validation, score on test, conclude; picks up where an earlier session stopped."""
+    """Train, select winners on validation, score them on test, and conclude; continue what an earlier session began."""
     if not wants_more(session):
         return
     study, look = session.study, session.state.looks + 1
-    chosen = {strategy: candidates(session, strategy) for strategy in study.strategies}
+    selected = {strategy: candidates(session, strategy) for strategy in study.strategies}
     configs: dict[str, tuple[SelectedConfig, ...]] = {
         strategy: tuple(SelectedConfig(c.config, c.role, c.trial_id) for c in group)
-        for strategy, group in chosen.items()
+        for strategy, group in selected.items()
     }
     selection = ConfirmationSelected(look, study.trials, study.confirmation.seeds, configs)
     if session.state.confirmations[-1:] != [selection]:
         session.append(selection)
     seeds = range(study.confirmation.seeds)
-    waiting = [candidate for group in chosen.values() for candidate in group]
-    train_all(session, [c.job(index, study.seed, 1) for index in seeds for c in waiting], "Confirmation")
-    _score(session, chosen, look)
+    everyone = [candidate for group in selected.values() for candidate in group]
+    train_all(session, [c.job(index, study.seed, 1) for index in seeds for c in everyone], "Confirmation")
+    _score(session, selected, look)
     winners = scored_predictions(session.state, session.folder, "winner")
     verdict = VerdictReached(look=look, **conclude(session.state, winners, study))
-    write_mistakes(shown(winners, verdict, study), session.prepared.context.images, session.folder.mistakes)
+    write_mistakes(
+        recommended_winner(winners, verdict, study), session.prepared.context.images, session.folder.mistakes
+    )
     session.append(verdict)
     if verdict.recommended_trial is not None:
         export.log_recommended(session, verdict.recommended_trial)
 
 
 def candidates(session: Session, strategy: Any) -> list[Candidate]:
-    """The best configurations of a strategy by validation score, and its default, each once."""
+    """Return the best configurations of a strategy by validation score, and its default, each once."""
     ranked = session.state.ranked(strategy)
     if not ranked:
         return []
     default = space(session.study, strategy).default()
-    made = [
+    found = [
         Candidate(strategy, r.config, "best+default" if r.config == default else "best", r.trial_id)
         for r in ranked[: session.study.confirmation.top]
     ]
-    if all(candidate.config != default for candidate in made):
-        twin = session.state.same_config(default)
-        made.append(Candidate(strategy, default, "default", twin.trial_id if twin else None))
-    return made
+    if all(candidate.config != default for candidate in found):
+        searched = session.state.same_config(default)
+        found.append(Candidate(strategy, default, "default", searched.trial_id if searched else None))
+    return found
 
 
 def winners(session: Session) -> dict[str, Candidate]:
-    """The winner of each strategy that has one, among the candidates of the last confirmation."""
+    """Return the winner of each strategy that has one, among the candidates of the last confirmation."""
     found = {strategy: winner(session, candidates(session, strategy)) for strategy in session.study.strategies}
     return {strategy: best for strategy, best in found.items() if best is not None}
 
 
 def winner(session: Session, group: list[Candidate]) -> Candidate | None:
-    """The candidate with the best mean validation score; None where none completed with every seed."""
+    """Return the candidate with the best mean validation score; None if none completed with every seed."""
     sign = metrics.sign_of(session.study.objective)
     means: list[tuple[float, Candidate]] = []
     for candidate in group:
@@ -131,17 +133,13 @@ def _records(session: Session, candidate: Candidate) -> list[TrialRecord]:
     ]
 
 
-def _score(session: Session, chosen: dict[Any, list[Candidate]], look: int) -> None:
-    """Score winners and defaults on the test split; the only place that opens the test labels."""
+def _score(session: Session, selected: dict[Any, list[Candidate]], look: int) -> None:
+    """Score winners and defaults on the test split."""
     plan: dict[str, tuple[ScoreTask, Candidate, str, int]] = {}
-    for group in chosen.values():
+    for group in selected.values():
         best = winner(session, group)
         for candidate in group:
-            roles = [
-                name
-                for name, is_it in (("winner", candidate is best), ("default", "default" in candidate.role))
-                if is_it
-            ]
+            roles = ["winner"] * (candidate is best) + ["default"] * ("default" in candidate.role)
             records = _records(session, candidate)
             if not roles or any(record.state != "complete" for record in records):
                 continue
@@ -149,23 +147,23 @@ def _score(session: Session, chosen: dict[Any, list[Candidate]], look: int) -> N
                 job, score = candidate.job(index, session.study.seed, 1), records[index].score
                 task = ScoreTask(job, session.prepared.test_rows, score=score)
                 plan[task.task_id] = (task, candidate, "+".join(roles), index)
-    scored = [one for one in session.state.test_scores if one.look == look]
-    done = {(one.strategy, one.role, one.config_key, one.seed_index) for one in scored}
+    scored = [score for score in session.state.test_scores if score.look == look]
+    done = {(score.strategy, score.role, score.config_key, score.seed_index) for score in scored}
     waiting = [task for task, c, role, index in plan.values() if (c.strategy, role, c.config.key(), index) not in done]
     labels = read_test_labels(session.prepared)
 
-    def keep(task_id: str, probabilities: NDArray[np.float32]) -> None:
+    def store(task_id: str, probabilities: NDArray[np.float32]) -> None:
         _, c, role, index = plan[task_id]
         stored = store_predictions(session.prepared, f"{c.strategy}-{c.config.key()}-{index}", probabilities, labels)
         session.append(TestScored(look, c.strategy, role, c.config.key(), index, **stored))
 
-    score_all(session, waiting, "Scoring the test split", keep, len(plan) - len(waiting))
+    score_all(session, waiting, "Scoring the test split", store, len(plan) - len(waiting))
 
 
 def store_predictions(
     prepared: Prepared, name: str, probabilities: NDArray[np.float32], labels: NDArray[np.int64]
 ) -> dict[str, Any]:
-    """Write one model's test predictions; what the event that tells of them says: `metrics` and `predictions`."""
+    """Write one model's test predictions, and return the fields of their event: `metrics` and `predictions`."""
     rows = prepared.test_rows
     path = prepared.folder.predictions / f"{name}.npz"
     groups = prepared.dataset.table["group"].to_numpy()[rows].astype(str)
@@ -175,7 +173,7 @@ def store_predictions(
 
 
 def read_test_labels(prepared: Prepared) -> NDArray[np.int64]:
-    """Class indices of the test part, in the order of its rows."""
+    """Read the class indices of the test part, in the order of its rows."""
     table = pd.read_csv(prepared.folder.test_labels)
     by_row = dict(zip(table["row"], table["label"], strict=True))
     return np.array([by_row[row] for row in prepared.test_rows.tolist()], np.int64)

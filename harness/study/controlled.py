@@ -1,4 +1,4 @@
-"""One choice at a time: the configurations that differ from a winner in one thing, everything else held."""
+"""Make the configurations that differ from a winner in one parameter, for the exploration after the verdict."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from harness.config.trial import TrialConfig, canonical
 from harness.results.event_types import ControlledChange
 
 FACTORS = ("batchnorm", "unfreeze_depth", "backbone", "backbone_lr", "unfreeze_schedule", "unfreeze_from")
-RATIO = 10.0  # by which the ratio of head rate to backbone rate is changed, both ways
+RATIO = 10.0  # factor by which the backbone's learning rate is multiplied and divided
 
 
-def changes(here: SearchSpace, winner: TrialConfig, most: int) -> list[ControlledChange]:
-    """At most so many changes, one of each factor in turn, the values nearest to the winner's first.
+def changes(space: SearchSpace, winner: TrialConfig, limit: int) -> list[ControlledChange]:
+    """Return at most `limit` changes, from each of FACTORS in turn, values nearest to the winner's first.
 
-    Only values that the search might have taken, and none that leaves the configuration as it is. The head's rate
-    stays where the ratio of the rates changes.
+    Only values of the search space are used, and only changes that give another configuration. If the backbone's
+    learning rate changes, the head's stays.
     """
     found: dict[str, ControlledChange] = {}
-    each = (_of_factor(here, winner, parameter) for parameter in FACTORS)
+    each = (_of_factor(space, winner, parameter) for parameter in FACTORS)
     for change in chain.from_iterable(zip_longest(*each)):
         if change is not None and change.config != winner:
             found.setdefault(change.config.key(), change)
-    return list(found.values())[:most]
+    return list(found.values())[:limit]
 
 
-def _of_factor(here: SearchSpace, winner: TrialConfig, parameter: str) -> Iterator[ControlledChange]:
-    found, now = here.ranges[parameter], getattr(winner, parameter)
-    if not found.is_searched:
+def _of_factor(space: SearchSpace, winner: TrialConfig, parameter: str) -> Iterator[ControlledChange]:
+    searched, now = space.ranges[parameter], getattr(winner, parameter)
+    if not searched.is_searched:
         return
-    values = _rates(found, now) if parameter == "backbone_lr" else list(found.values())
+    values = _rates(searched, now) if parameter == "backbone_lr" else list(searched.values())
     if parameter != "backbone_lr" and all(isinstance(value, int) for value in values):
         values.sort(key=lambda value: abs(value - now))
     for value in values:
@@ -43,9 +43,12 @@ def _of_factor(here: SearchSpace, winner: TrialConfig, parameter: str) -> Iterat
             yield ControlledChange(parameter, value, canonical(dataclasses.replace(winner, **{parameter: value})))
 
 
-def _rates(found: Range, now: float | None) -> list[Any]:
-    """The rate times and over RATIO, as far as the range reaches; a step of less than half of it is no other choice."""
-    if now is None or not found.is_continuous:
+def _rates(searched: Range, now: float | None) -> list[Any]:
+    """Return the rate divided and multiplied by RATIO, clamped to the range.
+
+    A rate that then differs by less than the square root of RATIO is left out.
+    """
+    if now is None or not searched.is_continuous:
         return []
-    wanted = (found.clamp(now * factor) for factor in (1 / RATIO, RATIO))
+    wanted = (searched.clamp(now * factor) for factor in (1 / RATIO, RATIO))
     return [rate for rate in wanted if abs(math.log(rate / now)) > math.log(RATIO) / 2]

@@ -1,4 +1,8 @@
-"""The coordinator: holds the study's lock, creates or resumes, and sees the study through to its report."""
+"""Run a study from its start to its report.
+
+This file is the table of contents of a study: each part (preparation, search, confirmation, exploration, stores,
+report) is in a file of its own.
+"""
 
 from __future__ import annotations
 
@@ -21,26 +25,28 @@ from harness.results.paths import home
 from harness.study import confirm, explore, export
 from harness.study.environment import environment, resolve_devices
 from harness.study.estimate import memory
-from harness.study.identity import stored
+from harness.study.identity import without_passwords
 from harness.study.lock import held
 from harness.study.prepare import prepare
 from harness.study.search_loop import SlotSearch
 from harness.study.session import Observer, Session
 from harness.study.signals import listening
-from harness.study.study_files import update_shown, write_folder
+from harness.study.study_files import update_stored_study, write_folder
 from harness.study.sync import mirror
 
-STORES_SECONDS = 2.0  # for each of both stores to take what it lacks, after a signal: an end takes 10 s at most
+STORES_SECONDS = 2.0  # for each of the two stores after a signal, so that the study ends within 10 s
+
+EndState = Literal["finished", "interrupted", "failed"]
 
 
 @dataclass(frozen=True)
 class StudyResult:
-    """What a call of `run_study` came to."""
+    """The result of `run_study`."""
 
     name: str
     report: Path
-    sentence: str | None  # of the verdict; None where there is none
-    reason: str | None  # why there is none
+    sentence: str | None  # the verdict in words; None if there is no verdict
+    reason: str | None  # why there is no verdict
     already_finished: bool
 
 
@@ -48,90 +54,81 @@ def run_study(loaded: LoadedStudy, observer: Observer) -> StudyResult:
     """Create or resume a study, run it to its end, and write its report.
 
     Raises:
-        HarnessError: with the exit code of its kind; `Interrupted` after a signal, with everything saved.
+        HarnessError: its class decides the exit code; `Interrupted` after a signal, when everything is saved.
     """
-    with listening() as stop, _prompt(), disk_errors(home()):
+    with listening() as stop, _fast_thread_switching(), disk_errors(home()):
         devices = resolve_devices(loaded.study.device, loaded.study.workers)
         prepared = prepare(loaded, devices, observer.working)
         with held(prepared.folder):
             session = Session(prepared, devices, observer, stop)
             try:
-                if session.state.done and not _more_wanted(session):
-                    update_shown(prepared)
-                    outcome = _outcome(session, already_finished=True)
+                if session.state.done and not _wants_more(session):
+                    update_stored_study(prepared)
+                    result = _result(session, already_finished=True)
                     _send_missing(session)
-                    return outcome
-                memory.check(prepared, devices, observer.message)
+                    return result
+                memory.check_memory(prepared, devices, observer.message)
                 memory.check_disk(prepared)
-                _run(session)
-                return _outcome(session, already_finished=False)
+                _run_session(session)
+                return _result(session, already_finished=False)
             finally:
                 session.log.close()
 
 
-@contextmanager
-def _prompt() -> Iterator[None]:
-    """Let the thread that answers workers take over from the one that feeds MLflow within half a millisecond.
-
-    With Python's 5 ms each epoch of each trial waits that long for its answer.
-    """
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(5e-4)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
-
-
-def _run(session: Session) -> None:
-    """One session from its start to its report, whatever ends it."""
-    search = _open(session)
-    session.stop.raising = False  # from here on a signal waits for a moment that leaves nothing half done
-    ending: Literal["finished", "interrupted", "failed"] = "failed"
+def _run_session(session: Session) -> None:
+    """Run one session from its start to its report, even if it is interrupted or fails."""
+    search = _start(session)
+    session.stop.raising = False  # from here on a signal waits until `check`, so that nothing is left half done
+    state: EndState = "failed"
     try:
         session.stop.check()
         with session.executing():
             search.run()
             confirm.run(session)
             explore.run(session)
-        ending = "finished"
+        state = "finished"
     except Interrupted:
-        ending = "interrupted"
+        state = "interrupted"
         raise
     finally:
-        session.requeue()  # nothing seems to run afterwards, neither here nor in MLflow
-        within = STORES_SECONDS if ending == "interrupted" else math.inf
-        search.finish(within)
-        search.write_importances()
-        session.append(SessionEnded(ending, time.monotonic() - session.started))
-        write_report(session.folder)
-        session.tracker.finish(within)
+        _end(session, search, state)
     if not any(record.state == "complete" for record in session.state.finished):
         raise HarnessError(_nothing_completed(session))
 
 
-def _open(session: Session) -> SlotSearch:
-    """Write what is known before trial one, and bring both stores to what the log says."""
-    write_folder(session.prepared)  # a resumed study's too: whatever was lost or changed is as it was again
+def _start(session: Session) -> SlotSearch:
+    """Write the files and events that precede the first trial, and let both stores follow the log."""
+    write_folder(session.prepared)  # also of a resumed study, so that missing and changed files are written again
     if len(session.log) == 0:
-        session.append(StudyCreated(stored(session.study), session.prepared.fingerprint))
-    facts = environment(session.devices[0], session.prepared.context.threads, len(session.devices))
-    session.append(SessionStarted(facts, resumed=session.state.sessions_started > 0))
+        session.append(StudyCreated(without_passwords(session.study), session.prepared.fingerprint))
+    machine = environment(session.devices[0], session.prepared.context.threads, len(session.devices))
+    session.append(SessionStarted(machine, resumed=session.state.sessions_started > 0))
     session.requeue_orphans()
     search = SlotSearch(session)
     session.tracker.start()
     return search
 
 
-def _more_wanted(session: Session) -> bool:
-    """Whether the file or the flags ask for more than the finished study has."""
+def _end(session: Session, search: SlotSearch, state: EndState) -> None:
+    """Write the end of the session and the report, and bring both stores up to date."""
+    session.requeue()  # so that no trial is shown as running afterwards, neither here nor in MLflow
+    within = STORES_SECONDS if state == "interrupted" else math.inf
+    search.finish(within)
+    search.write_importances()
+    session.append(SessionEnded(state, time.monotonic() - session.started))
+    write_report(session.folder)
+    session.tracker.finish(within)
+
+
+def _wants_more(session: Session) -> bool:
+    """Whether the study file or the flags ask for more than the finished study has."""
     if (session.state.search_finished or 0) < session.study.trials:
         return True
     return confirm.wants_more(session) or explore.wants_more(session)
 
 
 def _send_missing(session: Session) -> None:
-    """What MLflow and Optuna's storage could not take while the study ran: events, the recommended model, the page."""
+    """Send what the stores could not take while the study ran: events, the recommended model and the report."""
     recommended = session.state.verdicts[-1].recommended_trial if session.state.verdicts else None
     if recommended is not None:
         uri = session.state.models.get(recommended)
@@ -140,11 +137,11 @@ def _send_missing(session: Session) -> None:
     session.tracker.finish()
     try:
         mirror(session.folder, session.study, list(session.log), session.state.ended)
-    except HarnessError as error:  # the study is finished; its copies are no reason to fail
+    except HarnessError as error:  # the study is finished, so a copy that cannot be written must not fail it
         session.observer.message(str(error))
 
 
-def _outcome(session: Session, *, already_finished: bool) -> StudyResult:
+def _result(session: Session, *, already_finished: bool) -> StudyResult:
     page = write_report(session.folder) if already_finished else session.folder.report / "index.html"
     if not session.state.verdicts:
         return StudyResult(session.prepared.name, page, None, "no strategy was confirmed", already_finished)
@@ -157,5 +154,19 @@ def _nothing_completed(session: Session) -> str:
     ends = "; ".join(f"{r.trial_id}: {r.state}, {r.reason}" for r in session.state.finished[:3])
     return (
         "no trial completed, so there is nothing to compare; smaller rates (search.head_lr, search.backbone_lr) "
-        f"usually help. The first trials ended so: {ends}"
+        f"usually help. The first trials ended as follows: {ends}"
     )
+
+
+@contextmanager
+def _fast_thread_switching() -> Iterator[None]:
+    """Let the thread that answers workers interrupt the thread that sends to MLflow within half a millisecond.
+
+    With Python's default of 5 ms, each epoch of each trial waits that long for its answer.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(5e-4)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)

@@ -1,4 +1,4 @@
-"""What the numbers were made with: an allow-list of facts, never the whole environment."""
+"""Describe the machine and software that a study ran with: a fixed list of values, never all environment variables."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _PACKAGES = ("torch", "torchvision", "optuna", "mlflow", "numpy", "pandas")
 
 
 def environment(device: str, threads: int, workers: int) -> dict[str, Any]:
-    """Versions, platform, device and commit; plain values."""
-    facts: dict[str, Any] = {"harness": _version("finetune-harness"), "python": platform.python_version()}
-    facts |= {name: _version(name) for name in _PACKAGES}
-    return facts | {
+    """Return versions, platform, device, threads, workers and commit as plain values."""
+    values: dict[str, Any] = {"harness": _version("finetune-harness"), "python": platform.python_version()}
+    values |= {name: _version(name) for name in _PACKAGES}
+    return values | {
         "platform": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{device} ({processor()})",
         "threads": threads,
@@ -36,7 +36,7 @@ def _version(package: str) -> str:
 
 
 def processor() -> str:
-    """The processor's product name where the system tells it."""
+    """Return the product name of the processor, or its architecture if the system does not give the name."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text(errors="replace").splitlines():
@@ -46,7 +46,7 @@ def processor() -> str:
 
 
 def commit() -> str:
-    """The commit of the harness's checkout, with `+` where files differ from it; "" outside a checkout."""
+    """Return the commit of the harness's checkout, with `+` if files differ from it; "" outside a checkout."""
     root = Path(__file__).resolve().parents[2]
     sha = _git(root, "rev-parse", "--short=12", "HEAD")
     changed = _git(root, "status", "--porcelain", "--untracked-files=no")
@@ -54,7 +54,7 @@ def commit() -> str:
 
 
 def _git(root: Path, *words: str) -> str:
-    """What git answers, "" where there is no git or no checkout."""
+    """Return the output of git; "" without git or outside a checkout."""
     try:
         done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
@@ -63,10 +63,10 @@ def _git(root: Path, *words: str) -> str:
 
 
 def resolve_devices(wanted: str, workers: int) -> list[str]:
-    """One entry for each worker: every GPU asked for, or `workers` times the CPU.
+    """Return one device for each worker: every GPU that is asked for, or `workers` times the CPU.
 
     Raises:
-        ResourceError: the device is not on this machine.
+        ResourceError: this machine does not have the device.
     """
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"

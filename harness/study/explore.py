@@ -1,7 +1,7 @@
-"""After the verdict: what another choice would have cost, how the sides fare with less data and on shifted images.
+"""Explore after the verdict: winners with one parameter changed, with less data, and on shifted images.
 
-Nothing here is chosen by, and nothing changes the verdict. Every model is one of a confirmation seed: its split, order,
-views and initialisation, so that differences are paired.
+The results are not used for any choice and do not change the verdict. Each model uses the split, order, views and
+initialisation of one of the confirmation's seeds, so that differences are paired.
 """
 
 from __future__ import annotations
@@ -32,42 +32,43 @@ from harness.study.session import Session
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """A model to answer the test images, and what its answer is for."""
+    """A request to score one model on the test images."""
 
     task: ScoreTask
     candidate: Candidate
     index: int  # of the confirmation's seed
     fraction: float | None = None  # of the training images; None: the test images are shifted
-    train_images: int | None = None  # how many that is
+    train_images: int | None = None  # number of training images in that fraction
 
     @property
     def what(self) -> Literal["data_size", "shift"]:
+        """Which part of the exploration the request belongs to."""
         return "shift" if self.fraction is None else "data_size"
 
     @property
-    def done_as(self) -> tuple[Any, ...]:
-        """How the log names it."""
-        key = self.candidate.config.key()
-        return self.what, self.candidate.strategy, key, self.index, self.fraction, self.task.shift
+    def key(self) -> tuple[Any, ...]:
+        """The values that identify its `Explored` event in the log."""
+        config_key = self.candidate.config.key()
+        return self.what, self.candidate.strategy, config_key, self.index, self.fraction, self.task.shift
 
 
 def wants_more(session: Session) -> bool:
-    """Whether something is asked for that the log does not hold, and `time` has not run out."""
+    """Whether the study asks for something that the log does not hold, and its `time` is not used up."""
     if not session.state.verdicts:
         return True
     if _out_of_time(session):
         return False
     winners = confirm.winners(session)
     jobs = [*_controlled_jobs(session, winners, _planned(session, winners)), *_size_jobs(session, winners)]
-    return any(job.trial_id not in session.state.later for job in jobs) or bool(_unanswered(session, winners)[0])
+    return any(job.trial_id not in session.state.later for job in jobs) or bool(_score_requests(session, winners)[0])
 
 
 def run(session: Session) -> None:
-    """Train and score what the study asks for, from where an earlier session stopped."""
+    """Train and score what the study asks for; continue what an earlier session began."""
     if not session.state.verdicts:
         return
     if _out_of_time(session) and wanted(session.study):
-        session.observer.message("The study's time is used up: what comes after the verdict was left out.")
+        session.observer.message("The study's time is used up, so nothing was explored after the verdict.")
         return
     winners = confirm.winners(session)
     if planned := _planned(session, winners):
@@ -77,12 +78,11 @@ def run(session: Session) -> None:
         train_all(session, list(_controlled_jobs(session, winners, planned)), "One choice at a time")
     if sizes := list(_size_jobs(session, winners)):
         train_all(session, sizes, "Data sizes")
-    asked, done = _unanswered(session, winners)
-    if asked:
-        keep = partial(
-            _keep, session, {one.task.task_id: one for one in asked}, confirm.read_test_labels(session.prepared)
-        )
-        score_all(session, [one.task for one in asked], "Exploring the test split", keep, done)
+    requests, done = _score_requests(session, winners)
+    if requests:
+        by_task = {request.task.task_id: request for request in requests}
+        store = partial(_store, session, by_task, confirm.read_test_labels(session.prepared))
+        score_all(session, [request.task for request in requests], "Exploring the test split", store, done)
 
 
 def wanted(study: StudyConfig) -> bool:
@@ -96,11 +96,12 @@ def _out_of_time(session: Session) -> bool:
 
 
 def _planned(session: Session, winners: dict[str, Candidate]) -> dict[str, tuple[ControlledChange, ...]]:
-    most = session.study.controlled.changes
+    """Return the controlled changes of each winner that has any."""
+    limit = session.study.controlled.changes
     return {
         strategy: tuple(found)
         for strategy, winner in winners.items()
-        if (found := changes(space(session.study, winner.config.strategy), winner.config, most))
+        if (found := changes(space(session.study, winner.config.strategy), winner.config, limit))
     }
 
 
@@ -111,7 +112,7 @@ def _controlled_seeds(session: Session) -> int:
 def _controlled_jobs(
     session: Session, winners: dict[str, Candidate], planned: dict[str, tuple[ControlledChange, ...]]
 ) -> Iterator[TrialJob]:
-    """Seed by seed; all changes of all strategies at one seed first."""
+    """Yield the jobs seed by seed, so that an early end leaves complete seeds."""
     for index in range(_controlled_seeds(session)):
         for strategy, entries in planned.items():
             for entry in entries:
@@ -141,7 +142,7 @@ def _size_job(session: Session, winner: Candidate, fraction: float, index: int) 
 
 
 def _size_jobs(session: Session, winners: dict[str, Candidate]) -> Iterator[TrialJob]:
-    """All images is what the confirmation trained on: no job."""
+    """Yield the jobs with less data. There is none for fraction 1, which the confirmation trained."""
     for index in range(session.study.confirmation.seeds):
         for fraction in session.study.data_sizes:
             for winner in winners.values():
@@ -149,50 +150,52 @@ def _size_jobs(session: Session, winners: dict[str, Candidate]) -> Iterator[Tria
                     yield _size_job(session, winner, fraction, index)
 
 
-def _unanswered(session: Session, winners: dict[str, Candidate]) -> tuple[list[ScoreRequest], int]:
-    """What is still to be scored, and how much was."""
+def _score_requests(session: Session, winners: dict[str, Candidate]) -> tuple[list[ScoreRequest], int]:
+    """Return the requests that are not in the log yet, and the number of those that are."""
     rows, study = session.prepared.test_rows, session.study
-    asked: list[ScoreRequest] = []
+    requests: list[ScoreRequest] = []
     for index in range(study.confirmation.seeds):
         for winner in winners.values():
             confirmed = winner.job(index, study.seed, 1)
             score = session.state.later[confirmed.trial_id].score
-            asked += [ScoreRequest(ScoreTask(confirmed, rows, s, score=score), winner, index) for s in study.shifts]
+            requests += [ScoreRequest(ScoreTask(confirmed, rows, s, score=score), winner, index) for s in study.shifts]
             for fraction in study.data_sizes:
                 if fraction == 1:
                     continue
                 job = _size_job(session, winner, fraction, index)
                 record = session.state.later.get(job.trial_id)
                 if record is not None and record.state != "complete":
-                    continue  # no model: the state stands in the log
+                    continue  # there is no model; the log says why
                 train = len(session.prepared.context.splits[job.split][0])
                 task = ScoreTask(job, rows, score=record.score if record else None)
-                asked.append(ScoreRequest(task, winner, index, fraction, train))
+                requests.append(ScoreRequest(task, winner, index, fraction, train))
     done = {(e.what, e.strategy, e.config_key, e.seed_index, e.fraction, e.shift) for e in session.state.explored}
-    left = [one for one in asked if one.done_as not in done]
-    return left, len(asked) - len(left)
+    left = [request for request in requests if request.key not in done]
+    return left, len(requests) - len(left)
 
 
-def _keep(
+def _store(
     session: Session,
-    plan: dict[str, ScoreRequest],
+    requests: dict[str, ScoreRequest],
     labels: NDArray[np.int64],
     task_id: str,
     probabilities: NDArray[np.float32],
 ) -> None:
-    one = plan[task_id]
-    suffix = one.task.shift if one.fraction is None else f"size{one.fraction:g}"
-    name = f"{one.candidate.strategy}-{one.candidate.config.key()}-{one.index}-{suffix}"
+    """Write the predictions of a request and its event. `requests` is by task id."""
+    request = requests[task_id]
+    candidate, config_key = request.candidate, request.candidate.config.key()
+    suffix = request.task.shift if request.fraction is None else f"size{request.fraction:g}"
+    name = f"{candidate.strategy}-{config_key}-{request.index}-{suffix}"
     stored = confirm.store_predictions(session.prepared, name, probabilities, labels)
     session.append(
         Explored(
-            what=one.what,
-            strategy=one.candidate.strategy,
-            config_key=one.candidate.config.key(),
-            seed_index=one.index,
-            fraction=one.fraction,
-            train_images=one.train_images,
-            shift=one.task.shift,
+            what=request.what,
+            strategy=candidate.strategy,
+            config_key=config_key,
+            seed_index=request.index,
+            fraction=request.fraction,
+            train_images=request.train_images,
+            shift=request.task.shift,
             **stored,
         )
     )

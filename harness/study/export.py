@@ -1,4 +1,4 @@
-"""The recommended model, as something to use: images in, logits out, logged to MLflow."""
+"""Export the recommended model to MLflow, in a form that takes images and returns logits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.training.trial_data import TrialData
 
 
 class Deployable(nn.Module):
-    """A trained model with its normalisation inside: (B, 3, S, S) float32 in [0, 1] -> (B, C) logits."""
+    """A trained model that includes its normalisation: images (B, 3, S, S), float32 in [0, 1], to logits (B, C)."""
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -36,7 +36,8 @@ class Deployable(nn.Module):
 def log_recommended(session: Session, trial_id: str) -> None:
     """Log the model of the recommended trial: the winner's confirmation trial with the median validation score.
 
-    One that does not answer as the trained model did, or for other classes, is not logged, and the observer is told.
+    The model is not logged if it gives other probabilities than the trained model, or has other classes. The observer
+    then gets a message.
     """
     record = session.state.later.get(trial_id)
     if record is None:
@@ -54,8 +55,8 @@ def log_recommended(session: Session, trial_id: str) -> None:
         return
     except ResourceError as error:
         session.observer.message(
-            f"The recommended model was not logged: {error}. `harness doctor {session.prepared.name} --fix` does, and "
-            "the next `make study` of this name logs the model."
+            f"The recommended model was not logged: {error}. `harness doctor {session.prepared.name} --fix` repairs "
+            "it, and then the next `make study` of this name logs the model."
         )
         return
     example = data.batch(data.validation[:2], torch.device("cpu")).numpy().astype(np.float32)
@@ -74,9 +75,9 @@ def log_recommended(session: Session, trial_id: str) -> None:
 
 
 def _check_answers(deployable: Deployable, model: TransferModel, data: TrialData) -> None:
-    """On a few validation images the exported model gives what the trial's own evaluation gave."""
+    """Check that the exported model gives the probabilities of the trained model on a few validation images."""
     cpu, rows = torch.device("cpu"), data.validation[:8]
     expected = predict_images(model, data, rows, len(rows), cpu)
     with torch.inference_mode():
-        given = deployable(data.batch(rows, cpu)).softmax(dim=1).numpy()
-    contract.check_export(expected, given)
+        exported = deployable(data.batch(rows, cpu)).softmax(dim=1).numpy()
+    contract.check_export(expected, exported)

@@ -1,4 +1,7 @@
-"""What makes a study the same one: its fingerprint, and what may change without another."""
+"""Decide whether two runs are the same study: its fingerprint, and the keys that may change on an existing study.
+
+Study, session and doctor compare studies with these functions. No address is stored here with its password.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from harness.model import weights
 from harness.safe_text import masked
 from harness.study.executors.base import WorkerContext
 
-# What may change on an existing study: none of it can change a number that was written.
+# Keys that may change on an existing study: none of them can change a number that is already in the log.
 FREE_TO_CHANGE = (
     "description",
     "report",
@@ -30,9 +33,9 @@ FREE_TO_CHANGE = (
 
 
 def fingerprint(study: StudyConfig, dataset: Dataset, context: WorkerContext, device: str) -> dict[str, Any]:
-    """Everything that can change a number: two runs with equal fingerprints are one study."""
+    """Return everything that can change a number. Two runs with equal fingerprints are the same study."""
     values = study.model_dump(mode="json", by_alias=True, exclude=set(FREE_TO_CHANGE))
-    values["data"].pop("source")  # the digest speaks for the bytes, wherever they lie
+    values["data"].pop("source")  # the digest identifies the images, wherever they are stored
     values["data"].pop("wanted")
     values["data"].pop("name")
     values["confirmation"].pop("seeds")
@@ -48,7 +51,7 @@ def fingerprint(study: StudyConfig, dataset: Dataset, context: WorkerContext, de
 
 
 def differences(before: Any, now: Any, where: str = "") -> list[str]:
-    """Two fingerprints, field by field: `search.head_lr: was …, is …`."""
+    """Return the differences between two fingerprints, one text for each field: `search.head_lr: was …, is …`."""
     if isinstance(before, dict) and isinstance(now, dict):
         lines = []
         for key in [*before, *(k for k in now if k not in before)]:
@@ -57,11 +60,11 @@ def differences(before: Any, now: Any, where: str = "") -> list[str]:
     return [] if before == now else [f"{where}: was {json.dumps(before)}, is {json.dumps(now)}"]
 
 
-def stored(study: StudyConfig) -> dict[str, Any]:
-    """The study as it is written to disk, log and MLflow: all but the passwords in its addresses.
+def without_passwords(study: StudyConfig) -> dict[str, Any]:
+    """Return the study as it is written to disk, log and MLflow: without the passwords in its addresses.
 
-    Who needs an address again asks `tracking.store.address_of` or `sync.storage_of`, which find the password or say
-    where to give it.
+    To use an address again, call `tracking.address.address_of` or `sync.storage_location`. They find the password, or
+    raise an error that says where to give it.
     """
     values = study.model_dump(mode="json", by_alias=True)
     addresses = {"tracking_uri": study.tracking_uri, "storage": study.storage}

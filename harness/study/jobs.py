@@ -1,4 +1,4 @@
-"""Trials and scorings that are planned beforehand, run to their end: what confirmation and exploration are made of."""
+"""Run a fixed list of trials or scorings to its end. Confirmation and exploration use these two functions."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from harness.results.records import TrialJob
 from harness.study.executors.base import Died, EpochMessage, Message, Scored, ScoreTask, Trained
 from harness.study.session import Session
 
-Keep = Callable[[str, NDArray[np.float32]], None]  # a task's id and its probabilities
+Store = Callable[[str, NDArray[np.float32]], None]  # called with a task's id and its probabilities
 MOST_FAILURES = 3
 
 
 def train_all(session: Session, jobs: Sequence[TrialJob], phase: str) -> None:
-    """Train every job that has not finished, in this order, so that an early end leaves whole seeds behind."""
+    """Train every job that has not finished, in this order, so that an early end leaves complete seeds."""
     state = session.state
 
     def handle(message: Message) -> bool:
@@ -46,11 +46,13 @@ def train_all(session: Session, jobs: Sequence[TrialJob], phase: str) -> None:
         session.poll(handle)
 
 
-def score_all(session: Session, tasks: Sequence[ScoreTask], phase: str, keep: Keep, done: int = 0) -> None:
-    """Have every task scored and kept.
+def score_all(session: Session, tasks: Sequence[ScoreTask], phase: str, store: Store, done: int = 0) -> None:
+    """Score every task and store its probabilities.
 
     Args:
-        done: how many of the phase were scored in an earlier session, for the progress shown.
+        phase: name of the phase for the progress display.
+        store: called with each task's id and its probabilities (rows, classes).
+        done: number of tasks of the phase that an earlier session scored, for the progress display.
 
     Raises:
         HarnessError: scoring failed three times.
@@ -67,9 +69,9 @@ def score_all(session: Session, tasks: Sequence[ScoreTask], phase: str, keep: Ke
                 session.observer.message(f"{message.task_id}: {message.note}")
             if message.trained_again:
                 session.observer.message(
-                    f"{task.job.trial_id}: its checkpoint was gone; trained again, it scores the same"
+                    f"{task.job.trial_id}: its checkpoint was gone; it was trained again and got the same score"
                 )
-            keep(message.task_id, message.probabilities)
+            store(message.task_id, message.probabilities)
         elif isinstance(message, Died):
             failures.append(message.reason)
             waiting[message.task_id] = task

@@ -1,4 +1,4 @@
-"""Who works on a study: its lock, and the note that names the process. Needs no torch, so that any command may ask."""
+"""Lock a study for one process. This file does not import torch, so that every command can use it at once."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ from harness.results.paths import StudyFolder
 
 
 @contextmanager
-def held(folder: StudyFolder, *, sign: bool = True) -> Iterator[None]:
-    """Hold the study's lock; raises StudyHeldError with the owner's process number where another does.
+def held(folder: StudyFolder, *, as_owner: bool = True) -> Iterator[None]:
+    """Hold the study's lock inside the block.
 
     Args:
-        sign: note this process as the owner; without it what lies there stays, for one who only looks.
+        as_owner: write this process to the owner file. If it is False, for a process that does not run the study, that
+            file is not touched.
+
+    Raises:
+        StudyHeldError: another process holds the lock; the message has its process id.
     """
     folder.lock.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.lock, timeout=0)
@@ -30,28 +34,31 @@ def held(folder: StudyFolder, *, sign: bool = True) -> Iterator[None]:
             "wait for it, or start another one with AS=newname"
         ) from None
     try:
-        if sign:
+        if as_owner:
             folder.owner.write_text(str(os.getpid()))
         yield
-        if sign:
+        if as_owner:
             folder.owner.unlink(missing_ok=True)
     finally:
         lock.release()
 
 
 def is_held(folder: StudyFolder) -> bool:
-    """Whether some process works on the study now."""
+    """Whether a process is running the study now."""
     if not folder.lock.exists():
         return False
     try:
-        with held(folder, sign=False):
+        with held(folder, as_owner=False):
             return False
     except StudyHeldError:
         return True
 
 
 def owner(folder: StudyFolder) -> int | None:
-    """The process that noted itself as the owner and lives; asks no lock, so it never stands in a study's way."""
+    """Return the process id in the owner file if that process exists; otherwise None.
+
+    It does not take the lock, so it never blocks a study.
+    """
     noted = _noted(folder)
     return int(noted) if noted.isdigit() and psutil.pid_exists(int(noted)) else None
 

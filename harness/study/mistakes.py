@@ -1,4 +1,7 @@
-"""The surest mistakes of the recommended winner on the test split, kept as small images for the page."""
+"""Store the surest mistakes of the recommended winner on the test split as small images for the page.
+
+`analysis.surest_mistakes` selects them; this file reads the images, which only a study can do.
+"""
 
 from __future__ import annotations
 
@@ -19,50 +22,49 @@ SIZE = 96  # pixels at most
 
 
 def write_mistakes(predictions: TestPredictions | None, images: Mapping[int, Path], path: Path) -> None:
-    """Write the test images that were wrong with the highest probability, the surest first, to `path`.
+    """Write the test images that were wrongly classified with the highest probability, the surest first, to `path`.
 
-    Nothing is stored without predictions or if no image was wrong; a file of an earlier verdict is then deleted.
+    Without predictions, or if no image was wrong, nothing is stored and the file of an earlier verdict is deleted.
 
     Args:
-        predictions: of the winner whose mistakes the page shows, see `shown`; its labels are those that confirmation
-            wrote.
-        images: side in pixels -> array file with every image of the data.
+        predictions: of the winner whose mistakes the page shows, see `recommended_winner`.
+        images: image side in pixels -> array file with every image of the data.
         path: `mistakes.npz` of the study.
 
     Arrays, n images each: `images` (n, s, s, 3) uint8, s at most 96; `labels`, `predicted`; `probability` of the
     predicted class and `probability_true`, means over the seeds; `seeds_wrong`, how many seeds gave a wrong class;
     `rows` of the manifest. Beside them `seeds`, how many there are, and `strategy`.
     """
-    picked = None if predictions is None else surest_mistakes(predictions)
-    if predictions is None or picked is None or not picked.size:
+    worst = None if predictions is None else surest_mistakes(predictions)
+    if predictions is None or worst is None or not worst.size:
         path.unlink(missing_ok=True)
         return
-    mean = predictions.probabilities.mean(axis=0, dtype=np.float64)[picked]
-    labels, predicted, each = predictions.labels[picked], mean.argmax(axis=1), np.arange(picked.size)
+    mean = predictions.probabilities.mean(axis=0, dtype=np.float64)[worst]
+    labels, predicted, each = predictions.labels[worst], mean.argmax(axis=1), np.arange(worst.size)
     with atomic_path(path) as temporary:
         np.savez_compressed(
             temporary,
-            images=_small(images, predictions.rows[picked]),
+            images=_small_images(images, predictions.rows[worst]),
             labels=labels,
             predicted=predicted,
             probability=mean[each, predicted],
             probability_true=mean[each, labels],
-            seeds_wrong=(predictions.probabilities[:, picked].argmax(axis=2) != labels).sum(axis=0),
-            rows=predictions.rows[picked],
+            seeds_wrong=(predictions.probabilities[:, worst].argmax(axis=2) != labels).sum(axis=0),
+            rows=predictions.rows[worst],
             seeds=len(predictions.seeds),
             strategy=predictions.strategy,
         )
 
 
-def shown(
+def recommended_winner(
     winners: Mapping[str, TestPredictions], verdict: VerdictReached, study: StudyConfig
 ) -> TestPredictions | None:
-    """The winner that the verdict recommends; None if nothing is recommended or the study keeps images off the page."""
+    """Return the predictions of the recommended winner; None without one, or if the page must not show images."""
     return winners.get(verdict.recommended_strategy or "") if study.report.images else None
 
 
-def _small(files: Mapping[int, Path], rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """These images (n, s, s, 3) in 8 bits, from the smallest array that has the pixels, made smaller where needed."""
+def _small_images(files: Mapping[int, Path], rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Read these images as 8 bit, (n, s, s, 3), from the smallest array of at least SIZE pixels, and shrink them."""
     size = min((size for size in files if size >= SIZE), default=max(files))
     stored = np.ascontiguousarray(np.load(files[size], mmap_mode="r")[rows])
     images = (stored >> 8).astype(np.uint8) if stored.dtype == np.uint16 else stored

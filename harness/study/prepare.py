@@ -1,4 +1,4 @@
-"""From a loaded study to what trials need: images on disk, splits, a study folder, and its identity."""
+"""Prepare a loaded study: images on disk, splits, the cache plan, and the study's fingerprint."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from harness.training.frozen_features.worker_cache import Plan
 from harness.training.precision import resolve_precision
 from harness.training.trial import weights_of
 
-Progress = Callable[[str, int, int], None]  # what, done, of
+Progress = Callable[[str, int, int], None]  # called with a description, how many are done, and of how many
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Prepared:
     study: StudyConfig
     folder: StudyFolder
     dataset: Dataset
-    parts: NDArray[np.str_]  # "train", "validation", "test" or "unused" for each image, for the search
+    parts: NDArray[np.str_]  # the search's split: "train", "validation", "test" or "unused" for each image
     context: WorkerContext
     fingerprint: dict[str, Any]
 
@@ -51,7 +51,7 @@ class Prepared:
 
 
 def threads_for(study: StudyConfig, workers: int) -> int:
-    """CPU threads of each worker: the file's word, or all cores shared evenly."""
+    """Return the CPU threads of each worker: the study's `threads`, or all cores shared evenly."""
     return study.threads or max(_cores() // workers, 1)
 
 
@@ -60,10 +60,10 @@ def _cores() -> int:
 
 
 def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prepared:
-    """Scan, decode, split and describe the data; check that the weights are there.
+    """Scan, decode and split the images, plan the cache, and check that the weights are available.
 
     Raises:
-        ConfigError, DataError, ResourceError: before anything of the study is written.
+        ConfigError, DataError, ResourceError: the study cannot run; nothing was written to its folder.
     """
     study = loaded.study
     check_weights(study)
@@ -92,22 +92,22 @@ def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prep
         weights=study.weights,
         threads=threads_for(study, len(devices)),
         checkpoints=folder.checkpoints,
-        plan=sharing_plan(study, sizes_of_parts, cache / "prefix"),
+        plan=plan_cache(study, sizes_of_parts, cache / "prefix"),
         precision=resolve_precision(study.precision, devices[0]),
         precision_notes=cache / "precision.json",
     )
     return Prepared(name, study, folder, dataset, parts, context, fingerprint(study, dataset, context, devices[0]))
 
 
-def sharing_plan(study: StudyConfig, sizes: Sizes, folder: Path) -> Plan:
-    """Which activations are kept: within `cache_gb`, or what memory and disk leave."""
+def plan_cache(study: StudyConfig, sizes: Sizes, folder: Path) -> Plan:
+    """Plan which activations are kept, within `cache_gb` or within the free memory and disk space."""
     folder.mkdir(parents=True, exist_ok=True)
     budget = default_budget(folder) if study.cache_gb is None else int(study.cache_gb * 1e9)
     return make_plan(study, sizes, folder, budget)
 
 
 def first_split(dataset: Dataset, study: StudyConfig) -> NDArray[np.str_]:
-    """The split of the search: the user's where the data name one, else a draw; then the limit."""
+    """Return the split of the search: the data's own split, otherwise a drawn one; then apply `limit`."""
     return _limited(dataset, study, _drawn(dataset, study), derive(study.data.split.seed, "limit"))
 
 
@@ -125,20 +125,20 @@ def _limited(dataset: Dataset, study: StudyConfig, parts: NDArray[np.str_], seed
 def _splits(
     dataset: Dataset, study: StudyConfig, parts: NDArray[np.str_]
 ) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """The search's rows, and a new draw of the non-test part for each confirmation seed."""
-    made = {SEARCH_SPLIT: _rows(parts)}
-    whole = _drawn(dataset, study)
+    """Return the rows of the search's split and of each confirmation seed, which redraws the non-test part."""
+    splits = {SEARCH_SPLIT: _rows(parts)}
+    unlimited = _drawn(dataset, study)
     for index in range(study.confirmation.seeds):
         seed = derive(study.seed, "confirmation", index, "split")
-        again = splitting.redraw(dataset.table, whole, study.data.split, seed=seed, classes=dataset.classes)
+        again = splitting.redraw(dataset.table, unlimited, study.data.split, seed=seed, classes=dataset.classes)
         train, validation = _rows(_limited(dataset, study, again, derive(seed, "limit")))
-        made[confirmation_split(index)] = train, validation
+        splits[confirmation_split(index)] = train, validation
         labels = dataset.table["label"].to_numpy(np.int64)[train]
         for fraction in study.data_sizes:
             if fraction < 1:
                 kept = train[splitting.nested(labels, fraction, seed=derive(seed, "data_sizes"))]
-                made[fraction_split(index, fraction)] = kept, validation
-    return made
+                splits[fraction_split(index, fraction)] = kept, validation
+    return splits
 
 
 def _rows(parts: NDArray[np.str_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -146,7 +146,7 @@ def _rows(parts: NDArray[np.str_]) -> tuple[NDArray[np.int64], NDArray[np.int64]
 
 
 def check_weights(study: StudyConfig) -> None:
-    """Every backbone's weights can be loaded here; all that cannot are named together."""
+    """Check that every backbone's weights can be loaded, and name all that cannot in one ConfigError."""
     if all(weights_of(strategy, study.weights) == "none" for strategy in study.strategies):
         return
     faults = []
@@ -169,7 +169,7 @@ def _check_source(loaded: LoadedStudy) -> None:
 
 
 def _check_batch_sizes(study: StudyConfig, train: int) -> None:
-    """The largest batch fits into the training part, and into the smallest fraction of it that is asked for."""
+    """Check that the largest batch fits into the training part, and into the smallest of `data_sizes`."""
     largest = max(max(space(study, strategy).ranges["batch_size"].ends()) for strategy in study.strategies)
     if largest > train:
         raise DataError(

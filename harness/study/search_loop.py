@@ -1,4 +1,4 @@
-"""The search: every strategy's slots filled in turn, each strategy asked by its own Optuna study."""
+"""Run the search: fill the slots of all strategies in turn, with one Optuna study for each strategy."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from harness.study.session import Session
 from harness.study.sync import open_mirror
 from harness.study.time_budget import Budget
 
-MAX_REDRAWS = 10  # duplicates in a row after which a strategy is exhausted
+MAX_REDRAWS = 10  # after so many duplicates in a row a strategy is exhausted
 
 
 class SlotSearch:
-    """Equal budgets: slot k of every strategy comes before slot k + 1 of any."""
+    """Fills the slots. Budgets are equal: slot k of every strategy comes before slot k + 1 of any strategy."""
 
     def __init__(self, session: Session) -> None:
         self._session, self._study, self._state = session, session.study, session.state
@@ -39,13 +39,13 @@ class SlotSearch:
             for strategy in self._study.strategies
         }
         for strategy, search in self._searches.items():
-            search.replay(one for name, one in self._state.ended if name == strategy)
+            search.replay(ended for name, ended in self._state.ended if name == strategy)
         self._mirror = self._open_mirror()
         self._mirror.start(self._state.ended)
-        self._always: dict[str, list[TrialConfig]] = {}
+        self._fixed_configs: dict[str, list[TrialConfig]] = {}  # by strategy; see `_configs_always_run`
         self._kept: dict[str, TrialRecord] = {}  # each strategy's best trial so far
-        self._settled = 0  # slots before this one are filled in every strategy, or will never be
-        for strategy in self._study.strategies:  # a kill may have left what an earlier session was about to remove
+        self._first_open = 0  # every strategy has filled the slots before this one, or will never fill them
+        for strategy in self._study.strategies:  # a killed session may have left checkpoints that it had to remove
             for record in self._state.searched(strategy):
                 self._keep_best_checkpoint(record)
 
@@ -55,19 +55,19 @@ class SlotSearch:
         return open_mirror(session.folder, self._study, created, session.observer.message, session.tracker.run_of)
 
     def finish(self, within: float = math.inf) -> None:
-        """Bring Optuna's storage to what the event log says, as far as these seconds allow."""
+        """Write the trials that Optuna's storage lacks, or as many as `within` seconds allow."""
         self._mirror.finish(within)
 
     def run(self) -> None:
-        """Fill the slots until the budget, the time or the space is used up; returns with nothing in flight."""
+        """Fill the slots until the budget, the time or the search space is used up. No trial runs when this returns."""
         if (self._state.search_finished or 0) >= self._study.trials:
             return
         budget = Budget(self._study, self._state, self._session.started)
         out_of_time = False
         while True:
             out_of_time = out_of_time or budget.used_up()
-            self._fill_places(started_only=out_of_time)
-            self._tell_progress()
+            self._start_trials(begun_only=out_of_time)
+            self._show_progress()
             if not self._session.jobs:
                 break
             self._session.poll(self._handle)
@@ -76,78 +76,83 @@ class SlotSearch:
             SearchFinished("exhausted" if exhausted else "time" if out_of_time else "budget", self._study.trials)
         )
 
-    def _fill_places(self, *, started_only: bool) -> None:
+    def _start_trials(self, *, begun_only: bool) -> None:
+        """Start trials until every worker is busy or no slot is free."""
         while len(self._session.jobs) < self._session.places:
-            place = self._next_slot(started_only=started_only)
-            if place is None:
+            slot = self._next_slot(begun_only=begun_only)
+            if slot is None:
                 return
-            self._ask(*place)
+            self._start_trial(*slot)
 
-    def _next_slot(self, *, started_only: bool) -> tuple[str, int] | None:
-        """The first free slot, k by k and strategy by strategy.
+    def _next_slot(self, *, begun_only: bool) -> tuple[str, int] | None:
+        """Return strategy and number of the first free slot, ordered by number and then by strategy.
 
-        With `started_only` (time is up) just the slots of a k that some strategy has already had, so that all
-        have had the same number.
+        With `begun_only`, when the time is up, only slots whose number some strategy has begun are returned, so that
+        all strategies get equally many.
         """
-        while self._settled < self._study.trials and all(self._is_settled(s, self._settled) for s in self._searches):
-            self._settled += 1
-        for k in range(self._settled, self._study.trials):
-            if started_only and not any(k in self._state.slots[s] for s in self._study.strategies):
+        while self._first_open < self._study.trials and all(
+            self._is_closed(s, self._first_open) for s in self._searches
+        ):
+            self._first_open += 1
+        for k in range(self._first_open, self._study.trials):
+            if begun_only and not any(k in self._state.slots[s] for s in self._study.strategies):
                 return None
             for strategy in self._study.strategies:
                 slot = self._state.slots[strategy].get(k)
-                free = slot is None or (slot.record is None and _id(strategy, k) not in self._session.jobs)
+                free = slot is None or (slot.record is None and _search_id(strategy, k) not in self._session.jobs)
                 if free and strategy not in self._state.exhausted:
                     return strategy, k
         return None
 
-    def _is_settled(self, strategy: str, k: int) -> bool:
+    def _is_closed(self, strategy: str, k: int) -> bool:
         slot = self._state.slots[strategy].get(k)
         return (slot is not None and slot.record is not None) or strategy in self._state.exhausted
 
-    def _ask(self, strategy: str, k: int) -> None:
-        """Start a trial in this slot; where only known configurations come, the strategy is exhausted."""
+    def _start_trial(self, strategy: str, k: int) -> None:
+        """Start a trial in this slot; if only duplicates are drawn, the strategy is exhausted."""
         search = self._searches[strategy]  # type: ignore[index]
         slot = self._state.slots[strategy].get(k, Slot())
-        own = self._own(strategy)
+        always = self._configs_always_run(strategy)
         params, redraw = slot.params, slot.redraw
         while redraw < MAX_REDRAWS:
-            if params is None and redraw == 0 and k < len(own):
-                params = params_of(own[k], search.space)
-            asked = search.ask(k, redraw, params)
-            twin = self._state.same_config(asked.config)
-            in_flight = next((job for job in self._session.jobs.values() if job.config == asked.config), None)
-            if twin is None and in_flight is None:
+            if params is None and redraw == 0 and k < len(always):
+                params = params_of(always[k], search.space)
+            suggested = search.ask(k, redraw, params)
+            finished = self._state.same_config(suggested.config)
+            running = next((job for job in self._session.jobs.values() if job.config == suggested.config), None)
+            if finished is None and running is None:
                 job = TrialJob(
-                    _id(strategy, k),
+                    _search_id(strategy, k),
                     "search",
                     strategy,
                     k,
-                    asked.config,
+                    suggested.config,
                     derive(self._study.seed, "search"),
                     SEARCH_SPLIT,
                     slot.attempt,
                 )
-                search.accept(asked, job.key)
-                self._session.start(job, redraw, asked.params)
+                search.accept(suggested, job.key)
+                self._session.start(job, redraw, suggested.params)
                 return
-            search.tell_duplicate(asked, twin.score if twin is not None and twin.state == "complete" else None)
-            other = twin or in_flight
+            score = finished.score if finished is not None and finished.state == "complete" else None
+            search.tell_duplicate(suggested, score)
+            other = finished or running
             assert other is not None
-            self._session.append(Duplicate(strategy, k, redraw, asked.config, asked.params, other.trial_id))
+            self._session.append(Duplicate(strategy, k, redraw, suggested.config, suggested.params, other.trial_id))
             self._mirror.add(*self._state.ended[-1])
             redraw, params = redraw + 1, None
         self._session.append(StrategyExhausted(strategy, k))
         self._session.observer.message(
-            f"{strategy} is exhausted after {k} slots: {MAX_REDRAWS} draws in a row were known configurations"
+            f"{strategy} is exhausted after {k} slots: {MAX_REDRAWS} draws in a row were duplicates"
         )
 
-    def _own(self, strategy: str) -> list[TrialConfig]:
-        """The configurations that are always evaluated: the default, then the user's `try` list."""
-        if strategy not in self._always:
-            here = self._searches[strategy].space  # type: ignore[index]
-            self._always[strategy] = list(dict.fromkeys([here.default(), *tried(self._study, here.strategy)]))
-        return self._always[strategy]
+    def _configs_always_run(self, strategy: str) -> list[TrialConfig]:
+        """Return the configurations that are always run: the default, then the user's `try` list."""
+        if strategy not in self._fixed_configs:
+            searched = self._searches[strategy].space  # type: ignore[index]
+            always = [searched.default(), *tried(self._study, searched.strategy)]
+            self._fixed_configs[strategy] = list(dict.fromkeys(always))
+        return self._fixed_configs[strategy]
 
     def _handle(self, message: Message) -> bool:
         job = self._session.jobs[message.task_id]
@@ -155,9 +160,9 @@ class SlotSearch:
         match message:
             case EpochMessage(_, record):
                 self._session.note_epoch(job, record)
-                may = self._study.pruning and job.slot >= len(self._own(job.strategy))
+                prunable = self._study.pruning and job.slot >= len(self._configs_always_run(job.strategy))
                 score = record.validation[self._study.objective]
-                return not search.should_prune(job.key, record.epoch, score, may=may)
+                return not search.should_prune(job.key, record.epoch, score, prunable=prunable)
             case Trained(_, trial):
                 self._session.finish(job, trial)
                 search.tell(job.key, trial)
@@ -165,11 +170,11 @@ class SlotSearch:
                 self._keep_best_checkpoint(trial)
             case Died(_, reason):
                 self._session.died(job, reason)
-                search.drop(job.key)  # a trial that failed teaches the sampler nothing
+                search.drop(job.key)  # the sampler must not learn from a trial that failed
         return True
 
     def _keep_best_checkpoint(self, trial: TrialRecord) -> None:
-        """Only each strategy's best trial keeps its tensors: of the one before and this one, one goes."""
+        """Keep only the checkpoint of the strategy's best trial: remove this trial's or that of the best one before."""
         best = self._state.best(trial.strategy)
         for other in (trial, self._kept.get(trial.strategy)):
             if other is not None and other.checkpoint and (best is None or other.trial_id != best.trial_id):
@@ -177,21 +182,21 @@ class SlotSearch:
         if best is not None:
             self._kept[trial.strategy] = best
 
-    def _tell_progress(self) -> None:
+    def _show_progress(self) -> None:
         total = self._study.trials * len(self._study.strategies)
         self._session.observer.phase("Search", self._state.filled, total)
 
     def write_importances(self) -> None:
-        """Write `importance.json`, from all trials so far."""
+        """Write `importance.json` from all trials so far."""
         write_importances(self._session.folder, self._searches)
 
 
 def write_importances(folder: StudyFolder, searches: Mapping[Strategy, StrategySearch]) -> None:
-    """Write what each parameter mattered, where a strategy has enough complete trials to say so."""
+    """Write the parameter importances of each strategy that has enough complete trials."""
     found = {s: i for s, search in searches.items() if (i := search.importances()) is not None}
     if found:
         atomic_write(folder.importance, json.dumps(found, indent=1))
 
 
-def _id(strategy: str, slot: int) -> str:
+def _search_id(strategy: str, slot: int) -> str:
     return str(TrialId("search", strategy, slot))

@@ -1,4 +1,7 @@
-"""One session of a study: its lock is held, its log is open, trials are in flight. Search and confirmation share it."""
+"""One session of a study: the open log, the state, the executor and the trials in flight.
+
+Search, confirmation and exploration share it. All events of a study are written here.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from harness.results.events import Event, EventLog, first_event
 from harness.results.records import EpochRecord, TrialJob, TrialRecord
 from harness.results.study_state import StudyState, cut_off
 from harness.study.executors import make_executor
-from harness.study.executors.base import Died, Executor, Handler, Message, NoRoom, Task, TrainTask
+from harness.study.executors.base import Died, DiskFull, Executor, Handler, Message, Task, TrainTask
 from harness.study.identity import differences
 from harness.study.prepare import Prepared
 from harness.study.signals import StopRequest
@@ -30,35 +33,41 @@ from harness.tracking.address import tracking_address
 from harness.tracking.follower import Tracker
 from harness.training.frozen_features import eviction
 
-MAX_ATTEMPTS = 3  # a trial whose worker died so often is failed
+MAX_ATTEMPTS = 3  # a trial whose worker died so often ends as failed
 POLL_SECONDS = 0.2
 SIGNAL_SECONDS = 0.05  # a signal to the process group may reach a worker before it reaches us
 
 
 class Observer(Protocol):
-    """Who watches a study: the command line's progress bars, or nobody."""
+    """Shows the progress of a study; the command line's progress bars implement it."""
 
     def message(self, text: str) -> None:
-        """Something a person should know."""
+        """Show a message to the user."""
 
     def working(self, what: str, done: int, of: int) -> None:
-        """Preparation: so many images read, of so many."""
+        """Show the progress of the preparation: for example, `done` of `of` images were read."""
 
     def phase(self, name: str, done: int, total: int) -> None:
-        """The study as a whole: so many trials of a phase have ended."""
+        """Show how many trials of a phase have ended."""
 
     def trial_started(self, job: TrialJob) -> None:
-        """A trial went to a worker."""
+        """Show that a trial was handed to a worker."""
 
     def epoch(self, job: TrialJob, record: EpochRecord) -> None:
-        """A trial finished an epoch."""
+        """Show that a trial finished an epoch."""
 
     def trial_finished(self, record: TrialRecord) -> None:
-        """A trial ended, in whichever state."""
+        """Show that a trial ended, in any state."""
 
 
 class Session:
-    """What the coordinator works with; every write of a study goes through here."""
+    """The log, state, executor and stores of a running study. Only this class writes to the study's log.
+
+    The caller holds the study's lock.
+
+    Raises:
+        ConfigError: the study was started with other settings.
+    """
 
     def __init__(self, prepared: Prepared, devices: list[str], observer: Observer, stop: StopRequest) -> None:
         self.prepared, self.devices, self.observer, self.stop = prepared, devices, observer, stop
@@ -69,11 +78,11 @@ class Session:
         self.state = StudyState.of(self.log, self.study.objective)
         address = tracking_address(self.study.tracking_uri)
         self.tracker = Tracker(prepared.name, self.study.description, address, self.folder, self.log, observer.message)
-        self.jobs: dict[str, TrialJob] = {}  # in flight
+        self.jobs: dict[str, TrialJob] = {}  # in flight, by trial_id
         self._executor: Executor | None = None
 
     def _check_identity(self) -> None:
-        """Refuse a study that is not the one that was started, before anything is written."""
+        """Refuse a study that differs from the one that was started, before anything is written."""
         stored = self._stored_fingerprint()
         if stored is None:
             return
@@ -81,33 +90,33 @@ class Session:
         if changed := differences(stored, now):
             raise ConfigError(
                 f"the study {self.prepared.name} was started with other settings; "
-                "give the new ones a name of their own with AS=newname, or undo:",
+                "start the new ones under another name (AS=newname), or undo these changes:",
                 changed,
             )
 
     def _stored_fingerprint(self) -> dict[str, Any] | None:
-        """What the study was started with: by its log, whose lines carry checksums."""
+        """Return the fingerprint that the study was started with, from the log, whose lines have checksums."""
         created = first_event(self.folder.events)
         return created.data.fingerprint if created and isinstance(created.data, StudyCreated) else None
 
     def append(self, data: StudyEvent, *, sync: bool = True) -> Event:
-        """Write one event and take it in; Optuna and MLflow follow."""
+        """Write one event to the log, update the state, and wake the thread that sends to MLflow."""
         event = self.log.append(data, sync=sync)
         self.state.apply(event)
-        if not isinstance(data, EpochDone):  # MLflow gets a trial's epochs with its end
+        if not isinstance(data, EpochDone):  # MLflow gets all epochs of a trial when it ends
             self.tracker.wake()
         return event
 
     @contextmanager
     def executing(self) -> Iterator[None]:
-        """Workers live inside the block; they are gone, in mid-trial too, when it is left."""
+        """Start the workers, and end them when the block is left, even in the middle of a trial."""
         context = self.prepared.context
         sources = [path.stem for path in context.images.values()]
         folder = context.plan.folder
-        assert folder is not None  # prepare made a plan
+        assert folder is not None  # `prepare` made a plan with a folder
         with eviction.pinned(folder, self.prepared.name, sources):
             eviction.evict(folder, sources, context.plan.bytes, context.plan.budget)
-            with self._or_stopped():
+            with self._signals_first():
                 self._executor = make_executor(self.study.executor, context, self.devices)
             try:
                 yield
@@ -116,35 +125,40 @@ class Session:
 
     @property
     def places(self) -> int:
-        """How many tasks run at once."""
+        """How many tasks may run at once."""
         assert self._executor is not None
         return self._executor.places
 
     def submit(self, task: Task) -> None:
-        """Hand a task to a free place."""
+        """Hand a task to a free worker."""
         assert self._executor is not None
-        with self._or_stopped():
+        with self._signals_first():
             self._executor.submit(task)
 
     def poll(self, handle: Handler) -> None:
-        """Wait a little for messages; raises Interrupted where a signal came."""
+        """Handle the messages that have arrived, or wait a short time for one.
+
+        Raises:
+            Interrupted: a signal asked the study to stop.
+            DiskFullError: a worker could not write to the disk.
+        """
         assert self._executor is not None
 
         def checked(message: Message) -> bool:
             if isinstance(message, Died):
                 time.sleep(SIGNAL_SECONDS)
             self.stop.check()
-            if isinstance(message, NoRoom):
+            if isinstance(message, DiskFull):
                 raise DiskFullError(message.reason)
             return handle(message)
 
-        with self._or_stopped():
+        with self._signals_first():
             self._executor.poll(checked, POLL_SECONDS)
         self.stop.check()
 
     @contextmanager
-    def _or_stopped(self) -> Iterator[None]:
-        """What a signal to the whole group does to workers and their server is no error: it is the signal's end."""
+    def _signals_first(self) -> Iterator[None]:
+        """Raise Interrupted instead of an error of the executor, if a signal to the process group caused that error."""
         try:
             yield
         except (OSError, EOFError):
@@ -153,47 +167,50 @@ class Session:
             raise
 
     def start(self, job: TrialJob, redraw: int, params: dict[str, Any]) -> None:
-        """Note a trial as started and hand it to a free place; not synced: cut off, it would be asked for again."""
+        """Write that a trial started and hand it to a free worker.
+
+        The event is not synced: if it is lost, the next session asks for the same trial again.
+        """
         self.append(TrialStarted(job, redraw, params), sync=False)
         self.jobs[job.trial_id] = job
         self.submit(TrainTask(job))
         self.observer.trial_started(job)
 
     def note_epoch(self, job: TrialJob, record: EpochRecord) -> None:
-        """Write an epoch; not synced, since a trial that is cut off starts again and its record holds every epoch."""
+        """Write an epoch. It is not synced, because the trial's record will hold every epoch."""
         score = record.validation[self.study.objective]
         self.append(EpochDone(job.trial_id, job.attempt, record.epoch, score), sync=False)
         self.observer.epoch(job, record)
 
     def finish(self, job: TrialJob, record: TrialRecord) -> None:
-        """Write a finished trial to the log: from here on it cannot be lost."""
+        """Write a finished trial to the log. When this returns, it is on the disk."""
         del self.jobs[job.trial_id]
         self.append(TrialFinished(record))
         self.observer.trial_finished(record)
 
     def died(self, job: TrialJob, reason: str) -> None:
-        """A worker died under this trial: it will be tried again, or is failed after the third time."""
+        """Write that the worker of a trial died: the trial runs again, or ends as failed after MAX_ATTEMPTS."""
         if job.attempt >= MAX_ATTEMPTS:
-            self.finish(job, _lost(job, reason))
+            self.finish(job, _failed_record(job, reason))
             return
         del self.jobs[job.trial_id]
         self.append(TrialInterrupted(job.trial_id, job.attempt, "worker_died", f"worker died: {reason}"))
         self.observer.message(f"{job.trial_id}: {reason}; trying again")
 
     def requeue(self) -> None:
-        """Note the trials in flight as interrupted; the next session runs them again, with no attempt counted."""
+        """Write the trials in flight as interrupted. The next session runs them again, and no attempt is counted."""
         for job in self.jobs.values():
             self.append(cut_off(job))
         self.jobs.clear()
 
     def requeue_orphans(self) -> None:
-        """The same for trials that a killed coordinator left without an end."""
+        """Do the same for trials that a killed coordinator left without an end."""
         for trial in list(self.state.in_flight.values()):
             self.append(cut_off(trial.job))
 
 
-def _lost(job: TrialJob, reason: str) -> TrialRecord:
-    """The record of a trial whose worker died every time."""
+def _failed_record(job: TrialJob, reason: str) -> TrialRecord:
+    """Make the record of a trial whose worker died in every attempt."""
     return TrialRecord(
         job=job,
         state="failed",

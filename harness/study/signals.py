@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP: the first asks the study to stop, the second ends the process at once."""
+"""Handle SIGINT, SIGTERM and SIGHUP: the first signal stops the study, the second ends the process at once."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 class StopRequest:
-    """Whether a signal came. While `raising`, the signal raises at once; else the loop looks at `check`."""
+    """The signal that arrived, if any. While `raising`, it raises at once; otherwise when `check` is called."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
         self.raising = True
 
     def check(self) -> None:
-        """Raise Interrupted where a signal came."""
+        """Raise Interrupted if a signal arrived."""
         if self.signum is not None:
             raise Interrupted(f"stopped by {signal.Signals(self.signum).name}", self.signum)
 
@@ -35,7 +35,7 @@ class StopRequest:
 
 @contextmanager
 def listening() -> Iterator[StopRequest]:
-    """Handle the three signals inside the block; the handlers before it come back after it."""
+    """Handle the three signals inside the block, and restore the earlier handlers after it."""
     request = StopRequest()
     before = {}
     for name in _NAMES:

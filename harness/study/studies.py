@@ -1,4 +1,4 @@
-"""The studies that are here: what `harness list` shows and `harness rm` takes away."""
+"""List and remove the studies in the home folder, for `harness list` and `harness rm`."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from harness.results.study_state import StudyState
 from harness.search import optuna_journal
 from harness.study.lock import held, is_held
 from harness.study.sync import storage_address
-from harness.tracking import mapping as shown
 from harness.tracking.address import address_of
+from harness.tracking.mapping import study_id
 from harness.tracking.mlflow_store import delete_experiment
 
 
 @dataclass(frozen=True)
 class StudyRow:
-    """One line of the list."""
+    """One row of the list of studies."""
 
     name: str
-    state: str  # finished, running, unfinished, damaged
-    trials: int  # that have ended, in search and confirmation
-    size: str
-    age: str
+    state: str  # "finished", "running", "unfinished" or "damaged"
+    trials: int  # number of finished trials of all kinds
+    size: str  # of all files, for example "12 MB"
+    age: str  # since the last event, for example "3 hours ago"
 
 
 def list_studies() -> list[StudyRow]:
-    """Every study in the home folder, by name."""
-    return [_entry(StudyFolder(path.parent.name)) for path in sorted(home().glob("*/study.json"))]
+    """Return a row for every study in the home folder, by name."""
+    return [_row(StudyFolder(path.parent.name)) for path in sorted(home().glob("*/study.json"))]
 
 
-def _entry(folder: StudyFolder) -> StudyRow:
+def _row(folder: StudyFolder) -> StudyRow:
     changed = folder.events.stat().st_mtime if folder.events.exists() else folder.study_json.stat().st_mtime
     try:
         study = StudyState.of(read_events(folder.events))
@@ -48,7 +48,7 @@ def _entry(folder: StudyFolder) -> StudyRow:
 
 
 def _size(folder: Path) -> int:
-    """Bytes of all files below a folder; files may come and go meanwhile."""
+    """Return the bytes of all files below a folder; files may appear and disappear meanwhile."""
     size = 0
     for path in folder.rglob("*"):
         with contextlib.suppress(FileNotFoundError):
@@ -58,18 +58,20 @@ def _size(folder: Path) -> int:
 
 
 def remove_study(folder: StudyFolder) -> None:
-    """Take a study away, everywhere; its images in the cache stay, since other studies may share them.
+    """Remove a study everywhere, except its images in the cache, which other studies may share.
 
     Raises:
-        StudyHeldError: it is running.
-        ConfigError: an address lacks the password, which was not stored; nothing is taken away then.
+        StudyHeldError: the study is running.
+        ConfigError: an address lacks its password, which is not stored; nothing is removed then.
     """
     with held(folder):
-        address = address_of(folder.name, folder.tracking_uri())  # before anything is gone: its password may be missing
+        address = address_of(
+            folder.name, folder.tracking_uri()
+        )  # before anything is removed, because its password may be missing
         stored, created = folder.storage(), first_event(folder.events)
-        if stored and created:  # optuna.log goes with the folder
+        if stored and created:  # optuna.log is in the folder
             storage = storage_address(folder.name, stored)
-            optuna_journal.remove(storage, folder.name, shown.study_id(folder.name, created))
+            optuna_journal.remove(storage, folder.name, study_id(folder.name, created))
         delete_experiment(folder.name, address)
         shutil.rmtree(folder.path)
         shutil.rmtree(folder.report, ignore_errors=True)

@@ -1,4 +1,7 @@
-"""The files that a study's folder holds before its first trial."""
+"""Write the files that a study's folder holds before its first trial.
+
+The coordinator writes them; the doctor writes the data's files again if they are damaged.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,12 @@ from harness.atomic import atomic_path, atomic_write
 from harness.data.card import data_card
 from harness.results.csv import csv_text
 from harness.results.names import SEARCH_SPLIT
-from harness.study.identity import stored
+from harness.study.identity import without_passwords
 from harness.study.prepare import Prepared
 
 
 def write_data(prepared: Prepared) -> None:
-    """Write what tells of the images: manifest, test labels, data card, thumbnails."""
+    """Write the files about the images: manifest, test labels, data card and thumbnails."""
     folder, dataset, study = prepared.folder, prepared.dataset, prepared.study
     folder.path.mkdir(parents=True, exist_ok=True)
     card = data_card(dataset, study.data, prepared.parts, max(prepared.context.images))
@@ -24,8 +27,8 @@ def write_data(prepared: Prepared) -> None:
     names = np.array(dataset.classes, dtype=object)
     manifest["label"] = np.where(prepared.parts == "test", "", names[dataset.table["label"].to_numpy(np.int64)])
     test = pd.DataFrame({"row": prepared.test_rows, "label": dataset.table["label"].to_numpy()[prepared.test_rows]})
-    # The manifest is for people and MLflow, and may stand quoted: the program finds an image by its row's number. The
-    # test labels, which it reads back, are numbers alone.
+    # The manifest is for people and MLflow, so its texts may be quoted: the program finds an image by the number of its
+    # row. The test labels, which the program reads back, are numbers only.
     atomic_write(folder.manifest, csv_text(manifest))
     atomic_write(folder.test_labels, test.to_csv(index=False))
     atomic_write(folder.data_card, json.dumps(card, indent=1, ensure_ascii=True))
@@ -33,7 +36,7 @@ def write_data(prepared: Prepared) -> None:
 
 
 def write_thumbnails(prepared: Prepared, per_class: int = 6) -> None:
-    """A few training images of each class, for the data card of the page."""
+    """Write a few training images of each class, for the data card on the page."""
     size = min(prepared.context.images)
     images = np.load(prepared.context.images[size], mmap_mode="r")
     train, _ = prepared.context.splits[SEARCH_SPLIT]
@@ -42,33 +45,33 @@ def write_thumbnails(prepared: Prepared, per_class: int = 6) -> None:
     rows = np.concatenate(
         [rng.permutation(train[labels == label])[:per_class] for label in range(len(prepared.context.classes))]
     ).astype(np.int64)
-    picked = np.ascontiguousarray(images[rows])
-    small = (picked >> 8).astype(np.uint8) if picked.dtype == np.uint16 else picked
+    chosen = np.ascontiguousarray(images[rows])
+    small = (chosen >> 8).astype(np.uint8) if chosen.dtype == np.uint16 else chosen
     with atomic_path(prepared.folder.thumbnails) as temporary:
         np.savez_compressed(temporary, images=small, labels=prepared.context.labels[rows])
 
 
 def write_folder(prepared: Prepared) -> None:
-    """Write what is known before trial one."""
+    """Write all files that are known before the first trial."""
     write_data(prepared)
     write_study(prepared)
 
 
 def write_study(prepared: Prepared) -> None:
-    """Write the resolved study; again where a field that may change has changed."""
-    document = {"name": prepared.name, "study": stored(prepared.study), "fingerprint": prepared.fingerprint}
+    """Write the resolved study and its fingerprint to study.json."""
+    document = {"name": prepared.name, "study": without_passwords(prepared.study), "fingerprint": prepared.fingerprint}
     atomic_write(prepared.folder.study_json, json.dumps(document, indent=1, ensure_ascii=True))
 
 
-def update_shown(prepared: Prepared) -> None:
-    """Take over what may change on a finished study without training: description, report and addresses."""
+def update_stored_study(prepared: Prepared) -> None:
+    """Update the keys of study.json that may change without training: description, report and addresses."""
     try:
         before = json.loads(prepared.folder.study_json.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # lost or damaged: it says what the file in studies/ says
+    except (OSError, ValueError):  # missing or damaged: write the study as the file in studies/ has it
         write_study(prepared)
         return
-    now = stored(prepared.study)
-    shown = {name: now[name] for name in ("description", "report", "tracking_uri", "storage")}
-    if any(before["study"].get(name) != value for name, value in shown.items()):
-        before["study"].update(shown)
+    now = without_passwords(prepared.study)
+    updates = {name: now[name] for name in ("description", "report", "tracking_uri", "storage")}
+    if any(before["study"].get(name) != value for name, value in updates.items()):
+        before["study"].update(updates)
         atomic_write(prepared.folder.study_json, json.dumps(before, indent=1, ensure_ascii=True))

@@ -1,4 +1,4 @@
-"""How long the search may go on, so that the confirmation still fits into `time:`."""
+"""Decide how long the search may go on, so that the confirmation still fits into the study's `time`."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from harness.results.study_state import StudyState
 
 
 class Budget:
-    """Wall-clock bound of a study over all its sessions.
+    """The time limit of a study over all its sessions, in seconds of wall-clock time.
 
     Args:
-        started: when this session started, on the monotonic clock.
+        started: when this session started, by `time.monotonic`.
     """
 
     def __init__(self, study: StudyConfig, state: StudyState, started: float) -> None:
         self._study, self._state, self._started = study, state, started
-        self._seen: dict[str, int] = {}  # finished trials of each strategy that are reckoned with
-        self._slowest: dict[str, float] = {}  # seconds of the slowest complete one among them
+        self._seen: dict[str, int] = {}  # by strategy: how many finished trials were counted
+        self._slowest: dict[str, float] = {}  # by strategy: seconds of the slowest complete trial among them
 
     def used_up(self) -> bool:
-        """Whether another search trial would eat into the time the confirmation needs."""
+        """Whether another search trial would leave too little time for the confirmation."""
         if self._study.time is None:
             return False
         spent = self._state.seconds + time.monotonic() - self._started
         return spent + self.confirmation_seconds() >= self._study.time
 
     def confirmation_seconds(self) -> float:
-        """What the confirmation will probably take: its trials, each as long as its strategy's slowest was."""
+        """Estimate the seconds of the confirmation: its trials are as slow as the slowest search trial."""
         runs = (self._study.confirmation.top + 1) * self._study.confirmation.seeds
         for strategy in self._study.strategies:
             records = self._state.searched(strategy)

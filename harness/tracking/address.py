@@ -1,4 +1,7 @@
-"""Where MLflow lies and how it is reached: addresses, their passwords, the settings it is imported with."""
+"""The address of MLflow: which one a study uses, its password, and the settings for importing MLflow.
+
+This file does not import MLflow, so that every command can use it at once.
+"""
 
 from __future__ import annotations
 
@@ -13,28 +16,28 @@ from harness.errors import ConfigError, HarnessError
 from harness.results.paths import home
 from harness.safe_text import lacks_password, masked, with_password
 
-# Only where the user has not said otherwise: a server that is down must cost seconds, not minutes.
+# Set only if the user has not set them: a server that is down must delay a study by seconds, not minutes.
 _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # one line a run would tear the progress bars
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # a printed line for each run would break the progress bars
     "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_UV_AUTO_DETECT": "false",  # a logged model must not pin what happens to lie in the current folder
+    "MLFLOW_UV_AUTO_DETECT": "false",  # a logged model must not depend on files of the current folder
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 
 
 class TrackingError(HarnessError):
-    """MLflow cannot be used as it stands; the message says what to mend."""
+    """MLflow cannot be used with these settings; the message says what to change."""
 
 
 class TrackingUnavailable(TrackingError):
-    """MLflow does not answer now. Nothing is lost: the event log is sent by a later `catch_up`."""
+    """MLflow does not answer now. Nothing is lost: a later `catch_up` sends the events."""
 
 
 def prepare_environment() -> None:
-    """Set what MLflow reads when it is imported: telemetry off unless the user turned it on, short timeouts."""
+    """Set the variables that MLflow reads at import: short timeouts, and no telemetry unless the user wants it."""
     if "MLFLOW_DISABLE_TELEMETRY" not in os.environ:
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
         os.environ.setdefault("DO_NOT_TRACK", "true")
@@ -43,17 +46,17 @@ def prepare_environment() -> None:
 
 
 def tracking_address(configured: str | None = None) -> str:
-    """The MLflow store or server: MLFLOW_TRACKING_URI, then the study's `tracking_uri`, then <home>/mlflow.db.
+    """Return the MLflow address: MLFLOW_TRACKING_URI, otherwise the study's `tracking_uri`, otherwise <home>/mlflow.db.
 
-    A stored address has no password (see `prepare.stored`): MLFLOW_TRACKING_PASSWORD fills it in.
+    A stored address has no password (see `study.identity.without_passwords`); MLFLOW_TRACKING_PASSWORD is put in.
 
     Raises:
-        TrackingError: the address is a folder of files, which MLflow no longer writes.
-        ConfigError: the address lacks its password, and nothing here says it.
+        TrackingError: the address is a folder, and MLflow no longer writes to folders.
+        ConfigError: the address lacks its password, and MLFLOW_TRACKING_PASSWORD is not set.
     """
     address = (os.environ.get("MLFLOW_TRACKING_URI") or configured or default_address()).strip()
     if lacks_password(address):
-        address = _completed(address)
+        address = _insert_password(address)
     scheme = urlsplit(address).scheme
     if scheme in ("", "file"):
         raise TrackingError(
@@ -63,23 +66,23 @@ def tracking_address(configured: str | None = None) -> str:
     return address
 
 
-def _completed(address: str) -> str:
+def _insert_password(address: str) -> str:
     password = os.environ.get("MLFLOW_TRACKING_PASSWORD")
-    whole = with_password(address, password) if password else None
-    if whole is None:
+    complete = with_password(address, password) if password else None
+    if complete is None:
         raise ConfigError(
             f"the password of the MLflow address {address} is not stored with the study, but it is needed here: set "
             "MLFLOW_TRACKING_PASSWORD, or the whole address as MLFLOW_TRACKING_URI."
         )
-    return whole
+    return complete
 
 
 def address_of(study: str, stored: str | None) -> str:
-    """The MLflow address of a study that is here; its password from studies/NAME.yaml, where that still holds it.
+    """Return the MLflow address of an existing study, with its password from studies/NAME.yaml if that file has it.
 
     Args:
-        study: its name.
-        stored: what the stored study says, without a password.
+        study: name of the study.
+        stored: the stored study's `tracking_uri`, without a password.
 
     Raises:
         TrackingError, ConfigError: as `tracking_address`.
@@ -90,30 +93,30 @@ def address_of(study: str, stored: str | None) -> str:
 
 
 def in_study_file(name: str, key: str, stored: str) -> str | None:
-    """The address that the study's file gives under `key`, where it is the stored one with its password."""
+    """Return the address under `key` in the study's file if it is the stored one with its password; otherwise None."""
     path = Path("studies") / f"{name}.yaml"
     try:
         given = read_yaml(path).get(key) if path.is_file() else None
-    except ConfigError:  # broken since: no reason to show less than without the file
+    except ConfigError:  # a file that cannot be read counts as a missing one
         return None
     return given if isinstance(given, str) and masked(given) == stored else None
 
 
 def default_address() -> str:
-    """The embedded store: one SQLite file in the folder of all state."""
+    """Return the address of the default store: one SQLite file in the home folder."""
     return sqlite_address(home() / "mlflow.db")
 
 
 def sqlite_address(path: Path) -> str:
-    """The address of a SQLite file."""
+    """Return the address of a SQLite file."""
     text = str(path)
-    for sign in "%?#":  # they mean something in an address; a space does not trouble SQLAlchemy
+    for sign in "%?#":  # they have a meaning in an address; SQLAlchemy accepts a space
         text = text.replace(sign, quote(sign))
     return f"sqlite:///{text}"
 
 
 def sqlite_path(address: str) -> Path | None:
-    """The file behind a SQLite address; None for every other kind, and for a database in memory."""
+    """Return the file of a SQLite address; None for every other kind, and for a database in memory."""
     scheme, separator, path = address.partition(":///")
     if not separator or scheme.partition("+")[0] != "sqlite":
         return None
@@ -122,20 +125,23 @@ def sqlite_path(address: str) -> Path | None:
 
 
 def local_path(address: str) -> Path | None:
-    """The folder behind a `file:` address or a plain path; None for every other kind."""
+    """Return the folder of a `file:` address or a plain path; None for every other kind."""
     parts = urlsplit(address)
     return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
 
 
 def is_remote(address: str) -> bool:
-    """True for a tracking server, False for a database that this machine opens by itself."""
+    """Whether the address is a tracking server; otherwise it is a database that this process opens itself."""
     return urlsplit(address).scheme in ("http", "https")
 
 
 def answers(address: str, seconds: float = 2.0) -> bool:
-    """Whether something listens at a server's address; True where a proxy stands between and nobody can tell.
+    """Whether a server listens at the address; True if a proxy is used, because it cannot be checked then.
 
-    Costs a fraction of a millisecond where a port is closed, instead of the client's seconds of retries.
+    If the port is closed, this takes less than a millisecond, while MLflow's client retries for seconds.
+
+    Args:
+        seconds: timeout of the connection.
     """
     parts = urlsplit(address)
     host = parts.hostname

@@ -1,4 +1,7 @@
-"""From events to what MLflow shows: run names, tags, parameters and metrics as plain values. No mlflow here."""
+"""Translate events to what MLflow shows: run names, tags, parameters and metrics, as plain values.
+
+This file does not import mlflow, so that the translation can be tested without it.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ from harness.results.study_state import StudyState
 from harness.results.trial_id import TrialId
 from harness.safe_text import escape_controls
 
-PARAM_LIMIT = 6000  # characters; MLflow cuts longer values without a word
+PARAM_LIMIT = 6000  # characters; MLflow cuts longer values silently
 TAG_LIMIT = 8000
 EXPERIMENT_TAG_LIMIT = 5000
 
@@ -43,10 +46,10 @@ RUN_STATUS = {
 SESSION_STATUS = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 
 
-MODE = "workflowType=machine_learning"  # in an address: without it the UI may show language models, and no runs
-VIEW = "harness"  # name of the saved view: the address asks for it, the experiment's tag holds it
+MODE = "workflowType=machine_learning"  # part of an address; without it the UI may show language models and no runs
+VIEW = "harness"  # name of the saved view, in the address and in the experiment's tag
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
-COLUMNS = {  # of that view, in order, with their width in pixels; the run's name says strategy, backbone and depth
+COLUMNS = {  # columns of that view in order, with their width in pixels; the run's name has strategy and backbone too
     "tags.`state`": 100,
     "metrics.`score`": 90,
     "tags.`batchnorm`": 120,
@@ -65,7 +68,7 @@ NAME_COLUMN = {"attributes.`Run Name`": 330}
 
 @dataclass(frozen=True)
 class Point:
-    """One metric value: the step is the epoch, 0 for values of the whole run; the time is in ms since 1970."""
+    """One metric value. The step is the epoch, 0 for values of the whole run; the time is in ms since 1970."""
 
     name: str
     value: float
@@ -75,7 +78,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Update:
-    """What one event adds to a run; the status is the run's own, in MLflow's word."""
+    """What one event adds to a run. The status is one of MLflow's run states, or None to leave it unchanged."""
 
     metrics: Sequence[Point] = ()
     params: Mapping[str, str] = field(default_factory=dict)
@@ -84,21 +87,24 @@ class Update:
 
 
 def milliseconds(at: str) -> int:
-    """An ISO 8601 time as whole milliseconds since 1970."""
+    """Convert an ISO 8601 time to whole milliseconds since 1970."""
     return round(datetime.fromisoformat(at).timestamp() * 1000)
 
 
 def study_id(study: str, first: Event) -> str:
-    """Names one study for good: another study of the same name, of another home, has another first event."""
+    """Return an id that identifies a study forever.
+
+    A later study of the same name, or one of another home folder, has another first event and so another id.
+    """
     fingerprint = first.data.fingerprint if isinstance(first.data, StudyCreated) else None
     text = json.dumps([study, first.at, fingerprint], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def shortened(text: str, limit: int) -> str:
-    """The text, or its beginning with a note of how much is missing; MLflow itself would cut it silently.
+    """Return the text without control characters, cut at `limit` with a note; MLflow itself would cut it silently.
 
-    All texts of ours that MLflow shows or stores pass here: without control characters, and fit for UTF-8.
+    Every text that is sent to MLflow must pass through this function.
     """
     text = escape_controls(text)
     if len(text) <= limit:
@@ -108,12 +114,12 @@ def shortened(text: str, limit: int) -> str:
 
 
 def slug(name: str) -> str:
-    """The name in the characters MLflow takes for a metric or parameter."""
+    """Replace the characters that MLflow does not accept in the name of a metric or parameter."""
     return re.sub(r"[^A-Za-z0-9_\-./ ]", "_", name)[:250]
 
 
 def texts(values: Mapping[str, Any], limit: int) -> dict[str, str]:
-    """Parameters or tags as MLflow wants them: None is left out, lists and mappings are JSON."""
+    """Convert values to parameters or tags: None is left out, lists and mappings become JSON."""
     return {
         slug(name): shortened(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), limit)
         for name, value in values.items()
@@ -122,7 +128,7 @@ def texts(values: Mapping[str, Any], limit: int) -> dict[str, str]:
 
 
 def points(values: Mapping[str, float | None], time: int, step: int = 0) -> list[Point]:
-    """Metric values of one moment; what is None, infinite or no number is left out."""
+    """Convert values of one moment to metric values; None, infinity and NaN are left out."""
     return [
         Point(slug(name), float(value), time, step)
         for name, value in values.items()
@@ -134,13 +140,13 @@ def points(values: Mapping[str, float | None], time: int, step: int = 0) -> list
 
 
 def run_name(job: TrialJob, role: str | None) -> str:
-    """What the runs table shows: `fine_tuning 03 · resnet18 · depth 3`, `confirmation · fine_tuning best · seed 2`.
+    """Return the name of a run: `fine_tuning 03 · resnet18 · depth 3`, `confirmation · fine_tuning best · seed 2`.
 
     Trials after the verdict: `controlled · fine_tuning resnet18 depth 3 fixed_stats · seed 2`,
     `data size 0.25 · fine_tuning · seed 2`.
 
     Args:
-        role: best or default, for a confirmation.
+        role: for a confirmation, why the configuration was confirmed; see `StudyState.role`.
     """
     again = f" · attempt {job.attempt}" if job.attempt > 1 else ""
     config = job.config
@@ -157,7 +163,7 @@ def run_name(job: TrialJob, role: str | None) -> str:
 
 
 def trial_tags(job: TrialJob, role: str | None) -> dict[str, str]:
-    """The columns one filters and groups by; `role` as for `run_name`."""
+    """Return the tags to filter and group runs by; `role` as for `run_name`."""
     return texts(
         {
             "harness.key": job.key,
@@ -173,9 +179,9 @@ def trial_tags(job: TrialJob, role: str | None) -> dict[str, str]:
 
 
 def trial_params(record: TrialRecord) -> dict[str, str]:
-    """Every field of the configuration under its own name, the seed, and the rates' logarithms to base ten.
+    """Return every field of the configuration, the seed, and the logarithms to base ten of the learning rates.
 
-    Parallel coordinates are linear, so that a rate over decades is read from its logarithm.
+    The axes of MLflow's parallel coordinates are linear, so learning rates are readable only as logarithms.
     """
     values: dict[str, Any] = record.config.to_json()
     for name in ("head_lr", "backbone_lr"):
@@ -185,13 +191,15 @@ def trial_params(record: TrialRecord) -> dict[str, str]:
 
 
 def trial_metrics(record: TrialRecord, finished_at: str) -> list[Point]:
-    """Every epoch's values (step = epoch) and the whole run's (step 0).
+    """Return the values of every epoch (step = epoch) and of the whole run (step 0).
 
-    Their times follow from the record alone, so that a batch sent twice is the same batch.
+    Their times depend only on the record and its end, so that a batch that is sent twice is the same batch.
     """
     clock = milliseconds(record.started_at)
     spent = record.seconds_alone if record.seconds_spent is None else record.seconds_spent
-    pace = 1000 * spent / record.seconds_alone if record.seconds_alone > 0 else 1000  # work was shared: it went faster
+    pace = (
+        1000 * spent / record.seconds_alone if record.seconds_alone > 0 else 1000
+    )  # shared work makes a trial faster than alone
     curve: list[Point] = []
     for epoch in record.epochs:
         clock += round(epoch.seconds * pace)
@@ -204,7 +212,7 @@ def trial_metrics(record: TrialRecord, finished_at: str) -> list[Point]:
         }
         curve += points(values, clock, epoch.epoch)
     end = milliseconds(finished_at)
-    whole = {
+    totals = {
         "score": record.score,
         "best_epoch": record.best_epoch,
         "duration_seconds": max(end - milliseconds(record.started_at), 0) / 1000,
@@ -214,11 +222,11 @@ def trial_metrics(record: TrialRecord, finished_at: str) -> list[Point]:
         "trainable_share": record.trainable_share,
         "device_memory_bytes": record.device_memory_bytes,
     }
-    return curve + points(whole, end)
+    return curve + points(totals, end)
 
 
 def outcome_tags(record: TrialRecord) -> dict[str, str]:
-    """How a trial ended, and on what it ran."""
+    """Return the tags that say how a trial ended, and on which device."""
     values = {
         "state": record.state,
         "reason": record.reason,
@@ -235,9 +243,9 @@ def outcome_tags(record: TrialRecord) -> dict[str, str]:
 
 
 def study_params(created: StudyCreated, data_digest: str | None) -> dict[str, str]:
-    """The question as it was first asked, one parameter a key: `objective`, `trials`, `search.head_lr`, ...
+    """Return the study as it was created, one parameter for each key: `objective`, `trials`, `search.head_lr`, ...
 
-    What may change later (more trials, more seeds) is not followed: MLflow's parameters never change.
+    Later changes (more trials, more seeds) are not shown, because parameters in MLflow cannot be changed.
     """
     flat: dict[str, Any] = {}
 
@@ -255,7 +263,7 @@ def study_params(created: StudyCreated, data_digest: str | None) -> dict[str, st
 
 
 def verdict_points(reached: VerdictReached, time: int) -> list[Point]:
-    """The verdict's numbers; the step is the look at the test split they come from."""
+    """Return the numbers of the verdict; the step is the look at the test split that they come from."""
     verdict = reached.verdict
     if not verdict:
         return []
@@ -269,12 +277,12 @@ def verdict_points(reached: VerdictReached, time: int) -> list[Point]:
     return points(values, time, reached.look)
 
 
-def verdict_tags(reached: VerdictReached, said: str | None) -> dict[str, str]:
-    """The verdict's outcome, and `said`: the verdict in words."""
+def verdict_tags(reached: VerdictReached, sentence: str | None) -> dict[str, str]:
+    """Return the tags of the verdict; `sentence` is the verdict in words."""
     return texts(
         {
             "outcome": (reached.verdict or {}).get("outcome") or "none",
-            "verdict": said,
+            "verdict": sentence,
             "recommended_strategy": reached.recommended_strategy,
         },
         TAG_LIMIT,
@@ -282,26 +290,27 @@ def verdict_tags(reached: VerdictReached, said: str | None) -> dict[str, str]:
 
 
 def last_verdict(state: StudyState) -> str | None:
-    """The sentence of the study's last verdict, or why there is none; None before the first verdict."""
+    """Return the sentence of the study's last verdict, or why there is none; None before the first verdict."""
     return describe(state.verdicts[-1], state.objective or "") if state.verdicts else None
 
 
 def note(description: str, verdict: str | None) -> str:
-    """The text MLflow shows above the parent run."""
+    """Return the text that MLflow shows above the parent run."""
     parts = (description, f"**{verdict}**" if verdict else "")
     return shortened("\n\n".join(part for part in parts if part), TAG_LIMIT)
 
 
 def test_points(scored: TestScored, time: int) -> list[Point]:
-    """A confirmed model's metrics on the test split, at the look they belong to; lists (recalls) are left out."""
+    """Return a confirmed model's metrics on the test split; the step is the look. Lists (recalls) are left out."""
     values = {f"test_{name}": value for name, value in scored.metrics.items() if isinstance(value, int | float)}
     return points(values, time, scored.look)
 
 
 def view_state(objective: str | None) -> str:
-    """The saved view of MLflow's UI that a study's page opens in: the best trials first, the columns one compares.
+    """Return the saved view of MLflow's UI for a study: the best trials first, with the columns to compare.
 
-    Sorted by a metric the table is flat; by date it would show one folded line and none of our columns.
+    The table is sorted by a metric because it is flat then; sorted by date it would show one folded line without our
+    columns.
     """
     widths = NAME_COLUMN | COLUMNS
     return json.dumps(
@@ -316,10 +325,10 @@ def view_state(objective: str | None) -> str:
 
 
 def study_update(event: Event, state: StudyState, description: str, data_digest: str | None) -> Update | None:
-    """What an event changes at the parent run; None if it concerns none or a single trial.
+    """Return what an event changes in the parent run; None if it changes nothing there.
 
     Args:
-        state: of the study, with this event.
+        state: the state of the study after this event.
     """
     at = milliseconds(event.at)
     match event.data:
@@ -333,8 +342,8 @@ def study_update(event: Event, state: StudyState, description: str, data_digest:
             best = {f"best_validation_{strategy}": score for strategy, score in state.best_scores.items()}
             return Update(points(best, at, len(state.finished)), tags={"search_finished": reason})
         case VerdictReached() as reached:
-            said = last_verdict(state)
-            tags = {**verdict_tags(reached, said), "mlflow.note.content": note(description, said)}
+            sentence = last_verdict(state)
+            tags = {**verdict_tags(reached, sentence), "mlflow.note.content": note(description, sentence)}
             return Update(verdict_points(reached, at), tags=tags)
         case ModelLogged(uri):
             return Update(tags=texts({"model_uri": uri}, TAG_LIMIT))

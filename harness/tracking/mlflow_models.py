@@ -1,4 +1,4 @@
-"""Models in MLflow: exported without pickle, with a signature, and loaded again."""
+"""Export models to MLflow without pickle and with a signature, load them, and check that they exist."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from harness.tracking.address import TrackingError, local_path
-from harness.tracking.mlflow_store import import_mlflow, reached
+from harness.tracking.mlflow_store import connected_client, import_mlflow
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,19 +24,19 @@ _DEVICE = "MLFLOW_DEFAULT_PREDICTION_DEVICE"
 
 @contextmanager
 def global_tracking(address: str) -> Iterator[None]:
-    """Let MLflow's module-level functions use this address for a while; they take no address of their own.
+    """Set the address of MLflow's module-level functions inside the block; they have no parameter for it.
 
-    What MLflow and torch's exporter warn of in there (types they cannot check, names on their way out) is theirs.
+    Warnings of MLflow and of torch's exporter inside the block are hidden, because the user cannot act on them.
     """
     import_mlflow()
     import mlflow
 
     before = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(address)
-    # Our exports lie on the CPU. Where there is a GPU, MLflow would try them on that, and fail.
+    # Our exported models are on the CPU. On a machine with a GPU, MLflow would run them on the GPU and fail.
     device = os.environ.get(_DEVICE)
     os.environ[_DEVICE] = "cpu"
-    environment = logging.getLogger("mlflow.utils.environment")  # warns where pip is not installed: uv needs none
+    environment = logging.getLogger("mlflow.utils.environment")  # it warns if pip is not installed
     level = environment.level
     environment.setLevel(logging.ERROR)
     try:
@@ -45,7 +45,7 @@ def global_tracking(address: str) -> Iterator[None]:
             yield
     finally:
         environment.setLevel(level)
-        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # it takes the address out of the environment too
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # this removes the address from the environment too
         if before is not None:
             os.environ["MLFLOW_TRACKING_URI"] = before
         os.environ.pop(_DEVICE)
@@ -54,31 +54,34 @@ def global_tracking(address: str) -> Iterator[None]:
 
 
 def holds_model(client: MlflowClient, uri: str) -> bool:
-    """Whether MLflow knows this model (`models:/m-...`), and has its files where they lie on this machine."""
+    """Whether MLflow holds this model (`models:/m-...`), with its files if they are stored on this machine."""
     from mlflow.exceptions import MlflowException
 
     try:
-        place = str(client.get_logged_model(uri.rpartition("/")[2]).artifact_location)
+        location = str(client.get_logged_model(uri.rpartition("/")[2]).artifact_location)
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return False
         raise
-    path = local_path(place)
+    path = local_path(location)
     return path is None or (path / "MLmodel").is_file()
 
 
 def missing_models(address: str, uris: Mapping[str, str]) -> list[str]:
-    """Addresses of logged models, by trial, that are not there.
+    """Return the URIs of logged models that MLflow does not hold.
+
+    Args:
+        uris: trial_id -> URI.
 
     Raises:
         TrackingUnavailable: MLflow does not answer.
     """
-    with reached(address) as client:
+    with connected_client(address) as client:
         return [uri for uri in uris.values() if not holds_model(client, uri)]
 
 
 def load_model(address: str, uri: str) -> torch.nn.Module:
-    """A logged model: images (N, 3, H, W) in [0, 1], N of 1 or more, to logits (N, classes); runs no pickle."""
+    """Load a logged model: images (N, 3, H, W) in [0, 1] to logits (N, classes), N at least 1. It uses no pickle."""
     with global_tracking(address):
         import mlflow.pytorch
 
@@ -89,7 +92,7 @@ def load_model(address: str, uri: str) -> torch.nn.Module:
 def export_model(
     model: torch.nn.Module, example: np.ndarray[Any, Any], metadata: Mapping[str, Any], run_id: str, model_id: str
 ) -> None:
-    """Fill a logged model: exported graph, signature, requirements; MLflow marks it as ready at the end."""
+    """Write the exported graph, signature and requirements of a logged model; MLflow then marks it as ready."""
     import mlflow.pytorch
     import numpy as np
     import torch
@@ -105,7 +108,7 @@ def export_model(
     signature = ModelSignature(
         Schema([TensorSpec(kind, (-1, *example.shape[1:]))]), Schema([TensorSpec(kind, (-1, classes))])
     )
-    # named here, because working them out would import and run the model in other processes for minutes
+    # given here, because MLflow would find them by running the model in other processes, which takes minutes
     needed = ("torch", "numpy", "mlflow")
     requirements = [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in needed]
     try:
@@ -121,5 +124,5 @@ def export_model(
         )
     except (MlflowException, OSError):
         raise
-    except Exception as error:  # torch.export has no common base for what it cannot trace
+    except Exception as error:  # the errors of torch.export have no common base class
         raise TrackingError(f"the model cannot be exported for MLflow: {type(error).__name__}: {error}") from error

@@ -1,9 +1,9 @@
-"""MLflow as a projection of the event log; the three files mlflow_*.py are the only ones that import mlflow.
+"""Write a study's event log to MLflow. Only the three files mlflow_*.py import mlflow.
 
-A study is one experiment of its name, with one parent run and one child run a trial. An experiment of its own
-keeps the runs table, the charts and the parallel coordinates to runs that share a data set and an objective;
-the parent run holds what belongs to none of the trials: the question, the data, the verdict, the report.
-The order of things, and why nothing arrives twice, is told in `projector`.
+A study is one experiment of the study's name, with one parent run and one child run for each trial. Each study has an
+experiment of its own so that the runs table, the charts and the parallel coordinates show only runs with the same data
+set and objective. The parent run holds what belongs to no single trial: the description, the data, the verdict and the
+report. `replay` decides what is sent when, and why nothing is sent twice.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from harness.results.event_types import StudyCreated
 from harness.results.events import Event
 from harness.results.paths import StudyFolder, home
 from harness.safe_text import masked
-from harness.tracking import mapping as shown
+from harness.tracking import mapping
 from harness.tracking.address import TrackingError, TrackingUnavailable, answers, is_remote
 from harness.tracking.mlflow_models import export_model, global_tracking, holds_model
 from harness.tracking.mlflow_store import failures, open_client, prepare_store, reason
@@ -37,17 +37,17 @@ if TYPE_CHECKING:
 METRICS_A_BATCH = 800  # MLflow takes 1,000 metrics, parameters and tags together
 PARAMS_A_BATCH = 100
 DATASET_NAME_LIMIT = 500  # characters
-REST_AFTER_FAILURE = 20.0  # times what the failure took: a server that hangs costs under 5 % of the study
+REST_AFTER_FAILURE = 20.0  # pause as a multiple of the failed call's time, so a hanging server takes under 5 %
 
 
 class MlflowBridge:
-    """Brings MLflow to the state that a study's event log describes; may be called as often as one likes.
+    """Brings MLflow to the state that a study's event log describes.
 
     Args:
-        study: the study's name; also the name of the experiment and of the parent run.
-        description: the question, shown above the parent run.
-        address: from `store.tracking_address`.
-        folder: the study's state, for the manifest and the artifacts.
+        study: name of the study, of the experiment and of the parent run.
+        description: the study's description, shown above the parent run.
+        address: from `address.tracking_address`.
+        folder: folder of the study, for the manifest and the artifacts.
     """
 
     def __init__(self, study: str, description: str, address: str, folder: StudyFolder) -> None:
@@ -55,52 +55,52 @@ class MlflowBridge:
         self.description = description
         self.address = address
         self.folder = folder
-        self.run_ids: dict[str, str] = {}  # of the trials that were sent or looked up here, by key
-        self._walk = Projector(self, description)
-        self._events: Sequence[Event] = ()  # as last given
+        self.run_ids: dict[str, str] = {}  # by key; of the trials whose run was created or found here
+        self._projector = Projector(self, description)
+        self._events: Sequence[Event] = ()  # the log as of the last `catch_up`
         self._open_client: MlflowClient | None = None
         self._experiment = ""
         self._rest_until = 0.0
 
     def catch_up(
-        self, events: Sequence[Event], *, patient: bool = False, enough: Callable[[], bool] = lambda: False
+        self, events: Sequence[Event], *, retry_now: bool = False, should_stop: Callable[[], bool] = lambda: False
     ) -> int:
-        """Bring MLflow up to date with the log, and return how many events that took.
+        """Send the events that MLflow lacks, and return their number. It may be called any number of times.
 
         Args:
-            events: the whole log so far, from its first event; each call may give more of it.
-            patient: try even if the last call failed a moment ago; for the last call of a session.
-            enough: asked before each event; once it says True the rest is left for another call.
+            events: the whole log so far, from its first event.
+            retry_now: try even if the last call has just failed; for the last call of a session.
+            should_stop: called before each event; if it returns True, the rest is left for another call.
 
         Raises:
-            TrackingUnavailable: MLflow does not answer; call again later, nothing is lost or sent twice.
-            TrackingError: MLflow answers, but cannot take this study (its experiment was deleted, say).
+            TrackingUnavailable: MLflow does not answer. Call again later: nothing is lost or sent twice.
+            TrackingError: MLflow answers, but cannot store this study, for example because its experiment was deleted.
         """
         if not events:
             return 0
         self._events = events
-        with self._reaching(patient):
-            return self._walk.catch_up(events, enough)
+        with self._connection(retry_now):
+            return self._projector.catch_up(events, should_stop)
 
     def left(self) -> int:
-        """How many events of the last call's log MLflow has not been given."""
-        return len(self._events) - self._walk.position
+        """Return how many events of the last `catch_up` were not sent."""
+        return len(self._events) - self._projector.position
 
     # --- artifacts and models -------------------------------------------------------------------------------
 
     def log_artifacts(self, paths: Sequence[Path] | None = None) -> None:
-        """Put files and folders at the parent run; what is there under the same name is replaced.
+        """Log files and folders as artifacts of the parent run; artifacts of the same name are replaced.
 
         Args:
-            paths: the report's folder, the resolved study and the data card, where they exist, if not given.
+            paths: by default the report's folder, the resolved study and the data card, if they exist.
 
         Raises:
-            TrackingUnavailable: MLflow does not answer, or `catch_up` has not reached it yet.
+            TrackingUnavailable: MLflow does not answer, or `catch_up` has not succeeded yet.
         """
         if paths is None:
             wanted = (self.folder.report, self.folder.study_json, self.folder.data_card)
             paths = [path for path in wanted if path.exists()]
-        with self._reaching(patient=True):
+        with self._connection(retry_now=True):
             run_id = self._study_run().run_id
             for path in paths:
                 if path.is_dir():
@@ -116,16 +116,17 @@ class MlflowBridge:
         metadata: Mapping[str, Any],
         trial_id: str,
     ) -> str:
-        """Log a trial's model, exported by torch.export, and return its address (`models:/m-...`).
+        """Log a trial's model, exported by torch.export, and return its URI (`models:/m-...`).
 
-        A second call for the same trial returns the first model's address. The stored input example is grey, of
-        the given shape: no image of the user leaves the machine with the model.
+        A second call for the same trial returns the URI of the first model. The stored input example is grey and has
+        the given shape, so that no image of the user leaves the machine with the model.
 
         Args:
             model: images (N, 3, H, W) in [0, 1] to logits (N, classes); exported on the CPU in eval mode.
-            example: float32 (2, 3, H, W); only its shape matters, and a batch of one would fix the batch size.
-            metadata: JSON values kept beside the model: classes, configuration, validation score.
-            trial_id: the trial it belongs to; `catch_up` has seen its record.
+            example: float32 (2, 3, H, W); only its shape is used. A batch of one would fix the batch size of the
+                export.
+            metadata: JSON values stored with the model: classes, configuration, validation score.
+            trial_id: the model's trial; `catch_up` must have sent its record.
 
         Raises:
             TrackingUnavailable: MLflow does not answer.
@@ -133,26 +134,26 @@ class MlflowBridge:
         """
         if example.ndim != 4 or example.shape[0] < 2:
             raise ValueError(f"the example must be a batch of at least two images, but got the shape {example.shape}")
-        with self._reaching(patient=True):
+        with self._connection(retry_now=True):
             self._study_run()
-            run = self._walk.trial_run(trial_id)
+            run = self._projector.trial_run(trial_id)
             if run is None:
                 raise TrackingError(f"{trial_id} is not in MLflow yet: its record has to be sent first.")
             uri = run.tags.get("model_uri")
             if uri is None or not holds_model(self._client(), uri):
                 uri = self._ready_model(run.run_id)
             if uri is None:
-                # made here, because MLflow's own function would put it into the default experiment
-                made = self._client().create_logged_model(self._experiment, "model", run.run_id)
+                # created here, because MLflow's own function would create it in the default experiment
+                logged = self._client().create_logged_model(self._experiment, "model", run.run_id)
                 with global_tracking(self.address):
-                    export_model(model, example, metadata, run.run_id, made.model_id)
-                uri = str(made.model_uri)
+                    export_model(model, example, metadata, run.run_id, logged.model_id)
+                uri = str(logged.model_uri)
             if run.tags.get("model_uri") != uri:
-                self.log(run, shown.Update(tags={"model_uri": uri}))
+                self.log(run, mapping.Update(tags={"model_uri": uri}))
             return uri
 
     def _ready_model(self, run_id: str) -> str | None:
-        """The model of a run that was logged to its end before a crash; half-logged ones are removed."""
+        """Return the URI of a run's model that was logged completely; delete the ones that a crash left incomplete."""
         from mlflow.entities import LoggedModelStatus
 
         found = None
@@ -164,41 +165,32 @@ class MlflowBridge:
         return found
 
     def holds_model(self, uri: str) -> bool:
-        """Whether a model that was logged is still there.
+        """Whether a logged model is still in MLflow.
 
         Raises:
             TrackingUnavailable: MLflow does not answer.
         """
-        with self._reaching(patient=True):
+        with self._connection(retry_now=True):
             return holds_model(self._client(), uri)
 
-    # --- addresses of pages ---------------------------------------------------------------------------------
-
-    def run_page(self, base_url: str) -> str:
-        """The parent run's page on a server at `base_url`; '' before the first `catch_up`."""
-        parent = self._walk.parent
-        if parent is None:
-            return ""
-        return f"{base_url.rstrip('/')}/#/experiments/{self._experiment}/runs/{parent.run_id}?{shown.MODE}"
-
-    # --- reaching MLflow ------------------------------------------------------------------------------------
+    # --- the connection to MLflow ---------------------------------------------------------------------------
 
     @contextmanager
-    def _reaching(self, patient: bool) -> Iterator[None]:
-        """Turn every failure of MLflow into one error, and forget what can no longer be relied on."""
+    def _connection(self, retry_now: bool) -> Iterator[None]:
+        """Raise every failure of MLflow as TrackingUnavailable, and look up the parent run again after it."""
         where = masked(self.address)
         later = "the study goes on, and MLflow is brought up to date when it answers again"
-        if not patient and time.monotonic() < self._rest_until:
+        if not retry_now and time.monotonic() < self._rest_until:
             raise TrackingUnavailable(f"MLflow at {where} did not answer a moment ago; {later}.")
-        began = time.monotonic()
+        started = time.monotonic()
         try:
             if is_remote(self.address) and not answers(self.address):
                 raise ConnectionError("nothing listens there")
             yield
         except failures() as error:
             now = time.monotonic()
-            self._rest_until = now + REST_AFTER_FAILURE * (now - began)
-            self._walk.disconnect()
+            self._rest_until = now + REST_AFTER_FAILURE * (now - started)
+            self._projector.disconnect()
             raise TrackingUnavailable(f"MLflow at {where} does not answer ({reason(error)}); {later}.") from None
 
     def _client(self) -> MlflowClient:
@@ -208,43 +200,43 @@ class MlflowBridge:
         return self._open_client
 
     def _study_run(self) -> Run:
-        """The parent run, found again after a failure."""
-        if self._walk.parent is None and self._events:
-            self._walk.catch_up(self._events)
-        if self._walk.parent is None:
-            raise TrackingUnavailable("MLflow does not know this study yet: its events have to be sent first.")
-        return self._walk.parent
+        """Return the parent run; after a failure it is looked up again."""
+        if self._projector.parent is None and self._events:
+            self._projector.catch_up(self._events)
+        if self._projector.parent is None:
+            raise TrackingUnavailable("MLflow does not hold this study yet: its events have to be sent first.")
+        return self._projector.parent
 
-    # --- what the projector asks for (projector.RunStore) ---------------------------------------------------
+    # --- the methods that the projector calls (replay.RunStore) ---------------------------------------------
 
     def open_study(self, first: Event) -> tuple[Run, bool]:
-        """Find the study's experiment and parent run, or make them."""
+        """Find or create the study's experiment and parent run; return that run, and whether it existed."""
         self._experiment = self._study_experiment()
-        identity = shown.study_id(self.study, first)
+        identity = mapping.study_id(self.study, first)
         parent = self._search(f"tags.`harness.study_id` = '{identity}'")
         if parent is not None:
             return parent, True
         tags = {"harness.study_id": identity, "kind": "study", "state": "running"}
-        tags["mlflow.note.content"] = shown.note(self.description, None)
+        tags["mlflow.note.content"] = mapping.note(self.description, None)
         parent = self._create(self.study, tags, first.at)
-        view = shown.view_state(first.data.objective if isinstance(first.data, StudyCreated) else None)
-        self._client().set_experiment_tag(self._experiment, shown.VIEW_TAG, view)
+        view = mapping.view_state(first.data.objective if isinstance(first.data, StudyCreated) else None)
+        self._client().set_experiment_tag(self._experiment, mapping.VIEW_TAG, view)
         return parent, False
 
     def _study_experiment(self) -> str:
-        """The id of the experiment of this study's name."""
+        """Return the id of the experiment of this study's name; create it if it is missing."""
         client = self._client()
         experiment = client.get_experiment_by_name(self.study)
         if experiment is None:
-            # a server keeps artifacts in its own place; with a database it is ours to say
-            place = None if is_remote(self.address) else (home() / "artifacts" / self.study).as_uri()
-            note = shown.shortened(self.description, shown.EXPERIMENT_TAG_LIMIT)
-            # the kind opens the table of runs, where the UI would start with traces of language models
+            # a server has its own folder for artifacts; for a database we have to name one
+            location = None if is_remote(self.address) else (home() / "artifacts" / self.study).as_uri()
+            note = mapping.shortened(self.description, mapping.EXPERIMENT_TAG_LIMIT)
+            # with this kind the UI opens the table of runs; otherwise it would show traces of language models
             tags = {"mlflow.experimentKind": "custom_model_development", "mlflow.note.content": note}
-            return str(client.create_experiment(self.study, artifact_location=place, tags=tags))
+            return str(client.create_experiment(self.study, artifact_location=location, tags=tags))
         if experiment.lifecycle_stage == "deleted":
             raise TrackingError(
-                f"the MLflow experiment {self.study!r} was deleted, and its name stays taken; bring it back with "
+                f"the MLflow experiment {self.study!r} was deleted, but its name is still taken; restore it with "
                 f"`MLFLOW_TRACKING_URI={masked(self.address)} mlflow experiments restore --experiment-id "
                 f"{experiment.experiment_id}`, or start the study under another name (AS=newname)."
             )
@@ -265,7 +257,7 @@ class MlflowBridge:
         if not found:
             return None
         info = found[0].info
-        if info.lifecycle_stage == "deleted":  # by hand, in the UI; the log says that it happened
+        if info.lifecycle_stage == "deleted":  # by a user; the log still holds the trial
             self._client().restore_run(info.run_id)
         return Run(info.run_id, info.status, dict(found[0].data.tags))
 
@@ -276,8 +268,8 @@ class MlflowBridge:
 
     def _create(self, name: str, tags: dict[str, str], at: str) -> Run:
         tags = {**tags, "mlflow.source.name": "harness", "mlflow.source.type": "LOCAL"}
-        made = self._client().create_run(self._experiment, shown.milliseconds(at), tags, name)
-        return Run(made.info.run_id, tags=tags)
+        created = self._client().create_run(self._experiment, mapping.milliseconds(at), tags, name)
+        return Run(created.info.run_id, tags=tags)
 
     def set_status(self, run: Run, status: str, at: str | None = None) -> None:
         if run.status == status:
@@ -285,11 +277,11 @@ class MlflowBridge:
         if at is None or status == "RUNNING":
             self._client().update_run(run.run_id, status=status)
         else:
-            self._client().set_terminated(run.run_id, status, end_time=shown.milliseconds(at))
+            self._client().set_terminated(run.run_id, status, end_time=mapping.milliseconds(at))
         run.status = status
 
-    def log(self, run: Run, update: shown.Update, *, doubtful: bool = False) -> None:
-        """Send an update in as few batches as MLflow allows; the tags go with the last one."""
+    def log(self, run: Run, update: mapping.Update, *, doubtful: bool = False) -> None:
+        """Send an update in as few batches as MLflow allows; the tags are in the last batch."""
         from mlflow.entities import Metric, Param, RunTag
 
         points, params = list(update.metrics), dict(update.params)
@@ -305,17 +297,17 @@ class MlflowBridge:
         run.tags.update(update.tags)
 
     def _missing(
-        self, run_id: str, points: Sequence[shown.Point], params: Mapping[str, str]
-    ) -> tuple[list[shown.Point], dict[str, str]]:
-        """The metrics and parameters that a run does not hold yet."""
+        self, run_id: str, points: Sequence[mapping.Point], params: Mapping[str, str]
+    ) -> tuple[list[mapping.Point], dict[str, str]]:
+        """Return the metrics and parameters that a run does not hold yet."""
         held = self._client().get_run(run_id).data
         names = {point.name for point in points} & set(held.metrics)
-        there = {(name, old.step) for name in names for old in self._client().get_metric_history(run_id, name)}
+        present = {(name, old.step) for name in names for old in self._client().get_metric_history(run_id, name)}
         left = {name: value for name, value in params.items() if name not in held.params}
-        return [point for point in points if (point.name, point.step) not in there], left
+        return [point for point in points if (point.name, point.step) not in present], left
 
     def log_data(self, parent: Run) -> None:
-        """The split manifest as the parent's dataset, once; it holds no labels of the test part."""
+        """Log the manifest as the parent run's dataset, once; it holds no labels of the test part."""
         if "harness.dataset" in parent.tags or not self.folder.manifest.exists():
             return
         import pandas as pd
@@ -325,14 +317,14 @@ class MlflowBridge:
         content = self.folder.manifest.read_bytes()
         table = pd.read_csv(io.BytesIO(content), keep_default_na=False, dtype=str)
         digest = hashlib.sha256(content).hexdigest()[:16]
-        name = shown.shortened(str(self._data_card().get("name") or self.study), DATASET_NAME_LIMIT)
+        name = mapping.shortened(str(self._data_card().get("name") or self.study), DATASET_NAME_LIMIT)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # MLflow registers its local source twice, and says so
-            # the file's name alone: a path of this machine would mean nothing to another reader
+            warnings.simplefilter("ignore")  # MLflow registers its local source twice and warns about it
+            # only the file's name, because a path of this machine is of no use to others
             dataset = from_pandas(table, source=self.folder.manifest.name, name=name, digest=digest)
         entry = DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", "split manifest")])
         self._client().log_inputs(parent.run_id, datasets=[entry])
-        self.log(parent, shown.Update(tags={"harness.dataset": digest}))
+        self.log(parent, mapping.Update(tags={"harness.dataset": digest}))
 
     def data_digest(self) -> str | None:
         digest = self._data_card().get("digest")

@@ -1,4 +1,4 @@
-"""MLflow's own store: its client, its database file, and whole experiments."""
+"""MLflow's store: importing MLflow, its client, its database file, and operations on whole experiments."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def import_mlflow() -> None:
-    """Import MLflow (about 1.2 s) when it is needed, with our settings and without its dependencies' deprecations."""
+    """Import MLflow (about 1.2 s) with our settings, without the deprecation warnings of its dependencies."""
     prepare_environment()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -38,7 +38,7 @@ def import_mlflow() -> None:
 
 
 def open_client(address: str) -> MlflowClient:
-    """A client of that address alone; the process-wide tracking address is left as it is."""
+    """Make a client of this address; MLflow's process-wide tracking address is not changed."""
     import_mlflow()
     from mlflow import MlflowClient
 
@@ -46,9 +46,9 @@ def open_client(address: str) -> MlflowClient:
 
 
 def prepare_store(address: str) -> None:
-    """Make the file of a SQLite address, if it is missing: under a lock, in a temporary file, then renamed.
+    """Create the file of a SQLite address if it is missing: under a lock, as a temporary file that is then renamed.
 
-    Processes that race to create the tables in the file itself leave it broken for good.
+    If several processes created the tables in the file itself at once, the file would be broken.
     """
     path = sqlite_path(address)
     if path is None or path.exists():
@@ -69,38 +69,41 @@ def prepare_store(address: str) -> None:
         )
         store.engine.dispose()
         connection = sqlite3.connect(temporary)
-        connection.execute("PRAGMA journal_mode=WAL")  # kept in the file: readers no longer hold up the writer
+        connection.execute("PRAGMA journal_mode=WAL")  # stored in the file: readers no longer block the writer
         connection.close()
         temporary.replace(path)
 
 
 def close_store(address: str) -> None:
-    """Close what MLflow keeps open of a database, so that its file can be replaced under this process."""
+    """Close MLflow's connections to a database, so that its file can be replaced while this process runs."""
     import_mlflow()
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    engines = getattr(SqlAlchemyStore, "_engine_map", {})  # MLflow has no public way to it
+    engines = getattr(SqlAlchemyStore, "_engine_map", {})  # MLflow has no public function for it
     if address in engines:
         engines[address].dispose()
 
 
 @dataclass(frozen=True)
 class StudyRuns:
-    """What MLflow shows of a study."""
+    """The runs of a study in MLflow."""
 
-    deleted: bool  # the whole experiment was
-    position: int  # of the log: events up to here have been sent, as the study's own run notes
+    deleted: bool  # whether the whole experiment was deleted
+    position: int  # seq of the last event that was sent, by the parent run's tag
     keys: tuple[str, ...]  # of the trials' runs
-    running: tuple[str, ...]  # names of runs that are shown as running, the study's own among them
+    running: tuple[str, ...]  # names of the runs that are shown as running, including the parent run
 
 
 def study_runs(address: str, study: str, identity: str) -> StudyRuns | None:
-    """The runs of a study; None where MLflow does not know the study.
+    """Return the runs of a study; None if MLflow does not hold the study.
+
+    Args:
+        identity: the study's id, see `mapping.study_id`.
 
     Raises:
         TrackingUnavailable: MLflow does not answer.
     """
-    with reached(address) as client:
+    with connected_client(address) as client:
         experiment = client.get_experiment_by_name(study)
         if experiment is None:
             return None
@@ -125,25 +128,25 @@ def study_runs(address: str, study: str, identity: str) -> StudyRuns | None:
 
 
 def set_experiment_aside(address: str, study: str, when: str) -> str:
-    """Free a study's name in MLflow: its experiment gets another one, and is a deleted one then; the new name.
+    """Free a study's name in MLflow: rename its experiment, delete it, and return the new name.
 
-    MLflow deletes softly and keeps the name of a deleted experiment taken.
+    MLflow keeps deleted experiments and their names, so renaming is necessary.
 
     Raises:
         TrackingUnavailable: MLflow does not answer.
     """
     name = f"{study} (set aside {when})"
-    with reached(address) as client:
+    with connected_client(address) as client:
         experiment = client.get_experiment_by_name(study)
         if experiment is not None:
-            _renamed_and_deleted(client, experiment, name)
+            _rename_and_delete(client, experiment, name)
     return name
 
 
 def delete_experiment(study: str, address: str) -> None:
-    """Take a study's runs out of the UI and free its name; nothing happens where MLflow does not know it.
+    """Remove a study's runs from the UI and free its name; do nothing if MLflow does not hold the study.
 
-    MLflow deletes softly and keeps the name taken, so the experiment is renamed before.
+    MLflow keeps deleted experiments and their names, so the experiment is renamed first.
 
     Raises:
         TrackingUnavailable: MLflow does not answer.
@@ -151,22 +154,22 @@ def delete_experiment(study: str, address: str) -> None:
     path = sqlite_path(address)
     if path is not None and not path.exists():
         return
-    with reached(address) as client:
+    with connected_client(address) as client:
         experiment = client.get_experiment_by_name(study)
         if experiment is not None and experiment.lifecycle_stage != "deleted":
-            _renamed_and_deleted(client, experiment, f"{study} (removed, {experiment.experiment_id})")
+            _rename_and_delete(client, experiment, f"{study} (removed, {experiment.experiment_id})")
 
 
-def _renamed_and_deleted(client: MlflowClient, experiment: Experiment, name: str) -> None:
-    if experiment.lifecycle_stage == "deleted":  # only a restored one can be renamed
+def _rename_and_delete(client: MlflowClient, experiment: Experiment, name: str) -> None:
+    if experiment.lifecycle_stage == "deleted":  # a deleted experiment cannot be renamed
         client.restore_experiment(experiment.experiment_id)
     client.rename_experiment(experiment.experiment_id, name)
     client.delete_experiment(experiment.experiment_id)
 
 
 @contextlib.contextmanager
-def reached(address: str) -> Iterator[MlflowClient]:
-    """A client; what MLflow raises inside becomes one error."""
+def connected_client(address: str) -> Iterator[MlflowClient]:
+    """Yield a client; raise every failure of MLflow inside the block as TrackingUnavailable."""
     client = open_client(address)
     try:
         if is_remote(address) and not answers(address):
@@ -177,7 +180,7 @@ def reached(address: str) -> Iterator[MlflowClient]:
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What MLflow raises when it cannot be reached; an HTTP client's errors are OSErrors."""
+    """Return the exceptions that MLflow raises if it cannot be reached; the HTTP client's errors are OSErrors."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -185,6 +188,6 @@ def failures() -> tuple[type[Exception], ...]:
 
 
 def reason(error: Exception) -> str:
-    """What went wrong, in a line, without a password."""
+    """Return what went wrong in one line, without a password."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return masked(lines[0])[:300]

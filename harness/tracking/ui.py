@@ -1,4 +1,4 @@
-"""`make ui`: MLflow's own server on 127.0.0.1, and an address that opens on a study's runs. No mlflow import here."""
+"""Run MLflow's server on 127.0.0.1 and print the address of a study's runs: `make ui`. It does not import mlflow."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ def serve(
 ) -> int:
     """Show MLflow's pages until Ctrl-C or SIGTERM, and return the exit code.
 
-    Where the tracking address is a server already, only its page is named and nothing is started.
-    MLflow checks the Host and Origin headers of every request, and nothing in the environment turns that off: without
-    it any page in a browser could reach the server, by a name that it lets point here.
+    If the tracking address is already a server, its page is printed and nothing is started. MLflow checks the Host and
+    Origin headers of every request, and no environment variable turns that off. Without this check any page in a
+    browser could reach the server through a host name that points to this machine.
 
     Args:
-        study: whose runs the page opens on; all experiments where it is None.
-        port: wanted; the next free one is taken where it is in use. 0 takes any.
-        address: from `store.tracking_address`.
-        host: what to listen on; anything but 127.0.0.1 needs `exposed` as well.
+        study: name of the study whose runs the page shows; None shows all experiments.
+        port: wanted port; if it is in use, the next free one is taken. 0 takes any free port.
+        address: from `address.tracking_address`.
+        host: address to listen on; all but 127.0.0.1 need `exposed` too.
         exposed: the user knows that others can then read and change every study.
-        say: gets the lines for the user.
+        say: called with each line for the user.
 
     Raises:
-        ConfigError: the port lies outside 0..65535, or another address was asked for once only.
+        ConfigError: the port is outside 0..65535, or `host` was given without `exposed`.
         ResourceError: there is nothing to show yet, no port is free, or the server does not start.
     """
     if host != HOST and not exposed:
         raise ConfigError(
-            f"the MLflow UI listens on {HOST} alone, but got host {host!r}: it asks for no password, so whoever "
-            "reaches that address could read and change every study. If that is meant, say it twice: "
+            f"the MLflow UI listens on {HOST} alone, but got host {host!r}: it has no password, so everybody who "
+            "reaches that address could read and change every study. If you want this, set both: "
             "HOST=... EXPOSED=1 (--host ... --exposed). A tunnel (ssh -L) needs neither."
         )
     if is_remote(address):
@@ -63,8 +63,8 @@ def serve(
         return 0
     path = sqlite_path(address)
     if path is not None and not path.exists():
-        raise ResourceError(f"{path.name} is not there yet: MLflow has runs to show once a study has started.")
-    base = f"http://{_in_address(host)}:{free_port(port, host)}"
+        raise ResourceError(f"{path.name} does not exist yet: MLflow has runs to show once a study has started.")
+    base = f"http://{_url_host(host)}:{free_port(port, host)}"
     log = home() / "mlflow-server.log"
     with _stopping() as stopped, _server(_environment(address, exposed), host, base, log, stopped) as server:
         if server.poll() is None and not stopped:
@@ -81,20 +81,20 @@ def serve(
     return 0
 
 
-def _in_address(host: str) -> str:
-    """What is listened on, as it stands in an address of it; of every address at once, the usual one."""
-    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, and listened on only where it was asked for twice
+def _url_host(host: str) -> str:
+    """Return the host as written in a URL; the local address if the server listens on all addresses."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - only compared; listening on it needs two settings of the user
         return HOST if host == "0.0.0.0" else "[::1]"  # noqa: S104
     return f"[{host}]" if ":" in host else host
 
 
 def free_port(wanted: int, host: str = HOST) -> int:
-    """The wanted port of an address of this machine, or the next one that is free (of twenty, then any)."""
+    """Return the wanted port on this host, otherwise the next free one of twenty, otherwise any free port."""
     if not 0 <= wanted <= 65535:
         raise ConfigError(f"the port must lie in 0..65535, but got {wanted}")
     for port in (*range(wanted, min(wanted + 20, 65536)), 0) if wanted else (0,):
         with socket.socket(family(host)) as probe:
-            # as the server itself does: a port that only waits for its last packets is free
+            # the server does the same: a port that only waits for its last packets counts as free
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, port))
@@ -108,11 +108,11 @@ def free_port(wanted: int, host: str = HOST) -> int:
 
 
 def _environment(address: str, exposed: bool) -> dict[str, str]:
-    """The server's environment: ours, without what would turn its checks off or lead it elsewhere."""
+    """Return the server's environment: ours without the variables that disable its checks or change its address."""
     prepare_environment()
     environment = {
         **os.environ,
-        # by the environment, because a password in an argument is seen by every user of the machine
+        # not as an argument, because every user of the machine can read the passwords in arguments
         "MLFLOW_BACKEND_STORE_URI": address,
         "MLFLOW_ARTIFACTS_DESTINATION": (home() / "artifacts").as_uri(),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 2 processes and 490 MB instead of 10 and 980 MB
@@ -127,7 +127,7 @@ def _environment(address: str, exposed: bool) -> dict[str, str]:
 def _server(
     environment: dict[str, str], host: str, base: str, log: Path, stopped: list[int]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The server in a process group of its own, answering; at the end the whole group is gone."""
+    """Start the server in its own process group, wait until it answers, and end the whole group after the block."""
     port = base.rpartition(":")[2]
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", port, "--workers", "1"]
     with log.open("wb") as stream:
@@ -147,11 +147,11 @@ def _server(
             time.sleep(0.2)
         yield server
     finally:
-        _end(server)
+        _stop(server)
 
 
-def _end(server: subprocess.Popen[bytes]) -> None:
-    """Stop the server and its workers: first asked, then forced."""
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    """Stop the server and its workers with SIGTERM, and then with SIGKILL if they still run."""
     for sign, seconds in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, STOP_SECONDS)):
         try:
             os.killpg(server.pid, sign)
@@ -177,7 +177,7 @@ def _group_lives(group: int) -> bool:
 
 @contextmanager
 def _stopping() -> Iterator[list[int]]:
-    """A list that fills when a signal asks to stop; the old handlers come back afterwards."""
+    """Yield a list to which each stop signal is appended; restore the old handlers afterwards."""
     stopped: list[int] = []
 
     def note(signum: int, _frame: FrameType | None) -> None:

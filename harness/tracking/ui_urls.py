@@ -1,4 +1,4 @@
-"""Addresses of MLflow's pages, asked of a server that runs. No mlflow import here."""
+"""Find the addresses of a study's pages on a running MLflow server. This file does not import mlflow."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from harness.tracking.mapping import MODE, VIEW, VIEW_TAG
 
 
 def describe(base: str, study: str | None) -> list[str]:
-    """The lines that name a server's pages: the study's runs, and its own run with verdict, data and report.
+    """Return lines with the addresses of a study's runs and of its parent run with verdict, data and report.
 
-    The saved view brings the columns (see `projection.view_state`).
+    The saved view sets the columns (see `mapping.view_state`).
     """
     shown = masked(base).rstrip("/")
     experiment = _experiment(base, study) if study is not None else None
@@ -35,7 +35,7 @@ def describe(base: str, study: str | None) -> list[str]:
 
 
 def _experiment(base: str, study: str) -> dict[str, Any] | None:
-    """A study's experiment on a running server; None where the server knows none or does not answer."""
+    """Return a study's experiment on a running server; None if there is none or the server does not answer."""
     query = f"/api/2.0/mlflow/experiments/get-by-name?experiment_name={quote(study, safe='')}"
     try:
         found: dict[str, Any] = json.loads(_get(base.rstrip("/") + query))["experiment"]
@@ -45,7 +45,7 @@ def _experiment(base: str, study: str) -> dict[str, Any] | None:
 
 
 def _parent_run(base: str, experiment: str) -> str | None:
-    """The newest study run of an experiment."""
+    """Return the run id of an experiment's newest parent run; None if there is none."""
     wanted = {"experiment_ids": [experiment], "filter": "tags.kind = 'study'", "max_results": 1}
     try:
         body = _get(base.rstrip("/") + "/api/2.0/mlflow/runs/search", send=json.dumps(wanted).encode())
@@ -55,8 +55,8 @@ def _parent_run(base: str, experiment: str) -> str | None:
 
 
 def _get(url: str, seconds: float = 5.0, send: bytes | None = None) -> bytes:
-    """The body of a page, past any proxy where it is this machine's; a POST where there is something to send."""
-    # an address may carry a name and password; urllib would take them for a part of the host
+    """Return the body of a page; the request is a POST if `send` is given. This machine is reached without a proxy."""
+    # an address may contain a user name and password, which urllib would read as a part of the host
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     opener = build_opener(ProxyHandler({})) if _is_ours(parts.hostname or "") else build_opener()
@@ -76,17 +76,23 @@ def _get(url: str, seconds: float = 5.0, send: bytes | None = None) -> bytes:
 
 
 def is_up(base: str) -> bool:
-    """Whether MLflow answers there; raises TrackingError where something else does."""
+    """Whether MLflow answers at this address.
+
+    Raises:
+        TrackingError: another server answers there.
+    """
     try:
         return _get(f"{base}/health", 1.0) == b"OK"
     except HTTPError as error:
-        raise TrackingError(f"{base} answers {error.code} where MLflow's health page should be.") from None
+        raise TrackingError(
+            f"a server at {base} is not MLflow: it answers {error.code} for MLflow's health page."
+        ) from None
     except (URLError, OSError):
         return False
 
 
 def _is_ours(host: str) -> bool:
-    """Whether this is an address of this machine: only then can a socket take its name."""
+    """Whether this is an address of this machine. Only then can a socket be bound to it."""
     with socket.socket(family(host), socket.SOCK_DGRAM) as probe:
         try:
             probe.bind((host, 0))
@@ -96,5 +102,5 @@ def _is_ours(host: str) -> bool:
 
 
 def family(host: str) -> socket.AddressFamily:
-    """Whether an address is of IPv6 or of IPv4, a name among the latter."""
+    """Return the address family: IPv6 for an address with a colon, otherwise IPv4, also for a name."""
     return socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -47,7 +47,7 @@ def folder_of(root: Path, counts: dict[str, int]) -> Path:
         (("study", "microscopy", "--as", "a b"), 2, "AS may have letters"),
         (("study", "blood-cells"), 3, "Chula RBC-12"),
         (("inspect", "microscopy", "--set", "hed=mlp"), 2, "hed: unknown; did you mean head?"),
-        (("inspect", "microscopy", "--set", "ema"), 2, "--set takes PARAMETER=VALUE, but got 'ema'"),
+        (("inspect", "microscopy", "--set", "ema"), 2, "--set must be PARAMETER=VALUE, but got 'ema'"),
         (("inspect", "microscopy", "--backbone", "resnet81"), 2, "resnet18"),
         (("inspect", "microscopy", "--backbone", "maxvit_t"), 2, "image_size"),
         (

@@ -95,7 +95,7 @@ def test_each_trial_is_a_line_with_configuration_state_score_and_seconds(log: Ev
         "fine_tuning/0 (attempt 2) resnet18, depth 3, fixed_stats, head rate 3e-4, backbone rate 3e-5, "
         "weight decay 2e-2: diverged (loss is nan in epoch 1) in 4.2 s" in said
     )
-    assert "fine_tuning/0 interrupted: worker died: the worker died (signal SIGKILL); it is tried again" in said
+    assert "fine_tuning/0 interrupted: worker died: the worker died (signal SIGKILL); it runs again" in said
     assert "session 1 started: torch 2.11.0, cpu (a processor), 2 threads, 1 worker, commit abc" in said
 
 
@@ -110,7 +110,7 @@ def test_only_what_went_wrong_is_a_problem_and_only_epochs_are_epochs(log: Event
 
 def test_a_killed_session_is_told_where_the_next_begins_and_at_the_end(log: EventLog) -> None:
     start(log, "fine_tuning/1", DEEP)
-    assert lines(log)[-2].text.endswith("begun then, and cut off") and "fine_tuning/1" in lines(log)[-2].text
+    assert lines(log)[-2].text.endswith("started then, and was cut off") and "fine_tuning/1" in lines(log)[-2].text
     assert lines(log)[-1].text == "session 1 has no end: it was killed"
     log.append(SessionStarted(environment={}, resumed=True))
     wrong = [line.text for line in lines(log) if line.problem]
@@ -121,7 +121,7 @@ def test_a_killed_session_is_told_where_the_next_begins_and_at_the_end(log: Even
 def test_a_study_that_runs_says_so_and_what_it_trains(log: EventLog) -> None:
     start(log, "fine_tuning/1", DEEP)
     said = texts(log, running=4711)
-    assert "the study runs now (process 4711)" in said
+    assert "the study is running (process 4711)" in said
     assert "fine_tuning/1 resnet18, depth 3, fixed_stats, head rate 3e-4, backbone rate 3e-5" in said.splitlines()[-2]
     assert "training since then" in said and "killed" not in said
 
@@ -131,7 +131,7 @@ def test_a_torn_last_line_and_a_damaged_middle_are_told_in_their_place(log: Even
     whole = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*whole[:3], b"?!\n", *whole[4:]]) + b'{"seq":')
     said = [line.text for line in lines(log)]
-    assert said[2] == "from line 4 on 3 bytes cannot be read, and what they told is missing here"
+    assert said[2] == "from line 4 on 3 bytes cannot be read, so their events are missing here"
     assert any("the last one, is torn (7 bytes)" in text for text in said)
     assert any("feature_extraction/0 resnet18" in text for text in said)  # what can be read is there
 

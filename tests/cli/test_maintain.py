@@ -93,12 +93,12 @@ def test_doctor_exits_0_where_all_is_well_1_where_not_and_75_on_a_running_study(
     study.thumbnails.unlink()
     code, out, _ = harness("doctor", "tiny")
     assert code == 1
-    assert "Wrong   thumbnails.npz: it is gone" in out and "tiny: 1 thing wrong" in out
+    assert "Wrong     thumbnails.npz: it is gone" in out and "tiny: 1 thing wrong" in out
     with held(study):
         code, out, err = harness("doctor", "tiny", "--fix")
     assert code == 75 and f"being run by process {os.getpid()}" in err
     code, out, _ = harness("doctor", "tiny", "--fix")
-    assert code == 0 and "Mended  thumbnails.npz: written again" in out
+    assert code == 0 and "Repaired  thumbnails.npz: written again" in out
     assert study.thumbnails.exists()
 
 
@@ -121,7 +121,7 @@ def test_sync_says_what_was_sent_and_exits_4_where_the_server_is_down(
     study: StudyFolder, harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code, out, _ = harness("sync", "tiny")
-    assert code == 0 and "optuna.log holds what the log of tiny says." in out and "had all" in out
+    assert code == 0 and "optuna.log holds all trials of the log of tiny." in out and "had all" in out
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     code, out, err = harness("sync", "tiny")
     assert code == 4

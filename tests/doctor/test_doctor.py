@@ -1,4 +1,4 @@
-"""A finished study is damaged in every way we know; doctor names it, mends it, and no finished trial is lost."""
+"""A finished study is damaged in every way we know; doctor names it, repairs it, and no finished trial is lost."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def hurt(ran: World, tmp_path: Path) -> World:
 
 
 def diagnosed(*, fix: bool = False) -> Diagnosis:
-    return examine(World(Path(), Path()).folder(), fix=fix, say=lambda text: None)
+    return examine(World(Path(), Path()).folder(), fix=fix)
 
 
 def trials(world: World) -> dict[str, Any]:
@@ -69,19 +69,19 @@ def test_a_finished_study_is_well(hurt: World) -> None:
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.name)
-def test_a_damage_is_named_mended_and_costs_no_trial(hurt: World, damage: Damage) -> None:
+def test_a_damage_is_named_repaired_and_costs_no_trial(hurt: World, damage: Damage) -> None:
     before = trials(hurt)
     damage.do(hurt)
     found = diagnosed()
     assert any(damage.said in str(finding) for finding in found.left), [str(f) for f in found.left]
-    assert not found.mended
-    mended = diagnosed(fix=True)
-    assert mended.mended and not mended.failed, list(mended.lines())
+    assert not found.repaired
+    repaired = diagnosed(fix=True)
+    assert repaired.repaired and not repaired.failed, list(repaired.lines())
     if damage.needs_images:  # no log can hold a model
-        assert ["the model" in str(finding) for finding in mended.left] == [True], list(mended.lines())
+        assert ["the model" in str(finding) for finding in repaired.left] == [True], list(repaired.lines())
         assert hurt.run().already_finished
     else:
-        assert mended.well, list(mended.lines())
+        assert repaired.well, list(repaired.lines())
     assert diagnosed().well, list(diagnosed().lines())
     assert trials(hurt) == before
 
@@ -109,7 +109,7 @@ def test_a_log_with_a_hole_is_told_and_left_as_it_is(hurt: World) -> None:
     [finding] = found.left
     assert f"41 bytes from line {place + 1} on cannot be read" in str(finding)
     assert f"{len(trials(hurt))} finished trials can still be read" in str(finding)
-    assert finding.mend is None and not found.mended
+    assert finding.repair is None and not found.repaired
     assert contents(hurt.folder().path) == before
 
 
@@ -117,27 +117,27 @@ def test_a_byte_of_the_log_that_changed_is_named_with_the_way_out(hurt: World) -
     flip(hurt.folder().events)
     before = contents(hurt.folder().path)
     found = diagnosed(fix=True)
-    assert not found.mended and contents(hurt.folder().path) == before
+    assert not found.repaired and contents(hurt.folder().path) == before
     [said] = [str(finding) for finding in found.left]
     assert "and with them 1 of" in said and "Restore the file from a copy" in said and "AS=newname" in said
     with pytest.raises(HarnessError, match="is damaged in line"):
         hurt.run()
 
 
-def test_a_running_study_may_be_checked_and_is_not_mended(hurt: World) -> None:
+def test_a_running_study_may_be_checked_and_is_not_repaired(hurt: World) -> None:
     log = EventLog(hurt.folder().events)
     log.append(SessionStarted(environment={}, resumed=True))
     log.close()
     with held(hurt.folder()):
         found = diagnosed()
         assert found.well, list(found.lines())
-        assert any("runs now" in line for line in found.lines())
+        assert any("is running" in line for line in found.lines())
         with pytest.raises(StudyHeldError) as caught:
             diagnosed(fix=True)
     assert caught.value.exit_code == 75
 
 
-def test_a_mend_that_cannot_be_made_is_told_with_its_reason_and_hinders_no_other(
+def test_a_repair_that_cannot_be_made_is_told_with_its_reason_and_hinders_no_other(
     hurt: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The images are gone; the leftover is removed all the same."""
@@ -151,8 +151,8 @@ def test_a_mend_that_cannot_be_made_is_told_with_its_reason_and_hinders_no_other
     monkeypatch.setattr("harness.doctor.rebuild.prepare", gone)
     found = diagnosed(fix=True)
     assert len(found.left) == 2
-    assert sum("Not mended: the folder of the images is not there." in line for line in found.lines()) == 2
-    assert len(found.mended) == 1 and not (hurt.folder().path / ".x.partial").exists()
+    assert sum("Not repaired: the folder of the images is not there." in line for line in found.lines()) == 2
+    assert len(found.repaired) == 1 and not (hurt.folder().path / ".x.partial").exists()
 
 
 def test_a_model_that_trains_to_another_score_is_not_taken(hurt: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,9 +182,9 @@ def test_a_database_that_others_use_is_not_moved_under_them(hurt: World) -> None
         found = diagnosed(fix=True)
     assert any("other runs and has it open" in line for line in found.lines())
     assert (home() / "mlflow.db").read_bytes() == b"no database"
-    mended = diagnosed(fix=True)
-    assert ["the model" in str(finding) for finding in mended.left] == [True], list(mended.lines())
-    assert any("`harness sync` sends those of other" in text for text in mended.mended)
+    repaired = diagnosed(fix=True)
+    assert ["the model" in str(finding) for finding in repaired.left] == [True], list(repaired.lines())
+    assert any("`harness sync` sends those of other" in text for text in repaired.repaired)
 
 
 def test_what_the_study_needs_again_it_trains_again_by_itself(hurt: World) -> None:
@@ -196,12 +196,12 @@ def test_what_the_study_needs_again_it_trains_again_by_itself(hurt: World) -> No
     watching = Watching()
     hurt.run(watching=watching)
     assert trials(hurt) == before
-    again = [text for text in watching.texts if "trained again, it scores the same" in text]
+    again = [text for text in watching.texts if "it was trained again and got the same score" in text]
     shifts = [one for one in hurt.of(Explored) if one.shift == "noise"]
     assert len(again) == len(shifts) == 4
 
 
-def test_a_recommended_model_whose_checkpoint_is_gone_does_not_end_the_command(hurt: World) -> None:
+def test_a_recomrepaired_model_whose_checkpoint_is_gone_does_not_end_the_command(hurt: World) -> None:
     [logged] = hurt.of(ModelLogged)
     gone = hurt.folder().checkpoints / f"{file_stem(logged.trial_id)}.safetensors"
     gone.unlink()
@@ -241,10 +241,10 @@ def hurt_anywhere(world: World, tmp_path: Path, *, every: bool) -> None:
         path.write_bytes(data)
         before = trials(world)
         what = f"{kind} {path.name}"
-        checked, mended = diagnosed(), diagnosed(fix=True)
-        said = [str(finding) for finding in (*checked.left, *mended.left)]
+        checked, repaired = diagnosed(), diagnosed(fix=True)
+        said = [str(finding) for finding in (*checked.left, *repaired.left)]
         assert not any("cannot be checked" in text for text in said), (what, said)
-        assert not mended.failed, (what, mended.failed)
+        assert not repaired.failed, (what, repaired.failed)
         assert before.items() <= trials(world).items(), what
         close_store(default_address())
         shutil.rmtree(home())

@@ -9,19 +9,19 @@ import pandas as pd
 import pytest
 
 from harness.atomic import atomic_write
-from harness.results.csv import csv_text, quoted, unquoted
+from harness.results.csv import csv_text, quote, unquote
 
 
 @pytest.mark.parametrize(
     "text", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "-", "--1", "\n=1", "\uff1d1+1"]
 )
 def test_a_formula_gets_an_apostrophe(text: str) -> None:
-    assert quoted(text) == f"'{text}"
+    assert quote(text) == f"'{text}"
 
 
 @pytest.mark.parametrize("value", ["-1", "+2.5", "-3e-05", "a=b", "", 3, -2.5, None])
 def test_a_plain_number_or_word_stays(value: object) -> None:
-    assert quoted(value) is value
+    assert quote(value) is value
 
 
 def test_the_headings_are_quoted_too() -> None:
@@ -50,4 +50,4 @@ def test_a_file_is_on_the_disk_before_it_takes_the_place_of_another(
 
 @pytest.mark.parametrize("text", ["cell", "=1+1", "'=1+1", "''@x", "'plain", "-5", "'-5", "-5 cells", "", "'"])
 def test_a_quoted_text_is_told_from_one_that_stood_there(text: str) -> None:
-    assert unquoted(str(quoted(text))) == text
+    assert unquote(str(quote(text))) == text

@@ -82,7 +82,7 @@ def test_a_log_of_another_schema_or_of_none_is_refused_in_one_line(
         read(path)
     found = schema.get("schema", "none")
     assert str(refused.value) == (
-        f"the log of cells has schema {found}, and this version reads and writes schema {SCHEMA}: "
+        f"the log of cells must have schema {SCHEMA}, but has {found}; "
         "start the study under another name (AS=newname), or use the version that wrote it."
     )
     assert path.read_bytes() == before

@@ -14,9 +14,10 @@ from optuna.trial import FrozenTrial
 from harness.config.load import parse
 from harness.config.space import space
 from harness.errors import ConfigError
+from harness.results.names import SEARCH_SPLIT
 from harness.results.records import TrialJob, TrialRecord
 from harness.results.study_state import EndedTrial
-from harness.search.optuna_journal import ID, OptunaMirror, Place, fault, opened, remove
+from harness.search.optuna_journal import ID, Location, OptunaMirror, find_fault, open_storage, remove
 
 Told = list[tuple[str, EndedTrial]]
 OWN = {ID: "ours"}
@@ -31,8 +32,9 @@ def told(count: int) -> Told:
     ended: Told = []
     for slot in range(count):
         params = {"head_lr": 0.001 * (slot + 1)}
+        job = TrialJob(f"fine_tuning/{slot}", "search", "fine_tuning", slot, SPACE.config(params), 0, SEARCH_SPLIT)
         done = TrialRecord(
-            job=TrialJob(f"fine_tuning/{slot}", "search", "fine_tuning", slot, SPACE.config(params), 0, "search"),
+            job=job,
             state="complete",
             reason=None,
             epochs=(),
@@ -49,41 +51,41 @@ def told(count: int) -> Told:
     return ended
 
 
-def mirror(place: Place, say: Any = pytest.fail, **options: Any) -> OptunaMirror:
-    return OptunaMirror(place, "s", [SPACE], "balanced_accuracy", say, **{"attributes": OWN} | options)
+def mirror(location: Location, say: Any = pytest.fail, **options: Any) -> OptunaMirror:
+    return OptunaMirror(location, "s", [SPACE], "balanced_accuracy", say, **{"attributes": OWN} | options)
 
 
-def write(place: Place, ended: Told, **options: Any) -> None:
+def write(location: Location, ended: Told, **options: Any) -> None:
     """One session that has these trials from the log."""
-    copy = mirror(place, **options)
+    copy = mirror(location, **options)
     copy.start(ended)
     copy.finish()
 
 
-def stored(place: Place) -> list[FrozenTrial]:
-    with opened(place, create=False) as storage:
+def stored(location: Location) -> list[FrozenTrial]:
+    with open_storage(location, create=False) as storage:
         return list(optuna.load_study(study_name="s/fine_tuning", storage=storage).trials)
 
 
-def names(place: Place) -> list[str]:
-    return [trial.user_attrs["harness.key"] for trial in stored(place)]
+def names(location: Location) -> list[str]:
+    return [trial.user_attrs["harness.key"] for trial in stored(location)]
 
 
 @pytest.fixture(params=["journal", "database"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
     return tmp_path / "optuna.log" if request.param == "journal" else f"sqlite:///{tmp_path / 'optuna.db'}"
 
 
-def test_each_trial_is_written_once_over_all_sessions(place: Place) -> None:
+def test_each_trial_is_written_once_over_all_sessions(location: Location) -> None:
     ended = told(5)
-    first = mirror(place)
+    first = mirror(location)
     first.start([])
     for strategy, one in ended[:3]:
         first.add(strategy, one)
     first.finish()
-    assert names(place) == [one.key for _, one in ended[:3]]
-    write(place, ended)
-    trials = stored(place)
+    assert names(location) == [one.key for _, one in ended[:3]]
+    write(location, ended)
+    trials = stored(location)
     assert [trial.user_attrs["harness.key"] for trial in trials] == [one.key for _, one in ended]
     assert [trial.value for trial in trials] == [one.score for _, one in ended]
     assert [trial.params for trial in trials] == [one.params for _, one in ended]
@@ -101,14 +103,14 @@ def test_a_session_that_has_nothing_new_writes_no_byte(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith("optuna")] == ["optuna.log"]
 
 
-def test_what_an_ended_study_has_no_time_to_write_is_written_by_the_next(place: Place) -> None:
+def test_what_an_ended_study_has_no_time_to_write_is_written_by_the_next(location: Location) -> None:
     ended = told(5)
-    hurried = mirror(place)
+    hurried = mirror(location)
     hurried.start(ended)
     hurried.finish(within=-1)
-    assert len(stored(place)) < len(ended)
-    write(place, ended)
-    assert names(place) == [one.key for _, one in ended]
+    assert len(stored(location)) < len(ended)
+    write(location, ended)
+    assert names(location) == [one.key for _, one in ended]
 
 
 def test_a_kill_in_the_middle_of_a_line_costs_that_line(tmp_path: Path) -> None:
@@ -151,15 +153,15 @@ def test_a_lock_that_a_killed_process_left_keeps_nobody_waiting(tmp_path: Path) 
     assert len(stored(path)) == 2 and not lock.is_symlink()
 
 
-def test_a_copy_that_holds_what_the_log_does_not_is_made_again(place: Place) -> None:
+def test_a_copy_that_holds_what_the_log_does_not_is_made_again(location: Location) -> None:
     ended = told(3)
-    write(place, ended)
-    with opened(place) as storage:
+    write(location, ended)
+    with open_storage(location) as storage:
         optuna.load_study(study_name="s/fine_tuning", storage=storage).ask()  # would seem to run for ever
-    assert "a trial without a name" in str(fault(place, "s", {"fine_tuning": [one.key for _, one in ended]}))
-    write(place, ended[:2])
-    assert names(place) == [one.key for _, one in ended[:2]]
-    assert fault(place, "s", {"fine_tuning": [one.key for _, one in ended[:2]]}) is None
+    assert "a trial without a name" in str(find_fault(location, "s", {"fine_tuning": [one.key for _, one in ended]}))
+    write(location, ended[:2])
+    assert names(location) == [one.key for _, one in ended[:2]]
+    assert find_fault(location, "s", {"fine_tuning": [one.key for _, one in ended[:2]]}) is None
 
 
 def test_a_study_of_somebody_else_in_the_same_database_is_left_alone(tmp_path: Path) -> None:
@@ -171,7 +173,7 @@ def test_a_study_of_somebody_else_in_the_same_database_is_left_alone(tmp_path: P
     remove(database, "s", "ours")
     assert len(stored(database)) == 3
     remove(database, "s", "another's")
-    with opened(database) as storage:
+    with open_storage(database) as storage:
         assert optuna.get_all_study_names(storage) == []
 
 
@@ -180,7 +182,7 @@ def test_a_storage_that_cannot_be_written_is_said_without_its_password_and_ends_
     said: list[str] = []
     write(f"sqlite:///{tmp_path / 'optuna.db'}", [], say=said.append)
     write("postgresql+nothing://me:s3cret-word@127.0.0.1:9/db", [], say=said.append)
-    assert all("did not take everything" in text and "`harness sync s`" in text for text in said)
+    assert all("did not store everything" in text and "`harness sync s`" in text for text in said)
     assert len(said) == 2 and "s3cret-word" not in said[1]
 
 

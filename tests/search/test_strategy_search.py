@@ -10,7 +10,7 @@ from harness.config.load import parse
 from harness.config.space import SearchSpace, space
 from harness.results.records import TrialJob, TrialRecord
 from harness.results.study_state import EndedTrial
-from harness.search.optuna_params import distributions, frozen, params_of, suggest
+from harness.search.optuna_params import distributions, params_of, suggest, to_frozen_trial
 from harness.search.strategy_search import StrategySearch, Suggested
 
 SEARCH: dict[str, Any] = {
@@ -169,7 +169,9 @@ def test_a_diverged_trial_teaches_the_sampler_and_a_failed_one_does_not() -> Non
     asked = make().ask(0, 0)
     space = space_of("fine_tuning")
     states = [
-        frozen(space, EndedTrial.of("", asked.params, record(asked, 0, None, state)), "balanced_accuracy").state
+        to_frozen_trial(
+            space, EndedTrial.of("", asked.params, record(asked, 0, None, state)), "balanced_accuracy"
+        ).state
         for state in ("diverged", "out_of_memory", "failed")
     ]
     assert states == [TrialState.PRUNED, TrialState.PRUNED, TrialState.FAIL]

@@ -35,8 +35,10 @@ def test_a_step_keeps_more_the_more_it_unfreezes_and_in_proportion_to_the_batch(
 
 def test_what_cannot_fit_is_refused_before_the_study_begins(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.write()
-    few = dataclasses.replace(memory.reckon(prepare(world.load(), ["cpu"], lambda *a: None), ["cpu"]), free=10**6)
-    monkeypatch.setattr(memory, "reckon", lambda prepared, devices: few)
+    few = dataclasses.replace(
+        memory.estimate_memory(prepare(world.load(), ["cpu"], lambda *a: None), ["cpu"]), free=10**6
+    )
+    monkeypatch.setattr(memory, "estimate_memory", lambda prepared, devices: few)
     with pytest.raises(ResourceError, match=r"needs about .* GB of memory .* but 0\.0 GB are free; lower batch_size"):
         world.run()
     assert world.of(SessionStarted) == []
@@ -47,17 +49,17 @@ def test_a_gpu_that_is_too_small_for_some_trials_is_said_and_tried(
 ) -> None:
     world.write()
     prepared = prepare(world.load(), ["cpu"], lambda *a: None)
-    few = dataclasses.replace(memory.reckon(prepared, ["cpu"]), free=10**6)
-    monkeypatch.setattr(memory, "reckon", lambda prepared, devices: few)
+    few = dataclasses.replace(memory.estimate_memory(prepared, ["cpu"]), free=10**6)
+    monkeypatch.setattr(memory, "estimate_memory", lambda prepared, devices: few)
     told: list[str] = []
-    memory.check(prepared, ["cuda:0"], told.append)
+    memory.check_memory(prepared, ["cuda:0"], told.append)
     assert len(told) == 1
     assert "will end as out of memory" in told[0]
 
 
 def test_the_free_memory_is_the_machine_s(world: World) -> None:
     world.write()
-    found = memory.reckon(prepare(world.load(), ["cpu", "cpu"], lambda *a: None), ["cpu", "cpu"])
+    found = memory.estimate_memory(prepare(world.load(), ["cpu", "cpu"], lambda *a: None), ["cpu", "cpu"])
     assert found.workers == 2
     assert found.free == pytest.approx(psutil.virtual_memory().available, rel=0.2)
     assert found.resident == found.images + 2 * found.worker

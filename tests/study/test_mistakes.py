@@ -15,7 +15,7 @@ from harness.results.event_types import TestScored, VerdictReached
 from harness.results.events import EventLog
 from harness.results.paths import StudyFolder
 from harness.results.study_state import StudyState
-from harness.study.mistakes import shown, write_mistakes
+from harness.study.mistakes import recommended_winner, write_mistakes
 from harness.study.session import Session
 
 
@@ -81,7 +81,7 @@ def sure(given: list[int], probability: list[float], classes: int = 3) -> Floats
 def write(made: Session, verdict: VerdictReached) -> None:
     """As confirmation does."""
     winners = scored_predictions(made.state, made.folder, "winner")
-    write_mistakes(shown(winners, verdict, made.study), made.prepared.context.images, made.folder.mistakes)
+    write_mistakes(recommended_winner(winners, verdict, made.study), made.prepared.context.images, made.folder.mistakes)
 
 
 def stored(made: Session) -> dict[str, Any]:

@@ -136,7 +136,7 @@ def trained(
         return True
 
     task = task or TrainTask(job())
-    return run_task(task, context, CPU, on_epoch, sharing or context.sharing(), replaceable=replaceable), told
+    return run_task(task, context, CPU, on_epoch, sharing or context.worker_cache(), replaceable=replaceable), told
 
 
 def numbers(record: TrialRecord) -> list[EpochRecord]:
@@ -238,7 +238,7 @@ def test_an_answer_is_not_asked_for_again(context: WorkerContext, monkeypatch: p
         told.append(record.epoch)
         return False
 
-    done = run_task(TrainTask(job()), context, CPU, stop, context.sharing())
+    done = run_task(TrainTask(job()), context, CPU, stop, context.worker_cache())
     assert isinstance(done, Trained)
     assert (done.record.state, told) == ("pruned", [1])
 
@@ -252,7 +252,7 @@ def test_the_rungs_are_climbed_in_order_and_the_record_names_them(
     begun = run_out(monkeypatch, "the first step", 3, device_is_full)
     asked, _ = trained(context, replaceable=True)
     assert isinstance(asked, FreshWorker)
-    assert (len(begun), asked.task.climb.released, asked.task.climb.micro_batch) == (2, True, None)
+    assert (len(begun), asked.task.fallback.released, asked.task.fallback.micro_batch) == (2, True, None)
     done, _ = trained(context, asked.task, replaceable=True)  # as the fresh worker does it
     assert len(begun) == 4
     assert done.record.micro_batch == 4

@@ -17,7 +17,7 @@ from small_study import Watching, World, records, runs
 
 from harness.errors import ConfigError, HarnessError, Interrupted, StudyHeldError
 from harness.results.event_types import ModelLogged, TrialInterrupted, VerdictReached
-from harness.search.optuna_journal import Place, opened
+from harness.search.optuna_journal import Location, open_storage
 from harness.study import coordinator
 from harness.study.lock import held
 
@@ -211,13 +211,13 @@ def test_a_study_copies_its_trials_to_a_database_of_its_user_and_rm_takes_them_a
     assert world.run().already_finished
     assert held_in(address) == ["fine_tuning/0#1"]
     remove_study(world.folder())
-    with opened(address) as storage:
+    with open_storage(address) as storage:
         assert optuna.get_all_study_names(storage) == []
 
 
-def held_in(place: Place) -> list[str]:
+def held_in(place: Location) -> list[str]:
     """Keys of the trials of fine-tuning in Optuna's storage."""
-    with opened(place, create=False) as storage:
+    with open_storage(place, create=False) as storage:
         trials = optuna.load_study(study_name="tiny/fine_tuning", storage=storage).trials
     return [trial.user_attrs["harness.key"] for trial in trials]
 
@@ -257,7 +257,7 @@ def test_what_mlflow_missed_is_sent_when_the_finished_study_is_called_again(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody listens on the discard port
     watching = Watching()
     world.run(watching=watching)
-    assert sum("did not take everything" in text for text in watching.texts) == 1
+    assert sum("did not store everything" in text for text in watching.texts) == 1
     assert world.of(ModelLogged) == []
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert world.run().already_finished

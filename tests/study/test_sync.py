@@ -11,7 +11,7 @@ from small_study import Watching, World, records, runs
 from harness.errors import HarnessError, ResourceError, StudyHeldError
 from harness.results.events import EventLog
 from harness.results.paths import StudyFolder, home
-from harness.search.optuna_journal import opened
+from harness.search.optuna_journal import open_storage
 from harness.study.lock import held
 from harness.study.sync import sync
 
@@ -39,7 +39,7 @@ def test_what_a_server_missed_is_sent_from_the_log_alone_and_only_once(unsent: W
     before = unsent.folder().events.read_bytes()
     _, mlflow_line, model = sync(unsent.folder(), quiet)
     count = len(unsent.events())
-    assert f"took {count} of {count} events of tiny, {len(records(unsent))} finished trials among them" in mlflow_line
+    assert f"got {count} of {count} events of tiny, among them {len(records(unsent))} finished trials" in mlflow_line
     assert "make study NAME=tiny" in model
     logged = {r.trial_id: r.score for r in records(unsent)}
     shown = runs("tiny", "search") + runs("tiny", "confirmation")
@@ -58,7 +58,7 @@ def test_a_lost_journal_of_optuna_comes_back(unsent: World) -> None:
 
 
 def values(strategy: str) -> list[float | None]:
-    with opened(StudyFolder("tiny").optuna_log, create=False) as storage:
+    with open_storage(StudyFolder("tiny").optuna_log, create=False) as storage:
         return [trial.value for trial in optuna.load_study(study_name=f"tiny/{strategy}", storage=storage).trials]
 
 

@@ -348,9 +348,9 @@ def test_after_a_slow_failure_the_next_calls_do_not_try_at_once(
                 bridge.catch_up(study.events)
         assert len(calls) == 1
         with pytest.raises(TrackingUnavailable):
-            bridge.catch_up(study.events, patient=True)
+            bridge.catch_up(study.events, retry_now=True)
         assert len(calls) == 2
-    assert bridge.catch_up(study.events, patient=True) == 1
+    assert bridge.catch_up(study.events, retry_now=True) == 1
 
 
 def test_artifacts_lie_at_the_parent_run_and_may_be_logged_again(

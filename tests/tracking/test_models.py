@@ -143,7 +143,7 @@ def test_a_model_logged_just_before_a_crash_is_taken_and_a_torn_one_removed(
 def _reconnect(bridge: Any) -> None:
     from harness.results.events import read_events
 
-    bridge.catch_up(read_events(bridge.folder.events), patient=True)
+    bridge.catch_up(read_events(bridge.folder.events), retry_now=True)
 
 
 def test_no_pixel_of_the_user_is_stored_with_the_model(bridge: Any, state: Path) -> None:

@@ -1,4 +1,4 @@
-"""A study file and a few chosen values -> what such a trial would train."""
+"""Compute what a trial with given parameters would train, for `harness inspect`. No weights are loaded."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from harness.model.meta import build_shapes
 from harness.model.summary import Part, parts
 
 
-def inspected(study: StudyConfig, chosen: dict[str, str], num_classes: int) -> tuple[TrialConfig, list[Part]]:
-    """The configuration with these parameters, the study's defaults elsewhere, and its stages.
+def inspect_trial(study: StudyConfig, chosen: dict[str, str], num_classes: int) -> tuple[TrialConfig, list[Part]]:
+    """Return the configuration with these parameters and otherwise the study's defaults, and its stages.
 
     Args:
-        chosen: parameters and values, which need not lie in the study's search; `unfreeze_depth` 0 is feature
-            extraction.
+        chosen: parameters and their values as text. They need not be in the study's search space. `unfreeze_depth` 0
+            is feature extraction.
 
     Raises:
-        ConfigError: an unknown parameter, a value out of its range, or a schedule without an epoch for each phase.
+        ConfigError: a parameter is unknown, a value is out of its range, or a schedule has too few epochs.
     """
     values: dict[str, Any] = {}
     faults: list[str] = []
     strategy: Strategy = "feature_extraction" if chosen.get("unfreeze_depth") == "0" else "fine_tuning"
     for name, value in chosen.items():
         if name == "unfreeze_depth" and strategy == "feature_extraction":
-            continue  # settled by the strategy
+            continue  # the strategy fixes it
         if name not in PARAMETERS:
             faults.append(f"{name}: {unknown_parameter(name)}")
             continue
@@ -38,9 +38,8 @@ def inspected(study: StudyConfig, chosen: dict[str, str], num_classes: int) -> t
         except ValueError as error:
             faults.append(f"{name}: {error}")
     if faults:
-        raise ConfigError("what --set, --backbone and --depth say cannot be taken:", faults)
-    here = space(study, strategy)
-    config = here.config(values)
+        raise ConfigError("--set, --backbone and --depth must hold valid values, but:", faults)
+    config = space(study, strategy).config(values)
     size = study.data.image_size if isinstance(study.data.image_size, int) else None
     if size is not None:
         check_image_size(config.backbone, size)

@@ -1,4 +1,4 @@
-"""How much memory and disk a study will hold, reckoned before anything is allocated, and whether that is there."""
+"""Estimate how much memory and disk a study will need, and refuse it before it starts if that is not available."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ from harness.model.meta import build_shapes
 from harness.study.prepare import Prepared
 from harness.training.frozen_features.cache_plan import side_of
 
-COPIES = 6  # of a backbone in a worker: as it starts, the contract's copy, the trial's, its gradients, two moments
-LIBRARIES = 500_000_000  # bytes of a worker's own, torch and the interpreter; 0.4 to 0.5 GB were seen
+COPIES = 6  # of a backbone in a worker: the initial model, the contract's copy, the trial's, gradients, two moments
+LIBRARIES = 500_000_000  # bytes of torch and the interpreter in each worker; 0.4 to 0.5 GB were measured
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes. A worker's are those of its largest trial, and each worker needs them."""
+    """The memory that a study needs, in bytes. Models and step are those of the largest trial, in each worker."""
 
-    images: int  # decoded, mapped by every worker: the system may drop and read them again
+    images: int  # decoded and mapped by every worker; the system may drop them and read them again
     models: int
-    step: int  # what a training step keeps from its forward pass for its backward pass
+    step: int  # tensors that a training step keeps from its forward pass for its backward pass
     step_of: str  # the backbone with the largest step
     workers: int
-    free: int  # on the device that trains
+    free: int  # memory that is free now on the device that trains
 
     @property
     def worker(self) -> int:
-        """One worker's."""
+        """Bytes of one worker."""
         return LIBRARIES + self.models + self.step
 
     @property
     def resident(self) -> int:
-        """All that will be in memory at once."""
+        """Bytes of the images and all workers together."""
         return self.images + self.workers * self.worker
 
 
-def reckon(prepared: Prepared, devices: list[str]) -> Memory:
-    """What the study's largest configurations will hold, and what is free now."""
+def estimate_memory(prepared: Prepared, devices: list[str]) -> Memory:
+    """Estimate the memory of the study's largest configurations, and read how much is free now."""
     study = prepared.study
     classes = len(prepared.context.classes)
     batch = max(int(v) for s in study.strategies for v in space(study, s).ranges["batch_size"].ends())
@@ -69,36 +69,36 @@ def reckon(prepared: Prepared, devices: list[str]) -> Memory:
     )
 
 
-def check(prepared: Prepared, devices: list[str], say: Callable[[str], None]) -> None:
-    """Refuse what cannot fit into the machine's memory; say what cannot fit into a GPU's.
+def check_memory(prepared: Prepared, devices: list[str], say: Callable[[str], None]) -> None:
+    """Refuse a study that does not fit into the machine's memory; warn if it does not fit into a GPU's memory.
 
-    A trial that runs out of a GPU's memory is tried again in smaller pieces (`harness.training.out_of_memory`). One
-    that runs out of the machine's is killed by the system, perhaps with everything else.
+    A trial that runs out of GPU memory is tried again in smaller parts (`harness.training.out_of_memory`). A trial that
+    runs out of the machine's memory is killed by the system, perhaps together with other processes.
 
     Raises:
-        ResourceError: with what is needed, what is free and the ways out.
+        ResourceError: the study needs more memory than is free.
     """
-    found = reckon(prepared, devices)
-    needed = found.workers * found.worker
-    if needed <= found.free:
+    memory = estimate_memory(prepared, devices)
+    needed = memory.workers * memory.worker
+    if needed <= memory.free:
         return
     text = (
-        f"the study needs about {_gb(needed)} of memory ({found.workers} worker(s); a step of {found.step_of} alone "
-        f"{_gb(found.step)}), but {_gb(found.free)} are free"
+        f"the study needs about {_gb(needed)} of memory ({memory.workers} worker(s); a step of {memory.step_of} alone "
+        f"{_gb(memory.step)}), but {_gb(memory.free)} are free"
     )
     if devices[0].startswith("cuda"):
         say(f"{text}; the largest trials will train in micro-batches, or will end as out of memory.")
         return
     raise ResourceError(
-        f"{text}; lower batch_size, image_size, unfreeze_depth or workers, or leave {found.step_of} out."
+        f"{text}; lower batch_size, image_size, unfreeze_depth or workers, or leave {memory.step_of} out."
     )
 
 
 def check_disk(prepared: Prepared) -> None:
-    """Refuse a study whose models would not fit on the disk. Images and shared activations are looked after elsewhere.
+    """Refuse a study whose models would not fit on the disk. Images and shared activations are not part of this check.
 
     Raises:
-        DiskFullError: with what is needed, what is free and the ways out.
+        DiskFullError: the models need more space than is free.
     """
     folder = prepared.folder.path.parent
     needed, free = models_on_disk(prepared.study), shutil.disk_usage(folder).free
@@ -110,7 +110,7 @@ def check_disk(prepared: Prepared) -> None:
 
 
 def models_on_disk(study: StudyConfig) -> int:
-    """Bytes of all models that the study keeps: of each side the best of the search, and all that come after it."""
+    """Return the bytes of all models that the study keeps: each strategy's best of the search, and all later ones."""
     seeds = study.confirmation.seeds
     after = (study.confirmation.top + 1) * seeds + study.controlled.changes * min(study.controlled.seeds, seeds)
     after += sum(fraction < 1 for fraction in study.data_sizes) * seeds
@@ -122,24 +122,24 @@ def models_on_disk(study: StudyConfig) -> int:
     return largest * (1 + after)
 
 
-def _depth(here: SearchSpace) -> int:
-    """The largest number of stages, counted from the head, that gradients go through."""
-    depth = max(int(value) for value in here.ranges["unfreeze_depth"].ends())
-    return DEPTH_MAX if depth and "stem" in here.ranges["unfreeze_from"].values() else depth
+def _depth(searched: SearchSpace) -> int:
+    """Return the largest number of stages, counted from the head, that gradients go through."""
+    depth = max(int(value) for value in searched.ranges["unfreeze_depth"].ends())
+    return DEPTH_MAX if depth and "stem" in searched.ranges["unfreeze_from"].values() else depth
 
 
 @cache
 def step_bytes(backbone: str, classes: int, side: int, batch: int, depth: int) -> int:
-    """What a training step with `depth` stages unfrozen keeps for its backward pass, in float32."""
+    """Return the bytes that a float32 training step with `depth` unfrozen stages keeps for its backward pass."""
     model = build_shapes(backbone, classes, image_size=side).eval()
     unfreeze_last(model, depth)
     return kept_bytes(model, torch.empty(batch, 3, side, side, device="meta"))
 
 
 def kept_bytes(model: torch.nn.Module, images: torch.Tensor) -> int:
-    """Bytes of all that a forward pass keeps for its backward pass, each once, the model's own tensors left out."""
+    """Return the bytes of tensors that a forward pass keeps for the backward pass, without the model's own tensors."""
     own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
-    kept: dict[int, torch.UntypedStorage] = {}  # held, so that no address is given out twice
+    kept: dict[int, torch.UntypedStorage] = {}  # they are held here, so that no address is used twice
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()

@@ -1,4 +1,4 @@
-"""Where trials run: each executor is a module of its own, which `harness.config.executors` names."""
+"""Executors run trials and scorings. Each one is a module of its own, named in `harness.config.executors`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from harness.study.executors.base import Executor, MakeExecutor, WorkerContext
 
 
 def make_executor(name: str, context: WorkerContext, devices: Sequence[str]) -> Executor:
-    """Make the executor that a study file names; `devices` holds one entry for each worker that is asked for."""
+    """Make the executor that a study file names; `devices` has one entry for each worker."""
     make: MakeExecutor = import_module(EXECUTORS[name].module).make
     return make(context, devices)

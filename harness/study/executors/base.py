@@ -1,7 +1,7 @@
-"""The one interface of all executors, what they are asked, and what they answer.
+"""The interface of all executors: tasks go in, messages come back.
 
-An executor knows neither Optuna nor MLflow nor the event log: it is handed tasks, calls back with messages,
-and learns from the callback whether a trial goes on.
+An executor uses neither Optuna nor MLflow nor the event log. It gets tasks, calls back with messages, and the
+callback's return value decides whether a trial goes on.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ from harness.training.trial_data import TrialData, on_device
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """What every trial of a study shares; small enough to be sent to a worker once.
+    """Everything that all trials of a study share. It is small, and is sent to each worker once.
 
-    `labels` holds -1 for every test image: a searching worker has no way to their classes.
+    `labels` holds -1 for every test image, so that no worker can use their classes.
     """
 
     images: dict[int, Path]  # image side in pixels -> .npy
     image_size: int | None  # None: each backbone's native size
     labels: NDArray[np.int64]
-    keys: NDArray[np.uint64]
+    keys: NDArray[np.uint64]  # one for each image; random views are drawn from it
     splits: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]  # name -> rows of train, validation
     classes: tuple[str, ...]
     objective: str
     weights: str
     threads: int
     checkpoints: Path
-    plan: Plan  # of what trials share
+    plan: Plan  # which activations trials share
     precision: Precision = "exact"
-    precision_notes: Path | None = None  # what probes chose, for all studies
+    precision_notes: Path | None = None  # file with the results of precision probes, for all studies
 
-    def sharing(self) -> WorkerCache:
-        """What trials of this process will share."""
+    def worker_cache(self) -> WorkerCache:
+        """Make the cache that all trials of one process share."""
         return WorkerCache(self.plan, Chooser(self.precision, self.precision_notes))
 
     def data(self, backbone: str, split: str, device: torch.device | None = None) -> TrialData:
-        """The images at this backbone's size, cut by this split; kept in a GPU's memory where it has the room."""
+        """Return the images at this backbone's size with this split; they stay in a GPU's memory if they fit."""
         size = self.image_size or backbone_spec(backbone).native_size
         train, validation = self.splits[split]
-        source = self.images[size].stem  # the array's name holds all that decides its content
+        source = self.images[size].stem  # the array's name depends on everything that decides its content
         resident = self._resident(size, device) if device is not None and device.type == "cuda" else None
         return TrialData(self._arrays(size), self.labels, self.keys, train, validation, self.classes, source, resident)
 
@@ -70,7 +70,7 @@ class WorkerContext:
         return {}
 
     def release(self) -> None:
-        """Give back what a device holds of the images; `data` moves them there again if asked to."""
+        """Free the device memory that the images take; `data` moves them there again if it gets a device."""
         self._moved.clear()
 
     def _arrays(self, size: int) -> NDArray[np.uint8]:
@@ -83,26 +83,26 @@ class WorkerContext:
         return {}
 
     def resume(self, job: TrialJob) -> Path:
-        """Where a long trial notes how far it is."""
+        """Return the path of the file that a long trial can be resumed from."""
         return self.checkpoint(job).with_suffix(".resume")
 
     def checkpoint(self, job: TrialJob) -> Path:
-        """Where a trial's tensors lie."""
+        """Return the path of a trial's checkpoint."""
         return self.checkpoints / f"{file_stem(job.trial_id)}.safetensors"
 
 
 @dataclass(frozen=True)
 class ScoreTask:
-    """Class probabilities of a finished trial's model for these rows (the test part), as they are or shifted.
+    """A task: predict class probabilities for these rows (the test part) with a finished trial's model.
 
-    `score` is what the trial scored on validation: a model whose checkpoint is gone is trained again, and must score
-    the same. None: it is not trained again.
+    The images may be shifted. `score` is the trial's score on validation: if the checkpoint is missing, the model is
+    trained again and must get this score. If it is None, the model is not trained again. `fallback` is as in TrainTask.
     """
 
     job: TrialJob
     rows: NDArray[np.int64]
     shift: Shift | None = None
-    climb: MemoryFallback = NO_FALLBACK
+    fallback: MemoryFallback = NO_FALLBACK
     score: float | None = None
 
     @property
@@ -112,10 +112,14 @@ class ScoreTask:
 
 @dataclass(frozen=True)
 class TrainTask:
-    """Train one trial; `climb` tells of earlier tries, where memory ran out."""
+    """A task: train one trial.
+
+    `fallback` says which fallbacks were already used after running out of memory. It is sent along when the task moves
+    to a new worker.
+    """
 
     job: TrialJob
-    climb: MemoryFallback = NO_FALLBACK
+    fallback: MemoryFallback = NO_FALLBACK
 
     @property
     def task_id(self) -> str:
@@ -127,7 +131,7 @@ Task = TrainTask | ScoreTask
 
 @dataclass(frozen=True)
 class EpochMessage:
-    """A trial finished an epoch and waits for the word to go on."""
+    """A trial finished an epoch and waits for the answer whether to go on."""
 
     task_id: str
     record: EpochRecord
@@ -135,7 +139,7 @@ class EpochMessage:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trial ended, in whichever state."""
+    """A trial ended, in any state."""
 
     task_id: str
     record: TrialRecord
@@ -143,17 +147,17 @@ class Trained:
 
 @dataclass(frozen=True)
 class Scored:
-    """The probabilities a ScoreTask asked for, (rows, classes) float32."""
+    """The result of a ScoreTask: probabilities, (rows, classes) float32."""
 
     task_id: str
     probabilities: NDArray[np.float32]
-    note: str | None = None  # what it took, where memory ran out
+    note: str | None = None  # which fallbacks were used if memory ran out
     trained_again: bool = False  # its checkpoint was gone or damaged
 
 
 @dataclass(frozen=True)
 class Died:
-    """The worker that had this task is gone, or broke; the task was not done."""
+    """The worker died or raised an error; the task was not done."""
 
     task_id: str
     reason: str
@@ -161,47 +165,47 @@ class Died:
 
 @dataclass(frozen=True)
 class FreshWorker:
-    """The worker ran out of memory: its executor hands the task to a new process. No attempt of a trial is counted."""
+    """The worker ran out of memory, and the executor must hand the task to a new process. It counts as no attempt."""
 
     task: Task
 
 
 @dataclass(frozen=True)
-class NoRoom:
-    """The disk is full: this task was not done, and another try would not do it either."""
+class DiskFull:
+    """The disk is full: the task was not done, and another try would fail too."""
 
     task_id: str
     reason: str
 
 
-Message = EpochMessage | Trained | Scored | Died | NoRoom
-Handler = Callable[[Message], bool]  # the answer to EpochDone: True goes on, False prunes
+Message = EpochMessage | Trained | Scored | Died | DiskFull
+Handler = Callable[[Message], bool]  # the answer to an EpochMessage: True goes on, False prunes
 
 
 class Executor(Protocol):
-    """Runs tasks and calls back."""
+    """Runs tasks in workers and calls back with messages."""
 
     @property
     def places(self) -> int:
         """How many tasks may run at once."""
 
     def submit(self, task: Task) -> None:
-        """Take a task; there must be a free place."""
+        """Start a task; fewer than `places` tasks may be running."""
 
     def poll(self, handle: Handler, timeout: float) -> None:
-        """Hand over the messages that are there, or wait up to `timeout` seconds for the first one."""
+        """Call `handle` with each message that has arrived; wait up to `timeout` seconds for the first one."""
 
     def close(self) -> None:
-        """Stop at once, also in mid-trial; nothing of ours runs when this returns."""
+        """Stop at once, even in the middle of a trial. No worker is running when this returns."""
 
 
 class MakeExecutor(Protocol):
-    """What the module of an executor offers under the name `make`; see `harness.config.executors`."""
+    """The function `make` that an executor's module must have; see `harness.config.executors`."""
 
     def __call__(self, context: WorkerContext, devices: Sequence[str]) -> Executor:
         """Make an executor.
 
         Args:
-            context: what every trial of the study shares.
-            devices: one name for each worker that the study asks for, at least one.
+            context: everything that all trials of the study share.
+            devices: one device name for each worker, at least one.
         """

@@ -1,7 +1,7 @@
-"""Imported by the server that workers are forked from, before anything else: it then hears no signal that ends a study.
+"""Make the fork server ignore the signals that stop a study. The server imports this module before all others.
 
-A signal to the process group is the coordinator's to answer. If the server went first, the coordinator would find
-nobody to fork a worker, and end with that error instead of the signal's exit code.
+Only the coordinator may react to a signal to the process group. If the server ended first, the coordinator could not
+start a worker, and would end with that error instead of the signal's exit code.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Train in the coordinator's own process, one trial at a time: for debuggers and for tests."""
+"""Train in the coordinator's own process, one trial at a time, for debuggers and for tests."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 
 from harness.results.records import EpochRecord
 from harness.study.executors.base import EpochMessage, FreshWorker, Handler, MakeExecutor, Task, WorkerContext
-from harness.study.executors.run_task import run_task_safely, settle
+from harness.study.executors.run_task import configure_torch, run_task_safely
 
 
 class InlineExecutor:
-    """An executor with one place and no process of its own: what would kill a worker kills the study's process."""
+    """An executor that runs one task at a time in the study's process. A crash of the task ends the study."""
 
     places = 1
 
@@ -20,10 +20,10 @@ class InlineExecutor:
         self._context = context
         self._device = torch.device(devices[0])
         self._task: Task | None = None
-        self._sharing = context.sharing()
+        self._worker_cache = context.worker_cache()
 
     def submit(self, task: Task) -> None:
-        settle(self._context)
+        configure_torch(self._context)
         self._task = task
 
     def poll(self, handle: Handler, timeout: float) -> None:
@@ -35,15 +35,17 @@ class InlineExecutor:
         def on_epoch(epoch: EpochRecord) -> bool:
             try:
                 return handle(EpochMessage(task.task_id, epoch))
-            except BaseException as error:  # the coordinator's own (a signal, say), which no trial may swallow
+            except (
+                BaseException
+            ) as error:  # an error of the coordinator (after a signal, for example), which a trial must not catch
                 raised.append(error)
                 raise
 
-        answer = run_task_safely(task, self._context, self._device, on_epoch, self._sharing)
+        message = run_task_safely(task, self._context, self._device, on_epoch, self._worker_cache)
         if raised:
             raise raised[0]
-        assert not isinstance(answer, FreshWorker)  # this process is the coordinator's: nobody can replace it
-        handle(answer)
+        assert not isinstance(message, FreshWorker)  # the coordinator's process cannot be replaced
+        handle(message)
 
     def close(self) -> None:
         self._task = None

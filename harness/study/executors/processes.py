@@ -1,4 +1,4 @@
-"""One lasting worker process for each place: imports, weights and data are paid for once."""
+"""Run tasks in worker processes that last for the whole session, so that imports, weights and data are loaded once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from harness.study.executors import forkserver
-from harness.study.executors import worker as life
 from harness.study.executors.base import (
     Died,
     EpochMessage,
@@ -21,6 +20,7 @@ from harness.study.executors.base import (
     Task,
     WorkerContext,
 )
+from harness.study.executors.worker import main as worker_main
 
 
 @dataclass
@@ -32,7 +32,7 @@ class _Worker:
 
 
 class ProcessExecutor:
-    """Workers that last; one that dies is replaced, and its task is reported as `Died`."""
+    """An executor with one process for each device. A process that dies is replaced, its task reported as `Died`."""
 
     def __init__(self, context: WorkerContext, devices: Sequence[str]) -> None:
         self._context, self._forking = context, forkserver.context()
@@ -43,7 +43,7 @@ class ProcessExecutor:
         return len(self._workers)
 
     def pids(self) -> list[int]:
-        """Process numbers of the workers."""
+        """Return the process ids of the workers."""
         return [worker.process.pid or 0 for worker in self._workers]
 
     def submit(self, task: Task) -> None:
@@ -52,9 +52,9 @@ class ProcessExecutor:
                 continue
             if not worker.process.is_alive():  # died while it had nothing to do
                 self._workers[index] = worker = self._replace(worker)
-            _hand(worker, task)
+            _send(worker, task)
             return
-        raise RuntimeError("submit needs a free place")
+        raise RuntimeError("submit needs a free worker, but all are busy")
 
     def poll(self, handle: Handler, timeout: float) -> None:
         busy = {worker.pipe: index for index, worker in enumerate(self._workers) if worker.task is not None}
@@ -80,20 +80,22 @@ class ProcessExecutor:
             worker.process.join(5)
             reason = f"the worker died ({_ending(worker.process.exitcode)})"
             worker.task = None
-            handle(Died(task.task_id, reason))  # first: what ended the worker may be meant to end the study
+            handle(
+                Died(task.task_id, reason)
+            )  # before a new worker starts: the same signal may be meant to end the study
             if self._workers[index] is worker:
                 self._workers[index] = self._replace(worker)
             return
         if isinstance(message, FreshWorker):
             self._workers[index] = fresh = self._replace(worker)
-            _hand(fresh, message.task)
+            _send(fresh, message.task)
             return
         if not isinstance(message, EpochMessage):
             worker.task = None
-        answer = handle(message)
+        go_on = handle(message)
         if isinstance(message, EpochMessage):
-            with contextlib.suppress(OSError):  # the next poll reports the death
-                worker.pipe.send(answer)
+            with contextlib.suppress(OSError):  # the worker died; the next poll reports it
+                worker.pipe.send(go_on)
 
     def _replace(self, worker: _Worker) -> _Worker:
         worker.process.kill()
@@ -103,7 +105,7 @@ class ProcessExecutor:
 
     def _start(self, device: str) -> _Worker:
         ours, theirs = self._forking.Pipe()
-        process = self._forking.Process(target=life.main, args=(theirs, self._context, device), daemon=True)  # type: ignore[attr-defined]
+        process = self._forking.Process(target=worker_main, args=(theirs, self._context, device), daemon=True)  # type: ignore[attr-defined]
         process.start()
         theirs.close()
         return _Worker(process, ours, device)
@@ -112,9 +114,9 @@ class ProcessExecutor:
 make: MakeExecutor = ProcessExecutor
 
 
-def _hand(worker: _Worker, task: Task) -> None:
+def _send(worker: _Worker, task: Task) -> None:
     worker.task = task
-    with contextlib.suppress(OSError):  # it died this moment: the next poll reports it
+    with contextlib.suppress(OSError):  # the worker died; the next poll reports it
         worker.pipe.send(task)
 
 

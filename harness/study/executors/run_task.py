@@ -1,4 +1,7 @@
-"""A process carries out a task, and climbs the ladder of `harness.training.out_of_memory` where memory runs out."""
+"""Run one task in this process, with the fallbacks of `harness.training.out_of_memory` if memory runs out.
+
+All executors and the doctor use these functions, each in its own process.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,13 @@ import torch
 
 from harness.errors import ContractError, DiskFullError, ResourceError
 from harness.results.records import EpochRecord, TrialJob, TrialRecord
-from harness.study.executors.base import Died, FreshWorker, NoRoom, Scored, Task, Trained, TrainTask, WorkerContext
+from harness.study.executors.base import Died, DiskFull, FreshWorker, Scored, Task, Trained, TrainTask, WorkerContext
 from harness.training import out_of_memory, precision
 from harness.training.frozen_features.worker_cache import WorkerCache
 from harness.training.loop import predict_images
 from harness.training.trial import OnEpoch, restore, run_trial
 
-SAME_SCORE = 1e-6  # how far a model that is trained again may score from what it scored
+SAME_SCORE = 1e-6  # largest allowed difference between the score of a model trained again and its first score
 
 
 def run_task_safely(
@@ -25,15 +28,15 @@ def run_task_safely(
     context: WorkerContext,
     device: torch.device,
     on_epoch: OnEpoch,
-    sharing: WorkerCache,
+    worker_cache: WorkerCache,
     *,
     replaceable: bool = False,
-) -> Trained | Scored | Died | NoRoom | FreshWorker:
-    """Carry out one task as `run_task` does, and return an error as an answer instead of raising it."""
+) -> Trained | Scored | Died | DiskFull | FreshWorker:
+    """Run one task as `run_task` does, and return an error as a message instead of raising it."""
     try:
-        return run_task(task, context, device, on_epoch, sharing, replaceable=replaceable)
+        return run_task(task, context, device, on_epoch, worker_cache, replaceable=replaceable)
     except DiskFullError as error:
-        return NoRoom(task.task_id, str(error))
+        return DiskFull(task.task_id, str(error))
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         return Died(task.task_id, f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})")
@@ -44,52 +47,51 @@ def run_task(
     context: WorkerContext,
     device: torch.device,
     on_epoch: OnEpoch,
-    sharing: WorkerCache,
+    worker_cache: WorkerCache,
     *,
     replaceable: bool = False,
 ) -> Trained | Scored | Died | FreshWorker:
-    """Carry out one task in this process, with what its earlier tasks left to share.
+    """Run one task in this process, with the cache that earlier tasks of this process filled.
 
     Args:
-        on_epoch: told each epoch of a trial once, also where the trial has to start again. The answer counts for every
-            try, although in micro-batches an epoch may have come to other numbers than those that were told.
-        replaceable: a fresh process can be asked for; without it no FreshWorker is answered.
+        on_epoch: called once for each epoch of a trial, also if the trial has to start again. Its answer counts for
+            every try, although an epoch in micro-batches may give slightly other numbers than those it was called with.
+        replaceable: whether the executor can start a fresh process; otherwise FreshWorker is never returned.
     """
-    climb, job = task.climb, task.job
+    fallback, job = task.fallback, task.job
     while True:
-        answers = list(climb.answers)
-        done = _run_once(
-            dataclasses.replace(task, climb=climb), context, device, _asking_once(on_epoch, answers), sharing
-        )
-        if not isinstance(done, _Full):
-            return done
-        higher = climb.next_step(job.config.batch_size, replaceable=replaceable)
-        if higher is None:
-            return _given_up(task, done, context)
-        spent = done.record.seconds_spent if done.record is not None else None
-        climb = dataclasses.replace(higher, answers=tuple(answers), seconds=spent or climb.seconds)
+        answers = list(fallback.answers)
+        this_try = dataclasses.replace(task, fallback=fallback)
+        result = _run_once(this_try, context, device, _ask_once(on_epoch, answers), worker_cache)
+        if not isinstance(result, _OutOfMemory):
+            return result
+        next_step = fallback.next_step(job.config.batch_size, replaceable=replaceable)
+        if next_step is None:
+            return _give_up(task, result, context)
+        spent = result.record.seconds_spent if result.record is not None else None
+        fallback = dataclasses.replace(next_step, answers=tuple(answers), seconds=spent or fallback.seconds)
         context.release()
-        out_of_memory.release(sharing, device)
-        if climb.fresh_worker and not task.climb.fresh_worker:
-            return FreshWorker(dataclasses.replace(task, climb=climb))
+        out_of_memory.release(worker_cache, device)
+        if fallback.fresh_worker and not task.fallback.fresh_worker:
+            return FreshWorker(dataclasses.replace(task, fallback=fallback))
 
 
 @dataclass(frozen=True)
-class _Full:
+class _OutOfMemory:
     """A try that ran out of memory."""
 
     reason: str
-    record: TrialRecord | None  # of a trial; None where none had begun
+    record: TrialRecord | None  # the trial's record; None if the training had not started
 
 
 def _run_once(
-    task: Task, context: WorkerContext, device: torch.device, on_epoch: OnEpoch, sharing: WorkerCache
-) -> Trained | Scored | _Full:
-    """One try, from the beginning; nothing refers to what it held when this returns."""
-    job, climb = task.job, task.climb
+    task: Task, context: WorkerContext, device: torch.device, on_epoch: OnEpoch, worker_cache: WorkerCache
+) -> Trained | Scored | _OutOfMemory:
+    """Try the task once from the beginning. When this returns, nothing refers to the memory that the try used."""
+    job, fallback = task.job, task.fallback
     try:
-        # Once memory ran out, images stay off the device for the rest of the task.
-        data = context.data(job.config.backbone, job.split, None if climb.released else device)
+        # After the device ran out of memory, images are not kept on it for the rest of the task.
+        data = context.data(job.config.backbone, job.split, None if fallback.released else device)
         if isinstance(task, TrainTask):
             record = run_trial(
                 job,
@@ -100,38 +102,38 @@ def _run_once(
                 device=device,
                 checkpoint=context.checkpoint(job),
                 resume=context.resume(job),
-                worker_cache=sharing,
-                fallback=climb,
+                worker_cache=worker_cache,
+                fallback=fallback,
             )
             if record.state == "out_of_memory":
-                return _Full(record.reason or "", record)
+                return _OutOfMemory(record.reason or "", record)
             return Trained(task.task_id, record)
-        again = False
+        trained_again = False
         try:
             model = restore(job, data, context.weights, device, context.checkpoint(job))
         except (ResourceError, ContractError):
             if task.score is None:
                 raise
-            train_again(job, context, device, task.score, sharing)
-            model, again = restore(job, data, context.weights, device, context.checkpoint(job)), True
-        at_once = climb.micro_batch or job.config.batch_size
-        found = predict_images(model, data, task.rows, at_once, device, task.shift)
-        return Scored(task.task_id, found, climb.describe(job.config.batch_size), again)
+            train_again(job, context, device, task.score, worker_cache)
+            model, trained_again = restore(job, data, context.weights, device, context.checkpoint(job)), True
+        batch_size = fallback.micro_batch or job.config.batch_size
+        probabilities = predict_images(model, data, task.rows, batch_size, device, task.shift)
+        return Scored(task.task_id, probabilities, fallback.describe(job.config.batch_size), trained_again)
     except Exception as error:
         if not out_of_memory.ran_out(error):
             raise
-        return _Full(out_of_memory.reason(error), None)
+        return _OutOfMemory(out_of_memory.reason(error), None)
 
 
 def train_again(
-    job: TrialJob, context: WorkerContext, device: torch.device, score: float, sharing: WorkerCache
+    job: TrialJob, context: WorkerContext, device: torch.device, score: float, worker_cache: WorkerCache
 ) -> None:
-    """Make the checkpoint of a finished trial anew; its record stays as it is.
+    """Train a finished trial again to make its checkpoint; its record stays as it is.
 
-    The same seed gives the same tensors on a CPU. Elsewhere they may differ in their last bits.
+    The same seed gives the same tensors on a CPU. On other devices they may differ in their last bits.
 
     Raises:
-        ContractError: it does not score what it scored; there is no checkpoint then.
+        ContractError: the new score differs from `score`; no checkpoint is left then.
     """
     path = context.checkpoint(job)
     path.unlink(missing_ok=True)
@@ -143,18 +145,18 @@ def train_again(
         weights_name=context.weights,
         device=device,
         checkpoint=path,
-        worker_cache=sharing,
+        worker_cache=worker_cache,
     )
     if record.state != "complete" or record.score is None or abs(record.score - score) > SAME_SCORE:
         path.unlink(missing_ok=True)
         raise ContractError(
-            f"{job.trial_id}, trained again because its checkpoint was gone, is {record.state} and scores "
-            f"{record.score} instead of {score}: the machine or its packages are not what they were"
+            f"{job.trial_id} was trained again because its checkpoint was gone, and must score {score}, but is "
+            f"{record.state} and scores {record.score}: the machine or its packages have changed"
         )
 
 
-def _asking_once(on_epoch: OnEpoch, answers: list[bool]) -> OnEpoch:
-    """Ask for epochs that have no answer yet, and remember what was answered."""
+def _ask_once(on_epoch: OnEpoch, answers: list[bool]) -> OnEpoch:
+    """Call `on_epoch` only for epochs that have no answer yet, and append its answers to `answers`."""
 
     def ask(record: EpochRecord) -> bool:
         if record.epoch > len(answers):
@@ -164,15 +166,15 @@ def _asking_once(on_epoch: OnEpoch, answers: list[bool]) -> OnEpoch:
     return ask
 
 
-def _given_up(task: Task, full: _Full, context: WorkerContext) -> Trained | Died:
-    """The end of a task that no rung helped: a state where a trial had begun, else as if the worker had died."""
-    if full.record is None:
-        return Died(task.task_id, f"out of memory: {full.reason}")
+def _give_up(task: Task, result: _OutOfMemory, context: WorkerContext) -> Trained | Died:
+    """Return the message of a task that no fallback helped: the trial's record, otherwise Died."""
+    if result.record is None:
+        return Died(task.task_id, f"out of memory: {result.reason}")
     context.resume(task.job).unlink(missing_ok=True)
-    return Trained(task.task_id, full.record)
+    return Trained(task.task_id, result.record)
 
 
-def settle(context: WorkerContext) -> None:
-    """Set what this process trains with: threads are fixed, because sums depend on their number."""
+def configure_torch(context: WorkerContext) -> None:
+    """Set the threads and the precision of this process. Threads are fixed because sums depend on their number."""
     torch.set_num_threads(context.threads)
     precision.set_precision(context.precision)

@@ -1,7 +1,7 @@
-"""The life of a worker process: take a task, do it, say so; end when the parent does.
+"""The main loop of a worker process: receive a task, run it, send the result; end when the parent ends.
 
-A worker has one pipe to its parent and nothing else. When the pipe closes, because the parent ended in
-whatever way, a thread of the worker ends it at once; no platform call is needed for that.
+A worker has only one pipe to its parent. When the parent ends in any way, the pipe closes, and a thread of the worker
+ends the process at once. This needs no platform-specific call.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import Any
 import torch
 
 from harness.study.executors.base import EpochMessage, Task, WorkerContext
-from harness.study.executors.run_task import run_task_safely, settle
+from harness.study.executors.run_task import configure_torch, run_task_safely
 
 
 def main(pipe: Connection, context: WorkerContext, device_name: str) -> None:
-    """Where a worker process begins, and where it stays."""
-    for name in ("SIGINT", "SIGHUP"):  # meant for the coordinator, which tells us what to do
+    """Run tasks until the parent ends; the entry point of a worker process."""
+    for name in ("SIGINT", "SIGHUP"):  # only the coordinator reacts to these, and then stops its workers
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the server that we were forked from is deaf to it
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the fork server ignores it, and the worker inherited that
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(pipe, inbox), daemon=True).start()
-    settle(context)
-    sharing = context.sharing()
+    configure_torch(context)
+    worker_cache = context.worker_cache()
     device = torch.device(device_name)
     while True:
         task: Task = inbox.get()
@@ -37,7 +37,7 @@ def main(pipe: Connection, context: WorkerContext, device_name: str) -> None:
             pipe.send(EpochMessage(task_id, record))
             return bool(inbox.get())
 
-        pipe.send(run_task_safely(task, context, device, on_epoch, sharing, replaceable=True))
+        pipe.send(run_task_safely(task, context, device, on_epoch, worker_cache, replaceable=True))
 
 
 def _listen(pipe: Connection, inbox: queue.SimpleQueue[Any]) -> None:
