@@ -30,12 +30,12 @@ def write_report(folder: StudyFolder) -> Path:
         The path of index.html.
     """
     with _uncollected():
-        story = StudyData.read(folder)
-        atomic_write(folder.report / "trials.csv", csv_text(_clean(story.trials)))
-        summary = {**story.summary, "explored": explored.as_json(story.changed, story.sizes, story.shifts)}
+        data = StudyData.read(folder)
+        atomic_write(folder.report / "trials.csv", csv_text(_clean(data.trials)))
+        summary = {**data.summary, "explored": explored.as_json(data.changed, data.sizes, data.shifts)}
         atomic_write(folder.report / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
         page = folder.report / "index.html"
-        atomic_write(page, render(story))
+        atomic_write(page, render(data))
     return page
 
 
@@ -51,26 +51,26 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def render(story: StudyData) -> str:
+def render(data: StudyData) -> str:
     """The page as HTML: see `shell.fill`. Its sections are those of `evidence.SECTIONS`."""
     return html.fill(
         "report.html",
-        story=story,
-        study=story.study,
-        summary=story.summary,
-        card=story.card,
-        title=wording.redact(story.study.report.title or story.folder.name),
+        data=data,
+        study=data.study,
+        summary=data.summary,
+        card=data.card,
+        title=wording.redact(data.study.report.title or data.folder.name),
         made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        progress=_progress(story),
-        sections=build_sections(SECTIONS, story),
+        progress=_progress(data),
+        sections=build_sections(SECTIONS, data),
         share=wording.share,
     )
 
 
-def _progress(story: StudyData) -> str:
+def _progress(data: StudyData) -> str:
     """`in progress: 5 of 16 trials`, `finished: 16 trials` or how it stopped."""
-    done, slots = len(story.trials), story.study.trials * len(story.study.strategies)
-    ended = story.state.session_state
+    done, slots = len(data.trials), data.study.trials * len(data.study.strategies)
+    ended = data.state.session_state
     if ended is None:
         return f"in progress: {done} of {slots} trials"
     return f"{ended}: {wording.count(done, 'trial')}" + ("" if ended == "finished" else f" of {slots}")

@@ -60,13 +60,13 @@ class SectionEntry:
     make: MakeSection
 
 
-def build_sections(entries: Iterable[SectionEntry], story: StudyData) -> list[Section]:
+def build_sections(entries: Iterable[SectionEntry], data: StudyData) -> list[Section]:
     """Make the sections of a study, group by group, and within a group in the order of the list."""
     listed = list(entries)
     made: list[Section] = []
     for group in get_args(Group):
         for entry in listed:
             if entry.group == group:
-                found = entry.make(story)
+                found = entry.make(data)
                 made += [] if found is None else [found] if isinstance(found, Section) else found
     return made

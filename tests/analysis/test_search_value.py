@@ -74,9 +74,9 @@ def search(values: list[float | None], **changes: Any) -> list[TrialRecord]:
     ]
 
 
-def search_sections(story: StudyData) -> list[Section]:
+def search_sections(data: StudyData) -> list[Section]:
     """What the page says of the search itself."""
-    return [section for section in build_sections(SECTIONS, story) if section.key.startswith("search-")]
+    return [section for section in build_sections(SECTIONS, data) if section.key.startswith("search-")]
 
 
 def told(sections: list[Section]) -> dict[str, Section]:
@@ -264,12 +264,12 @@ def test_two_strategies_are_read_at_holm_s_levels() -> None:
 
 
 def test_the_section_tells_the_difference_that_the_stored_predictions_give(make_study: MakeStudy) -> None:
-    story = StudyData.read(make_study(until="scored", trials=8))
-    section = told(search_sections(story))["search-paid"]
-    defaults = story.defaults
+    data = StudyData.read(make_study(until="scored", trials=8))
+    section = told(search_sections(data))["search-paid"]
+    defaults = data.defaults
     assert section.table is not None and len(section.table.rows) == 2
     for cells, strategy in zip(section.table.rows, (FE, FT), strict=True):
-        a, b = defaults[strategy], story.winners[strategy]
+        a, b = defaults[strategy], data.winners[strategy]
         expected = compare_strategies(a.probabilities, b.probabilities, a.labels, a.groups)
         assert cells[1] == f"{np.mean([score('balanced_accuracy', p, a.labels) for p in a.probabilities]) * 100:.1f} %"
         assert cells[3].startswith(f"{expected.difference * 100:+.1f} (")

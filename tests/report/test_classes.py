@@ -163,10 +163,10 @@ def test_a_figure_of_many_classes_says_that_it_leaves_some_out(make_study: MakeS
 
 
 def test_classes_are_silent_until_two_winners_share_seeds(make_study: MakeStudy) -> None:
-    story = StudyData.read(make_study())
-    assert class_section(story) is not None
-    alone = {name: dataclasses.replace(w, seeds=w.seeds[:1]) for name, w in story.winners.items()}
-    changed = dataclasses.replace(story)
+    data = StudyData.read(make_study())
+    assert class_section(data) is not None
+    alone = {name: dataclasses.replace(w, seeds=w.seeds[:1]) for name, w in data.winners.items()}
+    changed = dataclasses.replace(data)
     vars(changed)["winners"] = alone  # a cached property
     assert class_section(changed) is None
     assert class_section(StudyData.read(make_study("begun", until="search"))) is None

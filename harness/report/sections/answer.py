@@ -21,19 +21,19 @@ from harness.report.style import Picture, drawing, picture
 from harness.results.metrics import score, sign_of
 
 
-def answer_section(story: StudyData) -> Section:
+def answer_section(data: StudyData) -> Section:
     """Say the verdict, or why there is none."""
-    values = {"verdict_pictures": verdict_pictures(story)}
+    values = {"verdict_pictures": verdict_pictures(data)}
     return Section("answer", "The answer", template="answer", values=values)
 
 
-def verdict_pictures(story: StudyData) -> tuple[Picture, Picture] | None:
+def verdict_pictures(data: StudyData) -> tuple[Picture, Picture] | None:
     """The paired differences, for a wide and for a narrow screen; None where no pair was compared."""
-    pairs = story.summary["comparisons"]
+    pairs = data.summary["comparisons"]
     if not pairs:
         return None
-    each = {(p["a"], p["b"]): _each_seed(story.winners, p["a"], p["b"], story.study.objective) for p in pairs}
-    zone, objective = story.study.confirmation.equivalence, story.study.objective
+    each = {(p["a"], p["b"]): _each_seed(data.winners, p["a"], p["b"], data.study.objective) for p in pairs}
+    zone, objective = data.study.confirmation.equivalence, data.study.objective
     return (differences(pairs, each, zone, objective), differences(pairs, each, zone, objective, width=350))
 
 

@@ -31,13 +31,13 @@ from harness.report.style import Picture, drawing, picture
 NAME = 24  # letters of a class's name in the figure
 
 
-def class_section(story: StudyData) -> Section | None:
+def class_section(data: StudyData) -> Section | None:
     """Recall of every class by the winners of the first pair of the verdict; None while none was compared."""
-    pair = _pair(story)
+    pair = _pair(data)
     if pair is None:
         return None
     a, b = pair
-    names = story.class_names(a.probabilities.shape[2])
+    names = data.class_names(a.probabilities.shape[2])
     found = recalls(a, b, names)
     shown = most_apart(found)
     note = (
@@ -67,9 +67,9 @@ def heading(found: Sequence[ClassRecall], a: str, b: str) -> str:
     return wording.capital("; ".join(told)) if told else "No class is clearly better recognised by one strategy"
 
 
-def _pair(story: StudyData) -> tuple[TestPredictions, TestPredictions] | None:
-    pairs = story.summary["comparisons"]
-    a, b = (story.winners.get(pairs[0][side]) for side in "ab") if pairs else (None, None)
+def _pair(data: StudyData) -> tuple[TestPredictions, TestPredictions] | None:
+    pairs = data.summary["comparisons"]
+    a, b = (data.winners.get(pairs[0][side]) for side in "ab") if pairs else (None, None)
     if a is None or b is None or len(set(a.seeds) & set(b.seeds)) < 2 or not np.array_equal(a.rows, b.rows):
         return None
     return a, b

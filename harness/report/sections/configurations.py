@@ -21,10 +21,10 @@ NAMED_BY = 2  # parameters that name a configuration, at most; all of them stand
 _FIRST = ("unfreeze_depth", "backbone", "batchnorm", "batch_size")  # what people call a configuration by
 
 
-def configuration_sections(story: StudyData) -> list[Section]:
+def configuration_sections(data: StudyData) -> list[Section]:
     """Make a section for each strategy with several confirmed configurations."""
-    objective = story.study.objective
-    return [configuration_section(group, objective) for group in groups(story.records, objective)]
+    objective = data.study.objective
+    return [configuration_section(group, objective) for group in groups(data.records, objective)]
 
 
 def configuration_section(group: Group, objective: str) -> Section:

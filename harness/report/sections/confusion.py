@@ -68,13 +68,13 @@ def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> Pictu
         return picture(figure, "confusion", f"Confusion matrix; share of each class that was recognised: {recalls}.")
 
 
-def confusion_section(story: StudyData) -> Section | None:
+def confusion_section(data: StudyData) -> Section | None:
     """Show what the recommended winner took for what on the test split."""
-    found = recommended_counts(story)
+    found = recommended_counts(data)
     if found is None:
         return None
     side, counts = found
-    names = story.class_names(counts.shape[0])
+    names = data.class_names(counts.shape[0])
     images = wording.test_images(side.labels.size, side.group_count)
     note = (
         f"{wording.capital(wording.STRATEGY[side.strategy])}, the recommended winner, on {images}, "
@@ -83,10 +83,10 @@ def confusion_section(story: StudyData) -> Section | None:
     return Section("confusion", confusion_heading(counts, names), [confusion_matrix(counts, names)], note)
 
 
-def recommended_counts(story: StudyData) -> tuple[TestPredictions, NDArray[np.int64]] | None:
+def recommended_counts(data: StudyData) -> tuple[TestPredictions, NDArray[np.int64]] | None:
     """The recommended winner with its confusion counts on test, all seeds together."""
-    chosen = story.summary["recommendation"]
-    side = story.winners.get(chosen["strategy"]) if chosen else None
+    chosen = data.summary["recommendation"]
+    side = data.winners.get(chosen["strategy"]) if chosen else None
     if side is None:
         return None
     classes = side.probabilities.shape[2]

@@ -17,11 +17,11 @@ from harness.report.section import Section, Table
 from harness.report.style import Picture, drawing, picture
 
 
-def controlled_sections(story: StudyData) -> list[Section]:
+def controlled_sections(data: StudyData) -> list[Section]:
     """Make a section for each strategy whose winner was tried with one choice changed at a time."""
-    found = story.changed
+    found = data.changed
     strategies = dict.fromkeys(one.strategy for one in found)
-    return [_controlled([one for one in found if one.strategy == name], story.study.objective) for name in strategies]
+    return [_controlled([one for one in found if one.strategy == name], data.study.objective) for name in strategies]
 
 
 def change_text(one: Changed) -> str:

@@ -29,9 +29,9 @@ _LINE, _LETTER = 14.0, 6.0  # CSS pixels of a label's line and of one letter
 Box = tuple[float, float, float, float]  # left, right, low, high in CSS pixels, high towards the better end
 
 
-def cost_section(story: StudyData) -> Section | None:
+def cost_section(data: StudyData) -> Section | None:
     """Validation score of every complete trial against the seconds of its training alone; None under two trials."""
-    table, objective = story.complete, story.study.objective
+    table, objective = data.complete, data.study.objective
     trials = table[table["seconds_alone"] > 0]
     if len(trials) < 2:
         return None
@@ -45,7 +45,7 @@ def cost_section(story: StudyData) -> Section | None:
     )
     if lower(objective):
         note = note.replace("nothing above it", "nothing below it")
-    told = heading(points, drawn, objective, story.study.confirmation.equivalence)
+    told = heading(points, drawn, objective, data.study.confirmation.equivalence)
     return Section("costs", told, [_figure(trials, points, objective)], note, drawn, table=_table(points, objective))
 
 

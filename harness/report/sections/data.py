@@ -8,15 +8,15 @@ from harness.report.images import samples
 from harness.report.section import Section
 
 
-def data_section(story: StudyData) -> Section:
+def data_section(data: StudyData) -> Section:
     """Show the data card."""
-    shown = samples(story.folder.thumbnails, len(story.card.get("classes", []))) if story.study.report.images else {}
-    return Section("data", "The data", template="data", values={"card_facts": card_facts(story), "images": shown})
+    shown = samples(data.folder.thumbnails, len(data.card.get("classes", []))) if data.study.report.images else {}
+    return Section("data", "The data", template="data", values={"card_facts": card_facts(data), "images": shown})
 
 
-def card_facts(story: StudyData) -> list[tuple[str, str]]:
+def card_facts(data: StudyData) -> list[tuple[str, str]]:
     """The data card's smaller facts: name and value."""
-    card = story.card
+    card = data.card
     if not card:
         return []
     sizes = [f"{s['width']} \N{MULTIPLICATION SIGN} {s['height']} px ({s['count']:,})" for s in card["sizes"][:3]]

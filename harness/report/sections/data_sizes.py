@@ -16,14 +16,14 @@ from harness.report.sections.paired_table import paired_table
 from harness.report.style import Picture, drawing, picture
 
 
-def size_section(story: StudyData) -> Section | None:
+def size_section(data: StudyData) -> Section | None:
     """Show the winners trained on fewer images; None if no share was tried."""
-    points = story.sizes
-    return _sizes(points, story) if points else None
+    points = data.sizes
+    return _sizes(points, data) if points else None
 
 
-def _sizes(points: Sequence[Answered], story: StudyData) -> Section:
-    objective, zone = story.study.objective, story.study.confirmation.equivalence
+def _sizes(points: Sequence[Answered], data: StudyData) -> Section:
+    objective, zone = data.study.objective, data.study.confirmation.equivalence
     pictures = [by_size(points, objective)]
     if sum(point.pair is not None for point in points) > 1:
         pictures.append(gain_by_size(points, zone, objective))

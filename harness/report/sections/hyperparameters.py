@@ -215,14 +215,14 @@ _SEARCH_NOTE = (
 )
 
 
-def _drawn(story: StudyData) -> list[str]:
+def _drawn(data: StudyData) -> list[str]:
     """The strategies that have a complete trial."""
-    return [name for name in wording.STRATEGY if (story.complete["strategy"] == name).any()]
+    return [name for name in wording.STRATEGY if (data.complete["strategy"] == name).any()]
 
 
-def depth_section(story: StudyData) -> Section | None:
+def depth_section(data: StudyData) -> Section | None:
     """Show the score by depth; if there is one backbone, with the share of it that each depth trains."""
-    complete, objective = story.complete, story.study.objective
+    complete, objective = data.complete, data.study.objective
     if complete["unfreeze_depth"].nunique() < 2:
         return None
     heading = trends.of_number(complete, "unfreeze_depth", "unfreeze depth", "Deeper unfreezing")
@@ -233,25 +233,25 @@ def depth_section(story: StudyData) -> Section | None:
         notes = {depth: wording.share(known.parameter_share(depth)) for depth in range(DEPTH_MAX + 1)}
         label = f"stages that train, and their share of {used[0]}'s parameters"
     shown = by_number(complete, "unfreeze_depth", objective, label, notes)
-    return Section("depth", heading, [shown], _SEARCH_NOTE, _drawn(story))
+    return Section("depth", heading, [shown], _SEARCH_NOTE, _drawn(data))
 
 
-def backbone_section(story: StudyData) -> Section | None:
+def backbone_section(data: StudyData) -> Section | None:
     """Show the score by backbone."""
-    return _by_choice(story, "backbone", "backbone")
+    return _by_choice(data, "backbone", "backbone")
 
 
-def batchnorm_section(story: StudyData) -> Section | None:
+def batchnorm_section(data: StudyData) -> Section | None:
     """Show the score by BatchNorm policy."""
-    return _by_choice(story, "batchnorm", "BatchNorm policy")
+    return _by_choice(data, "batchnorm", "BatchNorm policy")
 
 
-def _by_choice(story: StudyData, column: str, name: str) -> Section | None:
-    complete, objective = story.complete, story.study.objective
+def _by_choice(data: StudyData, column: str, name: str) -> Section | None:
+    complete, objective = data.complete, data.study.objective
     if complete[column].nunique() < 2:
         return None
     heading = trends.of_choice(complete, column, name)
-    return Section(column, heading, [by_choice(complete, column, objective, name)], _SEARCH_NOTE, _drawn(story))
+    return Section(column, heading, [by_choice(complete, column, objective, name)], _SEARCH_NOTE, _drawn(data))
 
 
 def _from_head(complete: pd.DataFrame) -> bool:
@@ -259,9 +259,9 @@ def _from_head(complete: pd.DataFrame) -> bool:
     return bool((complete["unfreeze_from"] == "head").all())
 
 
-def rate_section(story: StudyData) -> Section | None:
+def rate_section(data: StudyData) -> Section | None:
     """Show the score by the learning rates."""
-    complete, objective, drawn = story.complete, story.study.objective, _drawn(story)
+    complete, objective, drawn = data.complete, data.study.objective, _drawn(data)
     if complete["head_lr"].nunique() < 2:
         return None
     pictures = [by_rate(complete, objective)]
@@ -278,9 +278,9 @@ def rate_section(story: StudyData) -> Section | None:
     return Section("rates", found or "Learning rates", pictures, note, drawn)
 
 
-def other_sections(story: StudyData) -> list[Section]:
+def other_sections(data: StudyData) -> list[Section]:
     """Show the other parameters that took several values: a section for each with a finding, one for all the rest."""
-    complete, objective, drawn = story.complete, story.study.objective, _drawn(story)
+    complete, objective, drawn = data.complete, data.study.objective, _drawn(data)
     made, silent = [], []
     for name, parameter in PARAMETERS.items():
         if name in OWN_SECTION or complete[name].nunique() < 2:

@@ -35,7 +35,7 @@ METHODS = {  # of importance; what each says is a line of its own: the figures a
 }
 
 
-def importance_section(story: StudyData) -> Section | None:
+def importance_section(data: StudyData) -> Section | None:
     """Show what Optuna's measures of importance found."""
     pictures = [
         importances(
@@ -43,7 +43,7 @@ def importance_section(story: StudyData) -> Section | None:
             f"{strategy}-{method}",
             f"{wording.capital(wording.STRATEGY[strategy])}, {METHODS[method].format(found['trials'])}",
         )
-        for strategy, methods in story.importance.items()
+        for strategy, methods in data.importance.items()
         for method, found in methods.items()
         if found.get("shares")  # files of before the trials were counted have none
     ]

@@ -81,22 +81,22 @@ def learning_curves(
         return picture(figure, f"curves-{strategy}", f"Learning curves of {wording.STRATEGY[strategy]}: {said}.")
 
 
-def curve_section(story: StudyData) -> Section | None:
+def curve_section(data: StudyData) -> Section | None:
     """Show the validation score by epoch, of each trial of the search and of the winners."""
-    column = f"validation_{story.study.objective}"
-    table = story.epochs.dropna(subset=[column])
+    column = f"validation_{data.study.objective}"
+    table = data.epochs.dropna(subset=[column])
     if table.empty:
         return None
     low, high = table[column].quantile(0.01), table[column].max()
     limits = (float(low - 0.04 * (high - low)), float(high + 0.06 * (high - low)) + 1e-9)
     pictures, drawn = [], []
-    for strategy in story.study.strategies:
+    for strategy in data.study.strategies:
         own = table[table["strategy"] == strategy]
-        runs = [run.trial_id for run in story.winners[strategy].runs] if strategy in story.winners else []
+        runs = [run.trial_id for run in data.winners[strategy].runs] if strategy in data.winners else []
         search, confirmed = own[own["kind"] == "search"], own[own["trial_id"].isin(runs)]
         if len(search) or len(confirmed):
-            pictures.append(learning_curves(search, confirmed, strategy, story.study.objective, limits))
+            pictures.append(learning_curves(search, confirmed, strategy, data.study.objective, limits))
             drawn.append(strategy)
-    note = f"Validation {METRICS[story.study.objective].label} by epoch. Thin: each trial of the search"
-    note += "; bold: the winner in the confirmation, mean and range of its seeds." if story.winners else "."
-    return Section("curves", curve_heading(list(story.winners.values())), pictures, note)
+    note = f"Validation {METRICS[data.study.objective].label} by epoch. Thin: each trial of the search"
+    note += "; bold: the winner in the confirmation, mean and range of its seeds." if data.winners else "."
+    return Section("curves", curve_heading(list(data.winners.values())), pictures, note)

@@ -7,12 +7,12 @@ from harness.analysis.study_data import StudyData
 from harness.report.section import Section
 
 
-def method_section(story: StudyData) -> Section:
+def method_section(data: StudyData) -> Section:
     """Say what was done, and what it does not count."""
-    return Section("method", "Method, in short", template="method", values={"zone": zone(story)})
+    return Section("method", "Method, in short", template="method", values={"zone": zone(data)})
 
 
-def zone(story: StudyData) -> str:
+def zone(data: StudyData) -> str:
     """The equivalence margin with its unit."""
-    objective = story.study.objective
-    return f"{wording.difference(story.study.confirmation.equivalence, objective)} {wording.unit(objective)}"
+    objective = data.study.objective
+    return f"{wording.difference(data.study.confirmation.equivalence, objective)} {wording.unit(objective)}"

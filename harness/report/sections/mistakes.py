@@ -19,16 +19,16 @@ from harness.report.section import Section, Shot
 _OF_EACH = ("labels", "predicted", "probability", "seeds_wrong")
 
 
-def mistakes_section(story: StudyData) -> Section | None:
+def mistakes_section(data: StudyData) -> Section | None:
     """The stored mistakes of the recommended winner, the surest first.
 
     None where none are stored, where the file does not fit the study's classes or its recommendation, and where the
     study's file keeps images off the page. No name of a file is shown.
     """
-    chosen, names = story.summary["recommendation"], story.summary["data"]["classes"]
-    if chosen is None or not story.study.report.images:
+    chosen, names = data.summary["recommendation"], data.summary["data"]["classes"]
+    if chosen is None or not data.study.report.images:
         return None
-    stored = _read(story.folder.mistakes)
+    stored = _read(data.folder.mistakes)
     if stored is None or not _fits(stored, len(names), chosen["strategy"]):
         return None
     pairs = [(names[true], names[given]) for true, given in zip(stored["labels"], stored["predicted"], strict=True)]

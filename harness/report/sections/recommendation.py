@@ -13,15 +13,15 @@ from harness.config.trial import TrialConfig
 from harness.report.section import Section
 
 
-def recommendation_section(story: StudyData) -> Section:
+def recommendation_section(data: StudyData) -> Section:
     """Show the recommended configuration and how to use it."""
-    values = {"recommendation": recommendation(story)}
+    values = {"recommendation": recommendation(data)}
     return Section("recommendation", "Recommended", template="recommendation", values=values)
 
 
-def recommendation(story: StudyData) -> dict[str, Any] | None:
+def recommendation(data: StudyData) -> dict[str, Any] | None:
     """The recommended configuration as rows, and as lines to paste into a study file and into Python."""
-    chosen = story.summary["recommendation"]
+    chosen = data.summary["recommendation"]
     if chosen is None:
         return None
     config = chosen["config"]
@@ -33,7 +33,7 @@ def recommendation(story: StudyData) -> dict[str, Any] | None:
         "rows": rows,
         "model": chosen["model"],
         "paste": _try_lines(chosen["strategy"], config),
-        "tracking": story.study_json.get("tracking_uri") or "sqlite:///runs/mlflow.db",
+        "tracking": data.study_json.get("tracking_uri") or "sqlite:///runs/mlflow.db",
     }
 
 

@@ -98,10 +98,10 @@ def _told(course: BestSoFar, against: str, objective: str) -> str:
     return f"{wording.STRATEGY[course.strategy]} {', '.join(parts)}"
 
 
-def anytime_section(story: StudyData) -> Section | None:
+def anytime_section(data: StudyData) -> Section | None:
     """Show the best score so far, by trials and by time; None if no search has finished a trial."""
-    objective = story.study.objective
-    searches = [made for name in story.study.strategies if (made := anytime(story.records, name, objective))]
+    objective = data.study.objective
+    searches = [made for name in data.study.strategies if (made := anytime(data.records, name, objective))]
     return _anytime(searches, objective) if searches else None
 
 

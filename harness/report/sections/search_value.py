@@ -21,29 +21,29 @@ READ = {
 }
 
 
-def paid_section(story: StudyData) -> Section | None:
+def paid_section(data: StudyData) -> Section | None:
     """Show what the search brought on test, compared with each strategy's default; None before the test."""
-    study = story.study
-    defaults = story.defaults if story.winners else {}
-    compared = paid(story.winners, defaults, study.objective, study.confirmation.equivalence)
+    study = data.study
+    defaults = data.defaults if data.winners else {}
+    compared = paid(data.winners, defaults, study.objective, study.confirmation.equivalence)
     return _paid(compared, study.objective) if compared else None
 
 
-def gap_section(story: StudyData) -> Section | None:
+def gap_section(data: StudyData) -> Section | None:
     """Show what the winners scored in search, confirmation and test; None before the test."""
-    promised = gaps(story.records, story.winners, story.study.objective)
-    return _gap(promised, story.study.objective) if promised else None
+    promised = gaps(data.records, data.winners, data.study.objective)
+    return _gap(promised, data.study.objective) if promised else None
 
 
-def edge_section(story: StudyData) -> Section | None:
+def edge_section(data: StudyData) -> Section | None:
     """Show the best values that lie at an end of their range; None if there are none."""
-    at_edges = edges(story.records, story.winners, story.study)
+    at_edges = edges(data.records, data.winners, data.study)
     return _edges(at_edges) if at_edges else None
 
 
-def pruning_section(story: StudyData) -> Section | None:
+def pruning_section(data: StudyData) -> Section | None:
     """Show how many trials were pruned; None if none was."""
-    stopped = pruning(story.records, story.study.strategies)
+    stopped = pruning(data.records, data.study.strategies)
     return _pruning(stopped) if stopped else None
 
 

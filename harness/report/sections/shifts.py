@@ -15,10 +15,10 @@ from harness.report.style import Picture, drawing, picture
 from harness.results.metrics import sign_of
 
 
-def shift_section(story: StudyData) -> Section | None:
+def shift_section(data: StudyData) -> Section | None:
     """Show the winners on shifted test images; None if no shift was tried."""
-    points = story.shifts
-    return _shifts(points, story.study.objective) if points else None
+    points = data.shifts
+    return _shifts(points, data.study.objective) if points else None
 
 
 def _shifts(points: Sequence[Answered], objective: str) -> Section:

@@ -68,21 +68,21 @@ def side_by_side(rows: Sequence[dict[str, Any]], objective: str) -> Picture:
         return picture(figure, "sides", f"Scores of the strategies: {said}.")
 
 
-def strategy_section(story: StudyData) -> Section:
+def strategy_section(data: StudyData) -> Section:
     """Show the strategies side by side."""
-    rows, objective = strategy_rows(story), story.study.objective
+    rows, objective = strategy_rows(data), data.study.objective
     values = {
         "strategies": rows,
         "scored": any(row["test_mean"] is not None for row in rows),
-        "side_picture": side_by_side(rows, objective) if story.winners else None,
-        "others": other_pairs(story),
+        "side_picture": side_by_side(rows, objective) if data.winners else None,
+        "others": other_pairs(data),
     }
     return Section("strategies", strategy_heading(rows, objective), template="strategies", values=values)
 
 
-def strategy_rows(story: StudyData) -> list[dict[str, Any]]:
+def strategy_rows(data: StudyData) -> list[dict[str, Any]]:
     """One row a strategy for the table side by side, the cheapest training as the unit of cost."""
-    rows = [{"strategy": name, **values} for name, values in story.summary["strategies"].items()]
+    rows = [{"strategy": name, **values} for name, values in data.summary["strategies"].items()]
     costs = [row["seconds_alone"] for row in rows if row["seconds_alone"]]
     for row in rows:
         row["cost_ratio"] = row["seconds_alone"] / min(costs) if row["seconds_alone"] else None
@@ -90,10 +90,10 @@ def strategy_rows(story: StudyData) -> list[dict[str, Any]]:
     return rows
 
 
-def other_pairs(story: StudyData) -> list[str]:
+def other_pairs(data: StudyData) -> list[str]:
     """The comparisons beyond the primary one, a sentence each."""
-    objective, told = story.study.objective, []
-    for pair in story.summary["comparisons"][1:]:
+    objective, told = data.study.objective, []
+    for pair in data.summary["comparisons"][1:]:
         a, b = wording.STRATEGY[pair["a"]], wording.STRATEGY[pair["b"]]
         low, high = (wording.difference(end, objective) for end in pair["ci95"])
         gap = f"{wording.difference(pair['difference'], objective, signed=True)} {wording.unit(objective)}"

@@ -21,14 +21,14 @@ ALWAYS_SHOWN = ("backbone", "unfreeze_depth", "head_lr", "backbone_lr", "batchno
 _BEST = ' <abbr title="best validation score of its strategy">best</abbr>'
 
 
-def trial_section(story: StudyData) -> Section:
+def trial_section(data: StudyData) -> Section:
     """Show every trial of the search."""
-    return Section("trials", "Every trial", template="trials", values={"table": trial_table(story)})
+    return Section("trials", "Every trial", template="trials", values={"table": trial_table(data)})
 
 
-def trial_table(story: StudyData) -> dict[str, Any]:
+def trial_table(data: StudyData) -> dict[str, Any]:
     """`columns` (heading, is a number), `rows` as HTML, and what is the `same` in all of them, a text each."""
-    table, objective = story.trials, story.study.objective
+    table, objective = data.trials, data.study.objective
     varying = [name for name in PARAMETERS if name in ALWAYS_SHOWN or table[name].nunique(dropna=False) > 1]
     quiet = _idle_everywhere(table, varying)
     same = [
@@ -48,7 +48,7 @@ def trial_table(story: StudyData) -> dict[str, Any]:
     ]
     tags = ['<td class="n">' if number else "<td>" for _, number in columns[3:-1]]
     cells = [[tag + text for text in column] for tag, column in zip(tags, texts, strict=True)]
-    rows = ["".join(row) for row in zip(_beginnings(story), *cells, _notes(table), strict=True)]
+    rows = ["".join(row) for row in zip(_beginnings(data), *cells, _notes(table), strict=True)]
     return {"columns": columns, "rows": Markup("\n".join(rows)), "same": same}  # noqa: S704 - every text is escaped
 
 
@@ -66,9 +66,9 @@ def _texts(values: Iterable[Any], told: Callable[[Any], str]) -> list[str]:
     return [known[value] for value in listed]
 
 
-def _beginnings(story: StudyData) -> list[str]:
+def _beginnings(data: StudyData) -> list[str]:
     """Number, strategy and state of each row; the best trial of each strategy is marked."""
-    table, best = story.trials, _best_ids(story)
+    table, best = data.trials, _best_ids(data)
     sides = _texts(table["strategy"], lambda name: name)
     names = _texts(table["strategy"], lambda name: wording.STRATEGY[name])
     states = _texts(table["state"], lambda state: state)
@@ -87,6 +87,6 @@ def _notes(table: pd.DataFrame) -> list[str]:
     return [f'<td class="note">{note}' for note in _texts(told, wording.redact)]
 
 
-def _best_ids(story: StudyData) -> set[str]:
-    ranked = story.complete.sort_values("score", ascending=lower(story.study.objective), kind="stable")
+def _best_ids(data: StudyData) -> set[str]:
+    ranked = data.complete.sort_values("score", ascending=lower(data.study.objective), kind="stable")
     return set(ranked.drop_duplicates("strategy")["trial_id"])
