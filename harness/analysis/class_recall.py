@@ -13,14 +13,8 @@ from harness.analysis.statistics import Estimate, difference, estimate
 from harness.analysis.test_predictions import TestPredictions
 
 _EACH_SIDE = 0.025  # of a 95 % interval
-
-
 SHOWN = 20  # classes in the figure; the table has them all
-
-
 _POINTS = "accuracy"  # recall reads as accuracy does: in percent and points
-
-
 Ints = NDArray[np.int64]
 
 
@@ -68,6 +62,13 @@ def recalls(a: TestPredictions, b: TestPredictions, names: Sequence[str]) -> lis
     return sorted(made, key=lambda found: found.gain.mean, reverse=True)
 
 
+def most_apart(found: Sequence[ClassRecall]) -> list[ClassRecall]:
+    """The classes for the figure, in the order given: those with the smallest p-values where there are too many."""
+    ranked = sorted(found, key=lambda one: (one.p_value, -abs(one.gain.mean)))[:SHOWN]
+    kept = {id(one) for one in ranked}
+    return [one for one in found if id(one) in kept]
+
+
 def _recall(name: str, a: Ints, b: Ints, groups: NDArray[np.str_] | None) -> ClassRecall:
     """From right (1) and wrong (0) answers (seeds, images of the class)."""
     images = a.shape[1]
@@ -97,10 +98,3 @@ def _share(found: Estimate, units: int, least: float) -> Share:
         unseen = 1 - _EACH_SIDE ** (1 / units)
         low, high = found.mean - unseen * (found.mean - least), found.mean + unseen * (1 - found.mean)
     return Share(found.mean, (max(low, least), min(high, 1.0)))
-
-
-def most_apart(found: Sequence[ClassRecall]) -> list[ClassRecall]:
-    """The classes for the figure, in the order given: those with the smallest p-values where there are too many."""
-    ranked = sorted(found, key=lambda one: (one.p_value, -abs(one.gain.mean)))[:SHOWN]
-    kept = {id(one) for one in ranked}
-    return [one for one in found if id(one) in kept]

@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 from harness.analysis.test_predictions import TestPredictions
 
+AT_MOST = 12  # images
+OF_A_CLASS = 4  # images of one true class, so that one hard class does not fill the page
+
 
 def surest_mistakes(predictions: TestPredictions) -> NDArray[np.int64]:
     """Positions (n,) of the images that were wrong on the mean over seeds, the highest probability first."""
@@ -20,9 +23,3 @@ def surest_mistakes(predictions: TestPredictions) -> NDArray[np.int64]:
             taken[label] = taken.get(label, 0) + 1
             picked.append(position)
     return np.array(picked, np.int64)
-
-
-AT_MOST = 12  # images
-
-
-OF_A_CLASS = 4  # images of one true class, so that one hard class does not fill the page

@@ -20,6 +20,9 @@ from harness.report.section import Section
 from harness.report.style import Picture, drawing, picture
 from harness.results.metrics import score, sign_of
 
+ROW = 112  # height of one comparison, in CSS pixels
+_LEFT, _RIGHT = "\N{LEFTWARDS ARROW}", "\N{RIGHTWARDS ARROW}"
+
 
 def answer_section(data: StudyData) -> Section:
     """Say the verdict, or why there is none."""
@@ -45,9 +48,6 @@ def _each_seed(winners: dict[str, TestPredictions], a: str, b: str, objective: s
     shared = sorted(set(one.seeds) & set(two.seeds))
     pairs = zip(one.at(shared), two.at(shared), strict=True) if shared else ()
     return [sign * (score(objective, q, two.labels) - score(objective, p, one.labels)) for p, q in pairs]
-
-
-ROW = 112  # height of one comparison, in CSS pixels
 
 
 def differences(
@@ -84,16 +84,6 @@ def differences(
         return picture(figure, f"differences{width}", f"Paired differences on the test split. {said}")
 
 
-_LEFT, _RIGHT = "\N{LEFTWARDS ARROW}", "\N{RIGHTWARDS ARROW}"
-
-
-def _told(pair: dict[str, Any], objective: str) -> str:
-    low, high = (wording.difference(end, objective) for end in pair["ci95"])
-    mean = wording.difference(pair["difference"], objective, signed=True)
-    names = f"{wording.capital(wording.STRATEGY[pair['b']])} minus {wording.STRATEGY[pair['a']]}"
-    return f"{names}: {mean} {wording.unit(objective)}, 95 % interval {low} to {high}."
-
-
 def _difference_row(axes: Axes, y: float, pair: dict[str, Any], seeds: Sequence[float], objective: str) -> None:
     mean, (low, high) = pair["difference"], pair["ci95"]
     colour = style.STRATEGY[pair["b"] if mean >= 0 else pair["a"]]
@@ -112,3 +102,10 @@ def _ends(axes: Axes, y: float, pair: dict[str, Any], word: str) -> None:
     a, b = (f"{wording.STRATEGY[pair[side]]}{word}" for side in "ab")
     axes.text(low, y, f"{_LEFT} {a}", va="top", color=style.STRATEGY[pair["a"]])
     axes.text(high, y, f"{b} {_RIGHT}", va="top", ha="right", color=style.STRATEGY[pair["b"]])
+
+
+def _told(pair: dict[str, Any], objective: str) -> str:
+    low, high = (wording.difference(end, objective) for end in pair["ci95"])
+    mean = wording.difference(pair["difference"], objective, signed=True)
+    names = f"{wording.capital(wording.STRATEGY[pair['b']])} minus {wording.STRATEGY[pair['a']]}"
+    return f"{names}: {mean} {wording.unit(objective)}, 95 % interval {low} to {high}."

@@ -16,6 +16,23 @@ from harness.report.section import Section
 from harness.report.style import Picture, drawing, picture
 from harness.results.metrics import confusion
 
+NUMBERS_AT_MOST = 16  # classes; a larger confusion matrix has no room for numbers
+
+
+def confusion_section(data: StudyData) -> Section | None:
+    """Show what the recommended winner took for what on the test split."""
+    found = recommended_counts(data)
+    if found is None:
+        return None
+    side, counts = found
+    names = data.class_names(counts.shape[0])
+    images = wording.test_images(side.labels.size, side.group_count)
+    note = (
+        f"{wording.capital(wording.STRATEGY[side.strategy])}, the recommended winner, on {images}, "
+        f"{wording.count(len(side.seeds), 'seed')} together. Each row is a true class, each column a predicted one."
+    )
+    return Section("confusion", confusion_heading(counts, names), [confusion_matrix(counts, names)], note)
+
 
 def confusion_heading(counts: NDArray[np.int64], classes: Sequence[str]) -> str:
     """The class most often taken for another one."""
@@ -26,9 +43,6 @@ def confusion_heading(counts: NDArray[np.int64], classes: Sequence[str]) -> str:
         return "No class was taken for another"
     share = f"{shares[row, column] * 100:.0f} %"
     return f"Most often confused: {classes[row]}, taken for {classes[column]} in {share} of its images"
-
-
-NUMBERS_AT_MOST = 16  # classes; a larger confusion matrix has no room for numbers
 
 
 def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> Picture:
@@ -66,21 +80,6 @@ def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> Pictu
         axes.set_title("% of each true class (row)", fontsize=11)
         recalls = ", ".join(f"{name} {shares[i, i] * 100:.0f} %" for i, name in enumerate(classes))
         return picture(figure, "confusion", f"Confusion matrix; share of each class that was recognised: {recalls}.")
-
-
-def confusion_section(data: StudyData) -> Section | None:
-    """Show what the recommended winner took for what on the test split."""
-    found = recommended_counts(data)
-    if found is None:
-        return None
-    side, counts = found
-    names = data.class_names(counts.shape[0])
-    images = wording.test_images(side.labels.size, side.group_count)
-    note = (
-        f"{wording.capital(wording.STRATEGY[side.strategy])}, the recommended winner, on {images}, "
-        f"{wording.count(len(side.seeds), 'seed')} together. Each row is a true class, each column a predicted one."
-    )
-    return Section("confusion", confusion_heading(counts, names), [confusion_matrix(counts, names)], note)
 
 
 def recommended_counts(data: StudyData) -> tuple[TestPredictions, NDArray[np.int64]] | None:

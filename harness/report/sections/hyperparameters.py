@@ -25,6 +25,97 @@ from harness.report.axes import NEARER, lower, row_name, scale, score_axis
 from harness.report.section import Section
 from harness.report.style import Picture, drawing, picture
 
+OWN_SECTION = ("unfreeze_depth", "backbone", "batchnorm", "head_lr", "backbone_lr")
+_SEARCH_NOTE = (
+    "Each mark is one complete trial, each bar a median. The trials differ in other values too: this shows where good "
+    "scores were found, not what caused them."
+)
+
+
+def depth_section(data: StudyData) -> Section | None:
+    """Show the score by depth; if there is one backbone, with the share of it that each depth trains."""
+    complete, objective = data.complete, data.study.objective
+    if complete["unfreeze_depth"].nunique() < 2:
+        return None
+    heading = trends.of_number(complete, "unfreeze_depth", "unfreeze depth", "Deeper unfreezing")
+    label, notes = "stages that train (0 is feature extraction)", None
+    used = complete["backbone"].unique()
+    if len(used) == 1 and _from_head(complete):
+        known = cost(str(used[0]))
+        notes = {depth: wording.share(known.parameter_share(depth)) for depth in range(DEPTH_MAX + 1)}
+        label = f"stages that train, and their share of {used[0]}'s parameters"
+    shown = by_number(complete, "unfreeze_depth", objective, label, notes)
+    return Section("depth", heading, [shown], _SEARCH_NOTE, _drawn(data))
+
+
+def backbone_section(data: StudyData) -> Section | None:
+    """Show the score by backbone."""
+    return _by_choice(data, "backbone", "backbone")
+
+
+def batchnorm_section(data: StudyData) -> Section | None:
+    """Show the score by BatchNorm policy."""
+    return _by_choice(data, "batchnorm", "BatchNorm policy")
+
+
+def rate_section(data: StudyData) -> Section | None:
+    """Show the score by the learning rates."""
+    complete, objective, drawn = data.complete, data.study.objective, _drawn(data)
+    if complete["head_lr"].nunique() < 2:
+        return None
+    pictures = [by_rate(complete, objective)]
+    note = "First: every complete trial."
+    for strategy in drawn:
+        part = complete[complete["strategy"] == strategy].dropna(subset=["backbone_lr"])
+        if part["backbone_lr"].nunique() > 2:
+            pictures.append(rate_map(part, strategy, objective))
+    if len(pictures) > 1:
+        note += " Then: both rates together, the strongest colour for the best score, the best trial ringed."
+    found = rate_heading(complete)
+    if found:
+        note += " Near: the geometric mean over a strategy's best quarter of trials, so not the single best one."
+    return Section("rates", found or "Learning rates", pictures, note, drawn)
+
+
+def other_sections(data: StudyData) -> list[Section]:
+    """Show the other parameters that took several values: a section for each with a finding, one for all the rest."""
+    complete, objective, drawn = data.complete, data.study.objective, _drawn(data)
+    made, silent = [], []
+    for name, parameter in PARAMETERS.items():
+        if name in OWN_SECTION or complete[name].nunique() < 2:
+            continue
+        label = parameter.label
+        if parameter.kind == "choice":
+            found, shown = trends.choice(complete, name), by_choice(complete, name, objective, label)
+        else:
+            found = trends.trend(complete, name, "higher values")
+            shown = by_value(complete, name, objective, label)
+        if found:
+            made.append(Section(name, f"{wording.capital(label)}: {found}", [shown], _SEARCH_NOTE, drawn))
+        else:
+            silent.append((label, shown))
+    if silent:
+        names = wording.listed([label for label, _ in silent])
+        heading = f"No clear effect of {names} in {wording.count(len(complete), 'trial')}"
+        made.append(Section("others", heading, [shown for _, shown in silent], _SEARCH_NOTE, drawn))
+    return made
+
+
+def rate_heading(trials: pd.DataFrame) -> str | None:
+    """Where the best quarter of the trials lies; None where there are too few."""
+    told = []
+    for strategy in wording.STRATEGY:
+        part = trials[trials["strategy"] == strategy].dropna(subset=["score"])
+        if len(part) < FEWEST:
+            continue
+        top = part[_goodness(part).rank(ascending=False, method="min") <= max(2, len(part) // 4)]
+        head = float(np.exp(np.log(top["head_lr"]).mean()))
+        text = f"{wording.STRATEGY[strategy]} near {_rough(head)}"
+        if top["backbone_lr"].notna().all():
+            text += f" (backbone {_rough(float(np.exp(np.log(top['backbone_lr']).mean())))})"
+        told.append(text)
+    return f"Best learning rates: {wording.listed(told)}" if told else None
+
 
 def by_number(
     trials: pd.DataFrame, column: str, objective: str, label: str, notes: Mapping[int, str] | None = None
@@ -99,12 +190,6 @@ def by_choice(trials: pd.DataFrame, column: str, objective: str, label: str) -> 
         return picture(figure, f"by-{column}", _medians(trials, column, objective, label))
 
 
-def _marks(axes: Axes, x: NDArray[Any], y: NDArray[Any], strategy: str, dense: bool) -> None:
-    """One mark a trial, in the strategy's colour and shape."""
-    look = style.DUST if dense else {"s": 42, "lw": 0.6, "alpha": 0.75, "edgecolor": style.SURFACE}
-    axes.scatter(x, y, color=style.STRATEGY[strategy], marker=style.MARKER[strategy], **look)
-
-
 def by_rate(trials: pd.DataFrame, objective: str) -> Picture:
     """Score of every complete trial against the head's learning rate."""
     dense = len(trials) > style.DENSE
@@ -152,9 +237,33 @@ def rate_map(trials: pd.DataFrame, strategy: str, objective: str) -> Picture:
         return picture(figure, f"rates-{strategy}", f"{wording.STRATEGY[strategy]}, learning rates: {said}.")
 
 
+def _by_choice(data: StudyData, column: str, name: str) -> Section | None:
+    complete, objective = data.complete, data.study.objective
+    if complete[column].nunique() < 2:
+        return None
+    heading = trends.of_choice(complete, column, name)
+    return Section(column, heading, [by_choice(complete, column, objective, name)], _SEARCH_NOTE, _drawn(data))
+
+
+def _from_head(complete: pd.DataFrame) -> bool:
+    """Whether every trial unfroze the last stages first."""
+    return bool((complete["unfreeze_from"] == "head").all())
+
+
+def _drawn(data: StudyData) -> list[str]:
+    """The strategies that have a complete trial."""
+    return [name for name in wording.STRATEGY if (data.complete["strategy"] == name).any()]
+
+
 def _strategies(trials: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """The parts of the table by strategy, in the order of the palette."""
     return [(name, trials[trials["strategy"] == name]) for name in style.STRATEGY if (trials["strategy"] == name).any()]
+
+
+def _marks(axes: Axes, x: NDArray[Any], y: NDArray[Any], strategy: str, dense: bool) -> None:
+    """One mark a trial, in the strategy's colour and shape."""
+    look = style.DUST if dense else {"s": 42, "lw": 0.6, "alpha": 0.75, "edgecolor": style.SURFACE}
+    axes.scatter(x, y, color=style.STRATEGY[strategy], marker=style.MARKER[strategy], **look)
 
 
 def _spread(values: pd.Series[Any], reach: float) -> NDArray[np.float64]:
@@ -184,119 +293,7 @@ def _log_axis(axis: Any, values: pd.Series[Any]) -> None:
     axis.set_ticks([], minor=True)
 
 
-def rate_heading(trials: pd.DataFrame) -> str | None:
-    """Where the best quarter of the trials lies; None where there are too few."""
-    told = []
-    for strategy in wording.STRATEGY:
-        part = trials[trials["strategy"] == strategy].dropna(subset=["score"])
-        if len(part) < FEWEST:
-            continue
-        top = part[_goodness(part).rank(ascending=False, method="min") <= max(2, len(part) // 4)]
-        head = float(np.exp(np.log(top["head_lr"]).mean()))
-        text = f"{wording.STRATEGY[strategy]} near {_rough(head)}"
-        if top["backbone_lr"].notna().all():
-            text += f" (backbone {_rough(float(np.exp(np.log(top['backbone_lr']).mean())))})"
-        told.append(text)
-    return f"Best learning rates: {wording.listed(told)}" if told else None
-
-
 def _rough(value: float) -> str:
     """One significant digit: the place of a good rate is not known better."""
     mantissa, exponent = f"{value:.0e}".split("e")
     return f"{mantissa}e{int(exponent)}".replace("-", wording.MINUS)  # a hyphen would let the line break there
-
-
-OWN_SECTION = ("unfreeze_depth", "backbone", "batchnorm", "head_lr", "backbone_lr")
-
-
-_SEARCH_NOTE = (
-    "Each mark is one complete trial, each bar a median. The trials differ in other values too: this shows where good "
-    "scores were found, not what caused them."
-)
-
-
-def _drawn(data: StudyData) -> list[str]:
-    """The strategies that have a complete trial."""
-    return [name for name in wording.STRATEGY if (data.complete["strategy"] == name).any()]
-
-
-def depth_section(data: StudyData) -> Section | None:
-    """Show the score by depth; if there is one backbone, with the share of it that each depth trains."""
-    complete, objective = data.complete, data.study.objective
-    if complete["unfreeze_depth"].nunique() < 2:
-        return None
-    heading = trends.of_number(complete, "unfreeze_depth", "unfreeze depth", "Deeper unfreezing")
-    label, notes = "stages that train (0 is feature extraction)", None
-    used = complete["backbone"].unique()
-    if len(used) == 1 and _from_head(complete):
-        known = cost(str(used[0]))
-        notes = {depth: wording.share(known.parameter_share(depth)) for depth in range(DEPTH_MAX + 1)}
-        label = f"stages that train, and their share of {used[0]}'s parameters"
-    shown = by_number(complete, "unfreeze_depth", objective, label, notes)
-    return Section("depth", heading, [shown], _SEARCH_NOTE, _drawn(data))
-
-
-def backbone_section(data: StudyData) -> Section | None:
-    """Show the score by backbone."""
-    return _by_choice(data, "backbone", "backbone")
-
-
-def batchnorm_section(data: StudyData) -> Section | None:
-    """Show the score by BatchNorm policy."""
-    return _by_choice(data, "batchnorm", "BatchNorm policy")
-
-
-def _by_choice(data: StudyData, column: str, name: str) -> Section | None:
-    complete, objective = data.complete, data.study.objective
-    if complete[column].nunique() < 2:
-        return None
-    heading = trends.of_choice(complete, column, name)
-    return Section(column, heading, [by_choice(complete, column, objective, name)], _SEARCH_NOTE, _drawn(data))
-
-
-def _from_head(complete: pd.DataFrame) -> bool:
-    """Whether every trial unfroze the last stages first."""
-    return bool((complete["unfreeze_from"] == "head").all())
-
-
-def rate_section(data: StudyData) -> Section | None:
-    """Show the score by the learning rates."""
-    complete, objective, drawn = data.complete, data.study.objective, _drawn(data)
-    if complete["head_lr"].nunique() < 2:
-        return None
-    pictures = [by_rate(complete, objective)]
-    note = "First: every complete trial."
-    for strategy in drawn:
-        part = complete[complete["strategy"] == strategy].dropna(subset=["backbone_lr"])
-        if part["backbone_lr"].nunique() > 2:
-            pictures.append(rate_map(part, strategy, objective))
-    if len(pictures) > 1:
-        note += " Then: both rates together, the strongest colour for the best score, the best trial ringed."
-    found = rate_heading(complete)
-    if found:
-        note += " Near: the geometric mean over a strategy's best quarter of trials, so not the single best one."
-    return Section("rates", found or "Learning rates", pictures, note, drawn)
-
-
-def other_sections(data: StudyData) -> list[Section]:
-    """Show the other parameters that took several values: a section for each with a finding, one for all the rest."""
-    complete, objective, drawn = data.complete, data.study.objective, _drawn(data)
-    made, silent = [], []
-    for name, parameter in PARAMETERS.items():
-        if name in OWN_SECTION or complete[name].nunique() < 2:
-            continue
-        label = parameter.label
-        if parameter.kind == "choice":
-            found, shown = trends.choice(complete, name), by_choice(complete, name, objective, label)
-        else:
-            found = trends.trend(complete, name, "higher values")
-            shown = by_value(complete, name, objective, label)
-        if found:
-            made.append(Section(name, f"{wording.capital(label)}: {found}", [shown], _SEARCH_NOTE, drawn))
-        else:
-            silent.append((label, shown))
-    if silent:
-        names = wording.listed([label for label, _ in silent])
-        heading = f"No clear effect of {names} in {wording.count(len(complete), 'trial')}"
-        made.append(Section("others", heading, [shown for _, shown in silent], _SEARCH_NOTE, drawn))
-    return made

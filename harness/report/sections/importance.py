@@ -10,25 +10,6 @@ from harness.report import style
 from harness.report.section import Section
 from harness.report.style import Picture, drawing, picture
 
-
-def importances(values: dict[str, float], key: str, title: str) -> Picture:
-    """Bars of one strategy's parameter importances by one method, which add up to one."""
-    ranked = sorted(values.items(), key=lambda item: item[1], reverse=True)[:8]
-    with drawing(360, 74 + 26 * len(ranked)) as (figure, axes):
-        names = [name for name, _ in ranked]
-        shares = [value for _, value in ranked]
-        sns.barplot(x=shares, y=names, ax=axes, color=style.MUTED, saturation=1, width=0.55)
-        for index, share in enumerate(shares):
-            axes.annotate(f"{share:.2f}", (share, index), (5, 0), textcoords="offset points", va="center", fontsize=11)
-        axes.set(xlabel="", ylabel="", xticks=[], xlim=(0, max([*shares, 0.01]) * 1.18))
-        axes.grid(visible=False)
-        axes.spines["bottom"].set_visible(False)
-        axes.tick_params(labelcolor=style.INK)
-        axes.set_title(title)
-        said = ", ".join(f"{name} {value:.2f}" for name, value in ranked)
-        return picture(figure, f"importance-{key}", f"{' '.join(title.split())}: {said}.")
-
-
 METHODS = {  # of importance; what each says is a line of its own: the figures are narrow
     "ped_anova": "PED-ANOVA:\nwhat separates the best of {} trials",
     "fanova": "fANOVA:\nwhat explains the spread of {} trials",
@@ -49,3 +30,21 @@ def importance_section(data: StudyData) -> Section | None:
     ]
     note = "The two methods answer different questions, and both see correlations only."
     return Section("importance", "What the search found to matter", pictures, note) if pictures else None
+
+
+def importances(values: dict[str, float], key: str, title: str) -> Picture:
+    """Bars of one strategy's parameter importances by one method, which add up to one."""
+    ranked = sorted(values.items(), key=lambda item: item[1], reverse=True)[:8]
+    with drawing(360, 74 + 26 * len(ranked)) as (figure, axes):
+        names = [name for name, _ in ranked]
+        shares = [value for _, value in ranked]
+        sns.barplot(x=shares, y=names, ax=axes, color=style.MUTED, saturation=1, width=0.55)
+        for index, share in enumerate(shares):
+            axes.annotate(f"{share:.2f}", (share, index), (5, 0), textcoords="offset points", va="center", fontsize=11)
+        axes.set(xlabel="", ylabel="", xticks=[], xlim=(0, max([*shares, 0.01]) * 1.18))
+        axes.grid(visible=False)
+        axes.spines["bottom"].set_visible(False)
+        axes.tick_params(labelcolor=style.INK)
+        axes.set_title(title)
+        said = ", ".join(f"{name} {value:.2f}" for name, value in ranked)
+        return picture(figure, f"importance-{key}", f"{' '.join(title.split())}: {said}.")

@@ -19,6 +19,29 @@ from harness.report.section import Section
 from harness.report.style import Picture, drawing, picture
 from harness.results.metrics import METRICS
 
+CURVES_AT_MOST = 120  # single lines; more are drawn as a band
+
+
+def curve_section(data: StudyData) -> Section | None:
+    """Show the validation score by epoch, of each trial of the search and of the winners."""
+    column = f"validation_{data.study.objective}"
+    table = data.epochs.dropna(subset=[column])
+    if table.empty:
+        return None
+    low, high = table[column].quantile(0.01), table[column].max()
+    limits = (float(low - 0.04 * (high - low)), float(high + 0.06 * (high - low)) + 1e-9)
+    pictures, drawn = [], []
+    for strategy in data.study.strategies:
+        own = table[table["strategy"] == strategy]
+        runs = [run.trial_id for run in data.winners[strategy].runs] if strategy in data.winners else []
+        search, confirmed = own[own["kind"] == "search"], own[own["trial_id"].isin(runs)]
+        if len(search) or len(confirmed):
+            pictures.append(learning_curves(search, confirmed, strategy, data.study.objective, limits))
+            drawn.append(strategy)
+    note = f"Validation {METRICS[data.study.objective].label} by epoch. Thin: each trial of the search"
+    note += "; bold: the winner in the confirmation, mean and range of its seeds." if data.winners else "."
+    return Section("curves", curve_heading(list(data.winners.values())), pictures, note)
+
 
 def curve_heading(winners: Sequence[TestPredictions]) -> str:
     """Whether the confirmed winners were still getting better when their epochs ended."""
@@ -34,9 +57,6 @@ def curve_heading(winners: Sequence[TestPredictions]) -> str:
     if winners:
         return "The winners were best before their last epoch"
     return "Learning curves"
-
-
-CURVES_AT_MOST = 120  # single lines; more are drawn as a band
 
 
 def learning_curves(
@@ -79,24 +99,3 @@ def learning_curves(
             end = confirmed[confirmed["epoch"] == confirmed["epoch"].max()][column].mean()
             said += f"; the confirmed winner ends at {wording.level(end, objective)}"
         return picture(figure, f"curves-{strategy}", f"Learning curves of {wording.STRATEGY[strategy]}: {said}.")
-
-
-def curve_section(data: StudyData) -> Section | None:
-    """Show the validation score by epoch, of each trial of the search and of the winners."""
-    column = f"validation_{data.study.objective}"
-    table = data.epochs.dropna(subset=[column])
-    if table.empty:
-        return None
-    low, high = table[column].quantile(0.01), table[column].max()
-    limits = (float(low - 0.04 * (high - low)), float(high + 0.06 * (high - low)) + 1e-9)
-    pictures, drawn = [], []
-    for strategy in data.study.strategies:
-        own = table[table["strategy"] == strategy]
-        runs = [run.trial_id for run in data.winners[strategy].runs] if strategy in data.winners else []
-        search, confirmed = own[own["kind"] == "search"], own[own["trial_id"].isin(runs)]
-        if len(search) or len(confirmed):
-            pictures.append(learning_curves(search, confirmed, strategy, data.study.objective, limits))
-            drawn.append(strategy)
-    note = f"Validation {METRICS[data.study.objective].label} by epoch. Thin: each trial of the search"
-    note += "; bold: the winner in the confirmation, mean and range of its seeds." if data.winners else "."
-    return Section("curves", curve_heading(list(data.winners.values())), pictures, note)

@@ -25,6 +25,48 @@ FINER = (0.02, 0.05, 0.2, 0.5, 2, 5, 20, 30, 120, 300, 1200, 1800, 7200, 18_000,
 TICKS_AT_MOST = 6
 
 
+def anytime_section(data: StudyData) -> Section | None:
+    """Show the best score so far, by trials and by time; None if no search has finished a trial."""
+    objective = data.study.objective
+    searches = [made for name in data.study.strategies if (made := anytime(data.records, name, objective))]
+    return _anytime(searches, objective) if searches else None
+
+
+def course_heading(searches: Sequence[Anytime], objective: str) -> str:
+    """After how many trials each search was near its best, and which was still gaining at its end."""
+    early = [search for search in searches if not search.still_gaining]
+    told = []
+    if early:
+        first, *rest = [
+            f"{wording.STRATEGY[search.strategy]}{{}} after {search.near} of {search.trials} trials" for search in early
+        ]
+        was = f" was expected within {_size(CLOSE, objective)} of its best"
+        told.append(wording.listed([first.format(was), *(text.format("") for text in rest)]))
+    if late := [search for search in searches if search.still_gaining]:
+        names = wording.listed(wording.STRATEGY[search.strategy] for search in late)
+        gains = wording.listed(wording.difference(search.last_gain, objective) for search in late)
+        points = " points" if METRICS[objective].in_percent else ""
+        was, its = ("was", "its") if len(late) == 1 else ("were", "their")
+        told.append(f"{names} {was} still gaining, by an expected {gains}{points} in {its} last quarter of trials")
+    return wording.capital("; ".join(told))
+
+
+def _at_equal_time(searches: Sequence[Anytime], objective: str) -> str:
+    """What each search is expected to reach in the device time of the one that ended first."""
+    timed = [search.by_seconds for search in searches if search.by_seconds]
+    if len(timed) < 2:
+        return ""
+    shortest = min(float(course.cost[-1]) for course in timed)
+    told = []
+    for course in timed:
+        if course.cost[0] > shortest:
+            told.append(f"{wording.STRATEGY[course.strategy]} would hardly have finished a trial")
+        else:
+            reached = float(np.interp(shortest, course.cost, course.mean))
+            told.append(f"{wording.STRATEGY[course.strategy]} reached {wording.level(reached, objective)}")
+    return f" In {wording.duration(shortest)}, all that the cheapest search took, {wording.listed(told)}."
+
+
 def anytime_figure(courses: Sequence[BestSoFar], against: Literal["trials", "seconds"], objective: str) -> Picture:
     """The expected best score so far of each strategy with its band, and thin what happened, against what it cost."""
     low, high = limits(courses, objective)
@@ -98,13 +140,6 @@ def _told(course: BestSoFar, against: str, objective: str) -> str:
     return f"{wording.STRATEGY[course.strategy]} {', '.join(parts)}"
 
 
-def anytime_section(data: StudyData) -> Section | None:
-    """Show the best score so far, by trials and by time; None if no search has finished a trial."""
-    objective = data.study.objective
-    searches = [made for name in data.study.strategies if (made := anytime(data.records, name, objective))]
-    return _anytime(searches, objective) if searches else None
-
-
 def _anytime(searches: Sequence[Anytime], objective: str) -> Section:
     timed = [search.by_seconds for search in searches if search.by_seconds]
     pictures = [anytime_figure([search.by_trials for search in searches], "trials", objective)]
@@ -120,38 +155,3 @@ def _anytime(searches: Sequence[Anytime], objective: str) -> Section:
     return Section(
         "search-anytime", course_heading(searches, objective), pictures, note + _at_equal_time(searches, objective)
     )
-
-
-def _at_equal_time(searches: Sequence[Anytime], objective: str) -> str:
-    """What each search is expected to reach in the device time of the one that ended first."""
-    timed = [search.by_seconds for search in searches if search.by_seconds]
-    if len(timed) < 2:
-        return ""
-    shortest = min(float(course.cost[-1]) for course in timed)
-    told = []
-    for course in timed:
-        if course.cost[0] > shortest:
-            told.append(f"{wording.STRATEGY[course.strategy]} would hardly have finished a trial")
-        else:
-            reached = float(np.interp(shortest, course.cost, course.mean))
-            told.append(f"{wording.STRATEGY[course.strategy]} reached {wording.level(reached, objective)}")
-    return f" In {wording.duration(shortest)}, all that the cheapest search took, {wording.listed(told)}."
-
-
-def course_heading(searches: Sequence[Anytime], objective: str) -> str:
-    """After how many trials each search was near its best, and which was still gaining at its end."""
-    early = [search for search in searches if not search.still_gaining]
-    told = []
-    if early:
-        first, *rest = [
-            f"{wording.STRATEGY[search.strategy]}{{}} after {search.near} of {search.trials} trials" for search in early
-        ]
-        was = f" was expected within {_size(CLOSE, objective)} of its best"
-        told.append(wording.listed([first.format(was), *(text.format("") for text in rest)]))
-    if late := [search for search in searches if search.still_gaining]:
-        names = wording.listed(wording.STRATEGY[search.strategy] for search in late)
-        gains = wording.listed(wording.difference(search.last_gain, objective) for search in late)
-        points = " points" if METRICS[objective].in_percent else ""
-        was, its = ("was", "its") if len(late) == 1 else ("were", "their")
-        told.append(f"{names} {was} still gaining, by an expected {gains}{points} in {its} last quarter of trials")
-    return wording.capital("; ".join(told))

@@ -47,6 +47,69 @@ def pruning_section(data: StudyData) -> Section | None:
     return _pruning(stopped) if stopped else None
 
 
+def paid_heading(compared: Sequence[Paid], objective: str) -> str:
+    """Where the winner of the search was better than the default on test."""
+    told = []
+    for outcome, words in (
+        ("better", "paid in {}"),
+        ("equal", "made no practical difference in {}"),
+        ("undecided", "did not clearly pay in {}"),
+        ("worse", "ended worse than the default in {}"),
+        ("same", "found nothing above the default in {}"),
+    ):
+        names = []
+        for row in compared:
+            if outcome == (row.compared.outcome if row.compared else "same"):
+                size = wording.difference(row.compared.difference, objective, signed=True) if row.compared else ""
+                points = " points" if METRICS[objective].in_percent else ""
+                over = " over the default" if outcome == "better" else ""
+                by = f" ({size}{points}{over})" if outcome in ("better", "worse") else ""
+                names.append(wording.STRATEGY[row.strategy] + by)
+        if names:
+            last = "or" if outcome in ("equal", "undecided", "same") else "and"
+            told.append(words.format(wording.listed(names, last)))
+    return f"The search {wording.listed(told)}"
+
+
+def gap_heading(promised: Sequence[Gap], objective: str) -> str:
+    """How far the winners' scores in the search lay from their scores on test."""
+    told = []
+    for row in promised:
+        size = _size(abs(row.ahead), objective)
+        how = "better" if row.ahead > 0 else "worse"
+        alike = size == _size(0.0, objective)
+        told.append(f"{'the same' if alike else f'{size} {how}'} in {wording.STRATEGY[row.strategy]}")
+    if len(told) == 1:
+        return f"Against its test score, the winner's search score was {told[0]}"
+    return f"Against their test scores, the winners' search scores were {wording.listed(told)}"
+
+
+def edge_heading(found: Sequence[Edge]) -> str:
+    """Which best values lie at an end of their range, and where to search on."""
+    named = {(edge.strategy, edge.parameter, edge.end): edge for edge in found}
+    if len(named) == 1:
+        edge = next(iter(named.values()))
+        who = wording.capital(wording.STRATEGY[edge.strategy])
+        return f"{who}'s best {label(edge.parameter)} lies at the edge of its range: search further {_way(edge)}"
+    told = []
+    for strategy in dict.fromkeys(edge.strategy for edge in found):
+        own = [f"{label(edge.parameter)} ({_way(edge)})" for edge in named.values() if edge.strategy == strategy]
+        told.append(f"{wording.listed(own)} in {wording.STRATEGY[strategy]}")
+    return f"Best values lie at the edge of their range, search further: {'; '.join(told)}"
+
+
+def pruning_heading(found: Pruning) -> str:
+    """What pruning saved, and whether it fell evenly on the strategies."""
+    saved = f"Pruning saved {wording.share(found.saved_share)} of the epochs"
+    if found.p_value is None:
+        return f"{saved} in {wording.STRATEGY[found.sides[0].strategy]}"
+    if found.p_value >= ALPHA:
+        return f"{saved}, with no clear difference between the strategies"
+    ranked = sorted(found.sides, key=lambda side: side.pruned / side.trials, reverse=True)
+    told = [f"{side.pruned} of {side.trials} trials in {wording.STRATEGY[side.strategy]}" for side in ranked]
+    return f"{saved}, unevenly: it stopped {wording.listed(told)}"
+
+
 def _paid(compared: Sequence[Paid], objective: str) -> Section:
     rows = []
     for row in compared:
@@ -154,69 +217,6 @@ def _unit(objective: str) -> str:
 
 def _span(edge: Edge) -> str:
     return " to ".join(config_text(edge.parameter, end) for end in edge.span.ends())
-
-
-def paid_heading(compared: Sequence[Paid], objective: str) -> str:
-    """Where the winner of the search was better than the default on test."""
-    told = []
-    for outcome, words in (
-        ("better", "paid in {}"),
-        ("equal", "made no practical difference in {}"),
-        ("undecided", "did not clearly pay in {}"),
-        ("worse", "ended worse than the default in {}"),
-        ("same", "found nothing above the default in {}"),
-    ):
-        names = []
-        for row in compared:
-            if outcome == (row.compared.outcome if row.compared else "same"):
-                size = wording.difference(row.compared.difference, objective, signed=True) if row.compared else ""
-                points = " points" if METRICS[objective].in_percent else ""
-                over = " over the default" if outcome == "better" else ""
-                by = f" ({size}{points}{over})" if outcome in ("better", "worse") else ""
-                names.append(wording.STRATEGY[row.strategy] + by)
-        if names:
-            last = "or" if outcome in ("equal", "undecided", "same") else "and"
-            told.append(words.format(wording.listed(names, last)))
-    return f"The search {wording.listed(told)}"
-
-
-def gap_heading(promised: Sequence[Gap], objective: str) -> str:
-    """How far the winners' scores in the search lay from their scores on test."""
-    told = []
-    for row in promised:
-        size = _size(abs(row.ahead), objective)
-        how = "better" if row.ahead > 0 else "worse"
-        alike = size == _size(0.0, objective)
-        told.append(f"{'the same' if alike else f'{size} {how}'} in {wording.STRATEGY[row.strategy]}")
-    if len(told) == 1:
-        return f"Against its test score, the winner's search score was {told[0]}"
-    return f"Against their test scores, the winners' search scores were {wording.listed(told)}"
-
-
-def edge_heading(found: Sequence[Edge]) -> str:
-    """Which best values lie at an end of their range, and where to search on."""
-    named = {(edge.strategy, edge.parameter, edge.end): edge for edge in found}
-    if len(named) == 1:
-        edge = next(iter(named.values()))
-        who = wording.capital(wording.STRATEGY[edge.strategy])
-        return f"{who}'s best {label(edge.parameter)} lies at the edge of its range: search further {_way(edge)}"
-    told = []
-    for strategy in dict.fromkeys(edge.strategy for edge in found):
-        own = [f"{label(edge.parameter)} ({_way(edge)})" for edge in named.values() if edge.strategy == strategy]
-        told.append(f"{wording.listed(own)} in {wording.STRATEGY[strategy]}")
-    return f"Best values lie at the edge of their range, search further: {'; '.join(told)}"
-
-
-def pruning_heading(found: Pruning) -> str:
-    """What pruning saved, and whether it fell evenly on the strategies."""
-    saved = f"Pruning saved {wording.share(found.saved_share)} of the epochs"
-    if found.p_value is None:
-        return f"{saved} in {wording.STRATEGY[found.sides[0].strategy]}"
-    if found.p_value >= ALPHA:
-        return f"{saved}, with no clear difference between the strategies"
-    ranked = sorted(found.sides, key=lambda side: side.pruned / side.trials, reverse=True)
-    told = [f"{side.pruned} of {side.trials} trials in {wording.STRATEGY[side.strategy]}" for side in ranked]
-    return f"{saved}, unevenly: it stopped {wording.listed(told)}"
 
 
 def _way(edge: Edge) -> str:

@@ -13,6 +13,25 @@ from harness.report.section import Section
 from harness.report.style import Picture, drawing, picture
 from harness.results.metrics import METRICS, sign_of
 
+_OUTCOME = {
+    "better": "better, after Holm's correction",
+    "worse": "worse, after Holm's correction",
+    "equal": "practically equal",
+    "undecided": "undecided",
+}
+
+
+def strategy_section(data: StudyData) -> Section:
+    """Show the strategies side by side."""
+    rows, objective = strategy_rows(data), data.study.objective
+    values = {
+        "strategies": rows,
+        "scored": any(row["test_mean"] is not None for row in rows),
+        "side_picture": side_by_side(rows, objective) if data.winners else None,
+        "others": other_pairs(data),
+    }
+    return Section("strategies", strategy_heading(rows, objective), template="strategies", values=values)
+
 
 def strategy_heading(rows: Sequence[dict[str, Any]], objective: str) -> str:
     """Who scored what on the test split."""
@@ -68,18 +87,6 @@ def side_by_side(rows: Sequence[dict[str, Any]], objective: str) -> Picture:
         return picture(figure, "sides", f"Scores of the strategies: {said}.")
 
 
-def strategy_section(data: StudyData) -> Section:
-    """Show the strategies side by side."""
-    rows, objective = strategy_rows(data), data.study.objective
-    values = {
-        "strategies": rows,
-        "scored": any(row["test_mean"] is not None for row in rows),
-        "side_picture": side_by_side(rows, objective) if data.winners else None,
-        "others": other_pairs(data),
-    }
-    return Section("strategies", strategy_heading(rows, objective), template="strategies", values=values)
-
-
 def strategy_rows(data: StudyData) -> list[dict[str, Any]]:
     """One row a strategy for the table side by side, the cheapest training as the unit of cost."""
     rows = [{"strategy": name, **values} for name, values in data.summary["strategies"].items()]
@@ -101,11 +108,3 @@ def other_pairs(data: StudyData) -> list[str]:
             f"{wording.capital(b)} minus {a}: {gap} (95 % interval {low} to {high}); {_OUTCOME[pair['outcome']]}."
         )
     return told
-
-
-_OUTCOME = {
-    "better": "better, after Holm's correction",
-    "worse": "worse, after Holm's correction",
-    "equal": "practically equal",
-    "undecided": "undecided",
-}
