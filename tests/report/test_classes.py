@@ -106,8 +106,10 @@ def test_three_images_cannot_make_a_clear_difference_and_thirty_can() -> None:
 
 
 def one(name: str, gain: float, p_value: float) -> class_recall.ClassRecall:
-    share = class_recall.Share(0.5, (0.4, 0.6))
-    return class_recall.ClassRecall(name, 40, share, share, class_recall.Share(gain, (gain - 0.1, gain + 0.1)), p_value)
+    share = class_recall.Recall(0.5, (0.4, 0.6))
+    return class_recall.ClassRecall(
+        name, 40, share, share, class_recall.Recall(gain, (gain - 0.1, gain + 0.1)), p_value
+    )
 
 
 def test_the_heading_names_the_largest_clear_gain_of_each_strategy() -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from harness.analysis import wording
-from harness.analysis.comparison import Shared, StudySummary
+from harness.analysis.comparison import SharedData, StudySummary
 from harness.results.metrics import METRICS
 
 _SIDES = ("fine_tuning", "feature_extraction")
@@ -83,7 +83,7 @@ def rendered(entries: Sequence[StudySummary]) -> str:
     return f"Rendered images, not real cells{which}."
 
 
-def dependence(group: Shared) -> str:
+def dependence(group: SharedData) -> str:
     """What sharing their images means for the studies' results."""
     names = wording.listed(group.names)
     if group.test_images is None:
@@ -158,7 +158,7 @@ def machines(entries: Sequence[StudySummary]) -> str:
     return "The same device and threads in all of them."
 
 
-def sharing(group: Shared) -> str:
+def sharing(group: SharedData) -> str:
     """How many keys differ between studies of the same data."""
     names = wording.listed(group.names)
     if not group.file and not group.environment:

@@ -10,7 +10,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness.analysis.comparison import SCHEMA, Shared, StudySummary, chosen, place, read, shared
+from harness.analysis.comparison import (
+    SCHEMA,
+    SharedData,
+    StudySummary,
+    comparison_folder,
+    find_shared_data,
+    find_studies,
+    read_study,
+)
 from harness.atomic import atomic_write
 from harness.report import html
 from harness.report.compare import figures, findings, tables
@@ -40,10 +48,10 @@ def write_comparison(names: Sequence[str]) -> Path:
         The path of index.html.
 
     Raises:
-        ConfigError: see `chosen`; nothing is written then.
+        ConfigError: see `find_studies`; then nothing is written.
     """
-    entries = [read(folder) for folder in chosen(names)]
-    folder = place(names)
+    entries = [read_study(folder) for folder in find_studies(names)]
+    folder = comparison_folder(names)
     page = render(entries)
     atomic_write(folder / "compare.json", json.dumps(values(entries), indent=2, ensure_ascii=False) + "\n")
     atomic_write(folder / "index.html", page)
@@ -67,14 +75,14 @@ def values(entries: Sequence[StudySummary]) -> dict[str, Any]:
             }
             for entry in entries
         ],
-        "shared_data": [asdict(group) for group in shared(entries)],
+        "shared_data": [asdict(group) for group in find_shared_data(entries)],
     }
 
 
 def render(entries: Sequence[StudySummary]) -> str:
     """The page as HTML: see `shell.fill`."""
     names = [entry.name for entry in entries]
-    groups = shared(entries)
+    groups = find_shared_data(entries)
     drawn = [figures.costs(entries, width) for width in (WIDE, NARROW)]
     return html.fill(
         "compare.html",
@@ -110,7 +118,7 @@ def panels(entries: Sequence[StudySummary]) -> list[Panel]:
     return made
 
 
-def _difference(group: Shared) -> dict[str, Any]:
+def _difference(group: SharedData) -> dict[str, Any]:
     named = (("Study file", group.file), ("Environment", group.environment))
     return {
         "heading": findings.sharing(group),

@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from harness.analysis import wording
-from harness.analysis.class_recall import _POINTS, ClassRecall, Share, most_apart, recalls
+from harness.analysis.class_recall import SCALE, ClassRecall, Recall, most_apart, recalls
 from harness.analysis.statistics import holm_levels
 from harness.analysis.study_data import StudyData
 from harness.analysis.test_predictions import TestPredictions
@@ -61,7 +61,7 @@ def heading(found: Sequence[ClassRecall], a: str, b: str) -> str:
     for strategy, sign in ((b, 1), (a, -1)):
         own = sorted((one for one in clear if sign * one.gain.mean > 0), key=lambda one: -abs(one.gain.mean))
         if own:
-            size = wording.difference(abs(own[0].gain.mean), _POINTS, signed=True)
+            size = wording.difference(abs(own[0].gain.mean), SCALE, signed=True)
             more = f", and {wording.count(len(own) - 1, 'more class', 'more classes')}" if own[1:] else ""
             told.append(f"{wording.STRATEGY[strategy]} recognises {own[0].name} better ({size} points{more})")
     return wording.capital("; ".join(told)) if told else "No class is clearly better recognised by one strategy"
@@ -82,7 +82,7 @@ def _seeds(a: TestPredictions, b: TestPredictions) -> str:
 def _table(found: Sequence[ClassRecall], drawn: Sequence[str]) -> Table:
     names = [wording.capital(wording.STRATEGY[strategy]) for strategy in drawn]
     columns = [("class", False), ("test images", True), *((name, True) for name in names), ("difference", True)]
-    rows = [[one.name, f"{one.images:,}", one.a.told(), one.b.told(), one.gain.told(signed=True)] for one in found]
+    rows = [[one.name, f"{one.images:,}", one.a.text(), one.b.text(), one.gain.text(signed=True)] for one in found]
     caption = f"Recall of each class with 95 % intervals; difference: {names[1]} minus {names[0]}, in points"
     return Table(caption, columns, rows)
 
@@ -99,18 +99,18 @@ def _figure(shown: Sequence[ClassRecall], a: str, b: str) -> Picture:
         axes.margins(x=0.04)
         axes.tick_params(axis="y", labelcolor=style.INK)
         axes.grid(visible=False, axis="y")
-        score_axis(axes.xaxis, _POINTS)
+        score_axis(axes.xaxis, SCALE)
         said = "; ".join(
-            f"{one.name} {wording.level(one.a.mean, _POINTS)} and {wording.level(one.b.mean, _POINTS)}" for one in shown
+            f"{one.name} {wording.level(one.a.mean, SCALE)} and {wording.level(one.b.mean, SCALE)}" for one in shown
         )
         who = f"{wording.STRATEGY[a]} and {wording.STRATEGY[b]}"
         return picture(figure, "classes", f"Recall of each class on test with {who}: {said}.")
 
 
-def _mark(axes: Axes, share: Share, y: float, strategy: str) -> None:
+def _mark(axes: Axes, recall: Recall, y: float, strategy: str) -> None:
     colour = style.STRATEGY[strategy]
-    if share.ci95:
-        axes.plot(share.ci95, [y, y], color=colour, lw=2.2, zorder=2)
+    if recall.ci95:
+        axes.plot(recall.ci95, [y, y], color=colour, lw=2.2, zorder=2)
     axes.scatter(
-        share.mean, y, s=46, color=colour, marker=style.MARKER[strategy], edgecolor=style.SURFACE, lw=1, zorder=3
+        recall.mean, y, s=46, color=colour, marker=style.MARKER[strategy], edgecolor=style.SURFACE, lw=1, zorder=3
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from harness.analysis import wording
-from harness.analysis.explored import Changed
+from harness.analysis.explored import ChangeResult
 from harness.analysis.study_data import StudyData
 from harness.analysis.wording import config_text
 from harness.config.parameters import label
@@ -24,14 +24,14 @@ def controlled_sections(data: StudyData) -> list[Section]:
     return [_controlled([one for one in found if one.strategy == name], data.study.objective) for name in strategies]
 
 
-def change_text(one: Changed) -> str:
+def change_text(one: ChangeResult) -> str:
     """`unfreeze depth (stages) 2 instead of 3`."""
     named = "" if one.parameter in ("backbone", "batchnorm") else f"{label(one.parameter)} "
     prefix = "BatchNorm " if one.parameter == "batchnorm" else named
     return f"{prefix}{config_text(one.parameter, one.value)} instead of {config_text(one.parameter, one.before)}"
 
 
-def _controlled(found: Sequence[Changed], objective: str) -> Section:
+def _controlled(found: Sequence[ChangeResult], objective: str) -> Section:
     strategy = found[0].strategy
     shown = [(change_text(one), one) for one in found if one.completed]
     seeds = max((len(one.differences) for _, one in shown), default=0)
@@ -56,7 +56,7 @@ def _controlled(found: Sequence[Changed], objective: str) -> Section:
     )
 
 
-def controlled_heading(found: Sequence[Changed], objective: str) -> str:
+def controlled_heading(found: Sequence[ChangeResult], objective: str) -> str:
     """What another choice would have cost, the worst one named; plain where no difference is clear."""
     who = wording.capital(wording.STRATEGY[found[0].strategy])
     complete = [one for one in found if one.completed]
@@ -76,7 +76,7 @@ def controlled_heading(found: Sequence[Changed], objective: str) -> str:
     return f"{who}: none of {wording.count(len(complete), 'other choice')} makes a clear difference"
 
 
-def changes(rows: Sequence[tuple[str, Changed]], strategy: str, objective: str) -> Picture:
+def changes(rows: Sequence[tuple[str, ChangeResult]], strategy: str, objective: str) -> Picture:
     """One row a change: every seed's difference from the winner, the mean and its 95 % interval.
 
     Args:

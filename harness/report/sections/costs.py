@@ -104,7 +104,7 @@ def _table(points: Sequence[Point], objective: str) -> Table:
     columns = [("on the front", False), ("strategy", False), ("seconds", True), (scale(objective), True)]
     rows = [
         [
-            ", ".join(filter(None, p.what)),
+            ", ".join(filter(None, p.names)),
             wording.capital(wording.STRATEGY[p.strategy]),
             wording.duration(p.seconds),
             wording.level(p.score, objective),
@@ -146,7 +146,7 @@ def _figure(trials: pd.DataFrame, points: Sequence[Point], objective: str) -> Pi
         axes.set_title(f"validation {scale(objective)}")
         score_axis(axes.yaxis, objective)
         said = "; ".join(
-            f"{wording.STRATEGY[p.strategy]}, {', '.join(filter(None, p.what))}, {wording.duration(p.seconds)} and "
+            f"{wording.STRATEGY[p.strategy]}, {', '.join(filter(None, p.names))}, {wording.duration(p.seconds)} and "
             f"{wording.level(p.score, objective)}"
             for p in _told(points, objective)
         )
@@ -183,7 +183,7 @@ def _label(axes: Axes, points: Sequence[Point], wide: bool, objective: str) -> N
     places = {p: _place(axes, p, wide, sign) for p in points}
     taken: list[Box] = []
     for p in ranked:
-        lines = [line for line in p.what if line]
+        lines = [line for line in p.names if line]
         across, tall = max(map(len, lines)) * _LETTER, len(lines) * _LINE
         x, y = places[p]
         apart = 6 if p in (points[0], points[-1]) else 20  # between two steps nobody could tell whose label it is

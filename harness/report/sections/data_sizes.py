@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 
 from harness.analysis import wording
-from harness.analysis.explored import Answered
+from harness.analysis.explored import ConditionResult
 from harness.analysis.study_data import StudyData
 from harness.report import style
 from harness.report.axes import difference_axis, named_ends, scale, score_axis
@@ -22,7 +22,7 @@ def size_section(data: StudyData) -> Section | None:
     return _sizes(points, data) if points else None
 
 
-def _sizes(points: Sequence[Answered], data: StudyData) -> Section:
+def _sizes(points: Sequence[ConditionResult], data: StudyData) -> Section:
     objective, zone = data.study.objective, data.study.confirmation.equivalence
     pictures = [by_size(points, objective)]
     if sum(point.pair is not None for point in points) > 1:
@@ -37,7 +37,7 @@ def _sizes(points: Sequence[Answered], data: StudyData) -> Section:
     )
 
 
-def sizes_heading(points: Sequence[Answered]) -> str:
+def sizes_heading(points: Sequence[ConditionResult]) -> str:
     """From how many training images on fine-tuning pays; only what the intervals say."""
     pairs = [(max(p.train_images.values()), p.pair.outcome) for p in points if p.pair is not None]
     if not pairs:
@@ -59,7 +59,7 @@ def sizes_heading(points: Sequence[Answered]) -> str:
     return "No number of training images tried shows a clear difference"
 
 
-def by_size(points: Sequence[Answered], objective: str) -> Picture:
+def by_size(points: Sequence[ConditionResult], objective: str) -> Picture:
     """Test score against training images, with the 95 % interval of each strategy."""
     with drawing(440, 300) as (figure, axes):
         for strategy in style.STRATEGY:
@@ -83,7 +83,7 @@ def by_size(points: Sequence[Answered], objective: str) -> Picture:
         return picture(figure, "by-size", f"Test score by number of training images. {said}.")
 
 
-def gain_by_size(points: Sequence[Answered], zone: float, objective: str) -> Picture:
+def gain_by_size(points: Sequence[ConditionResult], zone: float, objective: str) -> Picture:
     """What fine-tuning gains over feature extraction, against training images."""
     colour = style.STRATEGY["fine_tuning"]
     with drawing(440, 300) as (figure, axes):
@@ -111,7 +111,7 @@ def gain_by_size(points: Sequence[Answered], zone: float, objective: str) -> Pic
         return picture(figure, "gain-by-size", f"Fine-tuning minus feature extraction by training images: {said}.")
 
 
-def _image_axis(axes: Axes, points: Sequence[Answered]) -> None:
+def _image_axis(axes: Axes, points: Sequence[ConditionResult]) -> None:
     counts = [max(point.train_images.values()) for point in points]
     axes.set(xscale="log", xlabel="training images", ylabel="")
     axes.set_xticks(counts, [f"{count:,}" for count in counts])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from harness.analysis import trends, wording
 from harness.analysis.study_data import StudyData
-from harness.analysis.trends import FEWEST, _goodness
+from harness.analysis.trends import FEWEST, goodness
 from harness.config.backbone_costs import cost
 from harness.config.parameters import PARAMETERS
 from harness.config.trial import DEPTH_MAX
@@ -108,7 +108,7 @@ def rate_heading(trials: pd.DataFrame) -> str | None:
         part = trials[trials["strategy"] == strategy].dropna(subset=["score"])
         if len(part) < FEWEST:
             continue
-        top = part[_goodness(part).rank(ascending=False, method="min") <= max(2, len(part) // 4)]
+        top = part[goodness(part).rank(ascending=False, method="min") <= max(2, len(part) // 4)]
         head = float(np.exp(np.log(top["head_lr"]).mean()))
         text = f"{wording.STRATEGY[strategy]} near {_rough(head)}"
         if top["backbone_lr"].notna().all():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.analysis import wording
-from harness.analysis.explored import Answered
+from harness.analysis.explored import ConditionResult
 from harness.analysis.statistics import Comparison
 from harness.analysis.wording import MINUS
 from harness.report.section import Table
@@ -18,7 +18,7 @@ _SIDE = {
 }
 
 
-def paired_table(points: Sequence[Answered], objective: str) -> Table:
+def paired_table(points: Sequence[ConditionResult], objective: str) -> Table:
     strategies = [s for s in wording.STRATEGY if any(s in point.scores for point in points)]
     sized = any(point.fraction != 1 for point in points)
     columns = [("training images" if sized else "test images", sized)]

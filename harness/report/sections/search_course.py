@@ -74,7 +74,7 @@ def anytime_figure(courses: Sequence[BestSoFar], against: Literal["trials", "sec
         for course in courses:
             colour, marker = style.STRATEGY[course.strategy], style.MARKER[course.strategy]
             axes.fill_between(course.cost, course.low, course.high, color=colour, alpha=0.16, lw=0)
-            axes.step(course.cost, course.happened, where="post", color=colour, lw=1, alpha=0.6)
+            axes.step(course.cost, course.actual, where="post", color=colour, lw=1, alpha=0.6)
             axes.plot(course.cost, course.mean, color=colour, lw=2.4)
             end = (course.cost[-1], course.mean[-1])
             axes.scatter(*end, s=46, color=colour, marker=marker, edgecolor=style.SURFACE, lw=1, zorder=4)
@@ -107,7 +107,7 @@ def limits(courses: Sequence[BestSoFar], objective: str) -> tuple[float, float]:
     The worse side is cut where it leaves that: one diverging log-loss would flatten all else.
     """
     seen = np.concatenate(
-        [part for c in courses for part in (c.mean, c.happened[-1:], c.low if lower(objective) else c.high)]
+        [part for c in courses for part in (c.mean, c.actual[-1:], c.low if lower(objective) else c.high)]
     )
     reach = 0.06 * float(np.ptp(seen)) + 1e-6
     return float(seen.min()) - reach, float(seen.max()) + reach

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.analysis import wording
-from harness.analysis.search_value import NEAR, Edge, Gap, Paid, Pruning, edges, gaps, paid, pruning
+from harness.analysis.search_value import (
+    NEAR,
+    DefaultComparison,
+    Edge,
+    Gap,
+    Pruning,
+    compare_with_defaults,
+    edges,
+    gaps,
+    pruning,
+)
 from harness.analysis.study_data import StudyData
 from harness.analysis.trends import ALPHA
 from harness.analysis.wording import config_text
@@ -25,7 +35,7 @@ def paid_section(data: StudyData) -> Section | None:
     """Show what the search brought on test, compared with each strategy's default; None before the test."""
     study = data.study
     defaults = data.defaults if data.winners else {}
-    compared = paid(data.winners, defaults, study.objective, study.confirmation.equivalence)
+    compared = compare_with_defaults(data.winners, defaults, study.objective, study.confirmation.equivalence)
     return _paid(compared, study.objective) if compared else None
 
 
@@ -47,7 +57,7 @@ def pruning_section(data: StudyData) -> Section | None:
     return _pruning(stopped) if stopped else None
 
 
-def paid_heading(compared: Sequence[Paid], objective: str) -> str:
+def paid_heading(compared: Sequence[DefaultComparison], objective: str) -> str:
     """Where the winner of the search was better than the default on test."""
     told = []
     for outcome, words in (
@@ -75,8 +85,8 @@ def gap_heading(promised: Sequence[Gap], objective: str) -> str:
     """How far the winners' scores in the search lay from their scores on test."""
     told = []
     for row in promised:
-        size = _size(abs(row.ahead), objective)
-        how = "better" if row.ahead > 0 else "worse"
+        size = _size(abs(row.above_test), objective)
+        how = "better" if row.above_test > 0 else "worse"
         alike = size == _size(0.0, objective)
         told.append(f"{'the same' if alike else f'{size} {how}'} in {wording.STRATEGY[row.strategy]}")
     if len(told) == 1:
@@ -102,15 +112,15 @@ def pruning_heading(found: Pruning) -> str:
     """What pruning saved, and whether it fell evenly on the strategies."""
     saved = f"Pruning saved {wording.share(found.saved_share)} of the epochs"
     if found.p_value is None:
-        return f"{saved} in {wording.STRATEGY[found.sides[0].strategy]}"
+        return f"{saved} in {wording.STRATEGY[found.strategies[0].strategy]}"
     if found.p_value >= ALPHA:
         return f"{saved}, with no clear difference between the strategies"
-    ranked = sorted(found.sides, key=lambda side: side.pruned / side.trials, reverse=True)
+    ranked = sorted(found.strategies, key=lambda side: side.pruned / side.trials, reverse=True)
     told = [f"{side.pruned} of {side.trials} trials in {wording.STRATEGY[side.strategy]}" for side in ranked]
     return f"{saved}, unevenly: it stopped {wording.listed(told)}"
 
 
-def _paid(compared: Sequence[Paid], objective: str) -> Section:
+def _paid(compared: Sequence[DefaultComparison], objective: str) -> Section:
     rows = []
     for row in compared:
         cells = [wording.level(row.default, objective), wording.level(row.winner, objective)]
@@ -147,7 +157,7 @@ def _gap(promised: Sequence[Gap], objective: str) -> Section:
             *(wording.level(value, objective) for value in (gap.search, gap.confirmed, gap.test)),
             *(
                 wording.difference(apart, objective, signed=True)
-                for apart in (gap.flattered, gap.ahead - gap.flattered)
+                for apart in (gap.above_confirmation, gap.above_test - gap.above_confirmation)
             ),
         ]
         for gap in promised
@@ -180,7 +190,7 @@ def _edges(found: Sequence[Edge]) -> Section:
             label(edge.parameter),
             config_text(edge.parameter, edge.value),
             f"{_span(edge)} ({'upper' if edge.end == 'high' else 'lower'} end)",
-            wording.listed(edge.of),
+            wording.listed(edge.roles),
         ]
         for edge in found
     ]
@@ -202,7 +212,7 @@ def _pruning(found: Pruning) -> Section:
             f"{side.saved:,} of {side.planned:,}",
             wording.share(side.saved / max(side.planned, 1)),
         ]
-        for side in found.sides
+        for side in found.strategies
     ]
     columns = [("strategy", False), ("trials pruned", True), ("share", True), ("epochs saved", True), ("share", True)]
     note = "A trial below the median of its own strategy is stopped early."

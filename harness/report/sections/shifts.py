@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.analysis import wording
-from harness.analysis.explored import Answered
+from harness.analysis.explored import ConditionResult
 from harness.analysis.study_data import StudyData
 from harness.report import style
 from harness.report.axes import NEARER, row_name, scale, score_axis
@@ -21,7 +21,7 @@ def shift_section(data: StudyData) -> Section | None:
     return _shifts(points, data.study.objective) if points else None
 
 
-def _shifts(points: Sequence[Answered], objective: str) -> Section:
+def _shifts(points: Sequence[ConditionResult], objective: str) -> Section:
     note = (
         "The confirmed winners on copies of the test images: blurred, with noise, dimmer, stained otherwise, saved as "
         "a small JPEG. One strength each; no model was trained for it. Bars: 95 % intervals. Differences under a shift "
@@ -39,7 +39,7 @@ def _shifts(points: Sequence[Answered], objective: str) -> Section:
     )
 
 
-def shifts_heading(points: Sequence[Answered], objective: str) -> str:
+def shifts_heading(points: Sequence[ConditionResult], objective: str) -> str:
     """Which side stands shifts better, by the intervals; else the shift that costs most."""
     base, *rest = points
     told = [(wording.SHIFT[point.name], point.pair) for point in rest if point.pair is not None]
@@ -69,7 +69,7 @@ def shifts_heading(points: Sequence[Answered], objective: str) -> str:
     return f"Neither side clearly stands shifts better; {shift} costs most, {cost}"
 
 
-def under_shift(points: Sequence[Answered], objective: str) -> Picture:
+def under_shift(points: Sequence[ConditionResult], objective: str) -> Picture:
     """Test score of the winners on the images as they are and on each shifted copy, with 95 % intervals."""
     strategies = [s for s in style.STRATEGY if any(s in point.scores for point in points)]
     with drawing(560, 70 + (16 + 20 * len(strategies)) * len(points)) as (figure, axes):
