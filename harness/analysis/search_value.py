@@ -46,10 +46,8 @@ class Gap:
     search: float  # validation score; too high on average, since the winner was chosen by it
     confirmed: float  # mean validation score over the seeds of the confirmation
     test: float  # mean over seeds
-    above_confirmation: (
-        float  # by how much the search's score is better than the confirmation's; the sign is turned if lower is better
-    )
-    above_test: float  # the same against the test score
+    above_confirmation: float  # by how much `search` is better than `confirmed`, for every objective
+    above_test: float  # by how much `search` is better than `test`
     is_best: bool  # whether the winner is also the best trial of the search
 
 

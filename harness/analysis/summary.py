@@ -92,7 +92,7 @@ def _values(state: StudyState, winners: dict[str, TestPredictions], study: Study
 def _strategy(
     name: str, study: StudyConfig, state: StudyState, winner: TestPredictions | None, default: TestPredictions | None
 ) -> dict[str, Any]:
-    """Return a strategy's block of the summary; its cost and configuration are those of the winner or the best trial."""
+    """Return a strategy's block of the summary; its cost and configuration are the winner's, or the best trial's."""
     best, own = state.best(name), state.searched(name)
     test = _on_test(winner, study)
     cost = winner.seconds_alone if winner and winner.runs else best.seconds_alone if best else None

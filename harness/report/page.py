@@ -1,4 +1,4 @@
-"""The report of a study: one self-contained page, a table of the trials and a summary, all from stored files."""
+"""The report of a study: one self-contained page, a table of the trials and a summary, made from stored files."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ from harness.results.paths import StudyFolder
 def write_report(folder: StudyFolder) -> Path:
     """Write index.html, trials.csv and summary.json of a study, also while it runs.
 
-    Reads stored files only. Each file is replaced whole. No path of this machine and no password is shown.
+    Only stored files are read, and each written file replaces the old one as a whole. Paths of the machine and
+    passwords are not shown.
 
     Returns:
         The path of index.html.
     """
-    with _uncollected():
+    with _without_gc():
         data = StudyData.read(folder)
-        atomic_write(folder.report / "trials.csv", csv_text(_clean(data.trials)))
+        atomic_write(folder.report / "trials.csv", csv_text(_redacted(data.trials)))
         summary = {**data.summary, "explored": explored.as_json(data.changed, data.sizes, data.shifts)}
         atomic_write(folder.report / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
         page = folder.report / "index.html"
@@ -40,8 +41,8 @@ def write_report(folder: StudyFolder) -> Path:
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without the search for circles of dead objects: a log is a million live ones, walked again and again."""
+def _without_gc() -> Iterator[None]:
+    """Switch the cyclic garbage collector off: it would walk the million objects of a long log again and again."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -52,7 +53,7 @@ def _uncollected() -> Iterator[None]:
 
 
 def render(data: StudyData) -> str:
-    """The page as HTML: see `shell.fill`. Its sections are those of `evidence.SECTIONS`."""
+    """Return the page as HTML, with the sections of `sections.all.SECTIONS`."""
     return html.fill(
         "report.html",
         data=data,
@@ -68,7 +69,7 @@ def render(data: StudyData) -> str:
 
 
 def _progress(data: StudyData) -> str:
-    """`in progress: 5 of 16 trials`, `finished: 16 trials` or how it stopped."""
+    """Say how far the study is: `in progress: 5 of 16 trials`, `finished: 16 trials`, or how it ended."""
     done, slots = len(data.trials), data.study.trials * len(data.study.strategies)
     ended = data.state.session_state
     if ended is None:
@@ -76,6 +77,7 @@ def _progress(data: StudyData) -> str:
     return f"{ended}: {wording.count(done, 'trial')}" + ("" if ended == "finished" else f" of {slots}")
 
 
-def _clean(table: pd.DataFrame) -> pd.DataFrame:
+def _redacted(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table without paths and passwords in its texts."""
     names = ("reason", "warnings", "device", "precision", "cache_reason")
     return table.assign(**{name: each_text(table[name], wording.redact) for name in names})

@@ -44,9 +44,9 @@ def test_where_lower_is_better_the_front_goes_down() -> None:
 
 def test_points_are_called_by_depth_and_by_backbone_where_there_are_several() -> None:
     table = trials((A, 2, 0.6), (B, 9, 0.8))
-    assert [p.what for p in front(table, "accuracy")] == [("", "head only"), ("", "2 stages")]
+    assert [p.names for p in front(table, "accuracy")] == [("", "head only"), ("", "2 stages")]
     table["backbone"], table["unfreeze_depth"] = ["resnet18", "resnet50"], [0, 5]
-    assert [p.what for p in front(table, "accuracy")] == [("resnet18", "head only"), ("resnet50", "all stages")]
+    assert [p.names for p in front(table, "accuracy")] == [("resnet18", "head only"), ("resnet50", "all stages")]
 
 
 @pytest.mark.parametrize(

@@ -40,13 +40,13 @@ def test_every_stored_mistake_is_shown_with_what_it_was_taken_for(make_study: Ma
     section = mistakes_section(data)
     assert section is not None
     assert section.heading == f"The surest mistakes: {HOSTILE[2]} taken for {HOSTILE[5]}, 2 of the 3"
-    assert [shot.lines for shot in section.shots] == [
+    assert [shot.lines for shot in section.images] == [
         ["interphase, taken for anaphase", "over 99 % sure, wrong in 3 of 3 seeds"],
         ["<script>alert(1)</script>, taken for $x^2$", "94 % sure, wrong in 3 of 3 seeds"],
         ["interphase, taken for anaphase", "71 % sure, wrong in 2 of 3 seeds"],
     ]
     pixels = [
-        np.asarray(Image.open(io.BytesIO(base64.b64decode(shot.address.partition(",")[2])))) for shot in section.shots
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(shot.address.partition(",")[2])))) for shot in section.images
     ]
     assert [round(float(image.mean())) for image in pixels] == pytest.approx([40, 120, 200], abs=3)
     assert "Fine-tuning, the recommended winner" in section.note

@@ -1,4 +1,4 @@
-"""The one list of the sections of the page, and those of the search that have no file of their own."""
+"""The list of the sections of the page, in the order in which they appear within their group."""
 
 from __future__ import annotations
 
@@ -30,7 +30,6 @@ from harness.report.sections.shifts import shift_section
 from harness.report.sections.strategies import strategy_section
 from harness.report.sections.trial_table import trial_section
 
-# The one list of the sections of the page.
 SECTIONS: tuple[SectionEntry, ...] = (
     SectionEntry("answer", answer_section),
     SectionEntry("answer", strategy_section),

@@ -1,4 +1,4 @@
-"""One choice of each winner changed at a time: what another choice would have cost."""
+"""The sections on the winners with one choice changed at a time: what another choice would have cost."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def controlled_sections(data: StudyData) -> list[Section]:
 
 
 def change_text(one: ChangeResult) -> str:
-    """`unfreeze depth (stages) 2 instead of 3`."""
-    named = "" if one.parameter in ("backbone", "batchnorm") else f"{label(one.parameter)} "
-    prefix = "BatchNorm " if one.parameter == "batchnorm" else named
+    """Write a change: `unfreeze depth (stages) 2 instead of 3`."""
+    name = "" if one.parameter in ("backbone", "batchnorm") else f"{label(one.parameter)} "
+    prefix = "BatchNorm " if one.parameter == "batchnorm" else name
     return f"{prefix}{config_text(one.parameter, one.value)} instead of {config_text(one.parameter, one.before)}"
 
 
@@ -57,7 +57,7 @@ def _controlled(found: Sequence[ChangeResult], objective: str) -> Section:
 
 
 def controlled_heading(found: Sequence[ChangeResult], objective: str) -> str:
-    """What another choice would have cost, the worst one named; plain where no difference is clear."""
+    """Say what another choice would have cost and name the worst one, or say that no difference is clear."""
     who = wording.capital(wording.STRATEGY[found[0].strategy])
     complete = [one for one in found if one.completed]
     worse = [one for one in complete if one.clear and one.mean < 0]
@@ -71,16 +71,16 @@ def controlled_heading(found: Sequence[ChangeResult], objective: str) -> str:
         cost = wording.difference(-worse[-1].mean, objective)
         others = len(complete) - len(worse)
         plain = f"{wording.count(others, 'other choice')} {'makes' if others == 1 else 'make'} no clear difference"
-        told = f"{change_text(worse[-1])} would have cost {cost} {wording.unit(objective)}"
-        return f"{who}: {told}; {plain}" if others > 0 else f"{who}: {told}"
+        worst = f"{change_text(worse[-1])} would have cost {cost} {wording.unit(objective)}"
+        return f"{who}: {worst}; {plain}" if others > 0 else f"{who}: {worst}"
     return f"{who}: none of {wording.count(len(complete), 'other choice')} makes a clear difference"
 
 
 def changes(rows: Sequence[tuple[str, ChangeResult]], strategy: str, objective: str) -> Picture:
-    """One row a change: every seed's difference from the winner, the mean and its 95 % interval.
+    """Draw a row for each change: the difference from the winner at every seed, the mean and its 95 % interval.
 
     Args:
-        rows: what was changed, in words, and its differences; drawn in this order.
+        rows: the change in words and its result, in the order of drawing.
     """
     colour = style.STRATEGY[strategy]
     with drawing(560, 76 + 46 * len(rows)) as (figure, axes):
@@ -103,7 +103,7 @@ def changes(rows: Sequence[tuple[str, ChangeResult]], strategy: str, objective: 
         )
         difference_axis(axes, objective)
         axes.set_xlabel(f"change on validation, {wording.unit(objective).removeprefix('of ')}")
-        said = "; ".join(f"{label} {wording.difference(one.mean, objective, signed=True)}" for label, one in rows)
+        described = "; ".join(f"{label} {wording.difference(one.mean, objective, signed=True)}" for label, one in rows)
         return picture(
-            figure, f"controlled-{strategy}", f"Change of the winner's validation score by one choice: {said}."
+            figure, f"controlled-{strategy}", f"Change of the winner's validation score by one choice: {described}."
         )

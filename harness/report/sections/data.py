@@ -1,4 +1,4 @@
-"""The data card: images, classes, groups, splits, and a strip of samples."""
+"""The section on the data: images, classes, groups, splits, and a strip of sample images for each class."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from harness.report.section import Section
 
 
 def data_section(data: StudyData) -> Section:
-    """Show the data card."""
+    """Show the data card. The section is always made; it is empty without a data card."""
     shown = samples(data.folder.thumbnails, len(data.card.get("classes", []))) if data.study.report.images else {}
     return Section("data", "The data", template="data", values={"card_facts": card_facts(data), "images": shown})
 
 
 def card_facts(data: StudyData) -> list[tuple[str, str]]:
-    """The data card's smaller facts: name and value."""
+    """Return the smaller facts of the data card as pairs of name and value."""
     card = data.card
     if not card:
         return []

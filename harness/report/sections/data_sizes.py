@@ -1,4 +1,4 @@
-"""The winners trained on smaller shares of the training images."""
+"""The section on the winners trained on smaller shares of the training images."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _sizes(points: Sequence[ConditionResult], data: StudyData) -> Section:
 
 
 def sizes_heading(points: Sequence[ConditionResult]) -> str:
-    """From how many training images on fine-tuning pays; only what the intervals say."""
+    """Say from how many training images on fine-tuning is better, by the intervals only."""
     pairs = [(max(p.train_images.values()), p.pair.outcome) for p in points if p.pair is not None]
     if not pairs:
         return "How the score grows with the training images"
@@ -60,7 +60,7 @@ def sizes_heading(points: Sequence[ConditionResult]) -> str:
 
 
 def by_size(points: Sequence[ConditionResult], objective: str) -> Picture:
-    """Test score against training images, with the 95 % interval of each strategy."""
+    """Draw the test score against the number of training images, with the 95 % interval of each strategy."""
     with drawing(440, 300) as (figure, axes):
         for strategy in style.STRATEGY:
             own = [point for point in points if strategy in point.scores]
@@ -75,16 +75,16 @@ def by_size(points: Sequence[ConditionResult], objective: str) -> Picture:
         named_ends(axes, {strategy: found.mean for strategy, found in points[-1].scores.items()})
         axes.set_title(f"test {scale(objective)}")
         score_axis(axes.yaxis, objective)
-        said = "; ".join(
+        described = "; ".join(
             f"{max(point.train_images.values()):,} images: "
             + ", ".join(f"{wording.STRATEGY[s]} {wording.level(e.mean, objective)}" for s, e in point.scores.items())
             for point in points
         )
-        return picture(figure, "by-size", f"Test score by number of training images. {said}.")
+        return picture(figure, "by-size", f"Test score by number of training images. {described}.")
 
 
 def gain_by_size(points: Sequence[ConditionResult], zone: float, objective: str) -> Picture:
-    """What fine-tuning gains over feature extraction, against training images."""
+    """Draw fine-tuning's gain over feature extraction against the number of training images."""
     colour = style.STRATEGY["fine_tuning"]
     with drawing(440, 300) as (figure, axes):
         axes.axhspan(-zone, zone, color=style.ZONE, lw=0, zorder=0)
@@ -107,8 +107,10 @@ def gain_by_size(points: Sequence[ConditionResult], zone: float, objective: str)
         _image_axis(axes, points)
         axes.set_title(f"fine-tuning's gain on test, {wording.unit(objective).removeprefix('of ')}")
         difference_axis(axes, objective, "y")
-        said = "; ".join(f"{x:,} images {wording.difference(p.difference, objective, signed=True)}" for x, p in pairs)
-        return picture(figure, "gain-by-size", f"Fine-tuning minus feature extraction by training images: {said}.")
+        described = "; ".join(
+            f"{x:,} images {wording.difference(p.difference, objective, signed=True)}" for x, p in pairs
+        )
+        return picture(figure, "gain-by-size", f"Fine-tuning minus feature extraction by training images: {described}.")
 
 
 def _image_axis(axes: Axes, points: Sequence[ConditionResult]) -> None:

@@ -1,4 +1,4 @@
-"""Validation score by epoch, of each trial of the search and of the winners in the confirmation."""
+"""The section on learning curves: validation score by epoch, of the search trials and of the confirmed winners."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from harness.report.section import Section
 from harness.report.style import Picture, drawing, picture
 from harness.results.metrics import METRICS
 
-CURVES_AT_MOST = 120  # single lines; more are drawn as a band
+CURVES_AT_MOST = 120  # lines of single trials; more trials are drawn as a band
 
 
 def curve_section(data: StudyData) -> Section | None:
-    """Show the validation score by epoch, of each trial of the search and of the winners."""
+    """Show the validation score by epoch; None if no epoch has a score."""
     column = f"validation_{data.study.objective}"
     table = data.epochs.dropna(subset=[column])
     if table.empty:
@@ -44,7 +44,7 @@ def curve_section(data: StudyData) -> Section | None:
 
 
 def curve_heading(winners: Sequence[TestPredictions]) -> str:
-    """Whether the confirmed winners were still getting better when their epochs ended."""
+    """Say whether the confirmed winners were still improving at their last epoch."""
     rising = [
         side.strategy
         for side in winners
@@ -62,11 +62,11 @@ def curve_heading(winners: Sequence[TestPredictions]) -> str:
 def learning_curves(
     search: pd.DataFrame, confirmed: pd.DataFrame, strategy: str, objective: str, limits: tuple[float, float]
 ) -> Picture:
-    """Validation score by epoch: every trial of the search thin, the confirmed winner bold with the range of its seeds.
+    """Draw the validation score by epoch: search trials thin, the confirmed winner bold with the range of its seeds.
 
     Args:
         search: epochs of the search trials of this strategy (`trial_id`, `epoch`, `validation_<objective>`).
-        confirmed: the same of the winner's confirmation runs.
+        confirmed: the same columns, of the winner's confirmation runs.
         limits: of the score axis, shared by all strategies.
     """
     column, colour = f"validation_{objective}", style.STRATEGY[strategy]
@@ -94,8 +94,8 @@ def learning_curves(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
         axes.set_title(wording.capital(wording.STRATEGY[strategy]), color=colour, weight="bold")
         score_axis(axes.yaxis, objective)
-        said = wording.count(trials, "search trial")
+        described = wording.count(trials, "search trial")
         if len(confirmed):
             end = confirmed[confirmed["epoch"] == confirmed["epoch"].max()][column].mean()
-            said += f"; the confirmed winner ends at {wording.level(end, objective)}"
-        return picture(figure, f"curves-{strategy}", f"Learning curves of {wording.STRATEGY[strategy]}: {said}.")
+            described += f"; the confirmed winner ends at {wording.level(end, objective)}"
+        return picture(figure, f"curves-{strategy}", f"Learning curves of {wording.STRATEGY[strategy]}: {described}.")

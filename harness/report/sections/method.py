@@ -1,4 +1,4 @@
-"""The method in short: what was done, and what it does not count."""
+"""The section on the method: what was done, and which sources of chance are not counted."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from harness.report.section import Section
 
 
 def method_section(data: StudyData) -> Section:
-    """Say what was done, and what it does not count."""
+    """Explain the method. Its text is in the template."""
     return Section("method", "Method, in short", template="method", values={"zone": zone(data)})
 
 
 def zone(data: StudyData) -> str:
-    """The equivalence margin with its unit."""
+    """Write the equivalence margin with its unit."""
     objective = data.study.objective
     return f"{wording.difference(data.study.confirmation.equivalence, objective)} {wording.unit(objective)}"

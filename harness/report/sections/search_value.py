@@ -1,4 +1,4 @@
-"""Sections on the search itself, each with what was found for a heading; those with nothing to show are left out."""
+"""Four sections on what the search was worth: gain over the defaults, scores held up, edges of ranges, pruning."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from harness.config.parameters import label
 from harness.report.section import Section, Table
 from harness.results.metrics import METRICS, sign_of
 
-READ = {
+READING = {
     "better": "better than the default",
     "worse": "worse than the default",
     "equal": "practically equal",
@@ -32,7 +32,7 @@ READ = {
 
 
 def paid_section(data: StudyData) -> Section | None:
-    """Show what the search brought on test, compared with each strategy's default; None before the test."""
+    """Show the winners' gain over the defaults on test; None if nothing was scored on test."""
     study = data.study
     defaults = data.defaults if data.winners else {}
     compared = compare_with_defaults(data.winners, defaults, study.objective, study.confirmation.equivalence)
@@ -40,7 +40,7 @@ def paid_section(data: StudyData) -> Section | None:
 
 
 def gap_section(data: StudyData) -> Section | None:
-    """Show what the winners scored in search, confirmation and test; None before the test."""
+    """Show the winners' scores in search, confirmation and test; None if nothing was scored on test."""
     promised = gaps(data.records, data.winners, data.study.objective)
     return _gap(promised, data.study.objective) if promised else None
 
@@ -58,8 +58,8 @@ def pruning_section(data: StudyData) -> Section | None:
 
 
 def paid_heading(compared: Sequence[DefaultComparison], objective: str) -> str:
-    """Where the winner of the search was better than the default on test."""
-    told = []
+    """Say in which strategies the winner of the search was better than the default on test."""
+    parts = []
     for outcome, words in (
         ("better", "paid in {}"),
         ("equal", "made no practical difference in {}"),
@@ -77,47 +77,47 @@ def paid_heading(compared: Sequence[DefaultComparison], objective: str) -> str:
                 names.append(wording.STRATEGY[row.strategy] + by)
         if names:
             last = "or" if outcome in ("equal", "undecided", "same") else "and"
-            told.append(words.format(wording.listed(names, last)))
-    return f"The search {wording.listed(told)}"
+            parts.append(words.format(wording.listed(names, last)))
+    return f"The search {wording.listed(parts)}"
 
 
 def gap_heading(promised: Sequence[Gap], objective: str) -> str:
-    """How far the winners' scores in the search lay from their scores on test."""
-    told = []
+    """Say how far the winners' scores in the search were from their scores on test."""
+    parts = []
     for row in promised:
-        size = _size(abs(row.above_test), objective)
+        size = wording.points(abs(row.above_test), objective)
         how = "better" if row.above_test > 0 else "worse"
-        alike = size == _size(0.0, objective)
-        told.append(f"{'the same' if alike else f'{size} {how}'} in {wording.STRATEGY[row.strategy]}")
-    if len(told) == 1:
-        return f"Against its test score, the winner's search score was {told[0]}"
-    return f"Against their test scores, the winners' search scores were {wording.listed(told)}"
+        alike = size == wording.points(0.0, objective)
+        parts.append(f"{'the same' if alike else f'{size} {how}'} in {wording.STRATEGY[row.strategy]}")
+    if len(parts) == 1:
+        return f"Against its test score, the winner's search score was {parts[0]}"
+    return f"Against their test scores, the winners' search scores were {wording.listed(parts)}"
 
 
 def edge_heading(found: Sequence[Edge]) -> str:
-    """Which best values lie at an end of their range, and where to search on."""
+    """Say which best values lie at an end of their range, and in which direction to extend the range."""
     named = {(edge.strategy, edge.parameter, edge.end): edge for edge in found}
     if len(named) == 1:
         edge = next(iter(named.values()))
         who = wording.capital(wording.STRATEGY[edge.strategy])
         return f"{who}'s best {label(edge.parameter)} lies at the edge of its range: search further {_way(edge)}"
-    told = []
+    parts = []
     for strategy in dict.fromkeys(edge.strategy for edge in found):
         own = [f"{label(edge.parameter)} ({_way(edge)})" for edge in named.values() if edge.strategy == strategy]
-        told.append(f"{wording.listed(own)} in {wording.STRATEGY[strategy]}")
-    return f"Best values lie at the edge of their range, search further: {'; '.join(told)}"
+        parts.append(f"{wording.listed(own)} in {wording.STRATEGY[strategy]}")
+    return f"Best values lie at the edge of their range, search further: {'; '.join(parts)}"
 
 
 def pruning_heading(found: Pruning) -> str:
-    """What pruning saved, and whether it fell evenly on the strategies."""
+    """Say what pruning saved, and whether the strategies were pruned equally often."""
     saved = f"Pruning saved {wording.share(found.saved_share)} of the epochs"
     if found.p_value is None:
         return f"{saved} in {wording.STRATEGY[found.strategies[0].strategy]}"
     if found.p_value >= ALPHA:
         return f"{saved}, with no clear difference between the strategies"
     ranked = sorted(found.strategies, key=lambda side: side.pruned / side.trials, reverse=True)
-    told = [f"{side.pruned} of {side.trials} trials in {wording.STRATEGY[side.strategy]}" for side in ranked]
-    return f"{saved}, unevenly: it stopped {wording.listed(told)}"
+    parts = [f"{side.pruned} of {side.trials} trials in {wording.STRATEGY[side.strategy]}" for side in ranked]
+    return f"{saved}, unevenly: it stopped {wording.listed(parts)}"
 
 
 def _paid(compared: Sequence[DefaultComparison], objective: str) -> Section:
@@ -129,7 +129,7 @@ def _paid(compared: Sequence[DefaultComparison], objective: str) -> Section:
         else:
             low, high = (wording.difference(end, objective) for end in row.compared.ci95)
             mean = wording.difference(row.compared.difference, objective, signed=True)
-            cells += [f"{mean} ({low} to {high})", READ[row.compared.outcome]]
+            cells += [f"{mean} ({low} to {high})", READING[row.compared.outcome]]
         rows.append([wording.capital(wording.STRATEGY[row.strategy]), *cells])
     columns = [
         ("strategy", False),
@@ -230,10 +230,5 @@ def _span(edge: Edge) -> str:
 
 
 def _way(edge: Edge) -> str:
-    """Where to search on."""
+    """Return the direction in which to extend the range."""
     return "up" if edge.end == "high" else "down"
-
-
-def _size(value: float, objective: str) -> str:
-    """`0.5 points`, or `0.005` where scores are no percentages."""
-    return wording.difference(value, objective) + (" points" if METRICS[objective].in_percent else "")
