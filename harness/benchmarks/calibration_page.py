@@ -57,11 +57,11 @@ def verdicts(counted: Sequence[Counted]) -> list[str]:
     lost = [(c.better_if_known - c.better) / c.repeats for c in (*_with(enough, "small"), *_with(enough, "large"))]
     lost_few = [(c.better_if_known - c.better) / c.repeats for c in (*_with(few, "small"), *_with(few, "large"))]
     return [
-        _kept("false winners where there is no difference, at most 5 %", none, lambda c: c.false_winners),
+        _kept("false winners if there is no difference, at most 5 %", none, lambda c: c.false_winners),
         _kept("`equal` at the margin, at most 5 %", margin, lambda c: c.equal),
         f"coverage of the 95 % interval, 93 to 97 %: {share(enough, lambda c: c.covered):.1%} with five seeds or more "
         f"({_cells(low)} below 93 % beyond chance; {len(high)} of {len(enough)} cells above 97 %), "
-        f"{share(few, lambda c: c.covered):.1%} with fewer, where more is allowed",
+        f"{share(few, lambda c: c.covered):.1%} with fewer, for which more is allowed",
         f"power within 10 points of the z-test with the true spread: {sum(p <= POWER_WITHIN for p in lost)} of "
         f"{len(lost)} cells with five seeds or more ({_mean(lost) * 100:.0f} points less on average), "
         f"{sum(p <= POWER_WITHIN for p in lost_few)} of {len(lost_few)} with fewer ({_mean(lost_few) * 100:.0f} less)",

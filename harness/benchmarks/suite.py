@@ -46,8 +46,8 @@ def run(say: Say, device: str = "cpu", out: Path | None = None) -> None:
     Raises:
         AssertionError: on a CPU the losses differ from the baseline loop's, or a negative control was not caught.
     """
-    began, where = time.perf_counter(), torch.device(device)
-    out = out or TABLES / ("sweep.json" if where.type == "cpu" else f"sweep-{where.type}.json")
+    began, torch_device = time.perf_counter(), torch.device(device)
+    out = out or TABLES / ("sweep.json" if torch_device.type == "cpu" else f"sweep-{torch_device.type}.json")
     with TemporaryDirectory() as name, temporary_home(Path(name)):
         folder = Path(name)
         write_images(folder / "images")
@@ -60,11 +60,11 @@ def run(say: Say, device: str = "cpu", out: Path | None = None) -> None:
         workers = BaselineLoop.tuned_workers(files, config_of("flips", 0))
         say(f"the baseline loop's DataLoader reads fastest with {workers} worker(s)")
         store = f"sqlite:///{folder / 'baseline.db'}"
-        baseline = BaselineLoop(files, store, workers, where)
-        mixed = BaselineLoop(files, store, workers, where, mixed=True) if where.type == "cuda" else None
+        baseline = BaselineLoop(files, store, workers, torch_device)
+        mixed = BaselineLoop(files, store, workers, torch_device, mixed=True) if torch_device.type == "cuda" else None
         # This includes imports. What follows includes none on either side, since workers are forked from now on.
         first, following = worker_seconds(prepared.context, device)
-        passes = PassTimer(data, where)
+        passes = PassTimer(data, torch_device)
         sweeps = measure(folder, baseline, mixed, passes, device, say)
         again = second_sweep(folder, "flips", "exact", device, sweeps.last_heads)
         bound = {}
@@ -74,8 +74,8 @@ def run(say: Say, device: str = "cpu", out: Path | None = None) -> None:
             heads = {0: sweeps.heads[recipe].baseline}
             bound[recipe]["head_only_60"] = passes.bound(recipe, heads, HEADS, HEAD_EPOCHS)
         say("sweeps timed; next: single trials, the negative controls, the report")
-        raw, ours = single_trial(data, where)
-        caught = negative_controls.all_caught(data, config_of("none", 0, 0), folder / "controls", where)
+        raw, ours = single_trial(data, torch_device)
+        caught = negative_controls.all_caught(data, config_of("none", 0, 0), folder / "controls", torch_device)
         report = measure_report()
         waiting = {
             "to_1000": bookkeeping(folder / "images", 1000),
@@ -105,14 +105,14 @@ def run(say: Say, device: str = "cpu", out: Path | None = None) -> None:
         "report_10k_s": report["seconds"],
         "report_10k": report,
     }
-    if where.type == "cuda":
-        result["throughput"] = throughput.table(where, say)
+    if torch_device.type == "cuda":
+        result["throughput"] = throughput.table(torch_device, say)
     result["seconds"] = time.perf_counter() - began
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     _print(result, say)
     say(f"written to {out}; {result['seconds'] / 60:.1f} min")
-    if where.type == "cpu":
+    if torch_device.type == "cpu":
         exact = [s for s in (*sweeps.strata, *sweeps.heads.values()) if s.precision == "exact"]
         assert all(s.curves_equal for s in exact), "losses differ from the baseline loop's"
     assert all(caught.values()), "a negative control was not caught"

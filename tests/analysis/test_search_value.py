@@ -181,7 +181,7 @@ def test_a_search_near_its_best_early_says_after_how_many_trials() -> None:
     assert made is not None
     # One trial: mean 0.78875; two: the worst one weighs in one of four draws, and never alone.
     assert made.near == 2
-    heading = search_course.course_heading([made], "accuracy")
+    heading = search_course.anytime_heading([made], "accuracy")
     assert heading == "Fine-tuning was expected within 0.5 points of its best after 2 of 8 trials"
 
 
@@ -190,7 +190,7 @@ def test_a_search_whose_last_quarter_would_bring_more_than_half_a_point_was_stil
     assert made is not None
     # The best one is among the last three of ten in three of ten orders, and is worth ten points.
     assert (made.last, made.last_gain, made.near) == (3, pytest.approx(0.03), 10)
-    assert search_course.course_heading([made], "accuracy") == (
+    assert search_course.anytime_heading([made], "accuracy") == (
         "Fine-tuning was still gaining, by an expected 3.0 points in its last quarter of trials"
     )
 
@@ -199,7 +199,7 @@ def test_both_kinds_of_search_stand_in_one_heading() -> None:
     late = anytime.anytime(search([0.5] * 7 + [0.6]), FT, "auroc")
     early = anytime.anytime([trial(slot, 0.5, FE) for slot in range(8)], FE, "auroc")
     assert late is not None and early is not None
-    assert search_course.course_heading([early, late], "auroc") == (
+    assert search_course.anytime_heading([early, late], "auroc") == (
         "Feature extraction was expected within 0.005 of its best after 1 of 8 trials; "
         "fine-tuning was still gaining, by an expected 0.025 in its last quarter of trials"
     )
@@ -226,7 +226,8 @@ def test_a_winner_is_compared_with_its_default_on_the_seeds_that_both_have() -> 
     assert row.compared.difference == pytest.approx(0.3)
     assert row.compared.ci95 == expected.ci95
     assert (
-        search_value.paid_heading([row], "accuracy") == "The search paid in fine-tuning (+30.0 points over the default)"
+        search_value.default_heading([row], "accuracy")
+        == "The search paid in fine-tuning (+30.0 points over the default)"
     )
 
 
@@ -234,7 +235,7 @@ def test_a_winner_that_is_the_default_needs_no_interval() -> None:
     same = side(FE, "d", 0.7)
     (row,) = compare_with_defaults({FE: same}, {FE: same}, "accuracy", 0.01)
     assert row.compared is None
-    assert search_value.paid_heading([row], "accuracy") == (
+    assert search_value.default_heading([row], "accuracy") == (
         "The search found nothing above the default in feature extraction"
     )
 

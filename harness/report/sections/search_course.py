@@ -31,7 +31,7 @@ def anytime_section(data: StudyData) -> Section | None:
     return _anytime(searches, objective) if searches else None
 
 
-def course_heading(searches: Sequence[Anytime], objective: str) -> str:
+def anytime_heading(searches: Sequence[Anytime], objective: str) -> str:
     """Say after how many trials each search was near its best, and which was still improving at its end."""
     early = [search for search in searches if not search.still_gaining]
     parts = []
@@ -152,5 +152,5 @@ def _anytime(searches: Sequence[Anytime], objective: str) -> Section:
         "of a random order. A trial that was pruned or failed counts with its cost and as the worst complete one."
     )
     return Section(
-        "search-anytime", course_heading(searches, objective), pictures, note + _at_equal_time(searches, objective)
+        "search-anytime", anytime_heading(searches, objective), pictures, note + _at_equal_time(searches, objective)
     )

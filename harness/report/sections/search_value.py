@@ -31,18 +31,18 @@ READING = {
 }
 
 
-def paid_section(data: StudyData) -> Section | None:
+def default_section(data: StudyData) -> Section | None:
     """Show the winners' gain over the defaults on test; None if nothing was scored on test."""
     study = data.study
     defaults = data.defaults if data.winners else {}
     compared = compare_with_defaults(data.winners, defaults, study.objective, study.confirmation.equivalence)
-    return _paid(compared, study.objective) if compared else None
+    return _defaults(compared, study.objective) if compared else None
 
 
 def gap_section(data: StudyData) -> Section | None:
     """Show the winners' scores in search, confirmation and test; None if nothing was scored on test."""
-    promised = gaps(data.records, data.winners, data.study.objective)
-    return _gap(promised, data.study.objective) if promised else None
+    scores = gaps(data.records, data.winners, data.study.objective)
+    return _gap(scores, data.study.objective) if scores else None
 
 
 def edge_section(data: StudyData) -> Section | None:
@@ -57,7 +57,7 @@ def pruning_section(data: StudyData) -> Section | None:
     return _pruning(stopped) if stopped else None
 
 
-def paid_heading(compared: Sequence[DefaultComparison], objective: str) -> str:
+def default_heading(compared: Sequence[DefaultComparison], objective: str) -> str:
     """Say in which strategies the winner of the search was better than the default on test."""
     parts = []
     for outcome, words in (
@@ -81,10 +81,10 @@ def paid_heading(compared: Sequence[DefaultComparison], objective: str) -> str:
     return f"The search {wording.listed(parts)}"
 
 
-def gap_heading(promised: Sequence[Gap], objective: str) -> str:
+def gap_heading(scores: Sequence[Gap], objective: str) -> str:
     """Say how far the winners' scores in the search were from their scores on test."""
     parts = []
-    for row in promised:
+    for row in scores:
         size = wording.points(abs(row.above_test), objective)
         how = "better" if row.above_test > 0 else "worse"
         alike = size == wording.points(0.0, objective)
@@ -120,7 +120,7 @@ def pruning_heading(found: Pruning) -> str:
     return f"{saved}, unevenly: it stopped {wording.listed(parts)}"
 
 
-def _paid(compared: Sequence[DefaultComparison], objective: str) -> Section:
+def _defaults(compared: Sequence[DefaultComparison], objective: str) -> Section:
     rows = []
     for row in compared:
         cells = [wording.level(row.default, objective), wording.level(row.winner, objective)]
@@ -147,10 +147,10 @@ def _paid(compared: Sequence[DefaultComparison], objective: str) -> Section:
     several = sum(row.compared is not None for row in compared) > 1
     note += ", and read at Holm's levels over the strategies." if several else "."
     table = Table("Winner and default on the test split", columns, rows)
-    return Section("search-paid", paid_heading(compared, objective), note=note, table=table)
+    return Section("search-paid", default_heading(compared, objective), note=note, table=table)
 
 
-def _gap(promised: Sequence[Gap], objective: str) -> Section:
+def _gap(scores: Sequence[Gap], objective: str) -> Section:
     rows = [
         [
             wording.capital(wording.STRATEGY[gap.strategy]),
@@ -160,7 +160,7 @@ def _gap(promised: Sequence[Gap], objective: str) -> Section:
                 for apart in (gap.above_confirmation, gap.above_test - gap.above_confirmation)
             ),
         ]
-        for gap in promised
+        for gap in scores
     ]
     columns = [
         ("strategy", False),
@@ -177,10 +177,10 @@ def _gap(promised: Sequence[Gap], objective: str) -> Section:
         f"{_unit(objective)}, positive where the earlier score was better. They hold chance too: each score has "
         "images of its own."
     )
-    if other := [wording.STRATEGY[gap.strategy] for gap in promised if not gap.is_best]:
+    if other := [wording.STRATEGY[gap.strategy] for gap in scores if not gap.is_best]:
         note += f" In {wording.listed(other)} the winner was not the best trial of the search."
     table = Table("Winners in search, confirmation and test", columns, rows)
-    return Section("search-gap", gap_heading(promised, objective), note=note, table=table)
+    return Section("search-gap", gap_heading(scores, objective), note=note, table=table)
 
 
 def _edges(found: Sequence[Edge]) -> Section:
