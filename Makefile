@@ -1,54 +1,54 @@
-# `make` prints what there is. Needs python3 and make alone; works from a path with a space in it.
+# `make` prints the commands. It needs only python3 and make, and works in a path that contains a space.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .PHONY: help env study report compare ui list log doctor sync test test-all check bench bench-search calibrate torture pin clean
 
-# Variables reach the commands through the environment, never through the text of a shell line:
-# whatever stands in NAME='…' is a value, and no command.
+# Variables are passed to the commands through the environment, never in the text of a shell line,
+# so the content of NAME='…' is always a value and never a command.
 VARIABLES := NAME NAMES AS DATA WEIGHTS TRIALS EPOCHS WORKERS DEVICE PORT FIX HOST EXPOSED
 GIVEN_NAME := $(if $(filter command,$(origin NAME)),$(value NAME))
 HARNESS_NAME := $(if $(GIVEN_NAME),$(value GIVEN_NAME),microscopy)
-# Only what the user gave: make itself has an AS (the assembler).
+# Only values given by the user are passed on: make itself defines AS (the assembler).
 $(foreach v,$(filter-out NAME HOST EXPOSED,$(VARIABLES)),$(if $(filter command environment,$(origin $(v))),$(eval HARNESS_$(v) = $$(value $(v)))$(eval export HARNESS_$(v))))
-# Some shells put the machine's name into HOST: only what stands on the command line is meant for us.
+# Some shells set HOST to the machine's name, so HOST and EXPOSED count only on the command line.
 $(foreach v,HOST EXPOSED,$(if $(filter command,$(origin $(v))),$(eval HARNESS_$(v) = $$(value $(v)))$(eval export HARNESS_$(v))))
 export HARNESS_NAME
 unexport $(VARIABLES) MAKEFLAGS MAKEOVERRIDES MFLAGS
 export HARNESS_COMMAND := make study
-# Every command and every worker imports torch; without bytecode that takes nearly twice as long.
+# Every command and every worker imports torch, which takes nearly twice as long without bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 PY := .venv/bin/python
-# One worker a core, a file stays with one worker; each test trains on one thread.
+# One test worker for each core; a file is run by one worker; each test trains on one thread.
 PYTEST := $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 help:
-	@echo "make study   run the study NAME (microscopy), or continue it"
-	@echo "make report  make its report again, without training"
-	@echo "make compare NAMES=\"one other\"   put studies side by side in one page"
-	@echo "make ui      serve the MLflow UI on 127.0.0.1, opened on its runs"
-	@echo "make list    show the studies with state, size and age"
-	@echo "make log     tell what happened in the study NAME, line by line"
-	@echo "make doctor  check its files and databases; FIX=1 mends what can be mended"
-	@echo "make sync    send what MLflow has missed, without training"
-	@echo "make test    run the tests         make test-all  the slow ones too"
-	@echo "make check   ruff and mypy         make bench     time this against a plain loop"
-	@echo "make calibrate   count false verdicts where the truth is known"
-	@echo "make bench-search NAME=study DATA=images   pruning against one epoch each and the exhaustive run"
-	@echo "make torture  kill and disturb small studies at random moments, and see that nothing is lost"
-	@echo "make clean   remove caches of tools; studies, runs and reports stay"
+	@echo "make study   run or continue the study NAME (default: microscopy)"
+	@echo "make report  make the study's report again, without training"
+	@echo "make compare NAMES=\"one other\"   show several studies side by side on one page"
+	@echo "make ui      start the MLflow UI on 127.0.0.1, opened on the study's runs"
+	@echo "make list    list the studies with state, size and age"
+	@echo "make log     show what happened in the study, line by line"
+	@echo "make doctor  check the study's files and databases; FIX=1 repairs what can be repaired"
+	@echo "make sync    send to MLflow what it has missed, without training"
+	@echo "make test    run the tests         make test-all  run also the slow tests"
+	@echo "make check   run ruff and mypy     make bench     time the harness against a hand-written loop"
+	@echo "make calibrate   count false verdicts in simulations, where the truth is known"
+	@echo "make bench-search NAME=study DATA=images   compare pruning with one epoch each and with no pruning"
+	@echo "make torture  kill and disturb small studies at random moments and check that nothing is lost"
+	@echo "make clean   remove the caches of tools; studies, runs and reports stay"
 	@echo
-	@echo "NAME=study of studies/   AS=other name      DATA=your folder or CSV  WEIGHTS=bundled|imagenet|none|file"
-	@echo "TRIALS=each strategy     EPOCHS=each trial  WORKERS=side by side     DEVICE=auto|cpu|cuda|cuda:N|mps"
+	@echo "NAME=file in studies/    AS=other name      DATA=your folder or CSV  WEIGHTS=bundled|imagenet|none|file"
+	@echo "TRIALS=of each strategy  EPOCHS=of a trial  WORKERS=side by side     DEVICE=auto|cpu|cuda|cuda:N|mps"
 
 env: .venv/.installed
 
-# uv where it is there, else uv inside the environment: pip alone takes minutes.
+# Use uv if it is installed, otherwise install it into the environment: pip alone takes minutes.
 .venv/.installed: pyproject.toml constraints.txt
 	@python3 -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))' || { \
 	  echo "The harness needs Python 3.11 or newer as python3; this one is $$(python3 -V 2>&1)." >&2; exit 2; }
 	@if command -v uv >/dev/null 2>&1; then uv venv -q --allow-existing --python "$$(command -v python3)" .venv; \
 	else python3 -m venv .venv >/dev/null 2>&1 || { \
-	  echo "python3 cannot make an environment: its venv module is missing (on Debian: the package python3-venv)." >&2; exit 2; }; fi
+	  echo "python3 cannot make a virtual environment because its venv module is missing; on Debian install python3-venv." >&2; exit 2; }; fi
 	@echo "Installing into .venv …"
 	@if command -v uv >/dev/null 2>&1; then uv pip install -q --python $(PY) -c constraints.txt -e '.[dev]'; \
 	else $(PY) -m pip install -q --disable-pip-version-check uv && \
@@ -103,7 +103,7 @@ torture: env
 bench-search: env
 	@$(PY) -m harness bench-search
 
-# Pins every package anew, for all supported Pythons and systems.
+# Pin every package again, for all supported versions of Python and systems.
 pin: env
 	@$(PY) -m uv pip compile -q --upgrade --universal --python-version 3.11 --no-annotate --no-header \
 	  --no-emit-index-url --no-emit-find-links --extra dev pyproject.toml -o constraints.txt

@@ -362,8 +362,8 @@ MUTATIONS = (
     Mutation(
         "A default that is also the best is not scored as the default",
         "harness/study/confirm.py",
-        '("default", "default" in candidate.role)',
-        '("default", candidate.role == "default")',
+        '["default"] * ("default" in candidate.role)',
+        '["default"] * (candidate.role == "default")',
         ("tests/study/test_study.py",),
         (),
     ),
@@ -427,8 +427,8 @@ MUTATIONS = (
     Mutation(
         "A trial that the coordinator's own end cut off loses an attempt",
         "harness/results/study_state.py",
-        ".attempt = cut.attempt + died",
-        ".attempt = cut.attempt + 1",
+        ".attempt = interrupted.attempt + died",
+        ".attempt = interrupted.attempt + 1",
         ("tests/study/test_resume.py::test_an_interrupted_study_leaves_both_stores_consistent_and_continues",),
         ("tests/study/test_resume.py::test_an_interrupted_study_leaves_both_stores_consistent_and_continues",),
     ),

@@ -9,7 +9,7 @@ import pytest
 from small_study import World, draw_images
 from tortured import SMALL, Undisturbed
 
-from harness.benchmarks.fault_injection.sandbox import prepare, undisturbed
+from harness.benchmarks.fault_injection.sandbox import prepare, run_undisturbed
 
 
 @pytest.fixture
@@ -45,4 +45,4 @@ def at_home(finished: World, monkeypatch: pytest.MonkeyPatch) -> World:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     """The study that tests of faults disturb, run to its end by its command; only to look at."""
     place = prepare(tmp_path_factory.mktemp("whole"), **SMALL)
-    return Undisturbed(place, undisturbed(place))
+    return Undisturbed(place, run_undisturbed(place))

@@ -314,12 +314,12 @@ def test_a_password_in_an_address_is_stored_and_told_nowhere(world: World) -> No
 @pytest.fixture
 def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyFolder:
     """A study's folder as it lies there after a run; its file is not where the command is given."""
-    from harness.study.identity import stored as as_stored
+    from harness.study.identity import stored as as_without_passwords
 
     folder = StudyFolder("tiny")
     folder.path.mkdir(parents=True)
     study = StudyConfig(tracking_uri=f"postgresql://me:{SECRET}@127.0.0.1:9/db")
-    folder.study_json.write_text(json.dumps({"study": as_stored(study)}))
+    folder.study_json.write_text(json.dumps({"study": without_passwords(study)}))
     monkeypatch.chdir(tmp_path)
     return folder
 

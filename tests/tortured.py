@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from harness.benchmarks.fault_injection.sandbox import Place
+from harness.benchmarks.fault_injection.sandbox import Sandbox
 
 SMALL: dict[str, Any] = {"trials": 2, "controlled": {"changes": 0}, "data_sizes": [], "shifts": []}
 
@@ -16,24 +16,24 @@ SMALL: dict[str, Any] = {"trials": 2, "controlled": {"changes": 0}, "data_sizes"
 class Undisturbed:
     """The study when nothing happens to it."""
 
-    place: Place
+    place: Sandbox
     numbers: dict[str, Any]
 
 
-def said(place: Place) -> str:
-    return (place.root / "said.txt").read_text()
+def said(place: Sandbox) -> str:
+    return (place.root / "output.txt").read_text()
 
 
-def finish(place: Place) -> None:
+def finish(place: Sandbox) -> None:
     process = place.start()
     assert process.wait(240) == 0, said(place)
 
 
-def lines(place: Place) -> int:
+def lines(place: Sandbox) -> int:
     return place.log.read_bytes().count(b"\n") if place.log.exists() else 0
 
 
-def until(place: Place, count: int, process: subprocess.Popen[bytes]) -> None:
+def until(place: Sandbox, count: int, process: subprocess.Popen[bytes]) -> None:
     """Wait for so many lines of the log."""
     end = time.monotonic() + 120
     while lines(place) < count:

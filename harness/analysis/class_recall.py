@@ -1,4 +1,15 @@
-"""Recall by class of both winners, and the classes in which they differ most."""
+"""The recall of each class on the test split for two strategies' winners, with intervals.
+
+The recall of a class is the accuracy on its images, so its interval is that of `statistics` over these images alone
+(and the groups that hold them): if a class's images lie on three slides, it is as uncertain as three slides are. A
+class may have few images, for which the estimated variance can be too small. Two bounds correct for this:
+
+- If n groups all gave the same answers, their variance is zero, yet up to a share of 1 - 0.025^(1/n) of all groups may
+  answer otherwise. The interval is what they could change of the mean.
+- If the answers differ in m groups, turning their signs gives 2^m arrangements, so no p-value is below 2^(1 - m).
+
+After: Clopper and Pearson 1934 (nothing seen in n draws); Fisher 1935 (turned signs).
+"""
 
 from __future__ import annotations
 
@@ -12,70 +23,71 @@ from harness.analysis import wording
 from harness.analysis.statistics import Estimate, difference, estimate
 from harness.analysis.test_predictions import TestPredictions
 
-_EACH_SIDE = 0.025  # of a 95 % interval
-
-
-SHOWN = 20  # classes in the figure; the table has them all
-
-
-_POINTS = "accuracy"  # recall reads as accuracy does: in percent and points
-
-
+_EACH_TAIL = 0.025  # outside a 95 % interval
+SHOWN = 20  # classes in the figure; the table has all of them
+SCALE = "accuracy"  # recall is written as accuracy is: in percent and points
 Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Share:
+class Recall:
     """A recall in [0, 1], or a difference of two in [-1, 1]: the mean over the seeds."""
 
     mean: float
-    ci95: tuple[float, float] | None  # None where a single group shows nothing of how groups differ
+    ci95: tuple[float, float] | None  # None for a single group, which does not show how groups differ
 
-    def told(self, signed: bool = False) -> str:
-        """`83.1 % (79.0 to 87.2)`, or `+4.2 (0.3 to 8.1)`; without an interval a dash in brackets."""
-        text = wording.difference(self.mean, _POINTS, signed) if signed else wording.level(self.mean, _POINTS)
-        ends = " to ".join(wording.difference(end, _POINTS) for end in self.ci95) if self.ci95 else wording.DASH
+    def text(self, signed: bool = False) -> str:
+        """Write the mean and its interval: `83.1 % (79.0 to 87.2)`, or `+4.2 (0.3 to 8.1)` if signed."""
+        text = wording.difference(self.mean, SCALE, signed) if signed else wording.level(self.mean, SCALE)
+        ends = " to ".join(wording.difference(end, SCALE) for end in self.ci95) if self.ci95 else wording.DASH
         return f"{text} ({ends})"
 
 
 @dataclass(frozen=True)
 class ClassRecall:
-    """One class on the test split, recognised by the winners a and b."""
+    """The recall of one class on the test split by the winners a and b, and their difference."""
 
     name: str
     images: int
-    a: Share
-    b: Share
-    gain: Share  # b minus a
-    p_value: float  # of the gain; 1 where it has no interval
+    a: Recall
+    b: Recall
+    gain: Recall  # b minus a
+    p_value: float  # of the gain; 1 if it has no interval
 
 
 def recalls(a: TestPredictions, b: TestPredictions, names: Sequence[str]) -> list[ClassRecall]:
-    """Every class with a test image, the largest gain of b first.
+    """Return the recall of every class that has a test image, the largest gain of b first.
 
     Args:
-        a: shares two seeds or more, and its test images, with b.
-        names: one for each class index.
+        a, b: have two seeds or more and all test images in common.
+        names: the name of each class index.
     """
     seeds = sorted(set(a.seeds) & set(b.seeds))
     right = [(side.at(seeds).argmax(axis=2) == side.labels).astype(np.int64) for side in (a, b)]
-    made = []
+    found = []
     for label, name in enumerate(names):
         rows = np.flatnonzero(a.labels == label)
         if rows.size:
             groups = None if a.groups is None else a.groups[rows]
-            made.append(_recall(name, right[0][:, rows], right[1][:, rows], groups))
-    return sorted(made, key=lambda found: found.gain.mean, reverse=True)
+            found.append(_recall(name, right[0][:, rows], right[1][:, rows], groups))
+    return sorted(found, key=lambda one: one.gain.mean, reverse=True)
+
+
+def most_apart(found: Sequence[ClassRecall]) -> list[ClassRecall]:
+    """Return the SHOWN classes with the smallest p-values, in the order given."""
+    ranked = sorted(found, key=lambda one: (one.p_value, -abs(one.gain.mean)))[:SHOWN]
+    kept = {id(one) for one in ranked}
+    return [one for one in found if id(one) in kept]
 
 
 def _recall(name: str, a: Ints, b: Ints, groups: NDArray[np.str_] | None) -> ClassRecall:
-    """From right (1) and wrong (0) answers (seeds, images of the class)."""
+    """Compute a class's recall from right (1) and wrong (0) answers, (seeds, images of the class) each."""
     images = a.shape[1]
     unit = np.arange(images) if groups is None else np.unique(groups, return_inverse=True)[1]
     units = int(unit.max()) + 1
     means = float(a.mean()), float(b.mean())
     if units < 2:
-        alone = [Share(mean, None) for mean in (*means, means[1] - means[0])]
+        alone = [Recall(mean, None) for mean in (*means, means[1] - means[0])]
         return ClassRecall(name, images, alone[0], alone[1], alone[2], 1.0)
     truth = np.ones(images, np.int64)
     gain = difference(a, b, truth, groups, "accuracy")
@@ -83,24 +95,17 @@ def _recall(name: str, a: Ints, b: Ints, groups: NDArray[np.str_] | None) -> Cla
     return ClassRecall(
         name,
         images,
-        _share(estimate(a, truth, groups, "accuracy"), units, 0.0),
-        _share(estimate(b, truth, groups, "accuracy"), units, 0.0),
-        _share(gain, units, -1.0),
+        _interval(estimate(a, truth, groups, "accuracy"), units, 0.0),
+        _interval(estimate(b, truth, groups, "accuracy"), units, 0.0),
+        _interval(gain, units, -1.0),
         max(gain.p_value, min(1.0, 2.0 ** (1 - apart))),
     )
 
 
-def _share(found: Estimate, units: int, least: float) -> Share:
-    """The estimate with its interval, within [least, 1]."""
+def _interval(found: Estimate, units: int, least: float) -> Recall:
+    """Return the estimate with its interval, within [least, 1]; see the module's docstring for a variance of zero."""
     low, high = found.interval()
     if found.half_width() < 1e-9:
-        unseen = 1 - _EACH_SIDE ** (1 / units)
+        unseen = 1 - _EACH_TAIL ** (1 / units)
         low, high = found.mean - unseen * (found.mean - least), found.mean + unseen * (1 - found.mean)
-    return Share(found.mean, (max(low, least), min(high, 1.0)))
-
-
-def most_apart(found: Sequence[ClassRecall]) -> list[ClassRecall]:
-    """The classes for the figure, in the order given: those with the smallest p-values where there are too many."""
-    ranked = sorted(found, key=lambda one: (one.p_value, -abs(one.gain.mean)))[:SHOWN]
-    kept = {id(one) for one in ranked}
-    return [one for one in found if id(one) in kept]
+    return Recall(found.mean, (max(low, least), min(high, 1.0)))

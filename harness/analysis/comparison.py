@@ -1,6 +1,6 @@
-"""Several studies side by side: what each one found, and what differs between those that share their images.
+"""Several studies side by side: what each one found, and what differs between studies of the same images.
 
-Reads stored files only. Nothing is pooled over studies: each keeps the interval and the verdict of its own report.
+Only stored files are read. Nothing is pooled over studies: each keeps the interval and the verdict of its own report.
 """
 
 from __future__ import annotations
@@ -19,88 +19,91 @@ from harness.results.paths import StudyFolder, home, reports
 from harness.results.study_state import StudyState
 
 SCHEMA = 1
-NAME_AT_MOST = 120  # characters of a comparison's folder; file systems take 255 bytes
+NAME_AT_MOST = 120  # characters in the name of a comparison's folder; file systems allow 255 bytes
 
 
 @dataclass(frozen=True)
 class StudySummary:
-    """One study as far as it has come. No text in it holds a path of this machine or a password."""
+    """One study, finished or still running. No text in it contains an absolute path or a password."""
 
     name: str
     summary: dict[str, Any]  # schema 1: see harness.analysis.summary
     equivalence: float  # differences within ± this count as equal
     looks: int  # how often the test split was scored
-    last_session: str | None  # ISO 8601, UTC: when the last session began or ended
-    running: bool  # the last session has no end: it works, or was killed
-    file: dict[str, Any]  # the resolved study file, as stored
+    last_session: str | None  # time at which the last session began or ended, ISO 8601, UTC
+    running: bool  # the last session has no end in the log: it runs, or it was killed
+    file: dict[str, Any]  # the stored study file, with every default filled in
     fingerprint: dict[str, Any]
-    test_rows: frozenset[int] | None  # rows of the images scored last; None where nothing was scored
+    test_rows: frozenset[int] | None  # manifest rows of the test images scored last; None if none were scored
 
     @property
     def objective(self) -> str:
+        """The metric that the study compares, a key of METRICS."""
         return str(self.summary["objective"])
 
     @property
     def verdict(self) -> dict[str, Any] | None:
+        """The verdict's values, see `verdict.conclude`; None if there is none yet."""
         found: dict[str, Any] | None = self.summary["verdict"]
         return found
 
     @property
     def outcome(self) -> str | None:
-        """fine_tuning, feature_extraction, equal or undecided; None without a verdict."""
+        """`fine_tuning`, `feature_extraction`, `equal` or `undecided`; None without a verdict."""
         return self.verdict["outcome"] if self.verdict else None
 
     @property
     def rendered(self) -> bool:
+        """Whether the images are rendered, not photographs."""
         return bool(self.summary["data"]["rendered"])
 
     @property
     def digest(self) -> str | None:
-        """Of names, labels, groups and bytes of the images; None where no data card is stored."""
+        """Digest of the images' names, labels, groups and bytes; None if no data card is stored."""
         found: str | None = self.summary["data"]["digest"]
         return found
 
     @property
     def trials(self) -> int:
-        """Search trials that have ended, of all strategies."""
+        """Number of search trials that have ended, of all strategies."""
         return sum(sum(side["trials"].values()) for side in self.summary["strategies"].values())
 
     def of(self, strategy: str, value: str) -> Any:
-        """A value of a strategy in the summary; None where the study leaves the strategy out."""
+        """Return a value of a strategy from the summary; None if the study leaves the strategy out."""
         return self.summary["strategies"].get(strategy, {}).get(value)
 
     @property
     def cost_ratio(self) -> float | None:
-        """Device seconds of one fine-tuning over those of one feature extraction; None where one is not known."""
+        """Device seconds of one fine-tuning divided by those of one feature extraction; None if one is not known."""
         head, tuned = self.of("feature_extraction", "seconds_alone"), self.of("fine_tuning", "seconds_alone")
         return tuned / head if head and tuned else None
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One field that is not the same in all studies; `values` in their order, None where it is not stored."""
+    """One field that differs between studies; `values` in the order of the studies, None if not stored."""
 
     key: str
     values: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
-class Shared:
-    """Studies whose images have one digest: they are no independent evidence of one another."""
+class SharedData:
+    """Studies whose images have the same digest, so that their results are not independent evidence."""
 
     names: tuple[str, ...]
     digest: str
-    test_images: int | None  # scored by all of them; None where one has scored nothing yet
-    same_test: bool  # all scored exactly these images
+    test_images: int | None  # number that all of them scored; None if one has scored nothing yet
+    same_test: bool  # whether all scored exactly the same images
     file: list[Difference]
     environment: list[Difference]
 
 
-def chosen(names: Sequence[str]) -> list[StudyFolder]:
-    """The studies of these names, in this order.
+def find_studies(names: Sequence[str]) -> list[StudyFolder]:
+    """Return the folders of the studies of these names, in this order.
 
     Raises:
-        ConfigError: fewer than two, one of them twice, or one that is not here; all faults together.
+        ConfigError: fewer than two names, a name given twice, or no study of that name; all faults together.
     """
     known = sorted(path.parent.name for path in home().glob("*/study.json"))
     faults = [] if len(names) > 1 else [f"two names are needed, but got {len(names)}"]
@@ -108,17 +111,17 @@ def chosen(names: Sequence[str]) -> list[StudyFolder]:
     faults += [f"there is no study {name!r} here" for name in dict.fromkeys(names) if name not in known]
     if faults:
         raise ConfigError(
-            "compare takes the names of two or more different studies, as in `harness compare one other`; "
+            "compare needs the names of two or more different studies, as in `harness compare one other`; "
             f"there are: {', '.join(known) or 'none yet'}",
             faults,
         )
     return [StudyFolder(name) for name in names]
 
 
-def place(names: Sequence[str]) -> Path:
-    """The folder of this comparison's page: `compare+one+other` among the reports.
+def comparison_folder(names: Sequence[str]) -> Path:
+    """Return the folder of this comparison's page among the reports: `compare+one+other`.
 
-    No study's name holds a `+`, so no study's report can lie there. A long list is cut, and ends in its digest.
+    No study's name contains a `+`, so the folder cannot be that of a study. A long name is cut and ends in a digest.
     """
     text = "+".join(("compare", *names))
     if len(text) > NAME_AT_MOST:
@@ -127,11 +130,11 @@ def place(names: Sequence[str]) -> Path:
     return reports() / text
 
 
-def read(folder: StudyFolder) -> StudySummary:
-    """One study, from its stored files.
+def read_study(folder: StudyFolder) -> StudySummary:
+    """Read one study from its stored files.
 
     Raises:
-        HarnessError: its log is damaged; says which study's.
+        HarnessError: its log is damaged; the message names the study.
     """
     try:
         data = StudyData.read(folder)
@@ -150,15 +153,15 @@ def read(folder: StudyFolder) -> StudySummary:
     )
 
 
-def shared(entries: Sequence[StudySummary]) -> list[Shared]:
-    """Every group of two studies or more with the same images, in the order of their first study."""
+def find_shared_data(entries: Sequence[StudySummary]) -> list[SharedData]:
+    """Return every group of two studies or more with the same images, in the order of their first study."""
     digests = dict.fromkeys(entry.digest for entry in entries if entry.digest)
     groups = [[entry for entry in entries if entry.digest == digest] for digest in digests]
     return [_shared(group) for group in groups if len(group) > 1]
 
 
 def differing(values: Sequence[dict[str, Any]]) -> list[Difference]:
-    """The fields that are not the same in all of these nested values, `search.head_lr` for an inner one.
+    """Return the fields that differ between these nested values; an inner field is named `search.head_lr`.
 
     A list is compared as a whole.
     """
@@ -168,11 +171,11 @@ def differing(values: Sequence[dict[str, Any]]) -> list[Difference]:
     return [row for row in rows if any(value != row.values[0] for value in row.values)]
 
 
-def _shared(group: list[StudySummary]) -> Shared:
+def _shared(group: list[StudySummary]) -> SharedData:
     rows = [entry.test_rows for entry in group]
     known = [one for one in rows if one is not None]
     common = frozenset.intersection(*known) if len(known) == len(rows) else None
-    return Shared(
+    return SharedData(
         names=tuple(entry.name for entry in group),
         digest=str(group[0].digest),
         test_images=None if common is None else len(common),
@@ -183,20 +186,22 @@ def _shared(group: list[StudySummary]) -> Shared:
 
 
 def _resolved(group: list[StudySummary]) -> list[Difference]:
-    """What the file leaves open and the study settled: arithmetic, and the weights of each backbone that all have."""
+    """Return what the file leaves open and the study decided: the precision, and the weights of backbones all share."""
     found = [_flat({name: entry.fingerprint.get(name) for name in ("precision", "weights")}) for entry in group]
     return [row for row in differing(found) if all(value is not None for value in row.values)]
 
 
-def _flat(value: dict[str, Any], where: str = "") -> dict[str, Any]:
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested dicts; the keys of inner values are joined by dots."""
     flat: dict[str, Any] = {}
     for key, item in value.items():
-        name = f"{where}.{key}" if where else str(key)
+        name = f"{prefix}.{key}" if prefix else str(key)
         flat |= _flat(item, name) if isinstance(item, dict) and item else {name: item}
     return flat
 
 
 def _test_rows(state: StudyState, folder: StudyFolder) -> frozenset[int] | None:
+    """Return the manifest rows of the test images that were scored last."""
     scored = state.test_scores
     path = folder.predictions / PurePosixPath(scored[-1].predictions).name if scored else None
     if path is None or not path.exists():

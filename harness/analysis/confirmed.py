@@ -1,4 +1,4 @@
-"""What the confirmation says about configurations: each trained over the same seeds, compared seed by seed."""
+"""The configurations that the confirmation trained over the same seeds, compared seed by seed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from harness.results.metrics import sign_of
 from harness.results.records import TrialRecord
 from harness.results.study_state import of_kind
 
-FEWEST = 3  # configurations; winner and default alone stand in the table of strategies
-PANELS = 3  # values of a parameter that are drawn side by side
+FEWEST = 3  # configurations; winner and default alone are shown in the table of strategies
+PANELS = 3  # the largest number of values of a parameter that are drawn side by side
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Confirmed:
 
     @property
     def mean(self) -> float:
+        """Mean score over the seeds."""
         return float(np.mean(self.scores))
 
 
@@ -36,13 +37,16 @@ class Group:
     """The confirmed configurations of one strategy that share their seeds, the best first."""
 
     strategy: str
-    parameters: tuple[str, ...]  # that differ between them, in the order of PARAMETERS
+    parameters: tuple[str, ...]  # the parameters that differ, in the order of PARAMETERS
     members: tuple[Confirmed, ...]
-    clearly_worse: tuple[bool, ...]  # than the first member, for each of the others
+    clearly_worse: tuple[bool, ...]  # whether each of the other members is clearly worse than the first
 
     @property
     def panels(self) -> str | None:
-        """The parameter to draw side by side: of several, the one with fewest values, if all combinations are there."""
+        """The parameter to draw side by side, or None.
+
+        It is the one with the fewest values of several, if there are all combinations of values.
+        """
         counts = {parameter: len({m.values[parameter] for m in self.members}) for parameter in self.parameters}
         if len(counts) < 2 or len(self.members) != np.prod(list(counts.values())):
             return None
@@ -50,11 +54,14 @@ class Group:
         return parameter if counts[parameter] <= PANELS else None
 
 
-def groups(found: Sequence[TrialRecord], objective: str) -> list[Group]:
-    """One for each strategy with three configurations or more that completed with the same two seeds or more."""
+def groups(records: Sequence[TrialRecord], objective: str) -> list[Group]:
+    """Return a group for each strategy in which FEWEST configurations or more completed two seeds or more.
+
+    A configuration that completed fewer seeds than another one is left out.
+    """
     made = []
-    for strategy in dict.fromkeys(record.strategy for record in of_kind(found, "confirmation")):
-        own = [record for record in of_kind(found, "confirmation") if record.strategy == strategy]
+    for strategy in dict.fromkeys(record.strategy for record in of_kind(records, "confirmation")):
+        own = [record for record in of_kind(records, "confirmation") if record.strategy == strategy]
         by_config: dict[str, dict[int, TrialRecord]] = {}
         for record in own:
             if record.state == "complete" and record.score is not None:
@@ -84,12 +91,12 @@ def _group(strategy: str, kept: list[dict[int, TrialRecord]], objective: str) ->
 
 
 def _clearly_worse(members: Sequence[Confirmed], sign: int) -> tuple[bool, ...]:
-    """Paired t-tests against the first member, read at Holm's levels."""
+    """Test each member against the first by a paired t-test, read at Holm's levels."""
     best, others = members[0], members[1:]
     p_values = []
     for other in others:
         apart = sign * (np.array(best.scores) - np.array(other.scores))
-        # Equal differences at every seed are chance in a coarse score; a t-test would take them for certainty.
+        # The same difference at every seed is chance in a coarse score; a t-test would read it as certainty.
         p = 1.0 if np.ptp(apart) < 1e-9 else float(stats.ttest_1samp(apart, 0).pvalue)
         p_values.append(p)
     levels = holm_levels(p_values)

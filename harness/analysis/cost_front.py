@@ -1,4 +1,4 @@
-"""The trials that no other trial beats in score and cost at once."""
+"""The Pareto front of score against cost: the trials that no other trial beats in both."""
 
 from __future__ import annotations
 
@@ -14,16 +14,20 @@ from harness.results.metrics import sign_of
 
 @dataclass(frozen=True)
 class Point:
-    """A trial on the front: no trial scored as well for fewer seconds, and none as cheap scored better."""
+    """A trial on the front: no cheaper trial scored as well, and no trial as cheap scored better."""
 
     strategy: str
-    seconds: float
+    seconds: float  # device seconds of the training alone
     score: float
-    what: tuple[str, str]  # backbone ("" where there is one alone) and depth
+    names: tuple[str, str]  # backbone ("" if all trials have the same) and depth
 
 
 def front(trials: pd.DataFrame, objective: str) -> list[Point]:
-    """The Pareto front of score against `seconds_alone`, the cheapest first; of equal trials the first counts."""
+    """Return the Pareto front of score against `seconds_alone`, the cheapest first; of equal trials only the first.
+
+    Args:
+        trials: complete trials with `score` and `seconds_alone` above 0.
+    """
     goodness = sign_of(objective) * trials["score"].to_numpy(float)
     seconds = trials["seconds_alone"].to_numpy(float)
     order = np.lexsort((-goodness, seconds))
@@ -42,7 +46,7 @@ def front(trials: pd.DataFrame, objective: str) -> list[Point]:
 
 
 def depth_text(strategy: str, depth: int) -> str:
-    """`head only`, `3 stages`, `all stages`, `from scratch`."""
+    """Name what a trial trains: `head only`, `3 stages`, `all stages`, `from scratch`."""
     if strategy == "from_scratch":
         return "from scratch"
     if depth >= DEPTH_MAX:

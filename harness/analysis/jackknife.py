@@ -1,9 +1,9 @@
-"""The grouped jackknife of every metric, vectorised: each group of test images is left out once.
+"""The grouped jackknife of every metric, vectorised: the metric with each group of test images left out once.
 
 A metric is a value of sums over images (see `harness.results.metrics`), so leaving a group out is a subtraction. The
-spread of the metric over the groups left out gives its variance without chance. If a class has few images it errs on
-the safe side: with n images a class, the variance of its recall comes out by n / (n - 1) too large, where a
-bootstrap's is about as much too small.
+spread of the metric over the groups gives its variance without random numbers. For a class of few images it errs on
+the safe side: with n images in the class, the variance of its recall is too large by n / (n - 1), while that of a
+bootstrap is too small by about as much.
 
 After: Quenouille 1956, Tukey 1958; Efron and Stein 1981 (its bias is upward).
 """
@@ -23,32 +23,32 @@ Ints = NDArray[np.int64]
 
 
 def group_index(groups: ArrayLike | None, images: int) -> Ints:
-    """Group numbers (images,) from 0; without groups each image is its own.
+    """Return the group number of each image, (images,) from 0; without groups each image is its own group.
 
     Raises:
-        ValueError: not one name an image, names that are NaN or of several kinds, or a single group, whose luck
-            nothing could tell.
+        ValueError: the number of names is not the number of images, a name is NaN, the names are of several types, or
+            there is a single group, which does not show how much groups differ.
     """
     if groups is None:
         return np.arange(images, dtype=np.int64)
     names = np.asarray(groups)
     if names.shape != (images,):
-        raise ValueError(f"groups must name one group an image, but got {names.shape} for {images} images")
+        raise ValueError(f"groups must hold one name for each image, but got {names.shape} for {images} images")
     if names.dtype.kind == "f" and np.isnan(names).any():
-        raise ValueError("groups must name every image's group, but some are NaN")
+        raise ValueError("groups must name the group of every image, but some names are NaN")
     try:
         index = np.unique(names, return_inverse=True)[1].astype(np.int64)
     except TypeError as error:
-        raise ValueError(f"groups must be names of one kind that can be sorted, but {error}") from None
+        raise ValueError(f"groups must be names of one type that can be sorted, but {error}") from None
     if images > 1 and not index.any():
-        raise ValueError("groups must name two groups or more: one alone does not show how much groups differ")
+        raise ValueError("groups must name two groups or more, but got one, which does not show how much groups differ")
     return index
 
 
 def without_each(
     objective: str, predictions: Sequence[NDArray[Any]], labels: Ints, index: Ints, classes: int
 ) -> Floats:
-    """The metric of every prediction with each group left out in turn: (groups, len(predictions))."""
+    """Return the metric of every prediction with each group left out in turn, (groups, len(predictions))."""
     groups = int(index.max()) + 1
     order = np.argsort(index, kind="stable")
     starts = np.searchsorted(index[order], np.arange(groups))
@@ -64,6 +64,6 @@ def without_each(
 
 
 def variance(left_out: Floats) -> Floats:
-    """The jackknife's variance of each column, from `without_each` (groups, ...)."""
+    """Return the jackknife variance of each column of what `without_each` returned, (groups, ...)."""
     found: Floats = left_out.var(axis=0) * (len(left_out) - 1)
     return found

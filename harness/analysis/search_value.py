@@ -1,4 +1,8 @@
-"""What the search brought: its winners against their defaults on test, what it promised, its edges, its pruning."""
+"""What the search was worth, in four questions about its winners and trials.
+
+How much better the winners are than their defaults on test; how far the search's scores are above later scores; which
+best values lie at an end of their range; and how much pruning saved.
+"""
 
 from __future__ import annotations
 
@@ -20,43 +24,43 @@ from harness.results.metrics import score, sign_of
 from harness.results.records import TrialRecord
 from harness.results.study_state import best_trial, of_kind
 
-NEAR = 0.05  # share of a range's span that counts as its edge
+NEAR = 0.05  # share of a range's span at each end that counts as its edge
 
 
 @dataclass(frozen=True)
-class Paid:
+class DefaultComparison:
     """A strategy's winner against its default on the test split, over the seeds that both have."""
 
     strategy: str
-    default: float
-    winner: float
-    compared: Comparison | None  # positive favours the winner; None where the default is the winner
+    default: float  # mean test score
+    winner: float  # mean test score
+    compared: Comparison | None  # positive favours the winner; None if the default is the winner
     seeds: int
 
 
 @dataclass(frozen=True)
 class Gap:
-    """What the search said of a winner, what the confirmation says, and what it scored on test."""
+    """The scores of one winner in the search, in the confirmation and on test."""
 
     strategy: str
-    search: float  # chosen for being good, so flattering
+    search: float  # validation score; too high on average, since the winner was chosen by it
     confirmed: float  # mean validation score over the seeds of the confirmation
     test: float  # mean over seeds
-    flattered: float  # by how much the search was better than the confirmation, whichever way is better
-    ahead: float  # by how much the search was better than the test
-    is_best: bool  # whether the winner was also the best trial of the search
+    above_confirmation: float  # by how much `search` is better than `confirmed`, for every objective
+    above_test: float  # by how much `search` is better than `test`
+    is_best: bool  # whether the winner is also the best trial of the search
 
 
 @dataclass(frozen=True)
 class Edge:
-    """A good configuration's value that lies at an end of its searched range."""
+    """A value of a best configuration that lies at an end of its searched range."""
 
     strategy: str
     parameter: str
     value: float
     span: Range
     end: End
-    of: tuple[str, ...]  # "best trial", "confirmed winner": whose value it is
+    roles: tuple[str, ...]  # whose value it is: "best trial", "confirmed winner" or both
 
 
 @dataclass(frozen=True)
@@ -64,30 +68,32 @@ class Pruned:
     """How much of a strategy's search was stopped early."""
 
     strategy: str
-    trials: int  # finished
-    pruned: int
-    planned: int  # epochs of all finished trials, had each run to its end
-    saved: int  # of these, those the pruned trials did not run
+    trials: int  # number that finished
+    pruned: int  # number of them that were pruned
+    planned: int  # epochs of all finished trials if none had been pruned
+    saved: int  # epochs of these that the pruned trials did not run
 
 
 @dataclass(frozen=True)
 class Pruning:
-    """Pruning in every strategy, and how likely so uneven a share is by chance."""
+    """Pruning in every strategy, with a test of whether the strategies were pruned equally often."""
 
-    sides: tuple[Pruned, ...]
+    strategies: tuple[Pruned, ...]
     p_value: float | None  # None with one strategy
 
     @property
     def saved_share(self) -> float:
-        return sum(side.saved for side in self.sides) / max(sum(side.planned for side in self.sides), 1)
+        """Share of the planned epochs that pruning saved, in [0, 1]."""
+        planned = sum(one.planned for one in self.strategies)
+        return sum(one.saved for one in self.strategies) / max(planned, 1)
 
 
-def paid(
+def compare_with_defaults(
     winners: Mapping[str, TestPredictions], defaults: Mapping[str, TestPredictions], objective: str, equivalence: float
-) -> list[Paid]:
-    """Whether each strategy's winner is better than its default on test, read at Holm's levels over the strategies.
+) -> list[DefaultComparison]:
+    """Compare each strategy's winner with its default on test, read at Holm's levels over the strategies.
 
-    Strategies whose sides share fewer than two seeds, or have other test images, are left out.
+    A strategy is left out if winner and default share fewer than two seeds or were scored on different images.
     """
     made, estimates = [], {}
     for strategy, winner in winners.items():
@@ -105,32 +111,32 @@ def paid(
         strategy: judge(estimate, equivalence, level)
         for (strategy, estimate), level in zip(estimates.items(), levels, strict=True)
     }
-    return [Paid(name, default, winner, read.get(name), seeds) for name, (default, winner), seeds in made]
+    return [DefaultComparison(name, default, winner, read.get(name), seeds) for name, (default, winner), seeds in made]
 
 
-def gaps(found: Sequence[TrialRecord], winners: Mapping[str, TestPredictions], objective: str) -> list[Gap]:
-    """Each winner's score in the search, in the confirmation and on test; those without a trial are left out."""
+def gaps(records: Sequence[TrialRecord], winners: Mapping[str, TestPredictions], objective: str) -> list[Gap]:
+    """Return each winner's scores in search, confirmation and test; a winner without a search trial is left out."""
     made, sign = [], sign_of(objective)
-    for strategy, side in winners.items():
-        best, config = best_trial(found, strategy, objective), _config(side)
-        trials = [record for record in of_kind(found, "search") if record.config == config]
+    for strategy, winner in winners.items():
+        best, config = best_trial(records, strategy, objective), _config(winner)
+        trials = [record for record in of_kind(records, "search") if record.config == config]
         scores = [record.score for record in trials if record.state == "complete" and record.score is not None]
-        if best is None or not scores or side.validation_mean is None:
+        if best is None or not scores or winner.validation_mean is None:
             continue
-        test = float(np.mean([score(objective, p, side.labels) for p in side.probabilities]))
-        flattered, ahead = (sign * (scores[0] - other) for other in (side.validation_mean, test))
-        made.append(Gap(strategy, scores[0], side.validation_mean, test, flattered, ahead, best.config == config))
+        test = float(np.mean([score(objective, p, winner.labels) for p in winner.probabilities]))
+        above, above_test = (sign * (scores[0] - other) for other in (winner.validation_mean, test))
+        made.append(Gap(strategy, scores[0], winner.validation_mean, test, above, above_test, best.config == config))
     return made
 
 
-def edges(found: Sequence[TrialRecord], winners: Mapping[str, TestPredictions], study: StudyConfig) -> list[Edge]:
-    """Values of each strategy's best trial, and of its confirmed winner, at an end of a searched range.
+def edges(records: Sequence[TrialRecord], winners: Mapping[str, TestPredictions], study: StudyConfig) -> list[Edge]:
+    """Return the values of each strategy's best trial and confirmed winner that lie at an end of a searched range.
 
-    An end that no search can pass is natural and not named: every stage, no dropout, no layer decay.
+    An end beyond which the parameter has no values is left out: all stages, no dropout, no layer decay.
     """
     made: dict[tuple[str, str, float], Edge] = {}
     for strategy in study.strategies:
-        best, winner = best_trial(found, strategy, study.objective), winners.get(strategy)
+        best, winner = best_trial(records, strategy, study.objective), winners.get(strategy)
         chosen = {"best trial": best.config if best else None, "confirmed winner": _config(winner) if winner else None}
         for role, config in chosen.items():
             for name, span in space(study, strategy).searched().items():
@@ -140,13 +146,13 @@ def edges(found: Sequence[TrialRecord], winners: Mapping[str, TestPredictions], 
                 end = None if value is None else end_of(name, value, span)
                 if end:
                     known = made.get((strategy, name, value))
-                    roles = (*known.of, role) if known else (role,)
+                    roles = (*known.roles, role) if known else (role,)
                     made[strategy, name, value] = Edge(strategy, name, value, span, end, roles)
     return list(made.values())
 
 
 def end_of(name: str, value: float, span: Range) -> End | None:
-    """At which end of its range a value lies; None within, and at an end that is the parameter's own."""
+    """Return at which end of its range a value lies; None inside the range and at a limit of the parameter itself."""
     end = span.edge(value, NEAR)
     if end is None:
         return None
@@ -155,28 +161,28 @@ def end_of(name: str, value: float, span: Range) -> End | None:
     return None if is_own else end
 
 
-def pruning(found: Sequence[TrialRecord], strategies: Sequence[str]) -> Pruning | None:
-    """How many trials were stopped early; None where none was.
+def pruning(records: Sequence[TrialRecord], strategies: Sequence[str]) -> Pruning | None:
+    """Count the trials that were stopped early; None if there is none.
 
-    The p-value is the smallest of Fisher's exact tests over the pairs of strategies, times their number (the first
-    step of Holm's).
+    The p-value is the smallest of Fisher's exact tests over the pairs of strategies, times the number of pairs (the
+    first step of Holm's method).
     """
-    sides = []
+    each_strategy = []
     for strategy in strategies:
-        own = [record for record in of_kind(found, "search") if record.strategy == strategy]
+        own = [record for record in of_kind(records, "search") if record.strategy == strategy]
         stopped = [record for record in own if record.state == "pruned"]
         planned = sum(record.config.epochs for record in own)
         saved = sum(record.config.epochs - len(record.epochs) for record in stopped)
         if own:
-            sides.append(Pruned(strategy, len(own), len(stopped), planned, saved))
-    if not any(side.pruned for side in sides):
+            each_strategy.append(Pruned(strategy, len(own), len(stopped), planned, saved))
+    if not any(one.pruned for one in each_strategy):
         return None
-    each = [
+    p_values = [
         float(fisher_exact([[a.pruned, a.trials - a.pruned], [b.pruned, b.trials - b.pruned]]).pvalue)
-        for a, b in combinations(sides, 2)
+        for a, b in combinations(each_strategy, 2)
     ]
-    return Pruning(tuple(sides), min(1.0, min(each) * len(each)) if each else None)
+    return Pruning(tuple(each_strategy), min(1.0, min(p_values) * len(p_values)) if p_values else None)
 
 
-def _config(side: TestPredictions) -> TrialConfig | None:
-    return side.runs[0].config if side.runs else None
+def _config(predictions: TestPredictions) -> TrialConfig | None:
+    return predictions.runs[0].config if predictions.runs else None

@@ -1,24 +1,24 @@
-"""How sure a difference is: intervals that count the seeds and the test images (groups, where there are groups).
+"""Confidence intervals of scores and of differences, which count the seeds and the test images (or their groups).
 
-The model is a crossed one. A score on test varies with the seed (split, order, views, initialisation), with the
-sampled test images, and with the two together: some images fall to one seed and not to another. Per seed the
+The model has crossed random effects. A test score varies with the seed (split, order, views, initialisation), with
+the sampled test images, and with both together: one seed gets some images right that another gets wrong. Per seed the
 variances are `of_seeds`, `of_images` and `of_both`, and the mean over S seeds on one test split has
 
     V = of_images + (of_seeds + of_both) / S
 
 - The plain variance over the seeds, `observed`, estimates `of_seeds + of_both`, with S - 1 degrees of freedom.
-- The jackknife over the test groups, of the mean over the seeds, estimates `of_images + of_both / S`. What the
-  jackknife variance of single seeds has beyond that gives `of_both`.
+- The jackknife over the test groups, of the mean over the seeds, estimates `of_images + of_both / S`. The jackknife
+  variance of single seeds is larger than that, and the difference gives `of_both`.
 
-The two parts of V are bounded each at its own t quantile and the half-widths added in squares:
+Each of the two parts of V is bounded at its own t quantile, and the squares of the half-widths are added:
 
     half² = t²(S - 1) · observed / S + t²(groups - 1) · of_images
 
-and never narrower than the images alone say. ARCHITECTURE.md has the measurements behind this choice; `make
-calibrate` simulates studies with a known truth and counts how often the interval holds it.
+The interval is never narrower than the one from the images alone. ARCHITECTURE.md has the measurements behind this
+choice; `make calibrate` simulates studies with a known truth and counts how often the interval contains it.
 
 After: Cornfield and Tukey 1956 (crossed random effects); Graybill and Wang 1980, Zou and Donner 2008 (adding squared
-half-widths); Efron and Stein 1981 (jackknife); Schuirmann 1987 (equivalence where the interval lies
+half-widths); Efron and Stein 1981 (jackknife); Schuirmann 1987 (equivalence if the interval lies
 within the zone); Bouthillier et al. 2021, arXiv 2103.03098 (count every source of variance, report the probability
 of outperforming); Holm 1979.
 """
@@ -40,14 +40,14 @@ from harness.results.metrics import METRICS, score, sign_of
 Outcome = Literal["better", "worse", "equal", "undecided"]
 Floats = NDArray[np.float64]
 
-SEEDS_AT_MOST = 200  # `needed` looks no further
-IMAGES_FACTOR_AT_MOST = 50
-PROBABLE = 0.8  # the chance at which it names a number, as studies are planned by a power of 80 %
+SEEDS_AT_MOST = 200  # the largest number of seeds that `needed` names
+IMAGES_FACTOR_AT_MOST = 50  # the largest multiple of the test images that `needed` names
+PROBABLE = 0.8  # the chance of a decision at which `needed` names a number: studies are planned with a power of 80 %
 
 
 @dataclass(frozen=True)
 class Needed:
-    """What would probably decide, everything else as it was; None where that alone would not."""
+    """How many seeds, or how many test images, would probably decide; None if more of them alone would not."""
 
     seeds: int | None
     test_images: int | None
@@ -55,18 +55,18 @@ class Needed:
 
 @dataclass(frozen=True)
 class Comparison:
-    """b against a on the same seeds and test images; positive favours b for every objective."""
+    """Strategy b against strategy a on the same seeds and test images; positive favours b for every objective."""
 
     difference: float
     ci95: tuple[float, float]
     probability_b_better: float  # on a new seed and a new test sample of the same size
     outcome: Outcome  # of b
-    needed: Needed | None  # only where undecided
+    needed: Needed | None  # None unless undecided
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds, with the variance of one seed's score on one test sample, by source (see the module)."""
+    """A mean over seeds, with the variances of one seed's score on one test sample (see the module's docstring)."""
 
     mean: float
     seeds: int
@@ -74,17 +74,22 @@ class Estimate:
     images: int
     of_images: float
     of_both: float
-    observed: float  # plain variance over the seeds: of the seeds themselves, and of both
+    observed: float  # plain variance over the seeds, which estimates of_seeds + of_both
 
     def half_width(self, level: float = 0.95) -> float:
-        """Half the interval at `level`."""
+        """Return half the width of the interval at `level`."""
         return float(self.half_widths(level, self.seeds))
 
     def half_widths(self, level: float, seeds: ArrayLike, factor: ArrayLike = 1.0) -> Floats:
-        """Half the interval as it would be with so many `seeds` and `factor` times the test images, which broadcast.
+        """Return half the width of the interval for other numbers of seeds and of test images.
 
-        The spread over the seeds is taken as it was seen: how much of it more images would take away, few seeds do
-        not show.
+        The spread over the seeds is taken as observed, although more test images would reduce a part of it: a few
+        seeds do not show how large that part is.
+
+        Args:
+            level: confidence level in (0, 1).
+            seeds: number of seeds, 2 or more.
+            factor: the number of test images as a multiple of the present one; broadcasts with `seeds`.
         """
         seeds, factor = np.asarray(seeds, float), np.asarray(factor, float)
         t_seeds = stdtrit(seeds - 1, 0.5 + level / 2)
@@ -95,13 +100,13 @@ class Estimate:
         return widths
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Around the mean."""
+        """Return the interval around the mean at `level`."""
         half = self.half_width(level)
         return self.mean - half, self.mean + half
 
     @property
     def p_value(self) -> float:
-        """Two-sided, against a mean of zero: one minus the level at which the interval just reaches it."""
+        """The two-sided p-value against a mean of zero: one minus the level at which the interval just reaches zero."""
         if self.half_width() == 0:
             return 1.0 if self.mean == 0 else 0.0
         low, high = 1e-12, 1 - 1e-12
@@ -120,25 +125,25 @@ def compare_strategies(
     objective: str = "balanced_accuracy",
     equivalence: float = 0.01,
 ) -> Comparison:
-    """Whether strategy b scores better than strategy a, paired by seed and by test image.
+    """Compare strategy b with strategy a, paired by seed and by test image.
 
     Args:
         predictions_a: class indices (seeds, images), or probabilities (seeds, images, classes), which log-loss,
             AUROC and calibration error need. Row s of a and of b share a seed.
         predictions_b: the same shape.
         labels: class indices (images,).
-        groups: one name an image (slide, patient); images of one group are drawn together. None: each by itself.
+        groups: the group of each image (slide, patient); a group is sampled as a whole. None: each image is its own.
         objective: a key of METRICS.
         equivalence: differences within ± this count as practically equal.
 
     Returns:
-        `outcome` speaks of b: `equal` where the whole interval lies within the equivalence zone, `better` or
-        `worse` where it leaves zero out, `undecided` otherwise. Identical predictions give 0, [0, 0] and `equal`.
+        `outcome` is about b: `equal` if the whole interval lies within the equivalence zone, `better` or `worse` if
+        it excludes zero, `undecided` otherwise. Identical predictions give 0, [0, 0] and `equal`.
 
     Raises:
-        ValueError: fewer than two seeds or images, shapes that do not fit, one group alone, labels or class indices
-            that are no whole numbers, class indices where probabilities are needed, for log-loss and calibration error
-            numbers that are no probabilities, or a zone below zero.
+        ValueError: fewer than two seeds or images, shapes that do not fit, a single group, labels or class indices
+            that are no whole numbers, class indices although the objective needs probabilities, numbers that are no
+            probabilities (checked for log-loss and calibration error), or a negative equivalence.
     """
     return judge(difference(predictions_a, predictions_b, labels, groups, objective), equivalence)
 
@@ -150,22 +155,26 @@ def difference(
     groups: ArrayLike | None = None,
     objective: str = "balanced_accuracy",
 ) -> Estimate:
-    """The estimate under `compare_strategies`: b minus a, its sign turned where the objective is minimized."""
+    """Estimate b minus a; the sign is turned if the objective is minimized. Arguments as in `compare_strategies`."""
     a, b = np.asarray(predictions_a), np.asarray(predictions_b)
     if a.shape[:2] != b.shape[:2]:
-        raise ValueError(f"both sides need the same seeds and images, but got {a.shape} and {b.shape}")
+        raise ValueError(f"both strategies need the same seeds and images, but got {a.shape} and {b.shape}")
     return _estimate([a, b], labels, groups, objective)
 
 
 def estimate(
     predictions: ArrayLike, labels: ArrayLike, groups: ArrayLike | None = None, objective: str = "balanced_accuracy"
 ) -> Estimate:
-    """The mean score of one strategy over its seeds, in the objective's own direction; arguments as there."""
+    """Estimate one strategy's mean score, in the objective's own direction. Arguments as in `compare_strategies`."""
     return _estimate([np.asarray(predictions)], labels, groups, objective)
 
 
 def judge(found: Estimate, equivalence: float, level: float = 0.95) -> Comparison:
-    """Read the outcome off the interval at `level`; `ci95` stays the 95 % interval. ValueError: a zone below zero."""
+    """Decide the outcome from the interval at `level`; `ci95` is always the 95 % interval.
+
+    Raises:
+        ValueError: a negative equivalence.
+    """
     if not equivalence >= 0:
         raise ValueError(f"equivalence must be a difference of zero or more, but got {equivalence}")
     low, high = found.interval(level)
@@ -184,10 +193,10 @@ def judge(found: Estimate, equivalence: float, level: float = 0.95) -> Compariso
 
 
 def holm_levels(p_values: Sequence[float], level: float = 0.95) -> list[float]:
-    """The confidence level at which each of several questions is read, after Holm 1979.
+    """Return the confidence level at which each of several comparisons is read, after Holm 1979.
 
-    The smallest p-value is held against (1 - level) / m, the next against (1 - level) / (m - 1), and so on;
-    from the first that fails on, the level stays.
+    The smallest of m p-values is compared with (1 - level) / m, the next with (1 - level) / (m - 1), and so on. From
+    the first p-value that is too large, the level stays the same.
     """
     alpha, m = 1 - level, len(p_values)
     levels, failed_at = [0.0] * m, None
@@ -200,6 +209,7 @@ def holm_levels(p_values: Sequence[float], level: float = 0.95) -> list[float]:
 
 
 def _estimate(sides: list[NDArray[Any]], labels: ArrayLike, groups: ArrayLike | None, objective: str) -> Estimate:
+    """Estimate the score of one side, or the difference of two."""
     if objective not in METRICS:
         raise ValueError(f"objective must be one of {', '.join(METRICS)}, but got {objective!r}")
     labels = _whole_numbers(labels, "labels")
@@ -212,7 +222,7 @@ def _estimate(sides: list[NDArray[Any]], labels: ArrayLike, groups: ArrayLike | 
     sides = [_whole_numbers(side, "predictions") if side.ndim == 2 else side for side in sides]
     if METRICS[objective].sums.predictions == "probabilities":
         for side in sides:
-            _refuse_what_is_no_probability(side, objective)
+            _check_probabilities(side, objective)
     classes = 1 + max(int(labels.max()), *(side.shape[2] - 1 if side.ndim == 3 else int(side.max()) for side in sides))
     index = group_index(groups, labels.size)
     sign = sign_of(objective) if len(sides) > 1 else 1
@@ -243,7 +253,7 @@ def _estimate(sides: list[NDArray[Any]], labels: ArrayLike, groups: ArrayLike | 
 
 
 def _whole_numbers(values: ArrayLike, what: str) -> NDArray[np.int64]:
-    """The values as int64, not rounded: ValueError where one is no whole number."""
+    """Return the values as int64 without rounding; ValueError if one is no whole number."""
     given = np.asarray(values)
     if given.dtype.kind in "iub":
         return given.astype(np.int64)
@@ -252,19 +262,19 @@ def _whole_numbers(values: ArrayLike, what: str) -> NDArray[np.int64]:
     return given.astype(np.int64)
 
 
-def _refuse_what_is_no_probability(side: NDArray[Any], objective: str) -> None:
-    """Logits would give a number that means nothing; half precision may round a sum by a hundredth."""
+def _check_probabilities(side: NDArray[Any], objective: str) -> None:
+    """Raise ValueError for logits, whose score would mean nothing. Half precision may round a sum by a hundredth."""
     if side.ndim == 3 and np.isfinite(side).all():
         sums = side.sum(axis=2, dtype=np.float64)
         if side.min() < 0 or np.abs(sums - 1).max() > 0.01:
             raise ValueError(
-                f"{objective} needs probabilities, from 0 and with the sum 1 for each image (a softmax's), but got "
+                f"{objective} needs probabilities (for each image 0 or more with the sum 1: apply a softmax), but got "
                 f"values from {side.min():.3g} and sums from {sums.min():.3g} to {sums.max():.3g}"
             )
 
 
 def _probability(found: Estimate) -> float:
-    """That b beats a on a new seed and a new test sample, the doubt about the mean included."""
+    """Return the probability that b beats a on a new seed and a new test sample, with the mean itself uncertain."""
     from_seeds = max(found.observed, found.of_both) * (1 + 1 / found.seeds)
     from_images = 2 * found.of_images
     spread = from_seeds + from_images
@@ -275,11 +285,11 @@ def _probability(found: Estimate) -> float:
 
 
 def _needed(found: Estimate, equivalence: float, level: float) -> Needed:
-    """Seeds alone, or test images alone, with which the interval leaves zero out or lies in the zone at PROBABLE.
+    """Return the number of seeds, or of test images, that decides with the chance PROBABLE.
 
-    The difference that is seen now is all that is known. After n seeds, of which these are S, it lies around it with
-    the variance of one seed times 1/S - 1/n: the old seeds stay, and the new ones need not agree with them. Likewise
-    with the images.
+    It decides if the interval excludes zero or lies in the equivalence zone. Nothing but the present difference is
+    known: after n seeds, S of which are the present ones, the difference is distributed around it with the variance
+    of one seed times 1/S - 1/n, since the present seeds stay and the new ones may differ. The same holds for images.
     """
     seeds = np.arange(found.seeds + 1, SEEDS_AT_MOST + 1)
     moves = max(found.observed, found.of_both) * (1 / found.seeds - 1 / seeds)
@@ -297,8 +307,10 @@ def _needed(found: Estimate, equivalence: float, level: float) -> Needed:
 
 
 def _decided(mean: float, moves: Floats, freedom: int, widths: Floats, equivalence: float) -> Floats:
-    """The chance that a difference which will lie around `mean`, with the variances `moves`, is decided by intervals of
-    ± `widths`: that it lies beyond them, or with them in the zone."""
+    """Return the chance that intervals of ± `widths` decide, for a difference around `mean` with variances `moves`.
+
+    They decide if the difference lies beyond them, or if they lie in the equivalence zone.
+    """
 
     def below(edge: Floats) -> Floats:
         share: Floats = stdtr(freedom, (edge - mean) / np.sqrt(np.maximum(moves, np.finfo(float).tiny)))

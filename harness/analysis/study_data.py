@@ -1,4 +1,7 @@
-"""A study's stored files, and what is computed from them; each file is read once."""
+"""One study as the report sees it: its stored files, each read once, and the tables and results made from them.
+
+It is a file of its own because the page, the comparison of studies and the tests all start from here.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from harness.analysis import explored
-from harness.analysis.explored import Answered, Changed
+from harness.analysis.explored import ChangeResult, ConditionResult
 from harness.analysis.summary import assemble
 from harness.analysis.tables import epochs, trials
 from harness.analysis.test_predictions import TestPredictions, scored_predictions
@@ -26,9 +29,9 @@ from harness.results.study_state import StudyState
 
 @dataclass(frozen=True)
 class StudyData:
-    """A study as far as it has come, with the one reading of its predictions.
+    """The stored state of a study, finished or still running. Results are computed when they are first used.
 
-    Texts in `card`, `study_json` and `summary` hold no path of this machine.
+    Texts in `card`, `study_json`, `fingerprint` and `summary` contain no absolute path and no password.
     """
 
     folder: StudyFolder
@@ -38,11 +41,11 @@ class StudyData:
     card: dict[str, Any]
     state: StudyState
     records: Sequence[TrialRecord]
-    importance: dict[str, dict[str, dict[str, Any]]]  # strategy -> method -> trials, shares
+    importance: dict[str, dict[str, dict[str, Any]]]  # strategy -> method -> {"trials": n, "shares": {...}}
 
     @classmethod
     def read(cls, folder: StudyFolder) -> StudyData:
-        """From the stored files; a study that has only begun has empty tables."""
+        """Read the stored files of a study. A study that has only begun has empty tables."""
         stored = json.loads(folder.study_json.read_text())
         study = StudyConfig.model_validate(stored["study"])
         card = redact_all(json.loads(folder.data_card.read_text())) if folder.data_card.exists() else {}
@@ -61,42 +64,42 @@ class StudyData:
 
     @cached_property
     def trials(self) -> pd.DataFrame:
-        """See `tables.trials`."""
+        """The search trials, one row each: see `tables.trials`."""
         return trials(self.records)
 
     @cached_property
     def epochs(self) -> pd.DataFrame:
-        """See `tables.epochs`."""
+        """The epochs of all trials, one row each: see `tables.epochs`."""
         return epochs(self.records)
 
     @cached_property
     def winners(self) -> dict[str, TestPredictions]:
-        """Of each strategy that was scored on the test split."""
+        """The winner's test predictions for each strategy that was scored on the test split."""
         return scored_predictions(self.state, self.folder, "winner")
 
     @cached_property
     def defaults(self) -> dict[str, TestPredictions]:
-        """As `winners`; a default that won is the same object."""
+        """The default's test predictions for each strategy; a default that won is the same object as in `winners`."""
         return scored_predictions(self.state, self.folder, "default", known=self.winners)
 
     @cached_property
     def summary(self) -> dict[str, Any]:
-        """See `summary.assemble`."""
+        """The content of summary.json: see `summary.assemble`."""
         return assemble(self.folder, self.study, self.state, self.card, self.winners, self.defaults)
 
     @cached_property
-    def changed(self) -> list[Changed]:
-        """See `explored.changed`."""
+    def changed(self) -> list[ChangeResult]:
+        """The winners with one choice changed at a time: see `explored.changed`."""
         return explored.changed(self.state, self.winners, self.study.objective)
 
     @cached_property
-    def sizes(self) -> list[Answered]:
-        """See `explored.sizes`."""
+    def sizes(self) -> list[ConditionResult]:
+        """The winners on fewer training images: see `explored.sizes`."""
         return explored.sizes(self.state, self.winners, self.folder, self.study, self._train_images)
 
     @cached_property
-    def shifts(self) -> list[Answered]:
-        """See `explored.shifts`."""
+    def shifts(self) -> list[ConditionResult]:
+        """The winners on shifted test images: see `explored.shifts`."""
         return explored.shifts(self.state, self.winners, self.folder, self.study, self._train_images)
 
     @property
@@ -105,30 +108,33 @@ class StudyData:
 
     @cached_property
     def complete(self) -> pd.DataFrame:
-        """The complete trials with a score; `attrs["objective"]` names what the score is."""
+        """The complete trials with a score; `attrs["objective"]` names the metric of the score."""
         table = self.trials[(self.trials["state"] == "complete") & self.trials["score"].notna()].copy()
         table.attrs["objective"] = self.study.objective
         return table
 
     @property
     def rendered(self) -> bool:
+        """Whether the images are rendered, not photographs."""
         return bool(self.card.get("rendered", False))
 
     @property
     def running(self) -> bool:
+        """Whether the last session has no end in the log: it runs, or it was killed."""
         return self.state.is_running
 
     def class_names(self, number: int) -> list[str]:
-        """The names of the classes, or plain numbers where the data card does not have so many."""
+        """Return the names of the classes, or `class 0`, `class 1`, ... if the data card has another number of them."""
         names: list[str] = self.summary["data"]["classes"]
         return names if len(names) == number else [f"class {k}" for k in range(number)]
 
     @property
     def earlier_verdicts(self) -> list[tuple[str, str]]:
-        """Day and sentence (or why there was none) of every verdict before the one that stands."""
+        """Day and sentence of every verdict before the latest one, or the reason why there was none."""
         each = zip(self.state.verdicts_at, self.state.verdicts, strict=True)
         return [(at[:10], redact_all(describe(reached, self.study.objective) or "")) for at, reached in each][:-1]
 
     @property
     def looks(self) -> int:
+        """How many times the test split was scored."""
         return self.state.test_looks

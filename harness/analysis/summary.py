@@ -1,4 +1,7 @@
-"""summary.json: what a study found, for machines; made from stored files, also while the study runs."""
+"""The content of summary.json: what a study found, as values for other programs.
+
+It is made from stored files, also while the study runs.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +30,11 @@ def assemble(
     winners: dict[str, TestPredictions],
     defaults: dict[str, TestPredictions],
 ) -> dict[str, Any]:
-    """The study's summary, schema 1: no absolute path and no password in it.
+    """Return the study's summary, schema 1. It contains no absolute path and no password.
 
-    `verdict` is None while there is none, and `verdict_reason` says why. `seconds_alone` of a strategy is what one
-    training of its winner costs by itself; `search_seconds_alone` adds up its search trials; `seconds_spent` is what
-    the study really took, all its sessions together.
+    `verdict` is None if there is none, and `verdict_reason` says why. `seconds_alone` of a strategy is what one
+    training of its winner takes by itself, in device seconds; `search_seconds_alone` is the sum over its search
+    trials; `seconds_spent` is the time that the study took, all its sessions together.
     """
     result: dict[str, Any] = {
         "schema": SCHEMA,
@@ -60,9 +63,9 @@ def assemble(
 
 
 def answer(state: StudyState, winners: dict[str, TestPredictions], study: StudyConfig) -> dict[str, Any]:
-    """Verdict, its reason, comparisons and recommendation: as the log holds them, otherwise as they stand now.
+    """Return verdict, reason, comparisons and recommendation, from the log or computed from what is scored so far.
 
-    The verdict has its `sentence` beside its values.
+    The verdict contains its `sentence` beside its values.
     """
     blocks = _values(state, winners, study)
     if verdict := blocks["verdict"]:
@@ -71,6 +74,7 @@ def answer(state: StudyState, winners: dict[str, TestPredictions], study: StudyC
 
 
 def _values(state: StudyState, winners: dict[str, TestPredictions], study: StudyConfig) -> dict[str, Any]:
+    """Return the values of the last verdict in the log, with the model as it is named now."""
     if not state.verdicts:
         return conclude(state, winners, study)
     last = state.verdicts[-1]
@@ -88,6 +92,7 @@ def _values(state: StudyState, winners: dict[str, TestPredictions], study: Study
 def _strategy(
     name: str, study: StudyConfig, state: StudyState, winner: TestPredictions | None, default: TestPredictions | None
 ) -> dict[str, Any]:
+    """Return a strategy's block of the summary; its cost and configuration are the winner's, or the best trial's."""
     best, own = state.best(name), state.searched(name)
     test = _on_test(winner, study)
     cost = winner.seconds_alone if winner and winner.runs else best.seconds_alone if best else None
@@ -107,16 +112,17 @@ def _strategy(
     }
 
 
-def _on_test(side: TestPredictions | None, study: StudyConfig) -> dict[str, Any]:
-    """Mean over seeds with its interval, and the mean of every metric."""
-    if side is None:
+def _on_test(predictions: TestPredictions | None, study: StudyConfig) -> dict[str, Any]:
+    """Return the mean test score over seeds with its interval, and the mean of every metric."""
+    if predictions is None:
         return {"mean": None, "ci95": None, "metrics": None}
 
-    each = [all_metrics(probabilities, side.labels) for probabilities in side.probabilities]
+    each = [all_metrics(probabilities, predictions.labels) for probabilities in predictions.probabilities]
     means = {name: float(np.mean([values[name] for values in each])) for name in METRICS}
     ci95 = None
-    if len(side.seeds) > 1:
-        low, high = estimate(side.probabilities, side.labels, side.groups, study.objective).interval()
+    if len(predictions.seeds) > 1:
+        found = estimate(predictions.probabilities, predictions.labels, predictions.groups, study.objective)
+        low, high = found.interval()
         lowest, highest = METRICS[study.objective].bounds
         ci95 = [max(low, lowest), min(high, highest)]
     return {"mean": means[study.objective], "ci95": ci95, "metrics": means}

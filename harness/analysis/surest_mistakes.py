@@ -1,4 +1,4 @@
-"""The wrong answers of which the recommended winner was surest."""
+"""The test images that the recommended winner got wrong with the highest probability."""
 
 from __future__ import annotations
 
@@ -7,9 +7,15 @@ from numpy.typing import NDArray
 
 from harness.analysis.test_predictions import TestPredictions
 
+AT_MOST = 12  # images
+OF_A_CLASS = 4  # images of one true class, so that one hard class does not fill the page
+
 
 def surest_mistakes(predictions: TestPredictions) -> NDArray[np.int64]:
-    """Positions (n,) of the images that were wrong on the mean over seeds, the highest probability first."""
+    """Return the positions (n,) of images that are wrong on the mean over seeds, the highest probability first.
+
+    There are OF_A_CLASS of a true class and AT_MOST in all, at most.
+    """
     mean = predictions.probabilities.mean(axis=0, dtype=np.float64)
     wrong = np.flatnonzero(mean.argmax(axis=1) != predictions.labels)
     taken: dict[int, int] = {}
@@ -20,9 +26,3 @@ def surest_mistakes(predictions: TestPredictions) -> NDArray[np.int64]:
             taken[label] = taken.get(label, 0) + 1
             picked.append(position)
     return np.array(picked, np.int64)
-
-
-AT_MOST = 12  # images
-
-
-OF_A_CLASS = 4  # images of one true class, so that one hard class does not fill the page

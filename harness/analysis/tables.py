@@ -1,4 +1,4 @@
-"""From the records of trials to flat pandas tables; every column is there also when no row is."""
+"""Flat pandas tables made from the records of trials. Every column is present even if there are no rows."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ EPOCH_COLUMNS = [
 ]
 
 
-def trials(found: Iterable[TrialRecord]) -> pd.DataFrame:
-    """One row for each finished trial of the search: what was chosen and what came of it."""
-    own = of_kind(found, "search")
+def trials(records: Iterable[TrialRecord]) -> pd.DataFrame:
+    """Return one row for each finished trial of the search: its configuration and its result."""
+    own = of_kind(records, "search")
     configs = [record.config for record in own]
     table: dict[str, list[Any]] = {name: [getattr(config, name) for config in configs] for name in CONFIG_COLUMNS}
     table["epochs_done"] = [len(record.epochs) for record in own]
@@ -50,9 +50,9 @@ def trials(found: Iterable[TrialRecord]) -> pd.DataFrame:
     return _frame(table, TRIAL_COLUMNS, numbers=numbers)
 
 
-def epochs(found: Iterable[TrialRecord]) -> pd.DataFrame:
-    """One row for each epoch of each finished trial, search and confirmation."""
-    records = list(found)
+def epochs(records: Iterable[TrialRecord]) -> pd.DataFrame:
+    """Return one row for each epoch of each finished trial, of the search and of what follows it."""
+    records = list(records)
     each = [epoch for record in records for epoch in record.epochs]
     times = [len(record.epochs) for record in records]
     table: dict[str, Any] = {
@@ -71,10 +71,10 @@ def epochs(found: Iterable[TrialRecord]) -> pd.DataFrame:
 def _frame(
     rows: list[dict[str, Any]] | dict[str, list[Any]], columns: list[str], numbers: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """The table of these rows, or much faster of these columns, where they are many."""
+    """Make a table of rows, or of columns, which is much faster if there are many rows."""
     if isinstance(rows, dict) and not rows[columns[0]]:
-        rows = []  # of an empty list pandas makes numbers
+        rows = []  # pandas would give empty lists a numeric type
     frame = pd.DataFrame(rows, columns=columns)
-    for name in numbers:  # a column of None alone would not be a number
+    for name in numbers:  # a column that holds only None would not be numeric
         frame[name] = pd.to_numeric(frame[name])
     return frame

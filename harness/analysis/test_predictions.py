@@ -1,4 +1,4 @@
-"""What the confirmation scored on the test split: each strategy's winner and default, with their predictions."""
+"""The stored predictions on the test split, of each strategy's winner and default."""
 
 from __future__ import annotations
 
@@ -20,64 +20,67 @@ Role = Literal["winner", "default"]
 
 @dataclass(frozen=True)
 class TestPredictions:
-    """The predictions of one configuration on the test split, one model for each seed, and its confirmation runs."""
+    """The predictions of one configuration on the test split, from one model for each seed."""
 
-    __test__ = False  # no test, though pytest would take it for one
+    __test__ = False  # pytest would collect it as a test because of its name
 
     strategy: str
-    key: str
+    key: str  # of the configuration, see `study_state.config_key`
     seeds: tuple[int, ...]  # seed indices, ascending; the first axis of `probabilities`
     probabilities: NDArray[np.float32]  # (S, N, C)
     labels: NDArray[np.int64]  # (N,)
-    groups: NDArray[np.str_] | None  # (N,); None where each image is its own group
+    groups: NDArray[np.str_] | None  # (N,); None if each image is its own group
     rows: NDArray[np.int64]  # (N,) row numbers in manifest.csv
-    runs: tuple[TrialRecord, ...]  # its complete confirmation runs, by seed index
+    runs: tuple[TrialRecord, ...]  # the configuration's complete confirmation runs, by seed index
 
     @property
     def seconds_alone(self) -> float:
-        """Device seconds of one training of this configuration, the mean over its runs."""
+        """Device seconds of one training of this configuration: the mean over its runs, NaN without runs."""
         return float(np.mean([run.seconds_alone for run in self.runs])) if self.runs else float("nan")
 
     @property
     def trainable_share(self) -> float:
+        """Share of the parameters that train, in [0, 1]; NaN without runs."""
         return self.runs[0].trainable_share if self.runs else float("nan")
 
     @property
     def validation_mean(self) -> float | None:
-        """Mean validation score over the runs."""
+        """Mean validation score over the runs; None without runs."""
         scores = [run.score for run in self.runs if run.score is not None]
         return float(np.mean(scores)) if scores else None
 
     @property
     def config(self) -> dict[str, Any]:
+        """The configuration as in the log; {} without runs."""
         return self.runs[0].config.to_json() if self.runs else {}
 
     @property
     def median_run(self) -> TrialRecord | None:
-        """The run with the median validation score, the lower of two."""
+        """The run with the median validation score; of an even number, the lower of the middle two."""
         ranked = sorted((run for run in self.runs if run.score is not None), key=lambda run: run.score or 0.0)
         return ranked[(len(ranked) - 1) // 2] if ranked else None
 
     def at(self, seeds: Sequence[int]) -> NDArray[np.float32]:
-        """The probabilities of these seed indices, (len(seeds), N, C)."""
+        """Return the probabilities of these seed indices, (len(seeds), N, C)."""
         return self.probabilities[[self.seeds.index(seed) for seed in seeds]]
 
     @property
     def group_count(self) -> int | None:
-        """How many groups the test images fall into; None if each image is its own group."""
+        """Number of groups of the test images; None if each image is its own group."""
         return None if self.groups is None else len(np.unique(self.groups))
 
 
 def scored_predictions(
     state: StudyState, folder: StudyFolder, role: Role, known: Mapping[str, TestPredictions] | None = None
 ) -> dict[str, TestPredictions]:
-    """The winner (or default) of each strategy as of the last look, in the order of STRATEGIES.
+    """Return the winner (or default) of each strategy at the last time it was scored, in the order of STRATEGIES.
 
-    A configuration that was scored in several looks keeps all its seeds, each as scored last. Strategies whose
-    prediction files are missing or do not fit together are left out.
+    A configuration that was scored several times has all its seeds, each as it was scored last. A strategy is left out
+    if its prediction files are missing or belong to different test images.
 
     Args:
-        known: predictions that were read already, by strategy; the files of the same configuration are not read again.
+        role: which of the two to return.
+        known: predictions already read, by strategy; the files of the same configuration are not read again.
     """
     result: dict[str, TestPredictions] = {}
     for strategy in STRATEGIES:
@@ -98,9 +101,14 @@ def scored_predictions(
 
 
 def read_predictions(
-    strategy: str, key: str, files: dict[int, str], folder: StudyFolder, found: Sequence[TrialRecord]
+    strategy: str, key: str, files: dict[int, str], folder: StudyFolder, records: Sequence[TrialRecord]
 ) -> TestPredictions | None:
-    """A configuration's answers from its files, one a seed; None where none of them is there."""
+    """Read the predictions of one configuration; None if none of the files is there.
+
+    Args:
+        files: seed index -> name of the file in the folder of predictions.
+        records: of all trials; the complete confirmation runs of the configuration are taken from them.
+    """
     seeds, probabilities = [], []
     labels = groups = rows = None
     for seed, name in sorted(files.items()):
@@ -110,7 +118,7 @@ def read_predictions(
         with np.load(path, allow_pickle=False) as stored:
             order = np.argsort(stored["rows"], kind="stable")
             if rows is not None and not np.array_equal(rows, stored["rows"][order]):
-                continue  # scored on other images: not the same test split
+                continue  # scored on other images, so it belongs to another test split
             rows, labels = stored["rows"][order], stored["labels"][order].astype(np.int64)
             groups = stored["groups"][order].astype(np.str_)
             probabilities.append(stored["probabilities"][order])
@@ -119,17 +127,17 @@ def read_predictions(
         return None
     runs = {
         run.slot: run
-        for run in of_kind(found, "confirmation")
+        for run in of_kind(records, "confirmation")
         if run.strategy == strategy and config_key(run) == key and run.state == "complete"
     }
-    alone = len(np.unique(groups)) in (1, labels.size)  # no groups, or a name an image
+    no_groups = len(np.unique(groups)) in (1, labels.size)  # one name for all images, or a name for each
     return TestPredictions(
         strategy=strategy,
         key=key,
         seeds=tuple(seeds),
         probabilities=np.stack(probabilities),
         labels=labels,
-        groups=None if alone else groups,
+        groups=None if no_groups else groups,
         rows=rows,
         runs=tuple(runs[slot] for slot in sorted(runs)),
     )

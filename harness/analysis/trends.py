@@ -1,7 +1,7 @@
-"""What each section of the page found, in a heading: computed from the trials, and plain where nothing was found.
+"""How the score of the search trials depends on one parameter, in the words of a section's heading.
 
-The trials of a search differ in many things at once, so a heading speaks of a trend only where a rank test finds one
-(p < 0.05), and never of a cause.
+The trials of a search differ in many parameters at once. So a heading names a trend only if a rank test finds one
+(p < 0.05), and it never names a cause.
 """
 
 from __future__ import annotations
@@ -13,20 +13,27 @@ from scipy import stats
 from harness.analysis import wording
 from harness.results.metrics import sign_of
 
-FEWEST = 6  # trials below which no trend is spoken of
-ALPHA = 0.05
+FEWEST = 6  # trials; with fewer no trend is tested
+ALPHA = 0.05  # divided by the number of strategies tested, after Bonferroni
 
 
 def of_number(trials: pd.DataFrame, column: str, name: str, more: str) -> str:
-    """Whether the score follows a parameter of numbers, within a strategy that searched it."""
+    """Return a heading that says whether the score follows a numeric parameter within a strategy.
+
+    Args:
+        trials: the complete trials, see `StudyData.complete`.
+        column: the parameter.
+        name: the parameter in words.
+        more: what a larger value is, as the subject of a sentence: `Deeper unfreezing`.
+    """
     return trend(trials, column, more) or _nothing(name, "trend", _tested(trials, column))
 
 
 def trend(trials: pd.DataFrame, column: str, more: str) -> str | None:
-    """How the score follows a parameter of numbers; None where nothing was found."""
+    """Return how the score follows a numeric parameter; None if no trend was found. Arguments as in `of_number`."""
     tested = _tested(trials, column)
     for strategy, part in tested:
-        rho, p = stats.spearmanr(part[column], _goodness(part))
+        rho, p = stats.spearmanr(part[column], goodness(part))
         if p < ALPHA / len(tested):
             word = "better" if rho > 0 else "worse"
             strength = f"{rho:+.2f}".replace("-", wording.MINUS)
@@ -35,17 +42,17 @@ def trend(trials: pd.DataFrame, column: str, more: str) -> str | None:
 
 
 def of_choice(trials: pd.DataFrame, column: str, name: str) -> str:
-    """Whether the score differs between the values of a parameter of names, within a strategy that searched it."""
+    """Return a heading that says whether the score differs between the values of a categorical parameter."""
     return choice(trials, column) or _nothing(name, "difference", _tested(trials, column))
 
 
 def choice(trials: pd.DataFrame, column: str) -> str | None:
-    """Which value of a parameter of names scored best; None where no difference was found."""
+    """Return which value of a categorical parameter scored best; None if no difference was found."""
     objective = str(trials.attrs["objective"])
     sign = sign_of(objective)
     tested = _tested(trials, column)
     for strategy, part in tested:
-        samples = {str(value): _goodness(rows).to_numpy() for value, rows in part.groupby(column)}
+        samples = {str(value): goodness(rows).to_numpy() for value, rows in part.groupby(column)}
         if stats.kruskal(*samples.values()).pvalue < ALPHA / len(tested):
             medians = sorted(((float(np.median(sample)), value) for value, sample in samples.items()), reverse=True)
             (best, winner), (worst, loser) = medians[0], medians[-1]
@@ -56,15 +63,16 @@ def choice(trials: pd.DataFrame, column: str) -> str | None:
 
 
 def _nothing(name: str, what: str, tested: list[tuple[str, pd.DataFrame]]) -> str:
+    """Say that nothing was found, or only name the parameter if nothing could be tested."""
     if not tested:
         return wording.capital(name)
     return f"{wording.capital(name)}: no clear {what} in {sum(len(part) for _, part in tested)} trials"
 
 
 def _tested(trials: pd.DataFrame, column: str) -> list[tuple[str, pd.DataFrame]]:
-    """The strategies with trials enough in which the parameter and the score took more than one value.
+    """Return the strategies with enough trials in which the parameter and the score took more than one value.
 
-    Each is tested by itself: over all of them a value that only the better strategy may take would look good.
+    Each strategy is tested by itself: over all trials, a value that only the better strategy may take would look good.
     """
     parts = [(strategy, trials[trials["strategy"] == strategy]) for strategy in wording.STRATEGY]
     return [
@@ -74,6 +82,6 @@ def _tested(trials: pd.DataFrame, column: str) -> list[tuple[str, pd.DataFrame]]
     ]
 
 
-def _goodness(trials: pd.DataFrame) -> pd.Series[float]:
-    """The score, its sign turned where lower is better."""
+def goodness(trials: pd.DataFrame) -> pd.Series[float]:
+    """Return the score, with its sign turned if lower is better."""
     return sign_of(str(trials.attrs["objective"])) * trials["score"]

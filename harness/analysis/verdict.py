@@ -1,4 +1,7 @@
-"""The answer: is one strategy better, are they practically equal, or is it undecided; and what to use."""
+"""The study's answer: whether one strategy is better, both are practically equal, or it is undecided; and what to use.
+
+Values only: `verdict_text` puts them into words.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +22,17 @@ _WINNER = {"better": "fine_tuning", "worse": "feature_extraction", "equal": "equ
 
 
 def conclude(state: StudyState, winners: dict[str, TestPredictions], study: StudyConfig) -> dict[str, Any]:
-    """The blocks of summary.json that answer the study's question, as values; `verdict_text` words them.
+    """Return the blocks of summary.json that answer the study's question, as values without sentences.
 
     Args:
-        winners: see `scored.scored_predictions`.
+        winners: strategy -> its winner's test predictions, see `test_predictions.scored_predictions`.
 
     Returns:
-        `verdict`: outcome, difference, interval and what its sentence tells beside them, or None if a side is missing;
-        `verdict_reason`: why, or None; `comparisons`: every pair of strategies, b minus a. The primary pair (feature
-        extraction, fine-tuning) is named in advance and read at 95 %; the others are read at Holm's levels.
-        `recommendation`: strategy, config, `model` (None until a model was logged), and `trial_id` of the
-        winner's confirmation run with the median validation score; None if nothing was scored.
+        `verdict`: outcome, difference, interval and the other values of its sentence; None if a strategy is missing.
+        `verdict_reason`: why there is no verdict, or None. `comparisons`: every pair of strategies, b minus a. The
+        primary pair (feature extraction, fine-tuning) is named in advance and read at 95 %; the others are read at
+        Holm's levels. `recommendation`: strategy, config, `model` (None until a model was logged), and `trial_id` of
+        the winner's confirmation run with the median validation score; None if nothing was scored.
     """
     pairs = _compare(winners, study)
     primary = pairs.get(PRIMARY)
@@ -69,7 +72,7 @@ def conclude(state: StudyState, winners: dict[str, TestPredictions], study: Stud
 
 
 def _compare(scored: dict[str, TestPredictions], study: StudyConfig) -> dict[tuple[str, str], Comparison]:
-    """Every pair with two shared seeds or more, the primary one first."""
+    """Compare every pair of strategies that shares two seeds or more; the primary pair comes first."""
     found: dict[tuple[str, str], Estimate] = {}
     for a, b in combinations(scored.values(), 2):
         seeds = _shared(a, b)
@@ -93,9 +96,9 @@ def _cheaper(a: TestPredictions, b: TestPredictions) -> TestPredictions:
 
 
 def _scratch_gain(pairs: dict[tuple[str, str], Comparison], primary: Comparison | None) -> float | None:
-    """By how much training from scratch beats the better pretrained side, where it beats both at the corrected levels.
+    """Return by how much training from scratch beats the better pretrained strategy; None unless it beats both.
 
-    The primary pair alone would hide it.
+    It must beat both at the corrected levels. Without this, the primary pair would hide that neither is best.
     """
     against = [pairs.get((name, "from_scratch")) for name in PRIMARY]
     if primary is None or not all(pair is not None and pair.outcome == "better" for pair in against):
@@ -105,18 +108,19 @@ def _scratch_gain(pairs: dict[tuple[str, str], Comparison], primary: Comparison 
     return best.difference
 
 
-def _why_not(scored: dict[str, TestPredictions], found: Sequence[TrialRecord], study: StudyConfig) -> str:
+def _why_not(scored: dict[str, TestPredictions], records: Sequence[TrialRecord], study: StudyConfig) -> str:
+    """Say why there is no verdict."""
     if missing := [name for name in PRIMARY if name not in study.strategies]:
         names = wording.listed(wording.STRATEGY[name] for name in missing)
         return f"The study leaves {names} out; a verdict compares feature extraction with fine-tuning."
     for name in PRIMARY:
-        ended = states(found, name)
+        ended = states(records, name)
         if sum(ended.values()) >= study.trials and not ended["complete"]:
             how = wording.listed(f"{n} {wording.STATE[state]}" for state, n in ended.items() if n)
             return f"No trial of {wording.STRATEGY[name]} completed ({how})."
-    done = sum(record.kind == "search" for record in found)
+    done = sum(record.kind == "search" for record in records)
     slots = study.trials * len(study.strategies)
-    if not scored and not any(record.kind == "confirmation" for record in found):
+    if not scored and not any(record.kind == "confirmation" for record in records):
         return f"{done} of {slots} trials are finished so far, and the confirmation has not begun."
     if missing := [name for name in PRIMARY if name not in scored]:
         names = wording.listed(wording.STRATEGY[name] for name in missing)
@@ -128,9 +132,9 @@ def _why_not(scored: dict[str, TestPredictions], found: Sequence[TrialRecord], s
 def _recommend(
     state: StudyState, scored: dict[str, TestPredictions], pairs: dict[tuple[str, str], Comparison]
 ) -> dict[str, Any] | None:
-    """The better strategy; the cheaper one where equal or undecided; the only one where nothing else was scored.
+    """Recommend the better strategy, the cheaper one if they are equal or undecided, or the only one that was scored.
 
-    Training from scratch where it beats both others.
+    Training from scratch is recommended if it beats both others.
     """
     names = [name for name in PRIMARY if name in scored] or list(scored)
     if not names:

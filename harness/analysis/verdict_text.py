@@ -1,6 +1,6 @@
-"""The verdict in words, made from the values in the event log wherever it is shown.
+"""The verdict as a sentence, made from the values in the event log.
 
-The page, summary.json, MLflow's tags and the terminal call `sentence`; the log keeps values only.
+The log stores only values, so the page, summary.json, MLflow's tags and the terminal all call `sentence`.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from typing import Any
 from harness.analysis import wording
 from harness.results.event_types import VerdictReached
 
-Values = Mapping[str, Any]  # of `verdict`, as `harness.analysis.verdict.conclude` returns it
+Values = Mapping[str, Any]  # the block `verdict` that `harness.analysis.verdict.conclude` returns
 
 
 def describe(reached: VerdictReached, objective: str) -> str | None:
-    """What to say of a verdict: its sentence, or the reason why there is none."""
+    """Return the sentence of a verdict, or the reason why there is none."""
     return sentence(reached.verdict, objective) if reached.verdict else reached.verdict_reason
 
 
 def sentence(verdict: Values, objective: str) -> str:
-    """The verdict in one to three sentences: who, by how much, how sure, at what cost, and what to use."""
+    """Write the verdict in one to three sentences: the better strategy, the gap, its interval, the cost, the advice."""
     gap, outcome = verdict["difference"], verdict["outcome"]
     ahead, behind = ("fine_tuning", "feature_extraction") if gap >= 0 else ("feature_extraction", "fine_tuning")
     size, unit = wording.difference(abs(gap), objective), wording.unit(objective)
@@ -45,7 +45,7 @@ def sentence(verdict: Values, objective: str) -> str:
 
 
 def advice(verdict: Values, objective: str) -> str:
-    """The recommendation in a sentence: the better strategy, or the cheaper one if neither is better."""
+    """Write the recommendation: the better strategy, or the cheaper one if neither is better."""
     gain = verdict["from_scratch_gain"]
     if gain is not None:
         by = f"{wording.difference(gain, objective)} {wording.unit(objective)}"
@@ -60,7 +60,10 @@ def advice(verdict: Values, objective: str) -> str:
 
 
 def _evidence(verdict: Values, objective: str) -> str:
-    """`95 % interval 0.5 to 5.3; 5 seeds, 288 test images in 24 groups`, the interval in favour of the side ahead."""
+    """Write the evidence: `95 % interval 0.5 to 5.3; 5 seeds, 288 test images in 24 groups`.
+
+    The interval has the sign that favours the strategy with the better mean.
+    """
     sign = 1 if verdict["difference"] >= 0 else -1
     low, high = (wording.difference(end, objective) for end in sorted(sign * end for end in verdict["ci95"]))
     images = wording.test_images(verdict["test_images"], verdict["test_groups"])
@@ -68,7 +71,7 @@ def _evidence(verdict: Values, objective: str) -> str:
 
 
 def _cost(verdict: Values, one: str, other: str, full: bool = False) -> str:
-    """What `one` costs beside `other`, in device seconds of one training."""
+    """Compare the cost of one training of two strategies, in device seconds."""
     who = wording.STRATEGY[one] if full else "it"
     own, others = (verdict["seconds_alone"][name] for name in (one, other))
     if not own or not others:
@@ -82,6 +85,7 @@ def _cost(verdict: Values, one: str, other: str, full: bool = False) -> str:
 
 
 def _needed(needed: Values | None) -> str:
+    """Say how many seeds or test images would probably decide."""
     if needed is None:
         return ""
     ways = []

@@ -1,4 +1,7 @@
-"""How names and numbers read on the page, and what is taken out of a text before it is shown."""
+"""How names and numbers are written on the page and in the terminal, and what is removed from a text that is shown.
+
+One file, so that a number looks the same in a sentence, a table, a figure and a log.
+"""
 
 from __future__ import annotations
 
@@ -34,50 +37,50 @@ SHIFT = {
 }
 FULL_SCALE = {"dtype": "of the stored type", "minmax": "each image's own range"}
 
-_ESCAPE = r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4})"  # of a control character (see data.names): no path
-# An absolute path: two segments or more after a slash, a home or a drive, not the slashes of an address.
+_ESCAPE = r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4})"  # an escaped control character (see harness.safe_text) is no path
+# An absolute path: a slash, a home or a drive, then two segments or more. The slashes of a URL do not count.
 _PATH = re.compile(
     rf"(?<![\w:/.])(?!{_ESCAPE})(?:~|[A-Za-z]:)?"
     r"[\\/](?:[^\s\\/'\",;:<>|()\[\]]+[\\/])+(?=[^\s\\/'\",;:<>|()\[\]]*)"
 )
 _FILE_ADDRESS = re.compile(r"\b(?:file:/+|sqlite:(?:/{4,}|/{3}(?=[A-Za-z]:|~)))[^\s'\",;<>|()\[\]]*[\\/]")
-_ROOT_PATH = re.compile(rf"(?!{_ESCAPE})(?:~|[A-Za-z]:)?[\\/][^\\/\n]+")  # the whole text, one segment
+_ROOT_PATH = re.compile(rf"(?!{_ESCAPE})(?:~|[A-Za-z]:)?[\\/][^\\/\n]+")  # a whole text that is a path of one segment
 
 
 def capital(text: str) -> str:
-    """The text with its first letter raised."""
+    """Return the text with its first letter in upper case."""
     return text[:1].upper() + text[1:]
 
 
 def shortened(name: str, length: int) -> str:
-    """The name, or its beginning with an ellipsis: so many letters at the most."""
+    """Return the name, cut to `length` characters with an ellipsis at the end if it is longer."""
     return name if len(name) <= length else name[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def listed(words: Iterable[str], last: str = "and") -> str:
-    """`a, b and c`."""
+    """Join words: `a, b and c`."""
     *head, tail = list(words)
     return f"{', '.join(head)} {last} {tail}" if head else tail
 
 
 def count(number: int, noun: str, plural: str | None = None) -> str:
-    """`1 seed`, `3 seeds`, `1,440 images`."""
+    """Write a number with its noun: `1 seed`, `3 seeds`, `1,440 images`."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def test_images(number: int, groups: int | None) -> str:
-    """`288 test images in 24 groups`."""
+    """Write the size of the test split: `288 test images in 24 groups`."""
     return f"{number:,} test images" if groups is None else f"{number:,} test images in {groups:,} groups"
 
 
 def unit(objective: str) -> str:
-    """What follows a difference: `points of balanced accuracy`, `nats of log-loss`, `of AUROC`."""
+    """Return the unit of a difference: `points of balanced accuracy`, `nats of log-loss`, `of AUROC`."""
     metric = METRICS[objective]
     return f"{metric.unit} of {metric.label}".lstrip()
 
 
 def difference(value: float, objective: str, signed: bool = False) -> str:
-    """A difference without its unit: percentage points with one decimal, or three decimals."""
+    """Write a difference without its unit: in percentage points with one decimal, or with three decimals."""
     percent = METRICS[objective].in_percent
     text = f"{value * 100:.1f}" if percent else f"{value:.3f}"
     if float(text) == 0:
@@ -87,8 +90,13 @@ def difference(value: float, objective: str, signed: bool = False) -> str:
     return text.replace("-", MINUS)
 
 
+def points(value: float, objective: str) -> str:
+    """Write a difference with `points` if the objective is in percent: `0.5 points`, or `0.005`."""
+    return difference(value, objective) + (" points" if METRICS[objective].in_percent else "")
+
+
 def level(value: float | None, objective: str) -> str:
-    """A score: `83.1 %`, or `0.831`; a dash where there is none."""
+    """Write a score: `83.1 %`, or `0.831`; a dash if there is none."""
     if value is None or value != value:
         return DASH
     if METRICS[objective].in_percent:
@@ -97,21 +105,21 @@ def level(value: float | None, objective: str) -> str:
 
 
 def probability(value: float) -> str:
-    """`about 87 %`; what rounds to certainty is no certainty: `more than 99 %`, `less than 1 %`."""
+    """Write a probability: `about 87 %`. Never 0 % or 100 %, which would be certainty: `more than 99 %`."""
     text = probability_short(value)
     signs = {">": "more than", "<": "less than"}
     return f"{signs[text[0]]}{text[1:]}" if text[0] in signs else f"about {text}"
 
 
 def probability_short(value: float) -> str:
-    """`87 %`, `> 99 %`, `< 1 %`."""
+    """Write a probability for a table: `87 %`, `> 99 %`, `< 1 %`."""
     if value > 0.99:
         return "> 99 %"
     return "< 1 %" if value < 0.01 else f"{value * 100:.0f} %"
 
 
 def rate(value: float | None) -> str:
-    """A learning rate or another small number: `3.2e-4`; a dash where there is none."""
+    """Write a learning rate or another small number: `3.2e-4`; a dash if there is none."""
     if value is None or value != value:
         return DASH
     if value == 0 or 0.1 <= abs(value) < 1000:
@@ -121,7 +129,7 @@ def rate(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """`0.8 s`, `42 s`, `12 min`, `3 h 05 min`; a dash where there is none."""
+    """Write a duration: `0.8 s`, `42 s`, `12 min`, `3 h 05 min`; a dash if there is none."""
     if seconds is None or seconds != seconds:
         return DASH
     if seconds < 9.95:
@@ -133,12 +141,12 @@ def duration(seconds: float | None) -> str:
 
 
 def times(ratio: float) -> str:
-    """`5.3 times`, `42 times`."""
+    """Write a ratio: `5.3 times`, `42 times`."""
     return f"{ratio:.1f} times" if ratio < 9.95 else f"{ratio:.0f} times"
 
 
 def redact(text: str) -> str:
-    """The text without absolute paths (their last part stays), passwords in addresses and control characters."""
+    """Remove absolute paths (their last part stays), passwords in addresses and control characters from a text."""
     text = masked(text)
     if _ROOT_PATH.fullmatch(text):
         return "…/" + escape_controls(re.split(r"[\\/]", text)[-1])
@@ -147,7 +155,7 @@ def redact(text: str) -> str:
 
 
 def redact_all(value: Any) -> Any:
-    """`clean` for every string inside a JSON value, keys included."""
+    """Apply `redact` to every string inside a JSON value, including keys."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, dict):
@@ -158,13 +166,14 @@ def redact_all(value: Any) -> Any:
 
 
 def share(value: float | None) -> str:
-    """A share of parameters: `100 %`, `74 %`, `0.03 %`."""
+    """Write a share in [0, 1]: `100 %`, `74 %`, `0.03 %`; a dash if there is none."""
     if value is None or value != value:
         return DASH
     return f"{value * 100:.2g} %" if value < 0.0995 else f"{value * 100:.0f} %"
 
 
 def config_text(name: str, value: Any) -> str:
+    """Write the value of a parameter; a dash if there is none."""
     if value is None or value != value:
         return DASH
     if name in PARAMETERS and PARAMETERS[name].kind == "float":

@@ -1,5 +1,5 @@
-"""`make bench` and `make bench-search`: what the harness claims about time, measured.
+"""Measurements of the harness itself: its speed, its verdicts' error rates, and what a study survives.
 
-A ratio in one run counts; an absolute time does not. Both sides train the same configurations with equal numbers.
-What is timed, and what is not, stands in `reports/benchmarks/README.md`.
+Only ratios within one run are compared, not absolute times. The harness and the baseline loop train the same
+configurations to equal losses. `reports/benchmarks/README.md` says what is timed and what is not.
 """

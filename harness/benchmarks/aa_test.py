@@ -1,8 +1,8 @@
-"""An A/A study: one configuration on both sides, really trained, so that every winner is a false one.
+"""An A/A test with real training: both sides are the same configuration, so every winner is a false one.
 
-The trainings are those of a confirmation: a seed draws its own split of the non-test part, initialisation, order and
-views, and the model is scored on the test split. The two sides of a repeat are disjoint seeds. Several studies differ
-in their test split, too.
+The trainings are those of a confirmation: each seed has its own split of the non-test part, initialisation, order and
+views, and the model is scored on the test split. The two sides of a comparison have disjoint seeds. There are several
+studies, each with its own test split.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from harness.analysis.statistics import compare_strategies
-from harness.benchmarks.task import Say, homes
+from harness.benchmarks.task import Say, temporary_home
 from harness.config.load import LoadedStudy, parse
 from harness.config.space import space
 from harness.results.metrics import score
@@ -31,33 +31,33 @@ from harness.study.executors.base import Scored, ScoreTask, TrainTask
 from harness.study.executors.run_task import configure_torch, run_task
 from harness.study.prepare import prepare
 
-STUDIES, RUNS = 10, 60  # test splits, and trainings on each
-SEEDS = (2, 3, 5)  # of a side
+STUDIES, RUNS = 10, 60  # number of test splits, and of trainings for each
+SEEDS = (2, 3, 5)  # numbers of seeds of a side
 EPOCHS = 4
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The answers of one configuration's trainings on one test split."""
+    """The predictions of one configuration's trainings on one test split."""
 
-    predictions: NDArray[np.int64]  # (runs, images)
+    predictions: NDArray[np.int64]  # class indices, (runs, images)
     labels: NDArray[np.int64]
     groups: NDArray[np.str_]
 
 
 @dataclass(frozen=True)
-class Same:
-    """How often the same was told apart, with so many seeds a side."""
+class AATest:
+    """How often two identical sides were judged to differ, with this number of seeds a side."""
 
     seeds: int
-    repeats: int
-    winners: int
+    repeats: int  # number of comparisons
+    winners: int  # comparisons with a winner, all of them false
     equal: int
-    covered: int  # intervals that hold zero
+    covered: int  # intervals that contain zero
 
 
 def train(study: int, runs: int) -> Trained:
-    """Train the default head on frozen features `runs` times and answer the test split of this study each time."""
+    """Train the default head on frozen features `runs` times and predict the test split of this study each time."""
     document = {
         "data": {"source": "rendered_cells", "image_size": 32, "limit": 300, "split": {"seed": study, "test": 0.3}},
         "strategies": ["feature_extraction"],
@@ -94,8 +94,8 @@ def train(study: int, runs: int) -> Trained:
     return Trained(np.array(answers), table["label"].to_numpy(np.int64), table["group"].to_numpy().astype(np.str_))
 
 
-def judge(trained: Sequence[Trained], seeds: int) -> Same:
-    """Compare disjoint halves of the runs, `seeds` a side, and count the winners."""
+def judge(trained: Sequence[Trained], seeds: int) -> AATest:
+    """Compare disjoint groups of runs, `seeds` on each side, and count the outcomes."""
     outcomes, covered = [], 0
     for study in trained:
         for start in range(0, len(study.predictions) - 2 * seeds + 1, 2 * seeds):
@@ -104,13 +104,13 @@ def judge(trained: Sequence[Trained], seeds: int) -> Same:
             outcomes.append(found.outcome)
             covered += found.ci95[0] <= 0 <= found.ci95[1]
     winners = outcomes.count("better") + outcomes.count("worse")
-    return Same(seeds, len(outcomes), winners, outcomes.count("equal"), covered)
+    return AATest(seeds, len(outcomes), winners, outcomes.count("equal"), covered)
 
 
-def run(say: Say, folder: Path, studies: int = STUDIES, runs: int = RUNS) -> list[Same]:
-    """Train and judge; writes same.json into `folder`."""
+def run(say: Say, folder: Path, studies: int = STUDIES, runs: int = RUNS) -> list[AATest]:
+    """Train and judge for each number of seeds; write same.json into `folder`."""
     began = time.perf_counter()
-    with TemporaryDirectory() as name, homes(Path(name)):
+    with TemporaryDirectory() as name, temporary_home(Path(name)):
         trained = [train(study, runs) for study in range(studies)]
     found = [judge(trained, seeds) for seeds in SEEDS]
     scores = [[score("balanced_accuracy", p, t.labels) for p in t.predictions] for t in trained]

@@ -1,8 +1,8 @@
-"""The other side of the benchmark: image files, DataLoader workers that last, a loop, MLflow at every epoch.
+"""The baseline: an ordinary training loop over image files, with persistent DataLoader workers and MLflow.
 
-It decodes and augments every image in every epoch and runs the whole model in every step, as plain loops do. Order,
-views and initialisation are the harness's own (they are a matter of seeds), so that on a CPU its losses must equal the
-harness's bit for bit.
+It decodes and augments every image in every epoch and runs the whole model in every step. Order, views and
+initialisation are those of the harness, derived from the same seeds, so on a CPU its losses must equal the harness's
+bit for bit.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from harness.tracking.address import prepare_environment
 from harness.training.optimizers import lr_factor
 from harness.training.trial_data import epoch_order, padded
 
-prepare_environment()  # before it is imported, which is when MLflow starts its telemetry
+prepare_environment()  # before the import, because MLflow starts its telemetry when it is imported
 import mlflow  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -36,18 +36,18 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Files:
-    """Images on disk and one split of them: what a loop starts from."""
+    """Image files and one split of them; the input of the baseline loop."""
 
     paths: tuple[Path, ...]
     labels: NDArray[np.int64]
-    keys: NDArray[np.uint64]  # of the images, for their views
-    train: NDArray[np.int64]
+    keys: NDArray[np.uint64]  # identify the images; the views are drawn from them
+    train: NDArray[np.int64]  # rows of `paths`
     validation: NDArray[np.int64]
     num_classes: int
 
 
 class _Images(Dataset[tuple[torch.Tensor, int]]):
-    """Decodes an image each time it is asked for; an item is (row, epoch), epoch 0 is not augmented."""
+    """Decodes an image at every access. An item is (row, epoch); epoch 0 is not augmented."""
 
     def __init__(self, files: Files, recipe: str, seed: int) -> None:
         self._files, self._recipe, self._seed = files, recipe, seed
@@ -63,8 +63,8 @@ class _Images(Dataset[tuple[torch.Tensor, int]]):
         return x, int(self._files.labels[row])
 
 
-class _Order:
-    """Batches of (row, epoch) for a loader whose workers last: set anew before each epoch."""
+class _BatchSampler:
+    """Batches of (row, epoch) for a loader with persistent workers; set `batches` before each epoch."""
 
     def __init__(self) -> None:
         self.batches: list[list[tuple[int, int]]] = []
@@ -76,13 +76,13 @@ class _Order:
         return len(self.batches)
 
 
-class PlainLoop:
-    """Trains configurations one after the other, each from its own start.
+class BaselineLoop:
+    """Trains configurations one after the other, each from its initial weights.
 
     Args:
-        store: of MLflow.
-        workers: of the DataLoader; see `tuned_workers`.
-        mixed: bfloat16 autocast and channels_last, as careful users train on a GPU.
+        store: address of the MLflow store.
+        workers: number of DataLoader workers; see `tuned_workers`.
+        mixed: use bfloat16 autocast and channels_last, as is usual on a GPU.
     """
 
     def __init__(
@@ -90,10 +90,10 @@ class PlainLoop:
     ) -> None:
         self._files, self._workers, self._device, self._mixed = files, workers, device, mixed
         mlflow.set_tracking_uri(store)
-        mlflow.set_experiment("plain loop")
+        mlflow.set_experiment("baseline loop")
 
     def train(self, config: TrialConfig, seed: int, weights: str = "bundled") -> tuple[float, list[float]]:
-        """Seconds of one trial from its first line to its last, and its training loss by epoch."""
+        """Train one configuration; return the seconds from start to end and the training loss of each epoch."""
         files, device, started = self._files, self._device, time.perf_counter()
         model = build(config.backbone, files.num_classes, weights, image_size=64, seed=derive(seed, "initialisation"))
         model.to(device, memory_format=torch.channels_last if self._mixed else torch.preserve_format)  # type: ignore[call-overload]
@@ -108,7 +108,7 @@ class PlainLoop:
                 out: torch.Tensor = model((images - mean) / std)
             return out.float()
 
-        order = _Order()
+        order = _BatchSampler()
         loader = DataLoader(
             _Images(files, config.augmentation, derive(seed, "views")),
             batch_sampler=order,  # type: ignore[arg-type]
@@ -123,7 +123,7 @@ class PlainLoop:
             for epoch in range(1, config.epochs + 1):
                 rows = epoch_order(files.train, derive(seed, "order"), epoch, config.batch_size)
                 order.batches = [[(int(row), epoch) for row in batch] for batch in rows]
-                model.eval()  # the policies that are timed keep every BatchNorm statistic, and ResNet has no dropout
+                model.eval()  # the timed BatchNorm policies keep all statistics, and ResNet has no dropout
                 steps = []
                 for step, (images, labels) in enumerate(loader):
                     rate = lr_factor((epoch - 1) * len(rows) + step, len(rows) * config.epochs, config.warmup_fraction)
@@ -145,10 +145,10 @@ class PlainLoop:
 
     @classmethod
     def tuned_workers(cls, files: Files, config: TrialConfig, choices: Sequence[int] = (0, 1, 2)) -> int:
-        """The number of DataLoader workers that reads an epoch fastest."""
+        """Return the number of DataLoader workers that reads an epoch fastest."""
         seconds = {}
         for workers in choices:
-            order = _Order()
+            order = _BatchSampler()
             order.batches = [[(int(row), 1) for row in batch] for batch in padded(files.train, config.batch_size)]
             loader = DataLoader(
                 _Images(files, config.augmentation, 0),
@@ -156,7 +156,7 @@ class PlainLoop:
                 num_workers=workers,
                 persistent_workers=workers > 0,
             )
-            list(loader)  # the workers start once
+            list(loader)  # the first pass starts the workers
             started = time.perf_counter()
             list(loader)
             seconds[workers] = time.perf_counter() - started
@@ -164,7 +164,10 @@ class PlainLoop:
 
 
 def optimizer_of(model: TransferModel, config: TrialConfig) -> torch.optim.Optimizer:
-    """AdamW over the head and the last stages, without decay on biases and normalisation."""
+    """Return AdamW for the head and the last stages, without weight decay on biases and normalisation.
+
+    Freezes the other stages.
+    """
     stages = list(model.stages.values())
     frozen, training = stages[: len(stages) - config.unfreeze_depth], stages[len(stages) - config.unfreeze_depth :]
     for stage in frozen:

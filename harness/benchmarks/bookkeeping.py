@@ -1,7 +1,7 @@
-"""What a trial waits for beside its training: the search's own code around trials that are made up on the spot.
+"""The time that a trial waits for everything but its training: the real search runs around artificial trials.
 
-Session, slots, sampler, pruner and event log as in a study, but no worker. `optuna.log` and MLflow are left out: they
-follow in threads of their own, for which no trial waits.
+Session, slots, sampler, pruner and event log are those of a study, but there is no worker. `optuna.log` and MLflow are
+left out, because they are written by threads of their own, for which no trial waits.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ EPOCHS = 10
 
 
 def bookkeeping(images: Path, trials: int, before: int = 0) -> float:
-    """Seconds a trial of ten epochs waits for all that is not training, its look at the pruner in each included.
+    """Return the seconds that a trial of ten epochs waits for everything but training, pruning included.
 
     Args:
         images: a folder of images; nothing is trained on them.
-        trials: that are timed.
-        before: finished trials that the study has already, made up too.
+        trials: number of trials that are timed.
+        before: number of artificial trials that the study has already finished.
     """
     loaded = _study(images, trials + before)
     prepared = prepare(loaded, ["cpu"], lambda *a: None)
     write_folder(prepared)
     rng = np.random.default_rng(0)
     _write(prepared, before, rng)
-    session = _OnPaper(prepared, ["cpu"], SearchWatcher(), StopRequest())
+    session = _ArtificialSession(prepared, ["cpu"], SearchWatcher(), StopRequest())
     session.rng = rng
-    search = _WithoutCopy(session)
+    search = _SearchWithoutMirror(session)
     started = time.perf_counter()
     search.run()
     seconds = time.perf_counter() - started
@@ -58,8 +58,8 @@ def bookkeeping(images: Path, trials: int, before: int = 0) -> float:
     return seconds / trials
 
 
-class _OnPaper(Session):
-    """A session whose trials end at once, with scores that are drawn."""
+class _ArtificialSession(Session):
+    """A session whose trials end at once, with random scores."""
 
     rng: np.random.Generator
     _task: Task | None = None
@@ -73,29 +73,29 @@ class _OnPaper(Session):
 
     def poll(self, handle: Handler) -> None:
         assert self._task is not None
-        job, told = self._task.job, []
+        job, epochs = self._task.job, []
         for epoch in epochs_of(job.config, self.rng):
-            told.append(epoch)
+            epochs.append(epoch)
             if not handle(EpochMessage(job.trial_id, epoch)):
                 break
-        handle(Trained(job.trial_id, record_of(job, tuple(told))))
+        handle(Trained(job.trial_id, record_of(job, tuple(epochs))))
 
 
-class _NoCopy:
-    """Stands in the place of `optuna.log`, which is not written."""
+class _NoMirror:
+    """Replaces the writer of `optuna.log` and writes nothing."""
 
     def start(self, ended: object) -> None: ...
 
     def add(self, strategy: str, ended: object) -> None: ...
 
 
-class _WithoutCopy(SlotSearch):
+class _SearchWithoutMirror(SlotSearch):
     def _open_mirror(self) -> Any:
-        return _NoCopy()
+        return _NoMirror()
 
 
 def epochs_of(config: TrialConfig, rng: np.random.Generator) -> list[EpochRecord]:
-    """Ten epochs of a score that rises to some height."""
+    """Return ten epochs whose score rises to a random value."""
     reached = rng.beta(8, 4) * (1 - 0.6 * np.exp(-np.arange(1, EPOCHS + 1) / 2))
     return [
         EpochRecord(
@@ -111,13 +111,13 @@ def epochs_of(config: TrialConfig, rng: np.random.Generator) -> list[EpochRecord
 
 
 def record_of(job: TrialJob, epochs: tuple[EpochRecord, ...]) -> TrialRecord:
-    """A complete trial with these epochs, or a pruned one where there are fewer than it wants."""
+    """Return a complete trial with these epochs, or a pruned one if there are fewer than EPOCHS."""
     best = max(epochs, key=lambda epoch: epoch.validation["accuracy"])
-    whole = len(epochs) == EPOCHS
+    complete = len(epochs) == EPOCHS
     return TrialRecord(
         job=job,
-        state="complete" if whole else "pruned",
-        reason=None if whole else "below the median",
+        state="complete" if complete else "pruned",
+        reason=None if complete else "below the median",
         epochs=epochs,
         best_epoch=best.epoch,
         score=best.validation["accuracy"],
@@ -153,7 +153,7 @@ def _study(images: Path, trials: int) -> LoadedStudy:
 
 
 def _write(prepared: Prepared, trials: int, rng: np.random.Generator) -> None:
-    """The log of a study that has so many trials behind it."""
+    """Write the log of a study with this number of finished trials."""
     study, log = prepared.study, EventLog(prepared.folder.events)
     document = study.model_dump(mode="json", by_alias=True)
     log.append(StudyCreated(document, prepared.fingerprint))
@@ -167,10 +167,10 @@ def _write(prepared: Prepared, trials: int, rng: np.random.Generator) -> None:
             "unfreeze_depth": int(rng.integers(1, 6)),
             "batchnorm": str(rng.choice(["frozen", "fixed_stats", "updated_stats"])),
         }
-        asked = optuna.trial.FixedTrial(params)
-        config = suggest(asked, space(study, strategy))
+        trial = optuna.trial.FixedTrial(params)
+        config = suggest(trial, space(study, strategy))
         job = TrialJob(str(TrialId("search", strategy, slot)), "search", strategy, slot, config, 0, "search")
         record = record_of(job, tuple(epochs_of(config, rng)))
-        log.append(TrialStarted(job, redraw=0, params=dict(asked.params)), sync=False)
+        log.append(TrialStarted(job, redraw=0, params=dict(trial.params)), sync=False)
         log.append(TrialFinished(record), sync=False)
     log.close()

@@ -1,7 +1,8 @@
-"""The bound: what no bookkeeping could beat in float32, from bare passes that are timed beside both sides.
+"""The bound: the largest speed-up over the baseline loop that any sharing of frozen work can reach in float32.
 
-Plain loop over (prefix passes + suffix work): each distinct (view, image) goes once through the frozen stages, and each
-trial does the steps of what it trains on activations that lie in memory.
+It is the time of the baseline loop over the least work: each distinct (view, image) goes once through the frozen
+stages, and each trial makes the steps of what it trains on activations in memory. These passes are timed without
+anything around them, in turns with both sides.
 """
 
 from __future__ import annotations
@@ -28,37 +29,37 @@ from harness.training.precision import now
 from harness.training.trial import run_trial
 from harness.training.trial_data import TrialData, epoch_order, padded
 
-PASSES = 4  # batches of a turn's frozen passes
+PASSES = 4  # batches in one measurement of the frozen passes
 
 
-class Bare:
-    """Bare passes, timed in turns."""
+class PassTimer:
+    """Times the passes through the model alone, without data loading, bookkeeping and tracking."""
 
     def __init__(self, data: TrialData, device: torch.device) -> None:
         self._data, self._device = data, device
-        self._image: list[float] = []  # seconds an image of the frozen passes
-        self._epoch: dict[int, list[float]] = {depth: [] for depth in DEPTHS}  # seconds of an epoch behind its cut
+        self._image: list[float] = []  # seconds for an image in the frozen passes
+        self._epoch: dict[int, list[float]] = {depth: [] for depth in DEPTHS}  # seconds of an epoch after the cut
 
-    def turn(self) -> None:
+    def time_once(self) -> None:
         """Time each kind of pass once."""
         self._image.append(_frozen(self._data, self._device) / (PASSES * BATCH))
         for depth, seconds in self._epoch.items():
             seconds.append(epochs_behind(self._data, config_of("none", depth), self._device, 1))
 
-    def bound(self, recipe: str, naive: Mapping[int, float], counts: Mapping[int, int], epochs: int) -> float:
-        """Of a mix.
+    def bound(self, recipe: str, baseline: Mapping[int, float], counts: Mapping[int, int], epochs: int) -> float:
+        """Return the bound for a mix of depths.
 
         Args:
-            naive: seconds of one trial of the plain loop, by depth.
-            counts: trials of each depth.
+            baseline: depth -> seconds of one trial of the baseline loop.
+            counts: depth -> number of trials.
         """
         prefix = statistics.mean(self._image) * distinct(self._data, config_of(recipe, 0, epochs=epochs))
         suffix = sum(n * epochs * statistics.mean(self._epoch[depth]) for depth, n in counts.items())
-        return sum(n * naive[depth] for depth, n in counts.items()) / (prefix + suffix)
+        return sum(n * baseline[depth] for depth, n in counts.items()) / (prefix + suffix)
 
 
 def distinct(data: TrialData, config: TrialConfig) -> int:
-    """Distinct (view, image) pairs of a trial, the validation images with them."""
+    """Return the number of distinct (view, image) pairs of a trial, including the validation images."""
     seed = derive(SEED, "search")
     family = ViewFamily(config.augmentation, derive(seed, "views"))
     pairs = {(0, int(row)) for row in data.validation}
@@ -70,7 +71,7 @@ def distinct(data: TrialData, config: TrialConfig) -> int:
 
 
 def _frozen(data: TrialData, device: torch.device) -> float:
-    """Seconds of PASSES batches through the whole backbone, without gradients."""
+    """Return the seconds of PASSES batches through the whole backbone, without gradients."""
     model = build("resnet18", data.num_classes, "bundled").to(device).eval()
     normalise = Normalise(model.mean, model.std, device)
 
@@ -88,11 +89,13 @@ def _frozen(data: TrialData, device: torch.device) -> float:
 def epochs_behind(
     data: TrialData, config: TrialConfig, device: torch.device, epochs: int, *, warm: bool = True
 ) -> float:
-    """Seconds of some epochs' steps and evaluations behind a trial's cut, and of nothing else.
+    """Return the seconds of a few epochs' steps and evaluations after a trial's cut, and of nothing else.
 
-    Behind a cut the activations lie in memory; at depth 5 each batch is taken from the images and normalised, as in any
-    loop over images in memory. `warm` takes a step before the clock starts: the one in which gradients and moments get
-    their memory.
+    After a cut the activations are in memory. At depth 5 there is no cut: each batch is taken from the images and
+    normalised, as in any loop over images in memory.
+
+    Args:
+        warm: make a step before the clock starts, since the first one allocates gradients and moments.
     """
     model = build(config.backbone, data.num_classes, "bundled", seed=0).to(device).eval()
     optimizer = optimizer_of(model, config)
@@ -115,7 +118,7 @@ def epochs_behind(
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         if device.type == "cpu":
-            loss.item()  # every loop looks at its loss
+            loss.item()  # every training loop reads its loss
 
     if warm:
         step(0, orders[0][0])
@@ -131,10 +134,13 @@ def epochs_behind(
 
 
 def single_trial(data: TrialData, device: torch.device, times: int = 3) -> tuple[list[float], list[float]]:
-    """Seconds of full fine-tuning, taking turns: a raw loop over images in memory, and `run_trial`.
+    """Return the seconds of full fine-tuning by a raw loop over images in memory, and by `run_trial`, in turns.
 
-    Same dtype, layout, batch, steps and evaluations, each with the building of its model; the harness's side holds its
-    contract and its scores as well. The first turn of both is left out: it makes what a process makes once.
+    Both have the same dtype, layout, batch, steps and evaluations, and both build their model. `run_trial` also checks
+    its contract and computes its scores. The first turn is left out, because a process initialises some things once.
+
+    Args:
+        times: number of turns that count.
     """
     config, sharing = config_of("none", 5, epochs=EPOCHS), WorkerCache()
     raw, ours = [], []

@@ -1,8 +1,8 @@
-"""`make calibrate`: how often the verdict is wrong, where the truth is known.
+"""`make calibrate`: how often the verdict is wrong in simulations, where the truth is known.
 
-Confirmations are drawn from simulated worlds (`worlds.py`) on a grid and judged as the report judges them. Counted are
-false winners, `equal` at the margin, intervals that hold the truth, and the power, beside that of a test that is told
-the true standard deviation of the difference. A second part (`same.py`) trains one configuration on both sides.
+Confirmations are drawn from the populations of a grid (`simulation.py`) and judged as the report judges them. Counted
+are false winners, `equal` at the margin, intervals that contain the truth, and the power, compared with a z-test that
+uses the true standard deviation of the difference. A second part (`aa_test.py`) trains one configuration on both sides.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ import numpy as np
 from scipy.stats import binom
 
 from harness.analysis.statistics import compare_strategies
-from harness.benchmarks.simulation import World, draw
+from harness.benchmarks.simulation import Population, draw
 
 if TYPE_CHECKING:
-    from harness.benchmarks.task import Say  # imports torch, which the processes below need not
+    from harness.benchmarks.task import Say  # imports torch, which the worker processes below do not need
 
 REPEATS = 500
 SEEDS = (2, 3, 5, 10)
 IMAGES = (100, 300, 1000, 5000)
 MARGIN = 0.01
 TRUTHS = {"none": 0.0, "margin": MARGIN, "small": 0.02, "large": 0.05}
-LUCK = {"small": 0.02, "large": 0.08}  # of a seed with a side: half a point and two points of accuracy
+LUCK = {"small": 0.02, "large": 0.08}  # effect of seed and side: half a point and two points of accuracy
 FOLDER = Path("reports/calibration")
 
-_EVEN = World(shares=(1, 1, 1, 1), ease=(-0.5, -0.2, 0.2, 0.5), seed=0.0)
+_EVEN = Population(shares=(1, 1, 1, 1), ease=(-0.5, -0.2, 0.2, 0.5), seed=0.0)
 _UNEVEN = dataclasses.replace(
     _EVEN, shares=tuple(0.62**k for k in range(8)), ease=(0.5, 0.4, 0.2, 0.1, 0.0, -0.2, -0.4, -0.6)
 )
@@ -58,27 +58,28 @@ class Cell:
     truth: str
 
     @property
-    def world(self) -> World:
+    def population(self) -> Population:
+        """The distribution from which the cell's confirmations are drawn."""
         return dataclasses.replace(LAYOUTS[self.layout], seed=LUCK[self.luck])
 
 
 @dataclass(frozen=True)
 class Counted:
-    """A cell's outcomes, as counts of `repeats` confirmations; `half_width` is the mean of the intervals'."""
+    """The outcomes of a cell, counted over `repeats` confirmations. Stored in simulation.json."""
 
     cell: Cell
     repeats: int
     better: int
     worse: int
     equal: int
-    covered: int
-    better_if_known: int  # of a z-test with the true standard deviation
-    half_width: float
-    deviation: float  # the true standard deviation, from the repeats
+    covered: int  # intervals that contain the true difference
+    better_if_known: int  # `better` by a z-test with the true standard deviation
+    half_width: float  # mean of the intervals' half-widths
+    deviation: float  # the true standard deviation of the difference, estimated from all repeats
 
     @property
     def false_winners(self) -> int:
-        """A winner where there is none, or the wrong one."""
+        """Confirmations with a winner although there is none, or with the wrong winner."""
         return self.worse + (self.better if self.cell.truth == "none" else 0)
 
 
@@ -86,11 +87,11 @@ GRID = [Cell(*point) for point in product(LAYOUTS, SEEDS, IMAGES, LUCK, TRUTHS)]
 
 
 def count(cell: Cell, repeats: int, seed: int) -> Counted:
-    """Draw a cell's confirmations and judge each."""
+    """Draw the confirmations of a cell, judge each and count the outcomes."""
     rng = np.random.default_rng(seed)
     truth, outcomes, differences, halves, covered = TRUTHS[cell.truth], [], [], [], 0
     for _ in range(repeats):
-        drawn = draw(cell.world, cell.seeds, cell.images, truth, rng)
+        drawn = draw(cell.population, cell.seeds, cell.images, truth, rng)
         found = compare_strategies(drawn.a, drawn.b, drawn.labels, drawn.groups, equivalence=MARGIN)
         low, high = found.ci95
         outcomes.append(found.outcome)
@@ -112,7 +113,7 @@ def count(cell: Cell, repeats: int, seed: int) -> Counted:
 
 
 def run(say: Say, folder: Path = FOLDER, repeats: int = REPEATS, cells: Sequence[Cell] = GRID) -> list[Counted]:
-    """Count every cell on all cores; writes simulation.json into `folder`."""
+    """Count every cell on all cores; write simulation.json into `folder`."""
     began = time.perf_counter()
     say(f"{len(cells)} cells of {repeats} simulated confirmations each")
     found = []
@@ -131,12 +132,12 @@ def run(say: Say, folder: Path = FOLDER, repeats: int = REPEATS, cells: Sequence
 
 
 def share(cells: Iterable[Counted], counts: Callable[[Counted], int]) -> float:
-    """Of all confirmations of these cells; NaN where there are none."""
+    """Return the share of all confirmations of these cells that `counts` counts; NaN without cells."""
     cells = list(cells)
     repeats = sum(cell.repeats for cell in cells)
     return sum(counts(cell) for cell in cells) / repeats if repeats else float("nan")
 
 
 def above(cells: Sequence[Counted], counts: Callable[[Counted], int], goal: float) -> list[Cell]:
-    """The cells whose count is above `goal` beyond chance: binomial, Bonferroni over the cells, at 5 %."""
+    """Return the cells whose share is significantly above `goal`: binomial tests at 5 %, Bonferroni over the cells."""
     return [cell.cell for cell in cells if binom.sf(counts(cell) - 1, cell.repeats, goal) < 0.05 / max(len(cells), 1)]

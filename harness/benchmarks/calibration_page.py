@@ -1,4 +1,4 @@
-"""reports/calibration/README.md: what `make calibrate` counted, beside the goals."""
+"""The page reports/calibration/README.md: what `make calibrate` counted, compared with the goals."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ from pathlib import Path
 
 from scipy.stats import binom
 
-from harness.benchmarks.aa_test import Same
+from harness.benchmarks.aa_test import AATest
 from harness.benchmarks.calibration import IMAGES, LAYOUTS, LUCK, SEEDS, TRUTHS, Cell, Counted, above, share
 
-FEW = 5  # seeds; with fewer an interval may hold the truth more often than it says
-COVERAGE = (0.93, 0.97)
-POWER_WITHIN = 0.10
+FEW = 5  # seeds; with fewer, the interval may contain the truth more often than 95 %
+COVERAGE = (0.93, 0.97)  # goal for the share of intervals that contain the truth
+POWER_WITHIN = 0.10  # goal for the loss of power against the z-test
 _HEAD = """# Calibration
 
-`make calibrate` draws confirmations from simulated worlds whose true difference is known exactly, judges each with
-`compare_strategies` as the report does, and counts. A cell is a layout (four equal classes; eight unequal ones, the
-rarest 1.4 % of the images; groups of which some prefer one side), a number of seeds, of test images, a luck of the
-seeds (half a point or two points of accuracy), and a true difference (none, 1 point: the equivalence margin, 2 points,
-5 points). The power is that of finding the better side, beside a z-test that is told the true standard deviation of the
-difference. Images, groups, seeds and their meetings all bring luck of their own (`harness/benchmarks/simulation.py`).
+`make calibrate` simulates confirmations whose true difference is known exactly, judges each with `compare_strategies`
+as the report does, and counts the outcomes. A cell of the grid is a layout (four equal classes; eight unequal classes,
+the rarest with 1.4 % of the images; groups, some of which favour one side), a number of seeds, a number of test images,
+a spread of the seeds ("luck": half a point or two points of accuracy), and a true difference (none, 1 point, which is
+the equivalence margin, 2 points or 5 points). Power is the share in which the better side is found, compared with a
+z-test that uses the true standard deviation of the difference. Images, groups, seeds and their combinations all have
+random effects (`harness/benchmarks/simulation.py`).
 """
 
 
-def write(folder: Path, counted: Sequence[Counted], same: Sequence[Same], machine: str) -> str:
-    """Write README.md into `folder`; returns its tables as text."""
+def write(folder: Path, counted: Sequence[Counted], aa_tests: Sequence[AATest], machine: str) -> str:
+    """Write README.md into `folder`; return its tables as text."""
     enough = [c for c in counted if c.cell.seeds >= FEW]
     layouts = list(product(LAYOUTS, LUCK))
     by_seeds = {str(n): [c for c in counted if c.cell.seeds == n] for n in SEEDS}
@@ -39,7 +40,7 @@ def write(folder: Path, counted: Sequence[Counted], same: Sequence[Same], machin
         f"## By test images, {FEW} seeds or more\n\n" + _table("images", by_images),
         f"## By layout and luck of the seeds, {FEW} seeds or more\n\n" + _table("layout, luck", by_layout),
         "## Against the goals\n\n" + "\n".join(f"- {line}" for line in verdicts(counted)),
-        "## The same on both sides, really trained\n\n" + _same(same),
+        "## The same configuration on both sides, with real training\n\n" + _aa_table(aa_tests),
     ]
     text = "\n\n".join(parts) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +49,7 @@ def write(folder: Path, counted: Sequence[Counted], same: Sequence[Same], machin
 
 
 def verdicts(counted: Sequence[Counted]) -> list[str]:
-    """Each goal, and whether the counts keep it beyond chance."""
+    """Write each goal with what was counted, and the cells that miss it significantly."""
     few, enough = [c for c in counted if c.cell.seeds < FEW], [c for c in counted if c.cell.seeds >= FEW]
     none, margin = _with(counted, "none"), _with(counted, "margin")
     low = [c.cell for c in counted if binom.cdf(c.covered, c.repeats, COVERAGE[0]) < 0.05 / len(counted)]
@@ -56,12 +57,12 @@ def verdicts(counted: Sequence[Counted]) -> list[str]:
     lost = [(c.better_if_known - c.better) / c.repeats for c in (*_with(enough, "small"), *_with(enough, "large"))]
     lost_few = [(c.better_if_known - c.better) / c.repeats for c in (*_with(few, "small"), *_with(few, "large"))]
     return [
-        _kept("false winners where there is no difference, at most 5 %", none, lambda c: c.false_winners),
+        _kept("false winners if there is no difference, at most 5 %", none, lambda c: c.false_winners),
         _kept("`equal` at the margin, at most 5 %", margin, lambda c: c.equal),
         f"coverage of the 95 % interval, 93 to 97 %: {share(enough, lambda c: c.covered):.1%} with five seeds or more "
         f"({_cells(low)} below 93 % beyond chance; {len(high)} of {len(enough)} cells above 97 %), "
-        f"{share(few, lambda c: c.covered):.1%} with fewer, where more is allowed",
-        f"power within 10 points of the test that knows the spread: {sum(p <= POWER_WITHIN for p in lost)} of "
+        f"{share(few, lambda c: c.covered):.1%} with fewer, for which more is allowed",
+        f"power within 10 points of the z-test with the true spread: {sum(p <= POWER_WITHIN for p in lost)} of "
         f"{len(lost)} cells with five seeds or more ({_mean(lost) * 100:.0f} points less on average), "
         f"{sum(p <= POWER_WITHIN for p in lost_few)} of {len(lost_few)} with fewer ({_mean(lost_few) * 100:.0f} less)",
     ]
@@ -95,7 +96,7 @@ def _power(cells: Sequence[Counted]) -> str:
     return f"{share(cells, lambda c: c.better):.0%} ({share(cells, lambda c: c.better_if_known):.0%})"
 
 
-def _same(found: Sequence[Same]) -> str:
+def _aa_table(found: Sequence[AATest]) -> str:
     lines = ["| seeds a side | repeats | winners, all false | interval holds zero |", "|---|---|---|---|"]
     for one in found:
         winners = f"{one.winners} ({one.winners / one.repeats:.1%})"

@@ -1,4 +1,4 @@
-"""Negative controls: what must not pass for equal, if the comparison of curves is worth anything."""
+"""Negative controls for the comparison of loss curves: faults that it must detect."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from harness.training.trial_data import TrialData
 
 
 def all_caught(data: TrialData, config: TrialConfig, folder: Path, device: torch.device) -> dict[str, bool]:
-    """Whether the losses of a head-only trial differ after each kind of harm."""
+    """Return for each kind of fault whether the losses of a head-only trial differ because of it.
+
+    The faults are a flipped byte in the stored activations, frozen stages in train mode, and another seed.
+    """
     plan = Plan(folder, (CachedFeatures(*cache_key(config, "search", random_weights=False), cuts=(DEPTH_MAX,)),))
     right = _losses(data, config, plan, device)
     assert _losses(data, config, plan, device) == right, "the same trial twice must give the same losses"
@@ -29,7 +32,7 @@ def all_caught(data: TrialData, config: TrialConfig, folder: Path, device: torch
     real = features.FrozenFeatures._taps
 
     def by_the_batch(self: features.FrozenFeatures, *args: Any, **options: Any) -> Any:
-        for module in self._model.modules():  # as plain `model.train()` would leave them
+        for module in self._model.modules():  # as `model.train()` without a BatchNorm policy would leave them
             module.training = True
         return real(self, *args, **options)
 
@@ -44,6 +47,11 @@ def all_caught(data: TrialData, config: TrialConfig, folder: Path, device: torch
 def _losses(
     data: TrialData, config: TrialConfig, plan: Plan, device: torch.device, seed: int = 0, probed: bool = True
 ) -> list[float]:
+    """Return the training losses of one trial.
+
+    Args:
+        probed: check the cached features with the probe, as a real trial does.
+    """
     job = TrialJob("control/0", "search", config.strategy, 0, config, seed, "search")
     real = features.FrozenFeatures.fault
     if not probed:  # the probe notices this harm before any trial does
@@ -68,9 +76,11 @@ def _losses(
 
 
 def _flip_a_byte(rows: Path, images: int, row: int) -> None:
-    """In one image's activations, with a checksum that fits: otherwise the row would only be computed again."""
+    """Flip a byte of one image's activations and correct the checksum; otherwise the row would be computed again."""
     values = np.memmap(rows, np.uint8, "r+", shape=(images, rows.stat().st_size // images))
-    values[row, 3] ^= 0x40  # the highest byte of the first number: also a 0, as a ReLU leaves many, becomes another
+    values[row, 3] ^= (
+        0x40  # the highest byte of the first number, so that a 0, which is frequent after a ReLU, changes too
+    )
     checks = np.memmap(rows.with_suffix(".crc"), np.uint64, "r+", shape=(images,))
     checks[row] = _check(np.ascontiguousarray(values[row]))
     values.flush()

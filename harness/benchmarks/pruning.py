@@ -1,16 +1,16 @@
-"""`make bench-search`: what pruning saves, and what it costs in the winner, against two simpler ways.
+"""`make bench-search`: what pruning saves and how much worse its winner is, compared with other ways of stopping.
 
-All configurations of two mixes of depths are trained to the end, once, with what they share. A trial's epochs do not
-depend on whether a later one is trained, so every way of stopping is then replayed on the same curves, in many orders
+All configurations of two mixes of depths are trained to the end once, with shared work. The epochs of a trial do not
+depend on whether later epochs are trained, so every way of stopping is then replayed on the same curves, in many orders
 of the trials:
 
 - `exhaustive`: every trial to its end;
-- `median`: the harness's own pruner, within each strategy;
-- `percentile 25`, `halving`: harder ones that Optuna offers, in its place;
-- `one epoch`: every configuration trained for one epoch of its own (schedule included), the best one to its end.
+- `median`: the harness's pruner, within each strategy;
+- `percentile 25`, `halving`: Optuna's more aggressive pruners instead of it;
+- `one epoch`: every configuration is trained for one epoch with a schedule of one epoch, and the best one to its end.
 
-The plain loop is timed on the same pixels, taking turns with the harness; a speed-up is its seconds (the median turn of
-each depth) for all trials and epochs over those of a way of stopping, shared work counted whole.
+The baseline loop is timed on the same pixels, in turns with the harness. A speed-up is its seconds for all trials and
+epochs (from the median turn of each depth) over the seconds of a way of stopping, which include all shared work.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ import optuna
 import torch
 from PIL import Image
 
-from harness.benchmarks.baseline_loop import Files, PlainLoop
+from harness.benchmarks.baseline_loop import BaselineLoop, Files
 from harness.benchmarks.sweep import MIXES
-from harness.benchmarks.task import NAIVE, SEED, Say, homes, machine, searched
+from harness.benchmarks.task import BASELINE_TRIALS, SEED, Say, machine, run_search, temporary_home
 from harness.config.load import LoadedStudy, Overrides, load_study, parse
 from harness.config.space import tried
 from harness.config.trial import Strategy, TrialConfig
@@ -44,48 +44,48 @@ from harness.seeds import derive
 from harness.study.prepare import Prepared, prepare
 from harness.training.trial import run_trial
 
-LIMIT = 750  # of the training and validation images
+LIMIT = 750  # largest number of training and validation images
 BATCH = 32
-SEEDS = 5  # of the exhaustive winner, for the spread of one seed
-ORDERS = 200
+SEEDS = 5  # trainings of the exhaustive winner, which give the spread of one seed
+ORDERS = 200  # random draws and orders of the trials
 POOL = {depth: max(counts[depth] for counts in MIXES.values()) for depth in MIXES["uniform"]}
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One trial to its end, and what one epoch of its own came to."""
+    """The curve of one trial trained to its end, and the result of its configuration after a single epoch."""
 
     depth: int
     config: dict[str, Any]
-    scores: list[float]  # validation, epoch by epoch
-    seconds: list[float]  # of each epoch, shared work left out
-    overhead: float  # seconds beside its epochs, its share of the study's own included
-    one_epoch: float  # validation score of one epoch trained with a schedule of its own
+    scores: list[float]  # validation score of each epoch
+    seconds: list[float]  # of each epoch, without shared work
+    overhead: float  # seconds outside its epochs: its share of the study's other time
+    one_epoch: float  # validation score after one epoch with a schedule of one epoch
     one_epoch_seconds: float
 
     @property
     def final(self) -> float:
-        """Its score: that of the best epoch."""
+        """The trial's score: that of its best epoch."""
         return max(self.scores)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a way of stopping came to in one order."""
+    """The result of a way of stopping in one order of the trials."""
 
     seconds: float  # without the shared work
     epochs: int
-    winner: int  # index of the curve it ends with
+    winner: int  # index of the best curve
 
 
 def exhaustive(curves: Sequence[Curve], order: Sequence[int], epochs: int) -> Outcome:
-    """Every trial to its end."""
+    """Train every trial to its end."""
     seconds = sum(sum(curves[i].seconds) + curves[i].overhead for i in order)
     return Outcome(seconds, len(order) * epochs, max(order, key=lambda i: curves[i].final))
 
 
 def pruned(curves: Sequence[Curve], order: Sequence[int], epochs: int, stopper: optuna.pruners.BasePruner) -> Outcome:
-    """By a pruner, each strategy by itself; the first trial of each is its default and runs to its end."""
+    """Stop trials by a pruner within each strategy; the first trial of each runs to its end."""
     studies = {side: optuna.create_study(direction="maximize", pruner=stopper) for side in (False, True)}
     seconds, trained, best = 0.0, 0, -1
     seen = {False: 0, True: 0}
@@ -110,25 +110,25 @@ def pruned(curves: Sequence[Curve], order: Sequence[int], epochs: int, stopper: 
 
 
 def one_epoch(curves: Sequence[Curve], order: Sequence[int], epochs: int) -> Outcome:
-    """Every configuration for one epoch, the best to its end."""
+    """Train every configuration for one epoch, and the best one to its end."""
     best = max(order, key=lambda i: curves[i].one_epoch)
     seconds = sum(curves[i].one_epoch_seconds for i in order) + sum(curves[best].seconds) + curves[best].overhead
     return Outcome(seconds, len(order) + epochs, best)
 
 
 def median(curves: Sequence[Curve], order: Sequence[int], epochs: int) -> Outcome:
-    """The harness's own pruner."""
+    """Stop trials by the harness's pruner."""
     return pruned(curves, order, epochs, pruner(epochs))
 
 
 def percentile(curves: Sequence[Curve], order: Sequence[int], epochs: int) -> Outcome:
-    """Only the best quarter at each epoch goes on."""
+    """Continue only the best quarter of the trials at each epoch."""
     stopper = optuna.pruners.PercentilePruner(25.0, n_startup_trials=5, n_warmup_steps=1, n_min_trials=4)
     return pruned(curves, order, epochs, stopper)
 
 
 def halving(curves: Sequence[Curve], order: Sequence[int], epochs: int) -> Outcome:
-    """Asynchronous successive halving: a third of those that reach a rung goes on to the next, from epoch one on."""
+    """Stop trials by asynchronous successive halving: a third of the trials at each rung continues, from epoch one."""
     return pruned(curves, order, epochs, optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3))
 
 
@@ -146,27 +146,27 @@ def replay(
     counts: Mapping[int, int],
     epochs: int,
     shared: float,
-    plain: Mapping[int, float],
+    baseline: Mapping[int, float],
     spread: float,
     orders: int = ORDERS,
 ) -> dict[str, dict[str, float]]:
-    """Each way of stopping over many draws and orders of a mix.
+    """Replay each way of stopping over many random draws and orders of a mix.
 
     Args:
-        counts: trials of each depth; so many curves of it are drawn.
-        shared: seconds of shared work, counted whole in each.
-        plain: seconds of one trial of the plain loop, by depth.
+        counts: depth -> number of trials, which are drawn from the curves of that depth.
+        shared: seconds of shared work, added to each way.
+        baseline: depth -> seconds of one trial of the baseline loop.
         spread: standard deviation of the winner's score over seeds.
 
     Returns:
-        For each way: `epochs_share` of all epochs trained, `seconds`, `speed_up` over the plain loop, `loss` of the
-        winner against the exhaustive one (mean) and its 95th percentile `loss_p95`, `within_spread` (share of orders
-        with a loss of one seed's spread at most).
+        For each way: `epochs_share`, the share of all epochs that was trained; `seconds`; `speed_up` over the baseline
+        loop; `loss`, the mean score by which the winner is worse than the exhaustive one, and its 95th percentile
+        `loss_p95`; `within_spread`, the share of orders in which the loss is at most `spread`.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     rng = np.random.default_rng(SEED)
     by_depth = {depth: [i for i, curve in enumerate(curves) if curve.depth == depth] for depth in counts}
-    naive = sum(n * plain[depth] for depth, n in counts.items())
+    baseline_seconds = sum(n * baseline[depth] for depth, n in counts.items())
     outcomes: dict[str, list[tuple[Outcome, float]]] = {way: [] for way in WAYS}
     for _ in range(orders):
         drawn = np.concatenate([rng.choice(by_depth[depth], n, replace=False) for depth, n in counts.items()])
@@ -175,58 +175,66 @@ def replay(
         for way, stop in WAYS.items():
             outcome = stop(curves, order, epochs)
             outcomes[way].append((outcome, best - curves[outcome.winner].final))
-    told = {}
+    results = {}
     for way, found in outcomes.items():
         losses = np.array([loss for _, loss in found])
         seconds = statistics.mean(outcome.seconds for outcome, _ in found) + shared
-        told[way] = {
+        results[way] = {
             "epochs_share": statistics.mean(o.epochs for o, _ in found) / (sum(counts.values()) * epochs),
             "seconds": seconds,
-            "speed_up": naive / seconds,
+            "speed_up": baseline_seconds / seconds,
             "loss": float(losses.mean()),
             "loss_p95": float(np.quantile(losses, 0.95)),
             "within_spread": float((losses <= spread).mean()),
         }
-    return told
+    return results
 
 
 def run(say: Say, name: str, data: str | None, out: Path = Path("reports/benchmarks/search.json")) -> None:
-    """Train the pool on a study's images, replay, print, write `out`."""
+    """Train the pool of configurations on a study's images, replay, print and write `out`.
+
+    Args:
+        name: of the study file.
+        data: path of the images, if the study file names none.
+    """
     began = time.perf_counter()
     loaded = _pool(load_study(name, Overrides(data=data)))
-    with TemporaryDirectory() as folder, homes(Path(folder)):
+    with TemporaryDirectory() as folder, temporary_home(Path(folder)):
         prepared = prepare(loaded, ["cpu"], lambda *a: None)
         context = prepared.context
         torch.set_num_threads(context.threads)
         files = _files(prepared, Path(folder) / "images")
-        loader = PlainLoop.tuned_workers(files, tried(loaded.study, "feature_extraction")[0])
-        plain = PlainLoop(files, f"sqlite:///{folder}/plain.db", loader)
+        loader = BaselineLoop.tuned_workers(files, tried(loaded.study, "feature_extraction")[0])
+        baseline = BaselineLoop(files, f"sqlite:///{folder}/baseline.db", loader)
         say(f"{machine()}; {prepared.study.data.name or name}, {len(files.train)} training and")
         say(
             f"{len(files.validation)} validation images, {sum(POOL.values())} configurations, "
             f"{loaded.study.epochs} epochs"
         )
-        naive: dict[int, list[float]] = {depth: [] for depth in POOL}
+        turns: dict[int, list[float]] = {depth: [] for depth in POOL}
         first = {depth: next(c for c in _configs(loaded) if c.unfreeze_depth == depth) for depth in POOL}
 
         def turn() -> None:
             for depth, config in first.items():
-                naive[depth].append(plain.train(config, derive(SEED, "search"))[0])
-            say("plain loop, seconds a trial by depth: " + ", ".join(f"{d}: {s[-1]:.1f}" for d, s in naive.items()))
+                turns[depth].append(baseline.train(config, derive(SEED, "search"))[0])
+            say(
+                "baseline loop, seconds of a trial by depth: "
+                + ", ".join(f"{d}: {s[-1]:.1f}" for d, s in turns.items())
+            )
 
         turn()
-        records, seconds = searched(loaded)
+        records, seconds = run_search(loaded)
         say(f"harness: {len(records)} trials to their end in {seconds:.0f} s")
         turn()
-        short, _ = searched(dataclasses.replace(loaded, name=f"{loaded.name}-1", study=_epochs(loaded, 1)))
-        say("one epoch of each")
-        for _ in range(NAIVE - 2):
+        short, _ = run_search(dataclasses.replace(loaded, name=f"{loaded.name}-1", study=_epochs(loaded, 1)))
+        say("each configuration trained for one epoch")
+        for _ in range(BASELINE_TRIALS - 2):
             turn()
         curves = _curves(records, seconds, short, loaded.study.objective)
         winner = max(records, key=lambda record: record.score or 0.0)
         again = _seeds(prepared, winner)
     shared = sum(record.shared_seconds for record in records)
-    plain_s = {depth: statistics.median(values) for depth, values in naive.items()}
+    medians = {depth: statistics.median(seconds_each) for depth, seconds_each in turns.items()}
     spread = statistics.stdev(again)
     result: dict[str, Any] = {
         "machine": machine(),
@@ -237,14 +245,14 @@ def run(say: Say, name: str, data: str | None, out: Path = Path("reports/benchma
         "objective": loaded.study.objective,
         "pool": POOL,
         "orders": ORDERS,
-        "plain_s": plain_s,
-        "plain_turns_s": naive,
+        "plain_s": medians,
+        "plain_turns_s": turns,
         "shared_s": shared,
         "winner": winner.config.to_json(),
         "winner_over_seeds": again,
         "spread": spread,
         "mixes": {
-            mix: replay(curves, counts, loaded.study.epochs, shared, plain_s, spread) for mix, counts in MIXES.items()
+            mix: replay(curves, counts, loaded.study.epochs, shared, medians, spread) for mix, counts in MIXES.items()
         },
         "curves": [dataclasses.asdict(curve) for curve in curves],
         "seconds": time.perf_counter() - began,
@@ -256,7 +264,8 @@ def run(say: Say, name: str, data: str | None, out: Path = Path("reports/benchma
 
 
 def _print(result: dict[str, Any], say: Say) -> None:
-    say(f"the winner over {SEEDS} seeds: a standard deviation of {result['spread'] * 100:.2f} points")
+    """Print the result as text."""
+    say(f"the winner over {SEEDS} seeds has a standard deviation of {result['spread'] * 100:.2f} points")
     say("mix          way            epochs  seconds  speed-up  loss (points)  95 %  within a seed's spread")
     for mix, ways in result["mixes"].items():
         for way, row in ways.items():
@@ -267,7 +276,7 @@ def _print(result: dict[str, Any], say: Say) -> None:
 
 
 def _pool(loaded: LoadedStudy) -> LoadedStudy:
-    """The study with a fixed list of configurations: rates and decay drawn at random, so many of each depth."""
+    """Return the study with a fixed list of configurations: POOL of each depth, with random rates and weight decay."""
     rng = np.random.default_rng(SEED)
 
     def drawn(low: float, high: float) -> float:
@@ -285,7 +294,7 @@ def _pool(loaded: LoadedStudy) -> LoadedStudy:
         "strategies": ["feature_extraction", "fine_tuning"],
         "pruning": False,
         "batch_size": BATCH,
-        "trials": len(entries) - POOL[0] + 1,  # of the larger side, with its default
+        "trials": len(entries) - POOL[0] + 1,  # of the larger strategy, with its default
         "confirmation": {"seeds": 2},
         "device": "cpu",
         "precision": "exact",
@@ -308,12 +317,13 @@ def _epochs(loaded: LoadedStudy, epochs: int) -> Any:
 
 
 def _configs(loaded: LoadedStudy) -> list[TrialConfig]:
+    """Return the configurations under `try` of both strategies."""
     sides: tuple[Strategy, ...] = ("feature_extraction", "fine_tuning")
     return [config for side in sides for config in tried(loaded.study, side)]
 
 
 def _files(prepared: Prepared, folder: Path) -> Files:
-    """The very pixels that the harness trains on, as image files for the plain loop."""
+    """Write the pixels that the harness trains on as image files for the baseline loop."""
     context = prepared.context
     data = context.data("resnet18", SEARCH_SPLIT)
     train, validation = context.splits[SEARCH_SPLIT]
@@ -327,8 +337,10 @@ def _files(prepared: Prepared, folder: Path) -> Files:
 def _curves(
     records: Sequence[TrialRecord], seconds: float, short: Sequence[TrialRecord], objective: str
 ) -> list[Curve]:
-    """Of the pool's configurations; what the study added of its own (defaults, fills) is left out."""
-    assert direction(objective) == "maximize", f"{objective} falls where it gets better; take another objective"
+    """Return the curves of the pool's configurations, without the defaults and other trials that the study added."""
+    assert direction(objective) == "maximize", (
+        f"the objective must be one that is maximized, but {objective} is minimized; choose another study"
+    )
     between = max(seconds - sum(record.seconds_spent or 0.0 for record in records), 0.0) / len(records)
     ones = {dataclasses.replace(record.config, epochs=0): record for record in short}
     curves, left = [], dict(POOL)
@@ -338,22 +350,22 @@ def _curves(
         if record.state != "complete" or one is None or not left.get(depth):
             continue
         left[depth] -= 1
-        # What its epochs really took (their own seconds count shared work as if the trial were alone), evenly.
-        own = _really(record) / len(record.epochs)
+        # The time of the trial, spread evenly: the seconds of its epochs count shared work as if it were alone.
+        own = _seconds_of_own_work(record) / len(record.epochs)
         scores = [epoch.validation[objective] for epoch in record.epochs]
         values = record.config.to_json(), scores, [own] * len(scores), between, one.score or 0.0
-        curves.append(Curve(depth, *values, one_epoch_seconds=_really(one) + between))
+        curves.append(Curve(depth, *values, one_epoch_seconds=_seconds_of_own_work(one) + between))
     assert not any(left.values()), f"too few trials completed: {left} more are needed"
     return curves
 
 
-def _really(record: TrialRecord) -> float:
-    """Seconds of a trial without shared work."""
+def _seconds_of_own_work(record: TrialRecord) -> float:
+    """Return the seconds that a trial took, without shared work."""
     return max((record.seconds_spent or 0.0) - record.shared_seconds, 0.0)
 
 
 def _seeds(prepared: Prepared, winner: TrialRecord) -> list[float]:
-    """Scores of the winner over seeds: order, views and initialisation change, the split stays."""
+    """Return the winner's scores over seeds, which change order, views and initialisation but not the split."""
     scores, context = [winner.score or 0.0], prepared.context
     data = context.data(winner.config.backbone, SEARCH_SPLIT)
     for seed in range(1, SEEDS):

@@ -1,4 +1,4 @@
-"""The report of a study of 10,000 trials, made up: its seconds, its memory and its bytes."""
+"""Time, memory and size of the report of an artificial study with 10,000 trials."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ BACKBONES = ("resnet18", "resnet50", "efficientnet_b0", "mobilenet_v3_small")
 POLICIES = ("frozen", "fixed_stats", "updated_stats", "recalibrated")
 
 
-def report_of(trials: int = 10_000, epochs: int = 10) -> dict[str, float]:
-    """Write such a study under HARNESS_HOME and make its report in a process of its own.
+def measure_report(trials: int = 10_000, epochs: int = 10) -> dict[str, float]:
+    """Write an artificial study under HARNESS_HOME and make its report in a process of its own.
 
     Returns:
-        `seconds` of `write_report`; of them `figures_seconds`, and `slowest_figure_seconds`; `megabytes` of the page;
-        `memory_mb` at the most, imports included.
+        `seconds` of `write_report`; `figures_seconds` of them for all figures; `slowest_figure_seconds`; `megabytes`,
+        the size of the page; `memory_mb`, the peak memory of the process, imports included.
     """
-    folder = make_up(trials, epochs)
+    folder = write_study(trials, epochs)
     done = subprocess.run(
         [sys.executable, "-m", "harness.benchmarks.report_size", folder.name],
         capture_output=True,
@@ -59,8 +59,8 @@ def report_of(trials: int = 10_000, epochs: int = 10) -> dict[str, float]:
     return found
 
 
-def make_up(trials: int, epochs: int) -> StudyFolder:
-    """A study folder of which half the trials are of either strategy, none confirmed."""
+def write_study(trials: int, epochs: int) -> StudyFolder:
+    """Write a study folder with half of the trials in each strategy and no confirmation."""
     rng = np.random.default_rng(0)
     search = {"backbone": list(BACKBONES), "unfreeze_depth": {"low": 1, "high": 5}, "batchnorm": list(POLICIES)}
     config = StudyConfig.model_validate({"search": search, "trials": trials // 2, "epochs": epochs})
@@ -81,7 +81,7 @@ def make_up(trials: int, epochs: int) -> StudyFolder:
 
 
 def _log(log: EventLog, record: TrialRecord, objective: str) -> None:
-    """What a session writes of a trial: that it began, the score of each epoch, and its record."""
+    """Append what a session writes for a trial: its start, the score of each epoch, and its record."""
     log.append(TrialStarted(record.job, redraw=0, params={}), sync=False)
     for epoch in record.epochs:
         score = epoch.validation[objective]
@@ -90,6 +90,7 @@ def _log(log: EventLog, record: TrialRecord, objective: str) -> None:
 
 
 def _record(rng: np.random.Generator, strategy: Any, slot: int, epochs: int) -> TrialRecord:
+    """Return a trial with a random configuration, state and learning curve."""
     depth = int(rng.integers(1, 6)) if strategy == "fine_tuning" else 0
     config = TrialConfig(strategy=strategy, epochs=epochs, **default_values(strategy))
     config = dataclasses.replace(
@@ -102,7 +103,7 @@ def _record(rng: np.random.Generator, strategy: Any, slot: int, epochs: int) -> 
     )
     reached = rng.beta(8, 4) * (1 - 0.6 * np.exp(-np.arange(1, epochs + 1) / 2))
     state: Any = rng.choice(["complete", "pruned", "diverged"], p=[0.6, 0.39, 0.01])
-    told = tuple(
+    epoch_records = tuple(
         EpochRecord(
             epoch + 1,
             float(1.8 * np.exp(-epoch / 5)),
@@ -118,9 +119,9 @@ def _record(rng: np.random.Generator, strategy: Any, slot: int, epochs: int) -> 
         job=TrialJob(str(TrialId("search", strategy, slot)), "search", strategy, slot, config, 0, "search"),
         state=state,
         reason=None if state == "complete" else f"{state} after epoch 3",
-        epochs=told,
-        best_epoch=len(told) if scored else None,
-        score=told[-1].validation["accuracy"] if scored else None,
+        epochs=epoch_records,
+        best_epoch=len(epoch_records) if scored else None,
+        score=epoch_records[-1].validation["accuracy"] if scored else None,
         seconds_alone=2.0 + 2 * depth + float(rng.random()),
         trainable_parameters=3000 * 10**depth,
         total_parameters=11_000_000,
@@ -155,9 +156,9 @@ CARD = {
 
 
 def _main(name: str) -> None:
-    """Make the report of a study and print what it took."""
+    """Make the report of a study and print the measurements as JSON."""
     figures = _figures_timed()
-    from harness.report.page import write_report  # only now: its modules take `ink.drawing` by name as they load
+    from harness.report.page import write_report  # only now: its modules import `style.drawing` by name
 
     started = time.perf_counter()
     page = write_report(StudyFolder(name))
@@ -172,7 +173,7 @@ def _main(name: str) -> None:
 
 
 def _figures_timed() -> list[float]:
-    """Fills, from now on, with the seconds of every figure from its first axes to its SVG."""
+    """Replace `style.drawing` by a timed version; return the list to which it adds the seconds of every figure."""
     seconds: list[float] = []
     drawing = style.drawing
 
@@ -188,7 +189,10 @@ def _figures_timed() -> list[float]:
 
 
 def _peak_memory() -> float:
-    """Bytes this process held at the most. Linux's `ru_maxrss` is no less than what a parent held before it forked."""
+    """Return the peak memory of this process in bytes.
+
+    On Linux it is not `ru_maxrss`, which is at least the memory of the parent when it forked.
+    """
     status = Path("/proc/self/status")
     if status.exists():
         return 1024.0 * float(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0])

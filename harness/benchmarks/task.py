@@ -1,7 +1,7 @@
-"""What both sides of the benchmark train: rendered cells as image files, and a fixed list of configurations.
+"""What the harness and the baseline loop train: rendered cells as image files, and a fixed list of configurations.
 
-The harness's side is `run_study` as a user calls it, with fixed configurations (`try:`), from the call to the end of
-the search: decoding, the shared pass, training, checks, Optuna, the event log, MLflow beside it.
+The harness is timed by `run_study` as a user calls it, with fixed configurations (`try:`), from the call to the end of
+the search. That includes decoding, shared work, training, checks, Optuna, the event log and MLflow.
 """
 
 from __future__ import annotations
@@ -32,33 +32,35 @@ from harness.study.environment import processor
 from harness.study.prepare import Prepared
 
 Say = Callable[[str], None]
-SLIDES, BATCH = 27, 32  # so many slides that `make bench` ends within a quarter of an hour on two slow cores
-EPOCHS = 3  # of the strata of a mixed sweep
-HEAD_EPOCHS = 10  # of the sweep of heads alone, as many as a study has unless it says otherwise
+SLIDES, BATCH = 27, 32  # so that `make bench` takes about a quarter of an hour on two slow cores
+EPOCHS = 3  # of a trial in a mixed sweep
+HEAD_EPOCHS = 10  # of a trial in the sweep of heads, as many as the default of a study
 DEPTHS = (0, 1, 2, 3, 5)
-TRIALS = {0: 36, 1: 3, 2: 3, 3: 3, 5: 3}  # what the harness runs of each depth; the plain loop is timed on NAIVE
+TRIALS = {0: 36, 1: 3, 2: 3, 3: 3, 5: 3}  # depth -> number of trials that the harness runs
 HEADS = {0: 60}
-NAIVE = 3
+BASELINE_TRIALS = 3  # number of trials of each depth on which the baseline loop is timed
 RECIPES = ("none", "flips")
 SEED = 0
 
 
 @dataclass
 class SearchWatcher:
-    """Ends a study when its search has, and notes when that was."""
+    """Progress reporter that ends a study after its search and records the time."""
 
     ended: float | None = None
     texts: list[str] = field(default_factory=list)
 
     def message(self, text: str) -> None:
+        """Keep a message, for the text of a failed assertion."""
         self.texts.append(text)
 
     def working(self, what: str, done: int, of: int) -> None: ...
 
     def phase(self, name: str, done: int, total: int) -> None:
+        """End the study when the confirmation begins."""
         if name == "Confirmation":
             self.ended = time.perf_counter()
-            raise Interrupted("the search is all that is timed", 15)
+            raise Interrupted("only the search is timed", 15)
 
     def trial_started(self, job: TrialJob) -> None: ...
 
@@ -67,8 +69,8 @@ class SearchWatcher:
     def trial_finished(self, record: TrialRecord) -> None: ...
 
 
-def searched(loaded: LoadedStudy) -> tuple[list[TrialRecord], float]:
-    """Run a study's search from its call to its last trial: the records, and the seconds it took."""
+def run_search(loaded: LoadedStudy) -> tuple[list[TrialRecord], float]:
+    """Run a study up to the end of its search; return the records and the seconds it took."""
     watcher, started = SearchWatcher(), time.perf_counter()
     with suppress(Interrupted):
         run_study(loaded, watcher)
@@ -78,8 +80,8 @@ def searched(loaded: LoadedStudy) -> tuple[list[TrialRecord], float]:
 
 
 @contextmanager
-def homes(folder: Path) -> Iterator[None]:
-    """Runs, reports and MLflow of what runs inside lie in `folder`."""
+def temporary_home(folder: Path) -> Iterator[None]:
+    """Set the environment so that runs, reports and MLflow's store of everything inside are in `folder`."""
     before = {name: os.environ.get(name) for name in ("HARNESS_HOME", "HARNESS_REPORTS", "MLFLOW_TRACKING_URI")}
     os.environ |= {"HARNESS_HOME": str(folder / "runs"), "HARNESS_REPORTS": str(folder / "reports")}
     os.environ.pop("MLFLOW_TRACKING_URI", None)
@@ -92,8 +94,8 @@ def homes(folder: Path) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def draw(folder: Path) -> None:
-    """Write the images, a folder a class."""
+def write_images(folder: Path) -> None:
+    """Write the rendered images below `folder`, with a folder for each class."""
     cells = rendered_cells.render(seed=1, slides=SLIDES)
     for number, (image, label) in enumerate(zip(cells.images, cells.labels, strict=True)):
         path = folder / cells.classes[label] / f"slide{number // rendered_cells.PER_SLIDE:02d}_{number}.png"
@@ -102,7 +104,7 @@ def draw(folder: Path) -> None:
 
 
 def config_of(recipe: str, depth: int, index: int = 0, epochs: int = EPOCHS) -> TrialConfig:
-    """Trial number `index` of a stratum: the head's rate is what differs."""
+    """Return the configuration of trial `index` of a stratum; trials of a stratum differ in the head's rate."""
     return TrialConfig(
         "fine_tuning" if depth else "feature_extraction",
         "resnet18",
@@ -117,7 +119,7 @@ def config_of(recipe: str, depth: int, index: int = 0, epochs: int = EPOCHS) -> 
 
 
 def rate_of(index: int) -> float:
-    """The head's rate of a stratum's trial number `index`."""
+    """Return the head's learning rate of trial `index` of a stratum."""
     return round(1e-3 * 1.05**index, 9)
 
 
@@ -131,7 +133,12 @@ def study_of(
     epochs: int = EPOCHS,
     name: str = "sweep",
 ) -> LoadedStudy:
-    """A study whose search is so many trials of each depth, and nothing else; all depths 0, or none of them."""
+    """Return a study whose search has exactly these trials.
+
+    Args:
+        folder: contains the folder `images`.
+        trials: depth -> number of trials; either depth 0 alone or only other depths.
+    """
     depths = tuple(trials)
     strategy = "fine_tuning" if depths[0] else "feature_extraction"
     rates = {"low": 1e-3, "high": 1e-1, "log": True}
@@ -160,7 +167,7 @@ def study_of(
 
 
 def files_of(prepared: Prepared, folder: Path) -> Files:
-    """The same images and split as files, for the plain loop."""
+    """Return the same images and split as files, for the baseline loop."""
     context, table = prepared.context, prepared.dataset.table
     train, validation = context.splits[SEARCH_SPLIT]
     paths = tuple(folder / path for path in table["path"])
@@ -168,7 +175,7 @@ def files_of(prepared: Prepared, folder: Path) -> Files:
 
 
 def machine() -> str:
-    """The machine in words."""
+    """Describe the machine in words."""
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return (
         f"{processor()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"

@@ -1,4 +1,7 @@
-"""Training images a second on one device: whole backbones at 224 px, and batches where launching is what costs."""
+"""Training throughput of whole backbones at 224 px on one device, in images per second.
+
+The small batches show the cost of launching kernels.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ STEPS = 30
 
 
 def table(device: torch.device, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """A row for each backbone, batch and arithmetic; images lie on the device, so decoding is not in it."""
+    """Measure each backbone, batch size and arithmetic; return a row for each. Images are on the device already."""
     rows = []
     for backbone in BACKBONES:
         for batch in BATCHES:
@@ -32,7 +35,12 @@ def table(device: torch.device, say: Callable[[str], None]) -> list[dict[str, An
 def images_a_second(
     backbone: str, batch: int, arithmetic: Arithmetic, device: torch.device, *, side: int = 224, steps: int = STEPS
 ) -> float:
-    """Full fine-tuning with AdamW, forward, backward and step, after five steps that warm up."""
+    """Return images per second of full fine-tuning with AdamW, after at most five warm-up steps.
+
+    Args:
+        side: width and height of the images in pixels.
+        steps: number of timed steps.
+    """
     model = build(backbone, 1000, "none", image_size=side).to(device).train()
     if arithmetic.channels_last:
         model.to(memory_format=torch.channels_last)

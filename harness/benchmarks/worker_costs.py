@@ -1,4 +1,4 @@
-"""What is paid beside training: a worker's start, a second sweep on the same data."""
+"""Costs beside training: the start of a worker, and a second sweep on the same data."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.benchmarks.task import BATCH, HEAD_EPOCHS, SEED, config_of, rate_of, searched, study_of
+from harness.benchmarks.task import BATCH, HEAD_EPOCHS, SEED, config_of, rate_of, run_search, study_of
 from harness.results.names import SEARCH_SPLIT
 from harness.results.records import TrialJob, TrialRecord
 from harness.study.executors.base import EpochMessage, Message, Trained, TrainTask, WorkerContext
 from harness.study.executors.processes import ProcessExecutor
 
-AGAIN = {0: 10}  # trials of the second sweep, all heads
-POLL = 60.0  # seconds that a worker may keep silent
+AGAIN = {0: 10}  # depth -> number of trials of the second sweep
+POLL = 60.0  # longest time in seconds without a message from the worker
 
 
 def worker_seconds(context: WorkerContext, device: str, trials: int = 4) -> tuple[float, float]:
-    """Seconds from starting a worker to the end of its first, one-step epoch; and the median of its next trials'.
+    """Return the seconds from starting a worker to the end of its first epoch, and the median of its next trials.
 
-    The trials train a head on shared activations of one batch, so that hardly anything but the way there is timed.
+    The trials train a head for one step on cached activations, so the training itself takes hardly any time.
     """
     train, validation = context.splits[SEARCH_SPLIT]
     context = dataclasses.replace(context, splits={SEARCH_SPLIT: (train[:BATCH], validation[:BATCH])})
@@ -41,7 +41,7 @@ def worker_seconds(context: WorkerContext, device: str, trials: int = 4) -> tupl
 
 
 def _until_epoch(executor: ProcessExecutor, started: float) -> float:
-    """Seconds to the first epoch of the task in flight; returns when the task is done."""
+    """Wait until the running task is done; return the seconds to the end of its first epoch."""
     seen: list[tuple[str, float]] = []
 
     def handle(message: Message) -> bool:
@@ -57,9 +57,9 @@ def _until_epoch(executor: ProcessExecutor, started: float) -> float:
 
 
 def second_sweep(folder: Path, recipe: str, precision: str, device: str, first: list[TrialRecord]) -> float:
-    """Share of the first sweep's seconds of shared work that heads need again under another study's name.
+    """Return the share of the first sweep's shared work that a second study on the same data has to do again.
 
-    A few of them tell, since the first one of a sweep does that work.
+    A few heads are enough to measure it, since the first trial of a sweep does that work.
     """
-    again, _ = searched(study_of(folder, recipe, precision, AGAIN, device, epochs=HEAD_EPOCHS, name="again"))
+    again, _ = run_search(study_of(folder, recipe, precision, AGAIN, device, epochs=HEAD_EPOCHS, name="again"))
     return sum(r.shared_seconds for r in again) / sum(r.shared_seconds for r in first)

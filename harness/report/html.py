@@ -1,4 +1,4 @@
-"""What every page is put into: one template environment, style and script inline, the policy that names them."""
+"""The frame of every page: the template environment, style and script inline, and the policy that allows only them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from harness.safe_text import escape_controls
 
 
 def fill(template: str, *, styles: Sequence[str] = ("report.css",), script: str = "report.js", **values: Any) -> str:
-    """A page as HTML. It loads nothing, and runs only the script whose hash its own policy names.
+    """Return a page as HTML. It loads nothing, and its policy allows only the script whose hash it contains.
 
     Args:
-        template: a file of templates/ that fills the blocks of page.html.
-        styles: files of templates/, joined in this order.
-        values: for the template, beside the words and metrics that every page speaks of.
+        template: file in templates/ that fills the blocks of page.html.
+        styles: CSS files in templates/, joined in this order.
+        script: JavaScript file in templates/.
+        values: for the template, beside the labels and metrics that every page gets.
     """
     css, code = "".join(_asset(name) for name in styles), _asset(script)
     return (
@@ -43,7 +44,7 @@ def fill(template: str, *, styles: Sequence[str] = ("report.css",), script: str 
 
 
 def policy(css: str, script: str) -> str:
-    """The Content-Security-Policy of a page with this one style and this one script."""
+    """Return the Content-Security-Policy of a page with this one style and this one script."""
     return (
         f"default-src 'none'; img-src data:; style-src 'sha256-{_digest(css)}'; script-src 'sha256-{_digest(script)}'; "
         "base-uri 'none'; form-action 'none'"
@@ -55,7 +56,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("harness.report"),
         autoescape=True,
-        finalize=_finished,
+        finalize=_escape_value,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -71,8 +72,8 @@ def _environment() -> Environment:
     return environment
 
 
-def _finished(value: Any) -> Any:
-    """Every value on its way to the page, before it is escaped; what is markup already was made here."""
+def _escape_value(value: Any) -> Any:
+    """Escape control characters in a value before HTML is escaped. `Markup` is made only in this package."""
     return escape_controls(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 

@@ -1,4 +1,4 @@
-"""Images for the page, as data addresses: a strip of samples for each class, or any other small image."""
+"""Small images for the page as data URLs, so that the page is one file."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-EACH = 6  # images a class
-SIZE = 96  # pixels at most, on the longer side
+EACH = 6  # images of a class
+SIZE = 96  # largest width or height in pixels
 
 
 def samples(path: Path, classes: int) -> dict[int, list[str]]:
-    """Class index -> data addresses of a few of its images; {} where no thumbnails are stored."""
+    """Return class index -> data URLs of at most EACH of its images; {} if no thumbnails are stored."""
     if not path.exists():
         return {}
     with np.load(path, allow_pickle=False) as stored:
@@ -23,7 +23,7 @@ def samples(path: Path, classes: int) -> dict[int, list[str]]:
 
 
 def address(pixels: np.ndarray) -> str:
-    """An image (height, width, 3) uint8 as a data address, SIZE pixels at most."""
+    """Return an image (height, width, 3) uint8 as a data URL, scaled down to SIZE pixels at most."""
     image = Image.fromarray(pixels)
     image.thumbnail((SIZE, SIZE))
     stream = io.BytesIO()

@@ -1,4 +1,4 @@
-"""The report of a study: one self-contained page, a table of the trials and a summary, all from stored files."""
+"""The report of a study: one self-contained page, a table of the trials and a summary, made from stored files."""
 
 from __future__ import annotations
 
@@ -24,24 +24,25 @@ from harness.results.paths import StudyFolder
 def write_report(folder: StudyFolder) -> Path:
     """Write index.html, trials.csv and summary.json of a study, also while it runs.
 
-    Reads stored files only. Each file is replaced whole. No path of this machine and no password is shown.
+    Only stored files are read, and each written file replaces the old one as a whole. Paths of the machine and
+    passwords are not shown.
 
     Returns:
         The path of index.html.
     """
-    with _uncollected():
-        story = StudyData.read(folder)
-        atomic_write(folder.report / "trials.csv", csv_text(_clean(story.trials)))
-        summary = {**story.summary, "explored": explored.as_json(story.changed, story.sizes, story.shifts)}
+    with _without_gc():
+        data = StudyData.read(folder)
+        atomic_write(folder.report / "trials.csv", csv_text(_redacted(data.trials)))
+        summary = {**data.summary, "explored": explored.as_json(data.changed, data.sizes, data.shifts)}
         atomic_write(folder.report / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
         page = folder.report / "index.html"
-        atomic_write(page, render(story))
+        atomic_write(page, render(data))
     return page
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without the search for circles of dead objects: a log is a million live ones, walked again and again."""
+def _without_gc() -> Iterator[None]:
+    """Switch the cyclic garbage collector off: it would walk the million objects of a long log again and again."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -51,31 +52,32 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def render(story: StudyData) -> str:
-    """The page as HTML: see `shell.fill`. Its sections are those of `evidence.SECTIONS`."""
+def render(data: StudyData) -> str:
+    """Return the page as HTML, with the sections of `sections.all.SECTIONS`."""
     return html.fill(
         "report.html",
-        story=story,
-        study=story.study,
-        summary=story.summary,
-        card=story.card,
-        title=wording.redact(story.study.report.title or story.folder.name),
+        data=data,
+        study=data.study,
+        summary=data.summary,
+        card=data.card,
+        title=wording.redact(data.study.report.title or data.folder.name),
         made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        progress=_progress(story),
-        sections=build_sections(SECTIONS, story),
+        progress=_progress(data),
+        sections=build_sections(SECTIONS, data),
         share=wording.share,
     )
 
 
-def _progress(story: StudyData) -> str:
-    """`in progress: 5 of 16 trials`, `finished: 16 trials` or how it stopped."""
-    done, slots = len(story.trials), story.study.trials * len(story.study.strategies)
-    ended = story.state.session_state
+def _progress(data: StudyData) -> str:
+    """Say how far the study is: `in progress: 5 of 16 trials`, `finished: 16 trials`, or how it ended."""
+    done, slots = len(data.trials), data.study.trials * len(data.study.strategies)
+    ended = data.state.session_state
     if ended is None:
         return f"in progress: {done} of {slots} trials"
     return f"{ended}: {wording.count(done, 'trial')}" + ("" if ended == "finished" else f" of {slots}")
 
 
-def _clean(table: pd.DataFrame) -> pd.DataFrame:
+def _redacted(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table without paths and passwords in its texts."""
     names = ("reason", "warnings", "device", "precision", "cache_reason")
     return table.assign(**{name: map_texts(table[name], wording.redact) for name in names})

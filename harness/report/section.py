@@ -1,6 +1,6 @@
-"""What one section of the page is made of, and what a section is in the list of `harness.report.sections.all`.
+"""The parts of a section of the page, and the entries of the list of sections in `harness.report.sections.all`.
 
-To add a section, write its module, with a function that makes it from a study, and add a line to that list.
+To add a section, write a module with a function that makes it from a `StudyData`, and add a line to that list.
 """
 
 from __future__ import annotations
@@ -15,58 +15,57 @@ from harness.report.style import Picture
 
 @dataclass(frozen=True)
 class Table:
-    """A small table; `columns` are (heading, is a number), the first column names the rows."""
+    """A small table; `columns` are pairs (heading, whether it holds numbers); the first column names the rows."""
 
-    caption: str  # for those who do not see it
+    caption: str  # for screen readers
     columns: list[tuple[str, bool]]
     rows: list[list[str]]
 
 
 @dataclass(frozen=True)
-class Shot:
-    """An image of the data, as a data address, with the lines that stand below it."""
+class CaptionedImage:
+    """An image of the data set with the lines of text below it."""
 
-    address: str
+    address: str  # the image as a data URL
     alt: str
     lines: list[str]
 
 
 @dataclass(frozen=True)
 class Section:
-    """One section of the page: a heading that says what was found, and what shows it."""
+    """One section of the page: a heading that states the finding, and the figures, table or images that show it."""
 
-    key: str  # unique on the page, fit for an address
+    key: str  # unique on the page; used as the anchor in its URL
     heading: str
     pictures: list[Picture] = field(default_factory=list)
     note: str = ""
-    legend: list[str] = field(default_factory=list)  # strategies drawn
-    result: bool = True  # shows results, so it says where the data are rendered
+    legend: list[str] = field(default_factory=list)  # the strategies that the figures show
     table: Table | None = None
-    shots: list[Shot] = field(default_factory=list)
-    exploratory: bool = False  # came after the verdict and chose nothing, and says so
-    template: str = "evidence"  # of templates/sections/, if it is laid out in a way of its own
-    values: Mapping[str, Any] = field(default_factory=dict)  # what such a template shows beside the study
+    images: list[CaptionedImage] = field(default_factory=list)
+    exploratory: bool = False  # made after the verdict, without influence on it; the page says so
+    template: str = "evidence"  # file in templates/sections/, without .html
+    values: Mapping[str, Any] = field(default_factory=dict)  # further values for a template other than "evidence"
 
 
 Group = Literal["answer", "confirmation", "exploration", "test", "search", "study"]  # in the order of the page
-MakeSection = Callable[[StudyData], Section | Sequence[Section] | None]  # None, []: the study has nothing to show there
+MakeSection = Callable[[StudyData], Section | Sequence[Section] | None]  # None or []: there is nothing to show
 
 
 @dataclass(frozen=True)
 class SectionEntry:
-    """One line of the list of sections."""
+    """One entry of the list of sections: where it is shown, and the function that makes it."""
 
     group: Group
     make: MakeSection
 
 
-def build_sections(entries: Iterable[SectionEntry], story: StudyData) -> list[Section]:
+def build_sections(entries: Iterable[SectionEntry], data: StudyData) -> list[Section]:
     """Make the sections of a study, group by group, and within a group in the order of the list."""
     listed = list(entries)
-    made: list[Section] = []
+    sections: list[Section] = []
     for group in get_args(Group):
         for entry in listed:
             if entry.group == group:
-                found = entry.make(story)
-                made += [] if found is None else [found] if isinstance(found, Section) else found
-    return made
+                made = entry.make(data)
+                sections += [] if made is None else [made] if isinstance(made, Section) else made
+    return sections

@@ -1,8 +1,8 @@
-"""Drawing surfaces: matplotlib figures that become small inline SVG, coloured by the page's own variables.
+"""The style of the figures: matplotlib figures are drawn in the page's colours and written as small inline SVG.
 
-Every colour below stands for a CSS variable. A figure is drawn once in the light colours; on its way to SVG each
-colour is replaced by its variable, so that the page alone decides between light and dark. Text stays text, in the
-page's font. Style attributes become plain SVG attributes, which a strict Content-Security-Policy lets through.
+Each colour below corresponds to a CSS variable. A figure is drawn once, in the light colours. When it is written as
+SVG, each colour is replaced by its variable, so the page decides between light and dark. Text stays text, in the page's
+font. Style attributes become plain SVG attributes, because a strict Content-Security-Policy forbids inline styles.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ VARIABLES = {
     **{colour: f"--{name.replace('_', '-')}" for name, colour in STRATEGY.items()},
     **{colour: f"--step{index}" for index, colour in enumerate(STEPS)},
 }
-DENSE = 1500  # marks of a figure; beyond it they are stored as pixels
-FEW = 20
-PIXELS = 144  # an inch of 72 CSS pixels
-# How marks look that are pixels: small, so that where they are many shows, and in few colours, which take few bytes.
+DENSE = 1500  # marks of a figure; if there are more, they are stored as pixels
+FEW = 20  # marks of one artist that stay vector shapes in such a figure
+PIXELS = 144  # pixels stored for an inch, which is 72 CSS pixels
+# Marks that are stored as pixels are small, so that dense regions stand out, and of few colours, which takes few bytes.
 DUST: dict[str, Any] = {"s": 9, "lw": 0, "antialiased": False}
 
 _SVG, _XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
@@ -48,7 +48,7 @@ _DROPPED = {"font-family", "text-align"}
 _RC: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
-    "text.parse_math": False,  # names of classes are text, also `$x$`
+    "text.parse_math": False,  # the name of a class may be `$x$`
     "axes.formatter.use_mathtext": False,
     "font.size": 12,
     "axes.titlesize": 12,
@@ -86,7 +86,7 @@ _RC: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Picture:
-    """An inline SVG with its alternative text."""
+    """A figure as inline SVG, with its alternative text for screen readers."""
 
     svg: str
     alt: str
@@ -94,7 +94,7 @@ class Picture:
 
 @contextmanager
 def drawing(width: int, height: int) -> Iterator[tuple[Figure, Axes]]:
-    """A figure of this size in CSS pixels with one set of axes, in the house style."""
+    """Open a figure of this size in CSS pixels with one set of axes, in the style of the page."""
     with sns.axes_style("white"), rc_context(_RC):
         engine = ConstrainedLayoutEngine(w_pad=2 / 72, h_pad=2 / 72)
         figure = Figure(figsize=(width / 72, height / 72), layout=engine)
@@ -102,27 +102,27 @@ def drawing(width: int, height: int) -> Iterator[tuple[Figure, Axes]]:
 
 
 def picture(figure: Figure, key: str, alt: str) -> Picture:
-    """The figure as inline SVG; call it inside `drawing`, whose settings it needs.
+    """Return the figure as inline SVG. Call it inside `drawing`, because it needs its settings.
 
     Args:
-        key: begins every identifier, so that several figures can stand in one page.
-        alt: what the figure shows, for those who do not see it.
+        key: prefix of every identifier in the SVG; it must be unique on the page.
+        alt: what the figure shows, for screen readers.
     """
     marks = [artist for axes in figure.axes for artist in axes.collections if isinstance(artist, PathCollection)]
     counts = [np.asarray(artist.get_offsets()).shape[0] for artist in marks]
     if sum(counts) > DENSE:
         for artist, count in zip(marks, counts, strict=True):
-            artist.set_rasterized(count > FEW)  # a ringed best one stays a shape
-    return Picture(_inline(_drawn(figure), key, alt), alt)
+            artist.set_rasterized(count > FEW)  # a single ringed mark stays a vector shape
+    return Picture(_inline(_svg(figure), key, alt), alt)
 
 
-def _drawn(figure: Figure) -> str:
-    """What `savefig` writes, in half its time: it draws a figure twice, the first time for its layout alone."""
-    canvas = FigureCanvasSVG(figure)  # letters are measured as they are drawn
+def _svg(figure: Figure) -> str:
+    """Return what `savefig` writes, in half the time: `savefig` draws a figure twice, first only for the layout."""
+    canvas = FigureCanvasSVG(figure)  # text must be measured by the canvas that draws it
     engine = figure.get_layout_engine()
-    assert engine is not None  # `drawing` gave it one
+    assert engine is not None  # set by `drawing`
     engine.execute(figure)
-    figure.set_layout_engine("none")  # it has done its work, and would do it again
+    figure.set_layout_engine("none")  # otherwise the layout would be computed again
     figure.set_dpi(PIXELS)
     stream = io.StringIO()
     canvas.print_svg(stream, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
@@ -130,8 +130,8 @@ def _drawn(figure: Figure) -> str:
 
 
 def _inline(text: str, key: str, alt: str) -> str:
-    """matplotlib's SVG file as an element of a page: no header, no styles, identifiers of its own."""
-    root = ET.fromstring(text)  # noqa: S314 - matplotlib has just written it
+    """Turn matplotlib's SVG file into an element of a page: without header and styles, with prefixed identifiers."""
+    root = ET.fromstring(text)  # noqa: S314 - written by matplotlib just before
     prefix = f"{key}-"
     for parent in root.iter():
         for child in list(parent):
@@ -170,10 +170,11 @@ def _inline(text: str, key: str, alt: str) -> str:
 
 
 def _variable(value: str) -> str:
+    """Return the CSS variable of a colour; any other value stays."""
     name = VARIABLES.get(value)
     return f"var({name})" if name else value
 
 
 def step(share: float) -> str:
-    """The colour of a share in [0, 1] on the sequential scale."""
+    """Return the colour of a share in [0, 1] on the sequential scale."""
     return STEPS[min(int(share * len(STEPS)), len(STEPS) - 1)]

@@ -27,8 +27,8 @@ MakeStudy = Callable[..., StudyFolder]
 
 def change(folder: StudyFolder, effects: dict[str, float], spread: float = 0.002, seeds: int = 3) -> StudyData:
     """Log a change of the fine-tuning winner for each BatchNorm policy named, with this effect on validation."""
-    story = StudyData.read(folder)
-    winner = story.winners["fine_tuning"]
+    data = StudyData.read(folder)
+    winner = data.winners["fine_tuning"]
     log, rng = EventLog(folder.events), np.random.default_rng(0)
     configs = {policy: dataclasses.replace(winner.runs[0].config, batchnorm=policy) for policy in effects}
     entries = tuple(ControlledChange("batchnorm", policy, config) for policy, config in configs.items())
@@ -45,10 +45,10 @@ def change(folder: StudyFolder, effects: dict[str, float], spread: float = 0.002
 
 def explore(folder: StudyFolder, what: Any, values: dict[Any, dict[str, float]], images: int = 200) -> StudyData:
     """Log answers of the winners under each condition; the number is the share of answers that turn wrong."""
-    story = StudyData.read(folder)
+    data = StudyData.read(folder)
     log, rng = EventLog(folder.events), np.random.default_rng(1)
     for value, wrong in values.items():
-        for strategy, winner in story.winners.items():
+        for strategy, winner in data.winners.items():
             for row, seed in enumerate(winner.seeds):
                 probabilities = winner.probabilities[row].copy()
                 worse = rng.random(len(probabilities)) < wrong[strategy]
@@ -73,13 +73,13 @@ def explore(folder: StudyFolder, what: Any, values: dict[Any, dict[str, float]],
 
 
 def test_a_costly_change_is_clear_and_a_harmless_one_is_not(make_study: MakeStudy) -> None:
-    story = change(make_study(), {"frozen": -0.08, "recalibrated": 0.0})
-    found = story.changed
+    data = change(make_study(), {"frozen": -0.08, "recalibrated": 0.0})
+    found = data.changed
     assert [(one.value, one.clear) for one in found] == [("recalibrated", False), ("frozen", True)]
     assert found[1].mean == pytest.approx(-0.08, abs=0.005)
     assert found[1].ci95[0] < found[1].mean < found[1].ci95[1] < 0
-    winner = {run.slot: run.score for run in story.winners["fine_tuning"].runs}
-    runs = [r for r in of_kind(story.records, "controlled") if r.config.batchnorm == "frozen"]
+    winner = {run.slot: run.score for run in data.winners["fine_tuning"].runs}
+    runs = [r for r in of_kind(data.records, "controlled") if r.config.batchnorm == "frozen"]
     assert found[1].differences == pytest.approx([(run.score or 0) - (winner[run.slot] or 0) for run in runs])
     heading = controlled_heading(found, "balanced_accuracy")
     assert "BatchNorm frozen instead of" in heading
@@ -88,8 +88,8 @@ def test_a_costly_change_is_clear_and_a_harmless_one_is_not(make_study: MakeStud
 
 
 def test_changes_within_the_luck_of_seeds_are_not_clear(make_study: MakeStudy) -> None:
-    story = change(make_study(), {"frozen": -0.01, "recalibrated": 0.005}, spread=0.03)
-    found = story.changed
+    data = change(make_study(), {"frozen": -0.01, "recalibrated": 0.005}, spread=0.03)
+    found = data.changed
     assert not any(one.clear for one in found)
     assert "none of 2 other choices makes a clear difference" in controlled_heading(found, "balanced_accuracy")
 
@@ -101,16 +101,16 @@ def test_a_better_choice_that_the_search_missed_is_said(make_study: MakeStudy) -
 
 def test_a_change_that_diverged_is_told_and_not_scored(make_study: MakeStudy) -> None:
     folder = make_study()
-    story = change(folder, {"frozen": -0.05, "recalibrated": 0.0})
-    last = [r for r in of_kind(story.records, "controlled") if r.config.batchnorm == "frozen"][-1]
+    data = change(folder, {"frozen": -0.05, "recalibrated": 0.0})
+    last = [r for r in of_kind(data.records, "controlled") if r.config.batchnorm == "frozen"][-1]
     log = EventLog(folder.events)
     log.append(TrialFinished(dataclasses.replace(last, state="diverged", score=None)))
     log.close()
-    story = StudyData.read(folder)
-    one = next(one for one in story.changed if one.value == "frozen")
+    data = StudyData.read(folder)
+    one = next(one for one in data.changed if one.value == "frozen")
     assert not one.completed
     assert "diverged" in one.ended
-    section = next(s for s in controlled_sections(story) if s.key == "controlled-fine_tuning")
+    section = next(s for s in controlled_sections(data) if s.key == "controlled-fine_tuning")
     assert section.table is not None
     assert "diverged" in section.table.rows[0][1]
 
@@ -123,17 +123,17 @@ def test_where_fine_tuning_starts_to_pay_is_read_off_the_intervals(make_study: M
         groups=None,
         study={"data_sizes": [0.25, 0.5, 1.0]},
     )
-    story = explore(
+    data = explore(
         folder,
         "data_size",
         {0.25: {"feature_extraction": 0.0, "fine_tuning": 0.5}, 0.5: {"feature_extraction": 0.0, "fine_tuning": 0.02}},
     )
-    points = story.sizes
+    points = data.sizes
     assert [point.fraction for point in points] == [0.25, 0.5, 1.0]
     assert points[0].train_images == {"feature_extraction": 50, "fine_tuning": 50}
     pairs = [point.pair for point in points]
     assert [pair.outcome for pair in pairs if pair] == ["worse", "better", "better"]
-    verdict = story.summary["verdict"]
+    verdict = data.summary["verdict"]
     assert pairs[-1] is not None
     assert pairs[-1].difference == pytest.approx(verdict["difference"])
     assert sizes_heading(points).startswith("Fine-tuning clearly pays from 100 training images on; with 50")
@@ -147,7 +147,7 @@ def test_shifts_are_judged_against_each_other_on_the_same_images(make_study: Mak
         groups=None,
         study={"shifts": ["blur", "noise", "jpeg"]},
     )
-    story = explore(
+    data = explore(
         folder,
         "shift",
         {
@@ -156,7 +156,7 @@ def test_shifts_are_judged_against_each_other_on_the_same_images(make_study: Mak
             "jpeg": {"feature_extraction": 0.02, "fine_tuning": 0.5},
         },
     )
-    points = story.shifts
+    points = data.shifts
     assert [point.name for point in points] == ["", "blur", "noise", "jpeg"]
     assert points[1].pair is not None
     assert points[1].pair.outcome == "worse"
@@ -212,7 +212,7 @@ def test_the_verdict_does_not_move(make_study: MakeStudy) -> None:
 
 
 def test_records_go_to_json_and_back_with_their_kind(make_study: MakeStudy) -> None:
-    story = change(make_study(), {"frozen": -0.1})
-    found = of_kind(story.records, "controlled")
+    data = change(make_study(), {"frozen": -0.1})
+    found = of_kind(data.records, "controlled")
     assert len(found) == 3
     assert all(TrialRecord.from_json(record.to_json()) == record for record in found)

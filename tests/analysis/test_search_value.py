@@ -12,7 +12,7 @@ import pytest
 
 from harness.analysis import anytime
 from harness.analysis.anytime import best_by_seconds, best_of_draws
-from harness.analysis.search_value import edges, end_of, gaps, paid, pruning
+from harness.analysis.search_value import compare_with_defaults, edges, end_of, gaps, pruning
 from harness.analysis.statistics import compare_strategies
 from harness.analysis.study_data import StudyData
 from harness.analysis.test_predictions import TestPredictions
@@ -74,9 +74,9 @@ def search(values: list[float | None], **changes: Any) -> list[TrialRecord]:
     ]
 
 
-def search_sections(story: StudyData) -> list[Section]:
+def search_sections(data: StudyData) -> list[Section]:
     """What the page says of the search itself."""
-    return [section for section in build_sections(SECTIONS, story) if section.key.startswith("search-")]
+    return [section for section in build_sections(SECTIONS, data) if section.key.startswith("search-")]
 
 
 def told(sections: list[Section]) -> dict[str, Section]:
@@ -127,7 +127,7 @@ def test_where_lower_is_better_the_expected_best_falls_to_the_lowest() -> None:
     assert (np.diff(made.by_trials.mean) < 0).all()
     assert (made.by_trials.low <= made.by_trials.mean + 1e-12).all()
     assert (made.by_trials.high >= made.by_trials.mean - 1e-12).all()
-    assert list(made.by_trials.happened) == [1.4, 1.2, 0.9, 0.9, 0.9, 0.9]
+    assert list(made.by_trials.actual) == [1.4, 1.2, 0.9, 0.9, 0.9, 0.9]
 
 
 def test_too_few_trials_or_no_complete_one_have_no_course() -> None:
@@ -165,7 +165,7 @@ def test_every_search_ends_at_its_best_when_all_its_seconds_are_spent() -> None:
     best = max(record.score or 0.0 for record in found)
     assert made.by_seconds.cost[-1] == pytest.approx(sum(record.seconds_alone for record in found))
     course = made.by_seconds
-    assert [course.mean[-1], course.low[-1], course.happened[-1]] == pytest.approx([best] * 3)
+    assert [course.mean[-1], course.low[-1], course.actual[-1]] == pytest.approx([best] * 3)
 
 
 def test_without_measured_seconds_there_is_no_course_by_seconds() -> None:
@@ -181,7 +181,7 @@ def test_a_search_near_its_best_early_says_after_how_many_trials() -> None:
     assert made is not None
     # One trial: mean 0.78875; two: the worst one weighs in one of four draws, and never alone.
     assert made.near == 2
-    heading = search_course.course_heading([made], "accuracy")
+    heading = search_course.anytime_heading([made], "accuracy")
     assert heading == "Fine-tuning was expected within 0.5 points of its best after 2 of 8 trials"
 
 
@@ -190,7 +190,7 @@ def test_a_search_whose_last_quarter_would_bring_more_than_half_a_point_was_stil
     assert made is not None
     # The best one is among the last three of ten in three of ten orders, and is worth ten points.
     assert (made.last, made.last_gain, made.near) == (3, pytest.approx(0.03), 10)
-    assert search_course.course_heading([made], "accuracy") == (
+    assert search_course.anytime_heading([made], "accuracy") == (
         "Fine-tuning was still gaining, by an expected 3.0 points in its last quarter of trials"
     )
 
@@ -199,7 +199,7 @@ def test_both_kinds_of_search_stand_in_one_heading() -> None:
     late = anytime.anytime(search([0.5] * 7 + [0.6]), FT, "auroc")
     early = anytime.anytime([trial(slot, 0.5, FE) for slot in range(8)], FE, "auroc")
     assert late is not None and early is not None
-    assert search_course.course_heading([early, late], "auroc") == (
+    assert search_course.anytime_heading([early, late], "auroc") == (
         "Feature extraction was expected within 0.005 of its best after 1 of 8 trials; "
         "fine-tuning was still gaining, by an expected 0.025 in its last quarter of trials"
     )
@@ -219,39 +219,40 @@ def side(strategy: str, key: str, right: float, seeds: tuple[int, ...] = (0, 1, 
 
 def test_a_winner_is_compared_with_its_default_on_the_seeds_that_both_have() -> None:
     winner, default = side(FT, "w", 0.9, (0, 1, 2, 3)), side(FT, "d", 0.6, (1, 2, 3, 4))
-    (row,) = paid({FT: winner}, {FT: default}, "accuracy", 0.01)
+    (row,) = compare_with_defaults({FT: winner}, {FT: default}, "accuracy", 0.01)
     expected = compare_strategies(default.at([1, 2, 3]), winner.at([1, 2, 3]), winner.labels, objective="accuracy")
     assert row.compared is not None
     assert (row.default, row.winner, row.seeds) == (pytest.approx(0.6), pytest.approx(0.9), 3)
     assert row.compared.difference == pytest.approx(0.3)
     assert row.compared.ci95 == expected.ci95
     assert (
-        search_value.paid_heading([row], "accuracy") == "The search paid in fine-tuning (+30.0 points over the default)"
+        search_value.default_heading([row], "accuracy")
+        == "The search paid in fine-tuning (+30.0 points over the default)"
     )
 
 
 def test_a_winner_that_is_the_default_needs_no_interval() -> None:
     same = side(FE, "d", 0.7)
-    (row,) = paid({FE: same}, {FE: same}, "accuracy", 0.01)
+    (row,) = compare_with_defaults({FE: same}, {FE: same}, "accuracy", 0.01)
     assert row.compared is None
-    assert search_value.paid_heading([row], "accuracy") == (
+    assert search_value.default_heading([row], "accuracy") == (
         "The search found nothing above the default in feature extraction"
     )
 
 
 def test_one_shared_seed_or_other_test_images_are_not_compared() -> None:
     winner = side(FT, "w", 0.9)
-    assert paid({FT: winner}, {FT: side(FT, "d", 0.6, (2, 3))}, "accuracy", 0.01) == []
-    assert paid({FT: winner}, {FT: side(FT, "d", 0.6, rows=200)}, "accuracy", 0.01) == []
-    assert paid({FT: winner}, {}, "accuracy", 0.01) == []
+    assert compare_with_defaults({FT: winner}, {FT: side(FT, "d", 0.6, (2, 3))}, "accuracy", 0.01) == []
+    assert compare_with_defaults({FT: winner}, {FT: side(FT, "d", 0.6, rows=200)}, "accuracy", 0.01) == []
+    assert compare_with_defaults({FT: winner}, {}, "accuracy", 0.01) == []
 
 
 def test_two_strategies_are_read_at_holm_s_levels() -> None:
     one = {FT: side(FT, "w", 0.655)}, {FT: side(FT, "d", 0.60)}
-    alone = paid(*one, "accuracy", 0.0)[0].compared
+    alone = compare_with_defaults(*one, "accuracy", 0.0)[0].compared
     assert alone is not None and alone.outcome == "better"
     others = [(f"{FE}{k}", side(FE, "w", 0.605), side(FE, "d", 0.6)) for k in range(6)]
-    crowd = paid(
+    crowd = compare_with_defaults(
         {**one[0], **{name: winner for name, winner, _ in others}},
         {**one[1], **{name: default for name, _, default in others}},
         "accuracy",
@@ -264,12 +265,12 @@ def test_two_strategies_are_read_at_holm_s_levels() -> None:
 
 
 def test_the_section_tells_the_difference_that_the_stored_predictions_give(make_study: MakeStudy) -> None:
-    story = StudyData.read(make_study(until="scored", trials=8))
-    section = told(search_sections(story))["search-paid"]
-    defaults = story.defaults
+    data = StudyData.read(make_study(until="scored", trials=8))
+    section = told(search_sections(data))["search-paid"]
+    defaults = data.defaults
     assert section.table is not None and len(section.table.rows) == 2
     for cells, strategy in zip(section.table.rows, (FE, FT), strict=True):
-        a, b = defaults[strategy], story.winners[strategy]
+        a, b = defaults[strategy], data.winners[strategy]
         expected = compare_strategies(a.probabilities, b.probabilities, a.labels, a.groups)
         assert cells[1] == f"{np.mean([score('balanced_accuracy', p, a.labels) for p in a.probabilities]) * 100:.1f} %"
         assert cells[3].startswith(f"{expected.difference * 100:+.1f} (")
@@ -288,7 +289,7 @@ def test_the_gap_compares_one_configuration_in_search_confirmation_and_test() ->
     better = trial(1, 0.97, head_lr=0.01)
     (row,) = gaps([record, better, *runs], {FT: winner}, "accuracy")
     assert (row.search, row.confirmed, row.test) == (0.95, pytest.approx(0.92), pytest.approx(0.9))
-    assert (row.flattered, row.ahead) == (pytest.approx(0.03), pytest.approx(0.05))
+    assert (row.above_confirmation, row.above_test) == (pytest.approx(0.03), pytest.approx(0.05))
     assert not row.is_best
     assert gaps([record, *runs], {FT: winner}, "accuracy")[0].is_best
     assert search_value.gap_heading([row], "accuracy") == (
@@ -300,8 +301,8 @@ def test_a_lower_log_loss_in_the_search_is_a_better_one() -> None:
     record = trial(0, 0.2)
     winner = dataclasses.replace(side(FT, "w", 0.9), runs=(confirmed(record, 0),))
     (row,) = gaps([record], {FT: winner}, "log_loss")
-    assert row.ahead == pytest.approx(row.test - 0.2)
-    assert row.ahead > 0
+    assert row.above_test == pytest.approx(row.test - 0.2)
+    assert row.above_test > 0
     assert "better in fine-tuning" in search_value.gap_heading([row], "log_loss")
 
 
@@ -330,7 +331,7 @@ def test_a_value_lies_at_the_edge_in_the_outer_twentieth_of_its_span(name: str, 
 def test_a_best_rate_at_the_end_of_its_range_is_named() -> None:
     found = [trial(0, 0.7), trial(1, 0.9, head_lr=0.09), trial(2, 0.8, head_lr=1e-4)]
     (edge,) = edges(found, {}, STUDY)
-    assert (edge.strategy, edge.parameter, edge.value, edge.end, edge.of) == (
+    assert (edge.strategy, edge.parameter, edge.value, edge.end, edge.roles) == (
         FT,
         "head_lr",
         0.09,
@@ -346,7 +347,7 @@ def test_a_confirmed_winner_s_edge_is_named_beside_the_best_trial_s() -> None:
     best, second = trial(0, 0.9, head_lr=0.09, batch_size=33), trial(1, 0.8, head_lr=1e-4, batch_size=33)
     winner = dataclasses.replace(side(FT, "w", 0.9), runs=(confirmed(second, 0),))
     found = edges([best, second], {FT: winner}, STUDY)
-    assert {(edge.parameter, edge.value): edge.of for edge in found} == {
+    assert {(edge.parameter, edge.value): edge.roles for edge in found} == {
         ("head_lr", 0.09): ("best trial",),
         ("batch_size", 33): ("best trial", "confirmed winner"),
         ("head_lr", 1e-4): ("confirmed winner",),
@@ -384,7 +385,7 @@ def test_uneven_pruning_is_said_with_its_counts() -> None:
     assert found is not None
     # Fisher: all six stopped trials on one side, either one: 2 * C(10, 6) / C(20, 6).
     assert found.p_value == pytest.approx(2 * 210 / 38760)
-    assert [(row.pruned, row.saved, row.planned) for row in found.sides] == [(0, 0, 100), (6, 36, 100)]
+    assert [(row.pruned, row.saved, row.planned) for row in found.strategies] == [(0, 0, 100), (6, 36, 100)]
     assert search_value.pruning_heading(found) == (
         "Pruning saved 18 % of the epochs, unevenly: it stopped 6 of 10 trials in fine-tuning and "
         "0 of 10 trials in feature extraction"
@@ -402,7 +403,7 @@ def test_pruning_that_may_be_even_is_not_called_uneven() -> None:
 def test_epochs_that_a_diverged_trial_did_not_run_are_not_saved_by_pruning() -> None:
     found = pruning([*pruned(FT, 1, 9), trial(9, None, state="diverged", epochs_done=1)], [FT])
     assert found is not None
-    assert (found.sides[0].saved, found.sides[0].planned, found.p_value) == (6, 100, None)
+    assert (found.strategies[0].saved, found.strategies[0].planned, found.p_value) == (6, 100, None)
     assert search_value.pruning_heading(found) == "Pruning saved 6 % of the epochs in fine-tuning"
 
 

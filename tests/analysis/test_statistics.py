@@ -11,7 +11,7 @@ from scipy import stats
 
 from harness.analysis.jackknife import group_index, variance, without_each
 from harness.analysis.statistics import compare_strategies, difference, estimate, holm_levels
-from harness.benchmarks.simulation import World, draw
+from harness.benchmarks.simulation import Population, draw
 from harness.results.metrics import METRICS, score
 
 
@@ -199,7 +199,7 @@ def test_undecided_says_what_would_probably_decide() -> None:
 def test_the_seeds_that_would_probably_decide_do() -> None:
     """Confirmations of four seeds from worlds of many truths: those left undecided get the seeds they ask for."""
     rng = np.random.default_rng(7)
-    world = World((1, 1, 1), (0, 0, 0), seed=0.15)
+    world = Population((1, 1, 1), (0, 0, 0), seed=0.15)
     decided = []
     for _ in range(250):
         drawn = draw(world, seeds=40, images=400, truth=float(np.clip(rng.normal(0, 0.04), -0.19, 0.19)), rng=rng)
@@ -282,8 +282,8 @@ def test_input_that_does_not_fit_is_refused(a: tuple[int, ...], b: tuple[int, ..
         ({"predictions_a": np.full((3, 10), np.nan)}, "predictions must be class indices"),
         ({"predictions_a": np.full((3, 10), -1)}, "class indices must lie in"),
         ({"predictions_a": np.zeros((3, 0), int), "predictions_b": np.zeros((3, 0), int), "labels": []}, "two images"),
-        ({"groups": [1.0, np.nan] * 5}, "some are NaN"),
-        ({"groups": np.array(["a", 1] * 5, object)}, "names of one kind"),
+        ({"groups": [1.0, np.nan] * 5}, "names are NaN"),
+        ({"groups": np.array(["a", 1] * 5, object)}, "names of one type"),
         ({"equivalence": -0.01}, "zero or more"),
         ({"equivalence": float("nan")}, "zero or more"),
     ],
@@ -304,5 +304,5 @@ def test_logits_are_no_probabilities(objective: str) -> None:
     sound = probabilities(np.random.default_rng(1), labels, 2, 1.0)
     assert compare_strategies(sound, sound.astype(np.float16), labels, objective=objective).difference is not None
     for wrong in (np.log(sound), 3 * sound):
-        with pytest.raises(ValueError, match="needs probabilities, from 0 and with the sum 1"):
+        with pytest.raises(ValueError, match=r"needs probabilities \(for each image 0 or more with the sum 1"):
             compare_strategies(sound, wrong, labels, objective=objective)

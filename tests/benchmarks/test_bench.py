@@ -13,13 +13,13 @@ from PIL import Image
 from small_study import draw_images
 
 from harness.benchmarks import bound, throughput
-from harness.benchmarks.baseline_loop import Files, PlainLoop
+from harness.benchmarks.baseline_loop import BaselineLoop, Files
 from harness.benchmarks.bookkeeping import bookkeeping
-from harness.benchmarks.bound import Bare, distinct, single_trial
+from harness.benchmarks.bound import PassTimer, distinct, single_trial
 from harness.benchmarks.negative_controls import all_caught
-from harness.benchmarks.report_size import report_of
+from harness.benchmarks.report_size import measure_report
 from harness.benchmarks.sweep import MIXES, Stratum, ratio
-from harness.benchmarks.task import DEPTHS, TRIALS, config_of, homes
+from harness.benchmarks.task import DEPTHS, TRIALS, config_of, temporary_home
 from harness.benchmarks.worker_costs import worker_seconds
 from harness.data.sources import rendered_cells
 from harness.results.events import read_events
@@ -79,7 +79,7 @@ def test_the_plain_loop_has_the_harness_s_losses(
     files: Files, data: TrialData, store: str, recipe: str, depth: int, workers: int
 ) -> None:
     config = config_of(recipe, depth, epochs=2)
-    seconds, losses = PlainLoop(files, store, workers).train(config, seed=3)
+    seconds, losses = BaselineLoop(files, store, workers).train(config, seed=3)
     job = TrialJob("x/0", "search", config.strategy, 0, config, 3, "search")
     record = run_trial(job, data, lambda epoch: True, objective="accuracy", weights_name="bundled", device=CPU)
     assert losses == [epoch.train_loss for epoch in record.epochs]
@@ -117,8 +117,8 @@ def test_bookkeeping_runs_the_search_itself_on_made_up_trials(tmp_path: Path, be
 
 def test_mixed_arithmetic_of_the_plain_loop_is_near_its_float32(files: Files, store: str) -> None:
     config = dataclasses.replace(config_of("none", 0), epochs=1)  # without AVX512 or AMX bfloat16 crawls
-    _, exact = PlainLoop(files, store, 0).train(config, seed=3)
-    _, mixed = PlainLoop(files, store, 0, mixed=True).train(config, seed=3)
+    _, exact = BaselineLoop(files, store, 0).train(config, seed=3)
+    _, mixed = BaselineLoop(files, store, 0, mixed=True).train(config, seed=3)
     assert mixed != exact
     assert mixed == pytest.approx(exact, rel=0.05)
 
@@ -131,8 +131,8 @@ def test_a_raw_loop_and_a_trial_are_timed_in_turn(data: TrialData, monkeypatch: 
 
 
 def test_the_bound_shrinks_with_what_trains_and_with_views(data: TrialData) -> None:
-    bare = Bare(fewer(data), CPU)
-    bare.turn()
+    bare = PassTimer(fewer(data), CPU)
+    bare.time_once()
     naive = dict.fromkeys(DEPTHS, 10.0)
     assert bare.bound("none", naive, {0: 60}, 2) > bare.bound("none", naive, {5: 60}, 2) > 0
     assert bare.bound("none", naive, {0: 60}, 4) > bare.bound("flips", naive, {0: 60}, 4)
@@ -177,8 +177,8 @@ def test_a_worker_s_first_epoch_and_its_next_are_timed(files: Files, data: Trial
 
 
 def test_a_large_report_is_made_in_a_process_of_its_own(tmp_path: Path) -> None:
-    with homes(tmp_path):
-        found = report_of(trials=40, epochs=3)
+    with temporary_home(tmp_path):
+        found = measure_report(trials=40, epochs=3)
         assert (tmp_path / "reports" / "ten-thousand" / "index.html").exists()
     assert 0 < found["slowest_figure_seconds"] < found["figures_seconds"] < found["seconds"]
     assert 0 < found["megabytes"] < 5

@@ -11,9 +11,9 @@ import pytest
 
 from harness.analysis import statistics
 from harness.benchmarks import calibration, calibration_page
-from harness.benchmarks.aa_test import Same, Trained, judge
+from harness.benchmarks.aa_test import AATest, Trained, judge
 from harness.benchmarks.calibration import Cell, Counted, above, count, share
-from harness.benchmarks.simulation import MEAN_RECALL, World, draw, labels_of
+from harness.benchmarks.simulation import MEAN_RECALL, Population, draw, labels_of
 from harness.results.metrics import score
 
 WORLD = dataclasses.replace(calibration.LAYOUTS["unbalanced"], seed=0.08)
@@ -102,7 +102,7 @@ def test_the_page_shows_every_goal_and_the_counts_are_kept(tmp_path: Path) -> No
     ]
     said: list[str] = []
     counted = calibration.run(said.append, tmp_path, repeats=4, cells=cells)
-    text = calibration_page.write(tmp_path, counted, [Same(3, 20, 1, 0, 19)], "a machine")
+    text = calibration_page.write(tmp_path, counted, [AATest(3, 20, 1, 0, 19)], "a machine")
     stored = json.loads((tmp_path / "simulation.json").read_text())
     assert [row["covered"] for row in stored] == [one.covered for one in counted]
     assert [row["truth"] for row in stored] == [cell.truth for cell in cells]
@@ -112,5 +112,5 @@ def test_the_page_shows_every_goal_and_the_counts_are_kept(tmp_path: Path) -> No
 
 
 def test_an_ability_gives_the_accuracy_it_was_asked_for() -> None:
-    world: World = WORLD
+    world: Population = WORLD
     assert world.balanced_accuracy(world.ability(0.83)) == pytest.approx(0.83)

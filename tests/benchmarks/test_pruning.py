@@ -57,7 +57,7 @@ def test_one_epoch_takes_a_quick_starter_for_the_winner() -> None:
 
 def test_a_replay_tells_what_each_way_loses_and_gains() -> None:
     curves = [curve(0, 0.9, early=0.1)] + [curve(0, 0.6 - 0.01 * i, early=0.3 - 0.01 * i) for i in range(19)]
-    told = replay(curves, {0: 20}, EPOCHS, shared=4.0, plain={0: 17.0}, spread=0.05, orders=10)
+    told = replay(curves, {0: 20}, EPOCHS, shared=4.0, baseline={0: 17.0}, spread=0.05, orders=10)
     assert told["exhaustive"]["loss"] == 0
     assert told["exhaustive"]["within_spread"] == 1
     assert told["exhaustive"]["speed_up"] == pytest.approx(20 * 17 / (20 * (EPOCHS + 0.5) + 4))

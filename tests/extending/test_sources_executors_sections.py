@@ -196,10 +196,10 @@ def test_an_executor_that_there_is_not_is_refused_with_the_ones_there_are(world:
 
 
 def test_a_section_of_one_s_own_stands_on_the_page_in_its_group(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def sleepy_section(story: StudyData) -> Section:
-        return Section("sleepy", f"{len(story.records)} trials <slept> well", note="A note of its own.")
+    def sleepy_section(data: StudyData) -> Section:
+        return Section("sleepy", f"{len(data.records)} trials <slept> well", note="A note of its own.")
 
-    def silent_section(story: StudyData) -> None:
+    def silent_section(data: StudyData) -> None:
         return None
 
     added = (SectionEntry("test", sleepy_section), SectionEntry("answer", silent_section))

@@ -106,8 +106,10 @@ def test_three_images_cannot_make_a_clear_difference_and_thirty_can() -> None:
 
 
 def one(name: str, gain: float, p_value: float) -> class_recall.ClassRecall:
-    share = class_recall.Share(0.5, (0.4, 0.6))
-    return class_recall.ClassRecall(name, 40, share, share, class_recall.Share(gain, (gain - 0.1, gain + 0.1)), p_value)
+    share = class_recall.Recall(0.5, (0.4, 0.6))
+    return class_recall.ClassRecall(
+        name, 40, share, share, class_recall.Recall(gain, (gain - 0.1, gain + 0.1)), p_value
+    )
 
 
 def test_the_heading_names_the_largest_clear_gain_of_each_strategy() -> None:
@@ -163,10 +165,10 @@ def test_a_figure_of_many_classes_says_that_it_leaves_some_out(make_study: MakeS
 
 
 def test_classes_are_silent_until_two_winners_share_seeds(make_study: MakeStudy) -> None:
-    story = StudyData.read(make_study())
-    assert class_section(story) is not None
-    alone = {name: dataclasses.replace(w, seeds=w.seeds[:1]) for name, w in story.winners.items()}
-    changed = dataclasses.replace(story)
+    data = StudyData.read(make_study())
+    assert class_section(data) is not None
+    alone = {name: dataclasses.replace(w, seeds=w.seeds[:1]) for name, w in data.winners.items()}
+    changed = dataclasses.replace(data)
     vars(changed)["winners"] = alone  # a cached property
     assert class_section(changed) is None
     assert class_section(StudyData.read(make_study("begun", until="search"))) is None

@@ -13,7 +13,15 @@ from typing import Any
 
 import pytest
 
-from harness.analysis.comparison import Difference, StudySummary, chosen, differing, place, read, shared
+from harness.analysis.comparison import (
+    Difference,
+    StudySummary,
+    comparison_folder,
+    differing,
+    find_shared_data,
+    find_studies,
+    read_study,
+)
 from harness.analysis.study_data import StudyData
 from harness.config.trial import NAME_RULE
 from harness.errors import ConfigError, HarnessError
@@ -201,7 +209,7 @@ def test_studies_of_the_same_images_are_named_with_what_differs(make_study: Make
     make_study("first")
     make_study("second", study={"seed": 3, "trials": 9})
     make_study("other", card={"digest": "another"})
-    [group] = shared([read(folder) for folder in chosen(names)])
+    [group] = find_shared_data([read_study(folder) for folder in find_studies(names)])
     assert group.names == ("first", "second")
     assert (group.test_images, group.same_test) == (288, True)
     assert {row.key: row.values for row in group.file} == {"seed": (0, 3), "trials": (8, 9)}
@@ -218,7 +226,7 @@ def test_what_differs_in_environment_weights_and_precision_is_named() -> None:
         torch="2.16.0",
         threads=4,
     )
-    [group] = shared([with_data(made, digest="same") for made in (one, two)])
+    [group] = find_shared_data([with_data(made, digest="same") for made in (one, two)])
     assert {row.key: row.values for row in group.environment} == {
         "torch": ("2.15.0", "2.16.0"),
         "threads": (2, 4),
@@ -241,12 +249,12 @@ def test_what_differs_in_environment_weights_and_precision_is_named() -> None:
 )
 def test_it_is_told_how_many_test_images_are_shared(rows: frozenset[int] | None, told: str) -> None:
     pair = [with_data(made, digest="same") for made in (entry("a"), entry("b", test_rows=rows))]
-    [group] = shared(pair)
+    [group] = find_shared_data(pair)
     assert f"a and b {told}" in findings.dependence(group)
 
 
 def test_studies_without_a_data_card_are_not_taken_for_the_same_data() -> None:
-    assert shared([with_data(entry(name), digest=None) for name in "ab"]) == []
+    assert find_shared_data([with_data(entry(name), digest=None) for name in "ab"]) == []
 
 
 def test_rendered_images_are_named_where_some_are_real() -> None:
@@ -371,7 +379,7 @@ def test_a_damaged_log_is_named_with_its_study(make_study: MakeStudy) -> None:
 
 def test_a_comparison_has_a_folder_that_no_study_can_have() -> None:
     def folder(names: Sequence[str]) -> Path:
-        return place(names).relative_to(reports())
+        return comparison_folder(names).relative_to(reports())
 
     assert str(folder(["one", "two"])) == "compare+one+two"
     assert folder(["one", "two"]) != folder(["two", "one"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.analysis.confirmed import Confirmed, Group
-from harness.report.sections.configurations import NAMED_BY, configuration_section, telling, told
+from harness.report.sections.configurations import NAMED_BY, config_name, configuration_section, distinguishing
 
 NAMES = ("unfreeze_depth", "unfreeze_schedule", "head_lr", "weight_decay")
 
@@ -18,16 +18,16 @@ def members(*rows: tuple[Any, ...]) -> tuple[Confirmed, ...]:
 
 def test_one_parameter_names_them_where_it_tells_them_apart() -> None:
     made = members((2, "at_once", 1e-3, 1e-4), (1, "at_once", 1e-3, 1e-4), (5, "head_first", 1e-2, 0.1))
-    assert telling(made, NAMES) == ["unfreeze_depth"]
-    assert told(made[0], ["unfreeze_depth"]) == "depth 2"
+    assert distinguishing(made, NAMES) == ["unfreeze_depth"]
+    assert config_name(made[0], ["unfreeze_depth"]) == "depth 2"
 
 
 def test_two_parameters_where_one_is_not_enough_and_none_where_two_are_not() -> None:
     two = members((2, "at_once", 1e-3, 1e-4), (2, "head_first", 1e-3, 1e-4), (1, "at_once", 1e-3, 1e-4))
-    assert telling(two, NAMES) == ["unfreeze_depth", "unfreeze_schedule"]
+    assert distinguishing(two, NAMES) == ["unfreeze_depth", "unfreeze_schedule"]
     rows = [(d, s, h, 1e-4) for d in (1, 2) for s in ("at_once", "head_first") for h in (1e-3, 1e-2)]
     assert NAMED_BY == 2
-    assert telling(members(*rows), NAMES) == []
+    assert distinguishing(members(*rows), NAMES) == []
 
 
 def test_a_short_name_leaves_the_rest_to_a_table() -> None:

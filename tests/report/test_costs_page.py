@@ -44,9 +44,9 @@ def test_where_lower_is_better_the_front_goes_down() -> None:
 
 def test_points_are_called_by_depth_and_by_backbone_where_there_are_several() -> None:
     table = trials((A, 2, 0.6), (B, 9, 0.8))
-    assert [p.what for p in front(table, "accuracy")] == [("", "head only"), ("", "2 stages")]
+    assert [p.names for p in front(table, "accuracy")] == [("", "head only"), ("", "2 stages")]
     table["backbone"], table["unfreeze_depth"] = ["resnet18", "resnet50"], [0, 5]
-    assert [p.what for p in front(table, "accuracy")] == [("resnet18", "head only"), ("resnet50", "all stages")]
+    assert [p.names for p in front(table, "accuracy")] == [("resnet18", "head only"), ("resnet50", "all stages")]
 
 
 @pytest.mark.parametrize(
@@ -89,29 +89,29 @@ def test_a_strategy_alone_is_not_called_the_only_one() -> None:
     )
 
 
-def with_trials(story: StudyData, table: pd.DataFrame) -> StudyData:
-    made = dataclasses.replace(story)
+def with_trials(data: StudyData, table: pd.DataFrame) -> StudyData:
+    made = dataclasses.replace(data)
     vars(made)["trials"] = table  # a cached property
     return made
 
 
 def test_the_section_draws_every_complete_trial_and_tells_the_front(make_study: MakeStudy) -> None:
-    story = StudyData.read(make_study())
-    section = cost_section(story)
+    data = StudyData.read(make_study())
+    section = cost_section(data)
     assert section is not None
     assert section.table is not None
-    found = front(story.complete, "balanced_accuracy")
+    found = front(data.complete, "balanced_accuracy")
     assert len(found) == len(section.table.rows) > 1
-    assert section.pictures[0].svg.count("<use") >= len(story.complete) + len(found)
+    assert section.pictures[0].svg.count("<use") >= len(data.complete) + len(found)
     assert f"{found[-1].score * 100:.1f} %" in section.pictures[0].alt
     assert section.table.rows[0][0] in section.pictures[0].alt
     assert "differ in other values too" in section.note
 
 
 def test_a_wide_span_of_seconds_is_drawn_in_the_logarithm(make_study: MakeStudy) -> None:
-    story = StudyData.read(make_study(until="search", trials=2))
-    narrow = cost_section(with_trials(story, trials((A, 10, 0.6), (B, 90, 0.8))))
-    wide = cost_section(with_trials(story, trials((A, 10, 0.6), (B, 900, 0.8))))
+    data = StudyData.read(make_study(until="search", trials=2))
+    narrow = cost_section(with_trials(data, trials((A, 10, 0.6), (B, 90, 0.8))))
+    wide = cost_section(with_trials(data, trials((A, 10, 0.6), (B, 900, 0.8))))
     assert narrow is not None
     assert wide is not None
     ticks = [re.findall(r">(\d+)</text>", section.pictures[0].svg) for section in (narrow, wide)]
@@ -119,18 +119,18 @@ def test_a_wide_span_of_seconds_is_drawn_in_the_logarithm(make_study: MakeStudy)
 
 
 def test_the_ends_of_the_front_are_labelled_where_they_stand(make_study: MakeStudy) -> None:
-    story = StudyData.read(make_study(until="search", trials=2))
-    section = cost_section(with_trials(story, trials((A, 10, 0.6), (A, 11, 0.5), (B, 90, 0.8))))
+    data = StudyData.read(make_study(until="search", trials=2))
+    section = cost_section(with_trials(data, trials((A, 10, 0.6), (A, 11, 0.5), (B, 90, 0.8))))
     assert section is not None
     assert ">head only<" in section.pictures[0].svg
     assert ">2 stages<" in section.pictures[0].svg
 
 
 def test_costs_are_silent_with_fewer_than_two_complete_trials(make_study: MakeStudy) -> None:
-    story = StudyData.read(make_study(until="search", trials=2))
-    assert cost_section(with_trials(story, trials((A, 10, 0.6)))) is None
-    assert cost_section(with_trials(story, trials((A, 10, 0.6), (B, 0.0, 0.8)))) is None
-    assert cost_section(with_trials(story, story.trials.iloc[:0])) is None
+    data = StudyData.read(make_study(until="search", trials=2))
+    assert cost_section(with_trials(data, trials((A, 10, 0.6)))) is None
+    assert cost_section(with_trials(data, trials((A, 10, 0.6), (B, 0.0, 0.8)))) is None
+    assert cost_section(with_trials(data, data.trials.iloc[:0])) is None
 
 
 def cloud(count: int) -> pd.DataFrame:
@@ -141,9 +141,9 @@ def cloud(count: int) -> pd.DataFrame:
 
 
 def test_ten_thousand_trials_stay_small_and_fast(make_study: MakeStudy) -> None:
-    story = StudyData.read(make_study(until="search", trials=2))
+    data = StudyData.read(make_study(until="search", trials=2))
     table, start = cloud(10_000), time.perf_counter()
-    section = cost_section(with_trials(story, table))
+    section = cost_section(with_trials(data, table))
     assert time.perf_counter() - start < 10  # about one
     assert section is not None
     assert section.table is not None
@@ -152,8 +152,8 @@ def test_ten_thousand_trials_stay_small_and_fast(make_study: MakeStudy) -> None:
 
 
 def test_two_strategies_that_are_dense_only_together_are_stored_as_pixels(make_study: MakeStudy) -> None:
-    story, table = StudyData.read(make_study(until="search", trials=2)), cloud(2800)
+    data, table = StudyData.read(make_study(until="search", trials=2)), cloud(2800)
     assert table["strategy"].value_counts().max() < style.DENSE
-    section = cost_section(with_trials(story, table))
+    section = cost_section(with_trials(data, table))
     assert section is not None
     assert section.pictures[0].svg.count("<use") < 100

@@ -35,18 +35,18 @@ def store(folder: StudyFolder, **changed: Any) -> StudyData:
 
 
 def test_every_stored_mistake_is_shown_with_what_it_was_taken_for(make_study: MakeStudy) -> None:
-    story = store(make_study())
-    assert story.summary["recommendation"]["strategy"] == "fine_tuning"
-    section = mistakes_section(story)
+    data = store(make_study())
+    assert data.summary["recommendation"]["strategy"] == "fine_tuning"
+    section = mistakes_section(data)
     assert section is not None
     assert section.heading == f"The surest mistakes: {HOSTILE[2]} taken for {HOSTILE[5]}, 2 of the 3"
-    assert [shot.lines for shot in section.shots] == [
+    assert [shot.lines for shot in section.images] == [
         ["interphase, taken for anaphase", "over 99 % sure, wrong in 3 of 3 seeds"],
         ["<script>alert(1)</script>, taken for $x^2$", "94 % sure, wrong in 3 of 3 seeds"],
         ["interphase, taken for anaphase", "71 % sure, wrong in 2 of 3 seeds"],
     ]
     pixels = [
-        np.asarray(Image.open(io.BytesIO(base64.b64decode(shot.address.partition(",")[2])))) for shot in section.shots
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(shot.address.partition(",")[2])))) for shot in section.images
     ]
     assert [round(float(image.mean())) for image in pixels] == pytest.approx([40, 120, 200], abs=3)
     assert "Fine-tuning, the recommended winner" in section.note
@@ -57,8 +57,8 @@ def test_nothing_is_shown_without_the_file(make_study: MakeStudy) -> None:
 
 
 def test_nothing_is_shown_where_images_stay_off_the_page(make_study: MakeStudy) -> None:
-    story = store(make_study(study={"report": {"images": False}}))
-    assert mistakes_section(story) is None
+    data = store(make_study(study={"report": {"images": False}}))
+    assert mistakes_section(data) is None
 
 
 @pytest.mark.parametrize(
@@ -79,11 +79,11 @@ def test_a_file_that_does_not_fit_is_left_out(make_study: MakeStudy, changed: di
 
 def test_a_damaged_file_is_left_out(make_study: MakeStudy) -> None:
     folder = make_study()
-    story = store(folder)
+    data = store(folder)
     whole = folder.mistakes.read_bytes()
     for damaged in (whole[: len(whole) // 2], b"", b"no archive"):
         folder.mistakes.write_bytes(damaged)
-        assert mistakes_section(story) is None
+        assert mistakes_section(data) is None
 
 
 @pytest.mark.parametrize(

@@ -29,15 +29,15 @@ def rows_of(folder: StudyFolder) -> list[list[str]]:
 
 def test_a_row_tells_a_trial_under_the_headings(make_study: MakeStudy) -> None:
     folder = make_study(until="search")
-    story = StudyData.read(folder)
-    heads = [label for label, _ in trial_table(story)["columns"]]
+    data = StudyData.read(folder)
+    heads = [label for label, _ in trial_table(data)["columns"]]
     assert heads == [
         *("trial", "strategy", "state", "balanced accuracy (validation)", "backbone", "unfreeze depth (stages)"),
         *("head learning rate", "backbone learning rate", "BatchNorm", "epochs", "device seconds", "note"),
     ]
     rows = rows_of(folder)
-    assert len(rows) == len(story.records) == 16
-    for row, record in zip(rows, story.records, strict=True):
+    assert len(rows) == len(data.records) == 16
+    for row, record in zip(rows, data.records, strict=True):
         told = dict(zip(heads, row, strict=True))
         assert told["trial"] == str(record.slot)
         assert told["strategy"] == {"feature_extraction": "feature extraction"}.get(record.strategy, "fine-tuning")

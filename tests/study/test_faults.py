@@ -13,8 +13,8 @@ import numpy as np
 import yaml
 from tortured import SMALL, Undisturbed, finish, said, until
 
-from harness.benchmarks.fault_injection.checks import broken
-from harness.benchmarks.fault_injection.sandbox import NAME, Place, numbers, prepare
+from harness.benchmarks.fault_injection.checks import broken_promises
+from harness.benchmarks.fault_injection.sandbox import NAME, Sandbox, numbers, prepare
 
 NO_ROOM = {  # bytes that no file may exceed, and who trains
     "for the images": (150_000, "processes"),
@@ -52,7 +52,7 @@ def test_a_full_disk_ends_with_path_and_free_bytes_and_nothing_is_lost(tmp_path:
         before = after
     file.write_text(yaml.safe_dump(study))
     finish(place)
-    assert broken(place, whole.numbers) == []
+    assert broken_promises(place, whole.numbers) == []
 
 
 def test_every_file_but_the_log_may_be_cut_off_anywhere(tmp_path: Path, whole: Undisturbed) -> None:
@@ -81,7 +81,7 @@ def test_a_machine_that_slept_goes_on(tmp_path: Path, whole: Undisturbed) -> Non
     time.sleep(5)
     os.killpg(process.pid, signal.SIGCONT)
     assert process.wait(240) == 0, said(place)
-    assert broken(place, whole.numbers) == []
+    assert broken_promises(place, whole.numbers) == []
 
 
 def test_three_studies_at_once_on_an_empty_home_share_everything(tmp_path: Path, whole: Undisturbed) -> None:
@@ -92,7 +92,7 @@ def test_three_studies_at_once_on_an_empty_home_share_everything(tmp_path: Path,
     running = [place.start("study", name) for name in (NAME, "second", "third")]
     assert [process.wait(400) for process in running] == [0, 0, 0], said(place)
     for name in (NAME, "second", "third"):
-        assert numbers(Place(tmp_path, name).events()) == whole.numbers
+        assert numbers(Sandbox(tmp_path, name).events()) == whole.numbers
 
 
 def test_the_same_study_twice_is_refused_by_name_and_a_killed_owner_frees_it(
@@ -108,4 +108,4 @@ def test_the_same_study_twice_is_refused_by_name_and_a_killed_owner_frees_it(
     os.kill(owner.pid, signal.SIGKILL)
     owner.wait()
     finish(place)
-    assert broken(place, whole.numbers) == []
+    assert broken_promises(place, whole.numbers) == []

@@ -10,9 +10,9 @@ from pathlib import Path
 import psutil
 from tortured import SMALL, Undisturbed, finish, lines, said, until
 
-from harness.benchmarks.fault_injection.checks import broken
-from harness.benchmarks.fault_injection.faults import Tally, torture
-from harness.benchmarks.fault_injection.sandbox import NAME, Place, prepare, workers
+from harness.benchmarks.fault_injection.checks import broken_promises
+from harness.benchmarks.fault_injection.faults import Tally, inject_faults
+from harness.benchmarks.fault_injection.sandbox import NAME, Sandbox, prepare, workers
 from harness.results.event_types import SessionEnded
 from harness.results.events import of_type
 
@@ -40,10 +40,10 @@ def test_each_signal_ends_the_study_with_its_code_and_the_command_that_resumes(
         ends = [ended.state for ended in of_type(place.events(), SessionEnded)]
         assert ends == ["interrupted"] * (number + 1)
     finish(place)
-    assert broken(place, whole.numbers) == []
+    assert broken_promises(place, whole.numbers) == []
 
 
-def left(place: Place) -> list[psutil.Process]:
+def left(place: Sandbox) -> list[psutil.Process]:
     """What works for this home yet; Python's own tracker of shared resources ends a moment after its parent."""
     end = time.monotonic() + 5
     while (found := place.processes()) and time.monotonic() < end:
@@ -65,18 +65,19 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
 def test_kills_at_any_moment_lose_nothing(tmp_path: Path, whole: Undisturbed) -> None:
     """The heart; `make torture` deals fifty kills and more."""
     tally = Tally()
-    torture(prepare(tmp_path, **SMALL), seed=1, wanted=whole.numbers, tally=tally, most=5)
-    assert tally.faults == []
-    assert sum(tally.blows.values()) == 5
+    inject_faults(prepare(tmp_path, **SMALL), seed=1, wanted=whole.numbers, tally=tally, most=5)
+    assert tally.broken == []
+    assert sum(tally.injected.values()) == 5
     assert tally.trials == len([key for key in whole.numbers if "/" in key])
 
 
 def test_what_torture_looks_for_is_found(whole: Undisturbed) -> None:
     """The control: a study that lost a trial, or holds another number, does not pass."""
     good = whole.numbers
-    assert broken(whole.place, good) == []
+    assert broken_promises(whole.place, good) == []
     trial = next(key for key in good if key.startswith("fine_tuning/"))
-    assert any(trial in fault for fault in broken(whole.place, {**good, trial: ["complete", {}, 0.5, []]}))
+    assert any(trial in fault for fault in broken_promises(whole.place, {**good, trial: ["complete", {}, 0.5, []]}))
     assert any(
-        "not in an undisturbed" in fault for fault in broken(whole.place, {k: good[k] for k in good if k != trial})
+        "not in an undisturbed" in fault
+        for fault in broken_promises(whole.place, {k: good[k] for k in good if k != trial})
     )

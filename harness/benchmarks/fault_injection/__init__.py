@@ -1,1 +1,1 @@
-"""What a study survives, tried out: `make torture`."""
+"""`make torture`: faults are injected into small real studies, and the promises of the harness are checked."""

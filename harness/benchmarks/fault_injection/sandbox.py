@@ -1,4 +1,4 @@
-"""A small real study in a folder of its own, run by the command that users type."""
+"""A small real study in a folder of its own, run by the same command as a user runs."""
 
 from __future__ import annotations
 
@@ -21,51 +21,55 @@ from harness.results.event_types import Explored, TestScored, VerdictReached
 from harness.results.events import Event, read_events
 from harness.results.study_state import StudyState
 
-NAME = "tortured"
-PATIENCE = 300.0  # seconds that a session may go without a new line in its log
+NAME = "tortured"  # of the study
+PATIENCE = 300.0  # longest time in seconds without a new line in the log
 SLIDES, PER_SLIDE = 12, 9
-_FREE = ("test_looks", "seconds_alone")  # of a verdict
+_MAY_DIFFER = ("test_looks", "seconds_alone")  # fields of a verdict
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a study is tortured."""
+class Sandbox:
+    """The folder and the name of a study into which faults are injected."""
 
     root: Path
     name: str = NAME
 
     @property
     def home(self) -> Path:
+        """HARNESS_HOME of the study."""
         return self.root / "home"
 
     @property
     def log(self) -> Path:
+        """The event log."""
         return self.home / self.name / "events.jsonl"
 
     @property
     def environment(self) -> dict[str, str]:
+        """Environment variables of the command, without those of the surrounding process that concern the harness."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith("HARNESS_") and k != "MLFLOW_TRACKING_URI"}
         return kept | {"HARNESS_HOME": str(self.home), "HARNESS_REPORTS": str(self.root / "reports")}
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:
-        """The command of a user, leading a process group of its own."""
-        with (self.root / "said.txt").open("ab") as said:
+        """Start the command of a user in a process group of its own; its output is appended to output.txt."""
+        with (self.root / "output.txt").open("ab") as output:
             command = [sys.executable, "-m", "harness", *(words or ("study", self.name))]
             return subprocess.Popen(
                 command,
                 cwd=self.root,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
-                stdout=said,
+                stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
 
     def events(self) -> list[Event]:
+        """Read the event log."""
         return read_events(self.log)
 
     def processes(self) -> list[psutil.Process]:
-        """Every process that works for this home."""
+        """Return every running process with this HARNESS_HOME."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
@@ -74,7 +78,7 @@ class Place:
         return found
 
 
-def prepare(root: Path, **changes: Any) -> Place:
+def prepare(root: Path, **changes: Any) -> Sandbox:
     """Write images and a study file below `root`; `changes` replace keys of the study."""
     rng = np.random.default_rng(0)
     for number in range(SLIDES * PER_SLIDE):
@@ -105,19 +109,19 @@ def prepare(root: Path, **changes: Any) -> Place:
     }
     (root / "studies").mkdir()
     (root / "studies" / f"{NAME}.yaml").write_text(yaml.safe_dump(study | changes), encoding="utf-8")
-    return Place(root)
+    return Sandbox(root)
 
 
-def undisturbed(place: Place) -> dict[str, Any]:
-    """Run the study to its end without a blow; its numbers."""
-    process = place.start()
+def run_undisturbed(sandbox: Sandbox) -> dict[str, Any]:
+    """Run the study to its end without any fault, and return its numbers."""
+    process = sandbox.start()
     process.wait(PATIENCE * 4)
-    assert process.returncode == 0, (place.root / "said.txt").read_text()[-2000:]
-    return numbers(place.events())
+    assert process.returncode == 0, (sandbox.root / "output.txt").read_text()[-2000:]
+    return numbers(sandbox.events())
 
 
 def numbers(events: list[Event]) -> dict[str, Any]:
-    """All that must not depend on what happened: configurations, losses and scores, of trials and on the test split."""
+    """Return everything that faults must not change: configurations, losses, and scores of trials and on test."""
     found: dict[str, Any] = {}
     for record in StudyState.of(events).records:
         epochs = [(epoch.train_loss, epoch.validation) for epoch in record.epochs]
@@ -131,13 +135,13 @@ def numbers(events: list[Event]) -> dict[str, Any]:
                 name = f"{one.what} {one.strategy} {one.config_key} {one.seed_index} {one.shift or one.fraction}"
                 found[name] = one.metrics
             case VerdictReached(_, verdict):
-                # how often the test split was looked at may differ, and seconds do
-                found["verdict"] = {k: v for k, v in (verdict or {}).items() if k not in _FREE}
+                # a study that was interrupted may score the test split again, and times differ
+                found["verdict"] = {k: v for k, v in (verdict or {}).items() if k not in _MAY_DIFFER}
     return json.loads(json.dumps(found))  # type: ignore[no-any-return]
 
 
 def workers(process: subprocess.Popen[bytes]) -> Iterator[psutil.Process]:
-    """Workers of a coordinator: the children of its fork server, or spawned ones."""
+    """Yield the workers of a coordinator: children of its fork server, or spawned processes."""
     with contextlib.suppress(psutil.Error):
         for child in psutil.Process(process.pid).children(recursive=True):
             with contextlib.suppress(psutil.Error):

@@ -1,4 +1,4 @@
-"""`make torture` from its first blow to `reports/benchmarks/torture.json`."""
+"""The whole of `make torture`: fault injection, the long study, and the result in reports/benchmarks/torture.json."""
 
 from __future__ import annotations
 
@@ -9,36 +9,46 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from harness.benchmarks.fault_injection.endurance import SETTLED, endure
-from harness.benchmarks.fault_injection.faults import Tally, torture
-from harness.benchmarks.fault_injection.sandbox import prepare, undisturbed
+from harness.benchmarks.fault_injection.faults import Tally, inject_faults
+from harness.benchmarks.fault_injection.sandbox import prepare, run_undisturbed
 from harness.benchmarks.task import Say, machine
 
 OUT = Path("reports/benchmarks/torture.json")
-KILLS = 50  # at the least, over as many studies as that takes
+KILLS = 50  # least number, over as many studies as needed
 
 
 def run(say: Say, out: Path = OUT, kills: int = KILLS) -> list[str]:
-    """Kill, disturb and outlast studies; print and write what came of it. Returns the promises that were broken."""
+    """Inject faults into studies, run a long one, print and write the result.
+
+    Args:
+        say: prints a line.
+        out: the JSON file to write.
+        kills: least number of kills.
+
+    Returns:
+        The promises that were broken, in words.
+    """
     began, tally, studies = time.monotonic(), Tally(), 0
     with TemporaryDirectory() as name:
         folder = Path(name)
-        wanted = undisturbed(prepare(folder / "undisturbed"))
+        wanted = run_undisturbed(prepare(folder / "undisturbed"))
         say(f"{machine()}; an undisturbed study: {len(wanted)} results")
-        while tally.kills < kills and not tally.faults:
-            torture(prepare(folder / str(studies)), studies, wanted, tally)
+        while tally.kills < kills and not tally.broken:
+            inject_faults(prepare(folder / str(studies)), studies, wanted, tally)
             studies += 1
-            say(f"study {studies}: {tally.kills} kills, {sum(tally.blows.values()) - tally.kills} other faults so far")
+            others = sum(tally.injected.values()) - tally.kills
+            say(f"study {studies}: {tally.kills} kills, {others} other faults so far")
         long = endure(folder / "long")
-    faults = [*tally.faults, *long.faults()]
+    faults = [*tally.broken, *long.faults()]
     result: dict[str, Any] = {
         "machine": machine(),
         "studies": studies,
         "sessions": tally.sessions,
         "kills": tally.kills,
-        "faults": sum(tally.blows.values()) - tally.kills,
-        "blows": dict(tally.blows),
+        "faults": sum(tally.injected.values()) - tally.kills,
+        "blows": dict(tally.injected),
         "trials": tally.trials,
-        "lost": len(tally.faults),
+        "lost": len(tally.broken),
         "broken_promises": faults,
         "slowest_stop_s": tally.slowest_stop,
         "long_run": long.to_json(),
@@ -48,11 +58,11 @@ def run(say: Say, out: Path = OUT, kills: int = KILLS) -> list[str]:
     out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     say(
         f"{tally.kills} kills, {result['faults']} other faults, {tally.sessions} sessions, {tally.trials} trials; "
-        f"promises broken: {len(tally.faults)}; the slowest answer to a signal {tally.slowest_stop:.1f} s"
+        f"promises broken: {len(tally.broken)}; the slowest answer to a signal {tally.slowest_stop:.1f} s"
     )
     say(
         f"{long.trials} heads: memory +{long.growth_mb:.0f} MB after the first {SETTLED}, "
-        f"{long.first_ms:.0f} ms a trial at first, {long.last_ms:.0f} at last, Ctrl-C {long.stop_seconds:.1f} s"
+        f"{long.first_ms:.0f} ms for a trial at first, {long.last_ms:.0f} ms at last, Ctrl-C {long.stop_seconds:.1f} s"
     )
     for fault in faults:
         say(f"BROKEN: {fault}")

@@ -1,4 +1,4 @@
-"""Figures of several studies: a row a study, each with its own equivalence zone; one picture for each objective."""
+"""Figures of several studies with a row for each study."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ OUTCOME = {
     "undecided": "undecided",
     None: "no verdict",
 }
-_NARROW = 500  # CSS pixels; below, names and numbers stand above their row
-_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 18000, 36000, 86400, 259200)  # seconds
+_NARROW = 500  # CSS pixels; in narrower figures names and numbers are written above their row
+_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 18000, 36000, 86400, 259200)  # s
 _LEFT, _RIGHT = "\N{LEFTWARDS ARROW}", "\N{RIGHTWARDS ARROW}"
 
 
 def forest(entries: Sequence[StudySummary], objective: str, width: int = 1000) -> Picture:
-    """Fine-tuning minus feature extraction on test: mean, 95 % interval and equivalence zone of each study.
+    """Draw fine-tuning minus feature extraction on test: mean, 95 % interval and equivalence zone of each study.
 
-    Filled where the study decides for a side, hollow where not. Studies keep their order; one without a verdict
-    keeps its row.
+    A mark is filled if the study decides for a strategy, and hollow otherwise. Studies keep their order; a study
+    without a verdict has an empty row.
 
     Args:
-        entries: studies of this objective alone.
+        entries: studies of this one objective.
         width: CSS pixels.
     """
     verdicts = [entry.verdict for entry in entries if entry.verdict]
@@ -46,7 +46,7 @@ def forest(entries: Sequence[StudySummary], objective: str, width: int = 1000) -
         for row, entry in enumerate(entries):
             zone, half = entry.equivalence, 0.3
             axes.add_patch(Rectangle((-zone, -row - half), 2 * zone, 2 * half, facecolor=style.ZONE, lw=0, zorder=0))
-            _label(axes, -row, _named(entry, width), _number(entry, objective), OUTCOME[entry.outcome], width)
+            _write_label(axes, -row, _named(entry, width), _number(entry, objective), OUTCOME[entry.outcome], width)
             if entry.verdict:
                 _interval(axes, -row, entry.verdict, objective)
         word = "" if width < _NARROW else " better"
@@ -58,12 +58,12 @@ def forest(entries: Sequence[StudySummary], objective: str, width: int = 1000) -
             axes.text(x, 1.01, text, transform=above, ha=side, va="bottom", color=style.STRATEGY[strategy])
         difference_axis(axes, objective)
         axes.set_xlabel(f"difference on test, {wording.unit(objective).removeprefix('of ')}")
-        said = " ".join(f"{_told(entry, objective)}." for entry in entries)
-        return picture(figure, f"forest-{objective}-{width}", f"Fine-tuning minus feature extraction by study. {said}")
+        rows = " ".join(f"{_describe(entry, objective)}." for entry in entries)
+        return picture(figure, f"forest-{objective}-{width}", f"Fine-tuning minus feature extraction by study. {rows}")
 
 
 def costs(entries: Sequence[StudySummary], width: int = 1000) -> Picture | None:
-    """Device seconds of one training of each side, on a logarithmic axis; None where no study knows both."""
+    """Draw the device seconds of one training of each strategy, on a logarithmic axis; None if no study has both."""
     known = [entry for entry in entries if entry.cost_ratio]
     if not known:
         return None
@@ -80,7 +80,7 @@ def costs(entries: Sequence[StudySummary], width: int = 1000) -> Picture | None:
                 colour, marker = style.STRATEGY[side], style.MARKER[side]
                 axes.scatter([x], [-row], s=90, color=colour, marker=marker, edgecolor=style.SURFACE, lw=1.2, zorder=4)
             each = " and ".join(wording.duration(x) for x in pair)
-            _label(axes, -row, _named(entry, width), wording.times(entry.cost_ratio or 0.0), each, width)
+            _write_label(axes, -row, _named(entry, width), wording.times(entry.cost_ratio or 0.0), each, width)
         for x, side, at, mark in (
             (0.0, sides[0], "left", "\N{BLACK CIRCLE}"),
             (1.0, sides[1], "right", "\N{BLACK DIAMOND}"),
@@ -92,16 +92,16 @@ def costs(entries: Sequence[StudySummary], width: int = 1000) -> Picture | None:
         axes.set_xticks(ticks[::every], [wording.duration(tick) for tick in ticks[::every]])
         axes.set_xticks([], minor=True)
         axes.set_xlabel("device seconds of one training, alone")
-        told = "; ".join(
+        described = "; ".join(
             f"{entry.name}: feature extraction {wording.duration(seconds[entry.name][0])}, "
             f"fine-tuning {wording.duration(seconds[entry.name][1])}"
             for entry in known
         )
-        return picture(figure, f"costs-{width}", f"Device seconds of one training by study. {told}.")
+        return picture(figure, f"costs-{width}", f"Device seconds of one training by study. {described}.")
 
 
 def shorten(name: str, length: int) -> str:
-    """The name with its middle left out where it is too long: names of one project begin alike."""
+    """Shorten a long name in its middle, because the names of one project often begin alike."""
     if len(name) <= length:
         return name
     tail = length // 2
@@ -117,8 +117,8 @@ def _rows(axes: Axes, rows: int, width: int) -> None:
     axes.grid(visible=False)
 
 
-def _label(axes: Axes, y: float, name: str, number: str, word: str, width: int) -> None:
-    """Whose row it is, and its number: beside the axes, or above the row where there is no room."""
+def _write_label(axes: Axes, y: float, name: str, number: str, word: str, width: int) -> None:
+    """Write the name and the number of a row: beside the axes, or above the row if the figure is narrow."""
     beside = axes.get_yaxis_transform()
     if width < _NARROW:
         axes.text(0, y + 0.36, name, transform=beside, va="bottom")
@@ -145,14 +145,15 @@ def _named(entry: StudySummary, width: int) -> str:
 
 
 def _number(entry: StudySummary, objective: str) -> str:
-    """`+2.9 (0.5 to 5.3)`; "" without a verdict."""
+    """Write the difference and its interval: `+2.9 (0.5 to 5.3)`; "" without a verdict."""
     if entry.verdict is None:
         return ""
     low, high = (wording.difference(end, objective) for end in entry.verdict["ci95"])
     return f"{wording.difference(entry.verdict['difference'], objective, signed=True)} ({low} to {high})"
 
 
-def _told(entry: StudySummary, objective: str) -> str:
+def _describe(entry: StudySummary, objective: str) -> str:
+    """Write a row of the figure in words."""
     if entry.verdict is None:
         return f"{entry.name}: no verdict"
     low, high = (wording.difference(end, objective) for end in entry.verdict["ci95"])

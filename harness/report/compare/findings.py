@@ -1,4 +1,4 @@
-"""What the studies found together, in sentences computed from their verdicts; counted, never pooled."""
+"""What several studies found, in sentences computed from their verdicts. Verdicts are counted, never pooled."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from collections import Counter
 from collections.abc import Sequence
 
 from harness.analysis import wording
-from harness.analysis.comparison import Shared, StudySummary
+from harness.analysis.comparison import SharedData, StudySummary
 from harness.results.metrics import METRICS
 
 _SIDES = ("fine_tuning", "feature_extraction")
 
 
 def sentence(entries: Sequence[StudySummary]) -> str:
-    """In how many studies which side is better, by how much at most, and in how many nothing is decided.
+    """Say in how many studies each strategy is better and by how much at most, and how many are undecided.
 
-    Gains are ranked only among studies of one objective.
+    Gains are compared only between studies of one objective.
     """
     claims: list[str] = []
     for outcome in (*_SIDES, "equal", "undecided", None):
         own = [entry for entry in entries if entry.outcome == outcome]
         if own:
             claims.append(_claim(outcome, own, _number(len(own), len(entries), first=not claims)))
-    told = [f"{wording.capital(wording.listed(claims))}."]
+    sentences = [f"{wording.capital(wording.listed(claims))}."]
     scratch = [entry.name for entry in entries if entry.verdict and _use(entry) == "from_scratch"]
     if scratch:
-        told.append(f"In {wording.listed(scratch)} training from scratch was better than both.")
-    return " ".join(told)
+        sentences.append(f"In {wording.listed(scratch)} training from scratch was better than both.")
+    return " ".join(sentences)
 
 
 def _claim(outcome: str | None, own: list[StudySummary], number: str) -> str:
@@ -41,15 +41,15 @@ def _claim(outcome: str | None, own: list[StudySummary], number: str) -> str:
 
 
 def _gains(own: list[StudySummary]) -> str:
-    """The largest difference for each objective, with the studies that reached it: `cells most, by 2.9 points of …`."""
-    told = []
+    """Write the largest difference for each objective and the studies that reached it: `cells most, by 2.9 points`."""
+    sentences = []
     for objective in dict.fromkeys(entry.objective for entry in own):
         sizes = {entry.name: _size(entry) for entry in own if entry.objective == objective}
         largest = wording.difference(max(sizes.values()), objective)
         names = [name for name, size in sizes.items() if wording.difference(size, objective) == largest]
         most = " most" if len(names) < len(sizes) else ""
-        told.append(f"{wording.listed(names)}{most}, by {largest} {wording.unit(objective)}")
-    return "; ".join(told)
+        sentences.append(f"{wording.listed(names)}{most}, by {largest} {wording.unit(objective)}")
+    return "; ".join(sentences)
 
 
 def _size(entry: StudySummary) -> float:
@@ -57,25 +57,25 @@ def _size(entry: StudySummary) -> float:
 
 
 def _use(entry: StudySummary) -> str | None:
-    """The strategy that is recommended."""
+    """Return the recommended strategy."""
     chosen = entry.summary["recommendation"]
     return chosen["strategy"] if chosen else None
 
 
 def _number(part: int, of: int, first: bool) -> str:
-    """`both studies`, `all 3 studies`, `2 of 3 studies`; a later number is the number alone."""
+    """Write a count: `both studies`, `all 3 studies`, `2 of 3 studies`; later in the sentence only the number."""
     if part == of:
         return "both studies" if of == 2 else f"all {of} studies"
     return f"{part} of {of} studies" if first else str(part)
 
 
 def reasons(entries: Sequence[StudySummary]) -> list[tuple[str, str]]:
-    """The studies without a verdict, and why."""
+    """Return the studies without a verdict, each with the reason."""
     return [(entry.name, str(entry.summary["verdict_reason"])) for entry in entries if entry.verdict is None]
 
 
 def rendered(entries: Sequence[StudySummary]) -> str:
-    """That images are rendered, and in which studies where not in all; "" where all are real."""
+    """Say that images are rendered, and in which studies if not in all; "" if all are real."""
     names = [entry.name for entry in entries if entry.rendered]
     if not names:
         return ""
@@ -83,8 +83,8 @@ def rendered(entries: Sequence[StudySummary]) -> str:
     return f"Rendered images, not real cells{which}."
 
 
-def dependence(group: Shared) -> str:
-    """What sharing their images means for the studies' results."""
+def dependence(group: SharedData) -> str:
+    """Say what it means for the results that studies share their images."""
     names = wording.listed(group.names)
     if group.test_images is None:
         return f"{names} share their data, so their results would be no independent evidence."
@@ -96,7 +96,7 @@ def dependence(group: Shared) -> str:
 
 
 def results(entries: Sequence[StudySummary]) -> str:
-    """How sure the studies of one objective are: how many decide, and how wide their intervals reach."""
+    """Say how many studies of one objective are decided, and how wide their intervals are."""
     objective = entries[0].objective
     known = [entry.verdict for entry in entries if entry.verdict]
     label = wording.capital(METRICS[objective].label)
@@ -111,12 +111,12 @@ def results(entries: Sequence[StudySummary]) -> str:
 
 
 def _unit(objective: str) -> str:
-    """`points`, `nats`, or nothing: the metric is named beside it."""
+    """Return the unit without the metric: `points`, `nats` or nothing."""
     return wording.unit(objective).partition("of ")[0].strip()
 
 
 def data(entries: Sequence[StudySummary]) -> str:
-    """How many data sets, and how large they are."""
+    """Say how many data sets there are and how large they are."""
     known = [entry for entry in entries if entry.digest]
     if not known:
         return "The data"
@@ -127,7 +127,7 @@ def data(entries: Sequence[StudySummary]) -> str:
 
 
 def recommended(entries: Sequence[StudySummary]) -> str:
-    """Which strategies and which backbones are recommended."""
+    """Say which strategies and which backbones are recommended."""
     used = Counter(strategy for entry in entries if (strategy := _use(entry)))
     if not used:
         return "Nothing is recommended yet"
@@ -136,12 +136,12 @@ def recommended(entries: Sequence[StudySummary]) -> str:
     backbones = dict.fromkeys(chosen)
     if len(chosen) == 1:
         return f"Recommended: {wording.listed(strategies)}, with {chosen[0]}"
-    told = f"always with {chosen[0]}" if len(backbones) == 1 else f"with {len(backbones)} different backbones"
-    return f"Recommended: {wording.listed(strategies)}, {told}"
+    which = f"always with {chosen[0]}" if len(backbones) == 1 else f"with {len(backbones)} different backbones"
+    return f"Recommended: {wording.listed(strategies)}, {which}"
 
 
 def costs(entries: Sequence[StudySummary]) -> str:
-    """How many times the device seconds of feature extraction one fine-tuning takes."""
+    """Say how many times the device seconds of a feature extraction a fine-tuning takes."""
     ratios = sorted(ratio for entry in entries if (ratio := entry.cost_ratio))
     if not ratios:
         return "What it took"
@@ -151,19 +151,19 @@ def costs(entries: Sequence[StudySummary]) -> str:
 
 
 def machines(entries: Sequence[StudySummary]) -> str:
-    """Whether the seconds of these studies may be compared at all."""
+    """Say whether the seconds of these studies may be compared."""
     used = {tuple(entry.summary["environment"].get(name) for name in ("device", "threads")) for entry in entries}
     if len(used) > 1:
         return "The devices or their threads differ between the studies: compare the ratios rather than the seconds."
     return "The same device and threads in all of them."
 
 
-def sharing(group: Shared) -> str:
-    """How many keys differ between studies of the same data."""
+def sharing(group: SharedData) -> str:
+    """Say how many keys differ between studies of the same data."""
     names = wording.listed(group.names)
     if not group.file and not group.environment:
         return f"{names}: the same data, study file and environment"
-    told = [
+    counts = [
         wording.count(len(rows), one, many)
         for rows, one, many in (
             (group.file, "key of the study file", "keys of the study file"),
@@ -172,4 +172,4 @@ def sharing(group: Shared) -> str:
         if rows
     ]
     differ = "differs" if len(group.file) + len(group.environment) == 1 else "differ"
-    return f"{names}: the same data; {wording.listed(told)} {differ}"
+    return f"{names}: the same data; {wording.listed(counts)} {differ}"

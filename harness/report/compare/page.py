@@ -1,4 +1,4 @@
-"""The page that puts studies side by side: one self-contained file, and its values beside it for machines."""
+"""The page that shows several studies side by side, and compare.json with the same values for other programs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness.analysis.comparison import SCHEMA, Shared, StudySummary, chosen, place, read, shared
+from harness.analysis.comparison import (
+    SCHEMA,
+    SharedData,
+    StudySummary,
+    comparison_folder,
+    find_shared_data,
+    find_studies,
+    read_study,
+)
 from harness.atomic import atomic_write
 from harness.report import html
 from harness.report.compare import figures, findings, tables
@@ -22,28 +30,29 @@ WIDE, NARROW = 1000, 350  # CSS pixels
 
 @dataclass(frozen=True)
 class Panel:
-    """The studies of one objective: nothing else may stand on its axis or in its columns."""
+    """The part of the page for one objective. Studies of different objectives never share an axis or a column."""
 
     objective: str
-    pictures: tuple[Picture, Picture] | None  # for a wide and for a narrow screen; None without any verdict
+    pictures: tuple[Picture, Picture] | None  # for wide and for narrow screens; None if there is no verdict
     heading: str
-    rendered: str  # which of these studies show no real images; "" where all do
+    rendered: str  # names the studies with rendered images; "" if all images are real
     table: Grid
 
 
 def write_comparison(names: Sequence[str]) -> Path:
     """Write index.html and compare.json of these studies, also while they run.
 
-    Reads stored files only. Each file is replaced whole. No path of this machine and no password is shown.
+    Only stored files are read, and each written file replaces the old one as a whole. Paths of the machine and
+    passwords are not shown.
 
     Returns:
         The path of index.html.
 
     Raises:
-        ConfigError: see `chosen`; nothing is written then.
+        ConfigError: see `find_studies`; then nothing is written.
     """
-    entries = [read(folder) for folder in chosen(names)]
-    folder = place(names)
+    entries = [read_study(folder) for folder in find_studies(names)]
+    folder = comparison_folder(names)
     page = render(entries)
     atomic_write(folder / "compare.json", json.dumps(values(entries), indent=2, ensure_ascii=False) + "\n")
     atomic_write(folder / "index.html", page)
@@ -51,7 +60,7 @@ def write_comparison(names: Sequence[str]) -> Path:
 
 
 def values(entries: Sequence[StudySummary]) -> dict[str, Any]:
-    """compare.json: the sentence, each study's summary with what the page adds to it, and which share their images."""
+    """Return the content of compare.json: the sentence, each study's summary, and which studies share their images."""
     return {
         "schema": SCHEMA,
         "sentence": findings.sentence(entries),
@@ -67,14 +76,14 @@ def values(entries: Sequence[StudySummary]) -> dict[str, Any]:
             }
             for entry in entries
         ],
-        "shared_data": [asdict(group) for group in shared(entries)],
+        "shared_data": [asdict(group) for group in find_shared_data(entries)],
     }
 
 
 def render(entries: Sequence[StudySummary]) -> str:
-    """The page as HTML: see `shell.fill`."""
+    """Return the page as HTML."""
     names = [entry.name for entry in entries]
-    groups = shared(entries)
+    groups = find_shared_data(entries)
     drawn = [figures.costs(entries, width) for width in (WIDE, NARROW)]
     return html.fill(
         "compare.html",
@@ -97,20 +106,21 @@ def render(entries: Sequence[StudySummary]) -> str:
 
 
 def panels(entries: Sequence[StudySummary]) -> list[Panel]:
-    """One panel for each objective, in the order of its first study."""
-    made = []
+    """Make a panel for each objective, in the order of its first study."""
+    found = []
     for objective in dict.fromkeys(entry.objective for entry in entries):
         own = [entry for entry in entries if entry.objective == objective]
         pictures = None
         if any(entry.verdict for entry in own):
             pictures = (figures.forest(own, objective, WIDE), figures.forest(own, objective, NARROW))
-        made.append(
+        found.append(
             Panel(objective, pictures, findings.results(own), findings.rendered(own), tables.results(own, objective))
         )
-    return made
+    return found
 
 
-def _difference(group: Shared) -> dict[str, Any]:
+def _difference(group: SharedData) -> dict[str, Any]:
+    """Return what the page shows of studies that share their images."""
     named = (("Study file", group.file), ("Environment", group.environment))
     return {
         "heading": findings.sharing(group),

@@ -1,4 +1,4 @@
-"""Tables of several studies, a row a study; each cell with the value that it is sorted by."""
+"""Tables of several studies with a row for each study. A cell holds its text and the value that it is sorted by."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ RECOMMENDED = ("backbone", "unfreeze_depth", "unfreeze_schedule", "batchnorm", "
 
 @dataclass(frozen=True)
 class Cell:
-    """What a cell shows, what stands small below it, and what it is sorted by where that is not its text."""
+    """One cell: its text, the small text below it, and the value to sort by if that is not the text."""
 
     text: str
     small: str = ""
     value: float | str | None = None
-    strategy: str = ""  # shown in its colour
+    strategy: str = ""  # the cell is shown in the colour of this strategy
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of studies; `columns` are (heading, is a number), the first cell of a row names the study."""
+    """A table; `columns` are pairs (heading, whether it holds numbers); the first cell of a row names the study."""
 
     caption: str
     columns: list[tuple[str, bool]]
@@ -37,7 +37,7 @@ class Grid:
 
 
 def results(entries: Sequence[StudySummary], objective: str) -> Grid:
-    """What the studies of one objective found; no other objective stands in the same column."""
+    """Make the table of the results of the studies of one objective."""
     sides = [name for name in wording.STRATEGY if any(name in entry.summary["strategies"] for entry in entries)]
     label = METRICS[objective].label
     columns = [("study", False), ("verdict", False), (f"difference, {wording.unit(objective)}", True)]
@@ -64,7 +64,7 @@ def results(entries: Sequence[StudySummary], objective: str) -> Grid:
 
 
 def data(entries: Sequence[StudySummary]) -> Grid:
-    """What each study was made on."""
+    """Make the table of the studies' data sets."""
     columns = [("study", False), ("data", False), ("images", True), ("classes", True), ("groups", True)]
     columns += [("training", True), ("validation", True), ("test", True), ("digest", False)]
     rows = []
@@ -85,7 +85,7 @@ def data(entries: Sequence[StudySummary]) -> Grid:
 
 
 def recommended(entries: Sequence[StudySummary]) -> Grid:
-    """What each study recommends."""
+    """Make the table of the recommended configurations."""
     columns = [("study", False), ("strategy", False)]
     columns += [(label(name), PARAMETERS[name].kind != "choice") for name in RECOMMENDED]
     rows = []
@@ -99,7 +99,7 @@ def recommended(entries: Sequence[StudySummary]) -> Grid:
 
 
 def costs(entries: Sequence[StudySummary]) -> Grid:
-    """What one training of each side costs, and what the whole study took."""
+    """Make the table of costs: of one training of each strategy, and of the whole study."""
     columns = [("study", False), ("feature extraction", True), ("fine-tuning", True), ("ratio", True)]
     columns += [("trials", True), ("time spent", True), ("last session", True), ("device", False), ("threads", True)]
     rows = []
@@ -125,12 +125,13 @@ def costs(entries: Sequence[StudySummary]) -> Grid:
 
 
 def differing(caption: str, names: Sequence[str], rows: Sequence[Difference]) -> Grid:
-    """Fields that differ, a column a study."""
+    """Make the table of fields that differ, with a column for each study."""
     columns = [("field", False), *((name, False) for name in names)]
-    return Grid(caption, columns, [[Cell(row.key), *(Cell(_told(value)) for value in row.values)] for row in rows])
+    cells = [[Cell(row.key), *(Cell(_text(value)) for value in row.values)] for row in rows]
+    return Grid(caption, columns, cells)
 
 
-def _told(value: Any) -> str:
+def _text(value: Any) -> str:
     if value is None:
         return wording.DASH
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

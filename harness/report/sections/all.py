@@ -1,4 +1,4 @@
-"""The one list of the sections of the page, and those of the search that have no file of their own."""
+"""The list of the sections of the page, in the order in which they appear within their group."""
 
 from __future__ import annotations
 
@@ -25,12 +25,11 @@ from harness.report.sections.mistakes import mistakes_section
 from harness.report.sections.recommendation import recommendation_section
 from harness.report.sections.reproduce import reproduce_section
 from harness.report.sections.search_course import anytime_section
-from harness.report.sections.search_value import edge_section, gap_section, paid_section, pruning_section
+from harness.report.sections.search_value import default_section, edge_section, gap_section, pruning_section
 from harness.report.sections.shifts import shift_section
 from harness.report.sections.strategies import strategy_section
 from harness.report.sections.trial_table import trial_section
 
-# The one list of the sections of the page.
 SECTIONS: tuple[SectionEntry, ...] = (
     SectionEntry("answer", answer_section),
     SectionEntry("answer", strategy_section),
@@ -51,7 +50,7 @@ SECTIONS: tuple[SectionEntry, ...] = (
     SectionEntry("search", other_sections),
     SectionEntry("search", importance_section),
     SectionEntry("search", anytime_section),
-    SectionEntry("search", paid_section),
+    SectionEntry("search", default_section),
     SectionEntry("search", gap_section),
     SectionEntry("search", edge_section),
     SectionEntry("search", pruning_section),

@@ -1,7 +1,4 @@
-"""The sections around the evidence, with layouts of their own: answer, strategies, recommendation, data and method.
-
-Those of the recommendation and of the data are always made; their templates show nothing if there is nothing to show.
-"""
+"""The section with the verdict, and the figure of the paired differences on the test split."""
 
 from __future__ import annotations
 
@@ -20,24 +17,28 @@ from harness.report.section import Section
 from harness.report.style import Picture, drawing, picture
 from harness.results.metrics import score, sign_of
 
+ROW = 112  # height of one comparison, in CSS pixels
+_LEFT, _RIGHT = "\N{LEFTWARDS ARROW}", "\N{RIGHTWARDS ARROW}"
 
-def answer_section(story: StudyData) -> Section:
-    """Say the verdict, or why there is none."""
-    values = {"verdict_pictures": verdict_pictures(story)}
+
+def answer_section(data: StudyData) -> Section:
+    """Show the verdict, or the reason why there is none. The section is always made."""
+    values = {"verdict_pictures": verdict_pictures(data)}
     return Section("answer", "The answer", template="answer", values=values)
 
 
-def verdict_pictures(story: StudyData) -> tuple[Picture, Picture] | None:
-    """The paired differences, for a wide and for a narrow screen; None where no pair was compared."""
-    pairs = story.summary["comparisons"]
+def verdict_pictures(data: StudyData) -> tuple[Picture, Picture] | None:
+    """Draw the paired differences for a wide and for a narrow screen; None if no pair was compared."""
+    pairs = data.summary["comparisons"]
     if not pairs:
         return None
-    each = {(p["a"], p["b"]): _each_seed(story.winners, p["a"], p["b"], story.study.objective) for p in pairs}
-    zone, objective = story.study.confirmation.equivalence, story.study.objective
+    each = {(p["a"], p["b"]): _each_seed(data.winners, p["a"], p["b"], data.study.objective) for p in pairs}
+    zone, objective = data.study.confirmation.equivalence, data.study.objective
     return (differences(pairs, each, zone, objective), differences(pairs, each, zone, objective, width=350))
 
 
 def _each_seed(winners: dict[str, TestPredictions], a: str, b: str, objective: str) -> list[float]:
+    """Return the difference b minus a at each shared seed; positive favours b."""
     if a not in winners or b not in winners:
         return []
     one, two = winners[a], winners[b]
@@ -47,9 +48,6 @@ def _each_seed(winners: dict[str, TestPredictions], a: str, b: str, objective: s
     return [sign * (score(objective, q, two.labels) - score(objective, p, one.labels)) for p, q in pairs]
 
 
-ROW = 112  # height of one comparison, in CSS pixels
-
-
 def differences(
     pairs: Sequence[dict[str, Any]],
     each_seed: Mapping[tuple[str, str], Sequence[float]],
@@ -57,12 +55,13 @@ def differences(
     objective: str,
     width: int = 1000,
 ) -> Picture:
-    """Paired differences on test, one row a pair: every seed, the mean, its 95 % interval, the equivalence zone.
+    """Draw paired differences on test with a row for each pair: every seed, mean, 95 % interval, equivalence zone.
 
     Args:
         pairs: the `comparisons` of summary.json, the primary one first.
-        each_seed: (a, b) -> difference for each seed, b minus a, positive favours b.
-        width: CSS pixels; below 500 the side labels are shorter.
+        each_seed: (a, b) -> the difference b minus a at each seed; positive favours b.
+        equivalence: differences within ± this count as equal.
+        width: CSS pixels; below 500 the labels are shorter.
     """
     narrow = width < 500
     ends = [abs(end) for pair in pairs for end in pair["ci95"]]
@@ -73,25 +72,15 @@ def differences(
         axes.set(xlim=(-reach, reach), ylim=(-len(pairs) + 0.5, 0.5), yticks=[])
         for row, pair in enumerate(pairs):
             _difference_row(axes, -row, pair, each_seed.get((pair["a"], pair["b"]), ()), objective)
-            _ends(axes, -row + 0.48, pair, "" if narrow else " better")
+            _name_ends(axes, -row + 0.48, pair, "" if narrow else " better")
         zone = f"\u00b1 {wording.difference(equivalence, objective)} counts as equal"
         above = axes.get_xaxis_transform()
         axes.text(0, 1.02, zone, transform=above, ha="center", va="bottom", color=style.MUTED, fontsize=11)
         axes.grid(visible=False)
         difference_axis(axes, objective)
         axes.set_xlabel(f"difference on test, {wording.unit(objective).removeprefix('of ')}")
-        said = " ".join(_told(pair, objective) for pair in pairs)
-        return picture(figure, f"differences{width}", f"Paired differences on the test split. {said}")
-
-
-_LEFT, _RIGHT = "\N{LEFTWARDS ARROW}", "\N{RIGHTWARDS ARROW}"
-
-
-def _told(pair: dict[str, Any], objective: str) -> str:
-    low, high = (wording.difference(end, objective) for end in pair["ci95"])
-    mean = wording.difference(pair["difference"], objective, signed=True)
-    names = f"{wording.capital(wording.STRATEGY[pair['b']])} minus {wording.STRATEGY[pair['a']]}"
-    return f"{names}: {mean} {wording.unit(objective)}, 95 % interval {low} to {high}."
+        rows = " ".join(_describe(pair, objective) for pair in pairs)
+        return picture(figure, f"differences{width}", f"Paired differences on the test split. {rows}")
 
 
 def _difference_row(axes: Axes, y: float, pair: dict[str, Any], seeds: Sequence[float], objective: str) -> None:
@@ -99,16 +88,24 @@ def _difference_row(axes: Axes, y: float, pair: dict[str, Any], seeds: Sequence[
     colour = style.STRATEGY[pair["b"] if mean >= 0 else pair["a"]]
     y -= 0.1
     axes.plot([low, high], [y, y], color=colour, lw=3, solid_capstyle="round", zorder=3)
-    heights = y + 0.15 + 0.07 * (np.arange(len(seeds)) % 3)  # one above the other: seeds may agree
+    heights = y + 0.15 + 0.07 * (np.arange(len(seeds)) % 3)  # at three heights, because seeds may have equal values
     axes.scatter(seeds, heights, s=30, facecolor=style.SURFACE, edgecolor=colour, lw=1.4, zorder=4)
     axes.scatter([mean], [y], s=120, color=colour, marker="D", edgecolor=style.SURFACE, lw=1.5, zorder=5)
     text, below = wording.difference(mean, objective, signed=True), (0, -11)
     axes.annotate(text, (mean, y), below, textcoords="offset points", ha="center", va="top", weight="bold", fontsize=14)
 
 
-def _ends(axes: Axes, y: float, pair: dict[str, Any], word: str) -> None:
-    """Which strategy each side of zero favours, in its colour."""
+def _name_ends(axes: Axes, y: float, pair: dict[str, Any], word: str) -> None:
+    """Write which strategy each side of zero favours, in its colour."""
     low, high = axes.get_xlim()
     a, b = (f"{wording.STRATEGY[pair[side]]}{word}" for side in "ab")
     axes.text(low, y, f"{_LEFT} {a}", va="top", color=style.STRATEGY[pair["a"]])
     axes.text(high, y, f"{b} {_RIGHT}", va="top", ha="right", color=style.STRATEGY[pair["b"]])
+
+
+def _describe(pair: dict[str, Any], objective: str) -> str:
+    """Write a row of the figure in words."""
+    low, high = (wording.difference(end, objective) for end in pair["ci95"])
+    mean = wording.difference(pair["difference"], objective, signed=True)
+    names = f"{wording.capital(wording.STRATEGY[pair['b']])} minus {wording.STRATEGY[pair['a']]}"
+    return f"{names}: {mean} {wording.unit(objective)}, 95 % interval {low} to {high}."

@@ -1,14 +1,7 @@
-"""Each class on the test split: how often two strategies' winners recognised it, with intervals.
+"""The section on classes: the recall of each class on the test split, by the winners of two strategies.
 
-The recall of a class is the accuracy of its images, so its interval is the one of `statistics` over these images (and
-the groups that hold them) alone: a class whose images lie in three slides is as unsure as three slides are. A class
-may have few images, where a variance promises too much; two bounds hold it back:
-
-- Where n groups all gave the same answers, their variance is zero, yet up to a share of 1 - 0.025^(1/n) of all groups
-  may answer otherwise: the interval is what they could do to the mean.
-- Where the answers differ in m groups, turning signs gives 2^m arrangements, so no p-value lies below 2^(1 - m).
-
-After: Clopper and Pearson 1934 (nothing seen in n draws); Fisher 1935 (turned signs); Holm 1979 (many classes).
+`harness.analysis.class_recall` computes the recalls and says how their intervals are made. Here the differences are
+read with Holm's correction over all classes (Holm 1979).
 """
 
 from __future__ import annotations
@@ -19,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from harness.analysis import wording
-from harness.analysis.class_recall import _POINTS, ClassRecall, Share, most_apart, recalls
+from harness.analysis.class_recall import SCALE, ClassRecall, Recall, most_apart, recalls
 from harness.analysis.statistics import holm_levels
 from harness.analysis.study_data import StudyData
 from harness.analysis.test_predictions import TestPredictions
@@ -28,16 +21,16 @@ from harness.report.axes import score_axis
 from harness.report.section import Section, Table
 from harness.report.style import Picture, drawing, picture
 
-NAME = 24  # letters of a class's name in the figure
+NAME = 24  # largest number of letters of a class's name in the figure
 
 
-def class_section(story: StudyData) -> Section | None:
-    """Recall of every class by the winners of the first pair of the verdict; None while none was compared."""
-    pair = _pair(story)
+def class_section(data: StudyData) -> Section | None:
+    """Show the recall of every class by the winners of the first compared pair; None if no pair was compared."""
+    pair = _pair(data)
     if pair is None:
         return None
     a, b = pair
-    names = story.class_names(a.probabilities.shape[2])
+    names = data.class_names(a.probabilities.shape[2])
     found = recalls(a, b, names)
     shown = most_apart(found)
     note = (
@@ -54,22 +47,23 @@ def class_section(story: StudyData) -> Section | None:
 
 
 def heading(found: Sequence[ClassRecall], a: str, b: str) -> str:
-    """Which class one strategy clearly recognises better, the largest difference of each side."""
+    """Say which class each strategy clearly recognises better, with the largest difference."""
     levels = holm_levels([one.p_value for one in found])
     clear = [one for one, level in zip(found, levels, strict=True) if one.p_value < 1 - level]
-    told = []
+    parts = []
     for strategy, sign in ((b, 1), (a, -1)):
         own = sorted((one for one in clear if sign * one.gain.mean > 0), key=lambda one: -abs(one.gain.mean))
         if own:
-            size = wording.difference(abs(own[0].gain.mean), _POINTS, signed=True)
+            size = wording.difference(abs(own[0].gain.mean), SCALE, signed=True)
             more = f", and {wording.count(len(own) - 1, 'more class', 'more classes')}" if own[1:] else ""
-            told.append(f"{wording.STRATEGY[strategy]} recognises {own[0].name} better ({size} points{more})")
-    return wording.capital("; ".join(told)) if told else "No class is clearly better recognised by one strategy"
+            parts.append(f"{wording.STRATEGY[strategy]} recognises {own[0].name} better ({size} points{more})")
+    return wording.capital("; ".join(parts)) if parts else "No class is clearly better recognised by one strategy"
 
 
-def _pair(story: StudyData) -> tuple[TestPredictions, TestPredictions] | None:
-    pairs = story.summary["comparisons"]
-    a, b = (story.winners.get(pairs[0][side]) for side in "ab") if pairs else (None, None)
+def _pair(data: StudyData) -> tuple[TestPredictions, TestPredictions] | None:
+    """Return the winners of the first compared pair that share two seeds and their test images."""
+    pairs = data.summary["comparisons"]
+    a, b = (data.winners.get(pairs[0][side]) for side in "ab") if pairs else (None, None)
     if a is None or b is None or len(set(a.seeds) & set(b.seeds)) < 2 or not np.array_equal(a.rows, b.rows):
         return None
     return a, b
@@ -82,13 +76,13 @@ def _seeds(a: TestPredictions, b: TestPredictions) -> str:
 def _table(found: Sequence[ClassRecall], drawn: Sequence[str]) -> Table:
     names = [wording.capital(wording.STRATEGY[strategy]) for strategy in drawn]
     columns = [("class", False), ("test images", True), *((name, True) for name in names), ("difference", True)]
-    rows = [[one.name, f"{one.images:,}", one.a.told(), one.b.told(), one.gain.told(signed=True)] for one in found]
+    rows = [[one.name, f"{one.images:,}", one.a.text(), one.b.text(), one.gain.text(signed=True)] for one in found]
     caption = f"Recall of each class with 95 % intervals; difference: {names[1]} minus {names[0]}, in points"
     return Table(caption, columns, rows)
 
 
 def _figure(shown: Sequence[ClassRecall], a: str, b: str) -> Picture:
-    """Recall of each class, one row each: mean and interval of both strategies, a above b."""
+    """Draw a row for each class: mean recall and interval of both strategies, a above b."""
     with drawing(480, 64 + 30 * len(shown)) as (figure, axes):
         for row, one in enumerate(shown):
             _mark(axes, one.a, -row + 0.17, a)
@@ -99,18 +93,18 @@ def _figure(shown: Sequence[ClassRecall], a: str, b: str) -> Picture:
         axes.margins(x=0.04)
         axes.tick_params(axis="y", labelcolor=style.INK)
         axes.grid(visible=False, axis="y")
-        score_axis(axes.xaxis, _POINTS)
-        said = "; ".join(
-            f"{one.name} {wording.level(one.a.mean, _POINTS)} and {wording.level(one.b.mean, _POINTS)}" for one in shown
+        score_axis(axes.xaxis, SCALE)
+        described = "; ".join(
+            f"{one.name} {wording.level(one.a.mean, SCALE)} and {wording.level(one.b.mean, SCALE)}" for one in shown
         )
         who = f"{wording.STRATEGY[a]} and {wording.STRATEGY[b]}"
-        return picture(figure, "classes", f"Recall of each class on test with {who}: {said}.")
+        return picture(figure, "classes", f"Recall of each class on test with {who}: {described}.")
 
 
-def _mark(axes: Axes, share: Share, y: float, strategy: str) -> None:
+def _mark(axes: Axes, recall: Recall, y: float, strategy: str) -> None:
     colour = style.STRATEGY[strategy]
-    if share.ci95:
-        axes.plot(share.ci95, [y, y], color=colour, lw=2.2, zorder=2)
+    if recall.ci95:
+        axes.plot(recall.ci95, [y, y], color=colour, lw=2.2, zorder=2)
     axes.scatter(
-        share.mean, y, s=46, color=colour, marker=style.MARKER[strategy], edgecolor=style.SURFACE, lw=1, zorder=3
+        recall.mean, y, s=46, color=colour, marker=style.MARKER[strategy], edgecolor=style.SURFACE, lw=1, zorder=3
     )

@@ -1,4 +1,4 @@
-"""The section of a strategy's confirmed configurations: which scored best, and which are clearly worse."""
+"""The sections on each strategy's confirmed configurations: which scored best, and which are clearly worse."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from harness.report.axes import row_name, scale, score_axis
 from harness.report.section import Section, Table
 from harness.report.style import Picture, drawing, picture
 
-NAMED_BY = 2  # parameters that name a configuration, at most; all of them stand in a table below
-_FIRST = ("unfreeze_depth", "backbone", "batchnorm", "batch_size")  # what people call a configuration by
+NAMED_BY = 2  # largest number of parameters in a configuration's name; the table below shows all parameters
+_FIRST = ("unfreeze_depth", "backbone", "batchnorm", "batch_size")  # preferred for the name
 
 
-def configuration_sections(story: StudyData) -> list[Section]:
+def configuration_sections(data: StudyData) -> list[Section]:
     """Make a section for each strategy with several confirmed configurations."""
-    objective = story.study.objective
-    return [configuration_section(group, objective) for group in groups(story.records, objective)]
+    objective = data.study.objective
+    return [configuration_section(group, objective) for group in groups(data.records, objective)]
 
 
 def configuration_section(group: Group, objective: str) -> Section:
-    """The confirmed configurations of a strategy, side by side by one parameter where they are a full table of two."""
+    """Show a strategy's confirmed configurations, a panel for each value of `Group.panels` if there is one."""
     panel = group.panels
     rest = [name for name in group.parameters if name != panel]
-    names = rest if panel or len(rest) <= NAMED_BY else telling(group.members, rest)
+    names = rest if panel or len(rest) <= NAMED_BY else distinguishing(group.members, rest)
     scores = [score for member in group.members for score in member.scores]
     reach = 0.06 * (max(scores) - min(scores)) + 1e-6
     limits = (min(scores) - reach, max(scores) + reach)
-    labels = {id(member): told(member, names) or f"no. {place}" for place, member in enumerate(group.members, 1)}
+    labels = {id(member): config_name(member, names) or f"no. {place}" for place, member in enumerate(group.members, 1)}
     pictures = []
     values = sorted({member.values[panel] for member in group.members}) if panel else [None]
     for value in values:
@@ -50,13 +50,13 @@ def configuration_section(group: Group, objective: str) -> Section:
         "Holm's correction at 5 %."
     )
     best = group.members[0]
-    heading = configuration_heading(group, told(best, group.parameters) if panel else labels[id(best)])
+    heading = configuration_heading(group, config_name(best, group.parameters) if panel else labels[id(best)])
     table = None if panel or names == rest else _table(group, labels, objective)
     return Section(f"confirmed-{group.strategy}", heading, pictures, note, table=table)
 
 
-def telling(members: Sequence[Confirmed], names: Sequence[str]) -> list[str]:
-    """The fewest of these parameters that tell all configurations apart, NAMED_BY at most; [] where so few do not."""
+def distinguishing(members: Sequence[Confirmed], names: Sequence[str]) -> list[str]:
+    """Return the fewest parameters that distinguish all configurations; [] if more than NAMED_BY are needed."""
     ranked = sorted(names, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
     for size in range(1, NAMED_BY + 1):
         for chosen in combinations(ranked, size):
@@ -65,8 +65,8 @@ def telling(members: Sequence[Confirmed], names: Sequence[str]) -> list[str]:
     return []
 
 
-def told(member: Confirmed, names: Sequence[str]) -> str:
-    """These parameters of a configuration, `recalibrated, batch size 64`."""
+def config_name(member: Confirmed, names: Sequence[str]) -> str:
+    """Write these parameters of a configuration: `recalibrated, batch size 64`."""
     return ", ".join(
         config_text(name, member.values[name])
         if PARAMETERS[name].kind == "choice"
@@ -77,7 +77,7 @@ def told(member: Confirmed, names: Sequence[str]) -> str:
 
 
 def _table(group: Group, labels: dict[int, str], objective: str) -> Table:
-    """Everything in which the configurations differ: a row for each parameter, since there are few configurations."""
+    """Make the table of all differing parameters, with a row for each: there are few configurations."""
     columns = [("", False), *((labels[id(member)], False) for member in group.members)]
     rows = [
         [wording.capital(label(name)), *(config_text(name, member.values[name]) for member in group.members)]
@@ -88,7 +88,7 @@ def _table(group: Group, labels: dict[int, str], objective: str) -> Table:
 
 
 def configuration_heading(group: Group, label: str) -> str:
-    """Which confirmed configuration scored best, and how many of the others are clearly worse."""
+    """Say which confirmed configuration scored best, and how many of the others are clearly worse."""
     worse, others = sum(group.clearly_worse), len(group.clearly_worse)
     best = f"{wording.capital(wording.STRATEGY[group.strategy])}, confirmed: {label} scored best on validation"
     if worse == 0:
@@ -104,11 +104,11 @@ def configuration_figure(
     objective: str,
     limits: tuple[float, float],
 ) -> Picture:
-    """Confirmed configurations, one row each: every seed a circle, the mean filled.
+    """Draw a row for each confirmed configuration: a circle for every seed, a filled mark for the mean.
 
     Args:
-        rows: what tells a configuration from the others, and its validation score at each seed; drawn in this order.
-        limits: of the score axis, shared by pictures that stand side by side.
+        rows: name of the configuration and its validation score at each seed, in the order of drawing.
+        limits: of the score axis, shared by the pictures side by side.
     """
     colour = style.STRATEGY[strategy]
     with drawing(380, 64 + 40 * len(rows)) as (figure, axes):
@@ -126,6 +126,6 @@ def configuration_figure(
         if title:
             axes.set_title(title, loc="left", weight="bold")
         score_axis(axes.xaxis, objective)
-        said = "; ".join(f"{label} {wording.level(float(np.mean(scores)), objective)}" for label, scores in rows)
+        described = "; ".join(f"{label} {wording.level(float(np.mean(scores)), objective)}" for label, scores in rows)
         about = f", {title}" if title else ""
-        return picture(figure, key, f"Mean validation score over seeds of each configuration{about}: {said}.")
+        return picture(figure, key, f"Mean validation score over seeds of each configuration{about}: {described}.")

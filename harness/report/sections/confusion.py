@@ -1,4 +1,4 @@
-"""What the recommended winner took for what on the test split."""
+"""The section with the confusion matrix of the recommended winner on the test split."""
 
 from __future__ import annotations
 
@@ -16,9 +16,26 @@ from harness.report.section import Section
 from harness.report.style import Picture, drawing, picture
 from harness.results.metrics import confusion
 
+NUMBERS_AT_MOST = 16  # classes; the cells of a larger matrix have no room for numbers
+
+
+def confusion_section(data: StudyData) -> Section | None:
+    """Show which classes the recommended winner confused on the test split; None if nothing is recommended."""
+    found = recommended_counts(data)
+    if found is None:
+        return None
+    winner, counts = found
+    names = data.class_names(counts.shape[0])
+    images = wording.test_images(winner.labels.size, winner.group_count)
+    note = (
+        f"{wording.capital(wording.STRATEGY[winner.strategy])}, the recommended winner, on {images}, "
+        f"{wording.count(len(winner.seeds), 'seed')} together. Each row is a true class, each column a predicted one."
+    )
+    return Section("confusion", confusion_heading(counts, names), [confusion_matrix(counts, names)], note)
+
 
 def confusion_heading(counts: NDArray[np.int64], classes: Sequence[str]) -> str:
-    """The class most often taken for another one."""
+    """Name the class that was most often taken for another one."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     np.fill_diagonal(shares, 0)
     row, column = divmod(int(shares.argmax()), shares.shape[1])
@@ -28,11 +45,12 @@ def confusion_heading(counts: NDArray[np.int64], classes: Sequence[str]) -> str:
     return f"Most often confused: {classes[row]}, taken for {classes[column]} in {share} of its images"
 
 
-NUMBERS_AT_MOST = 16  # classes; a larger confusion matrix has no room for numbers
-
-
 def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> Picture:
-    """Share of each true class (rows) that was given each name (columns), over all seeds together."""
+    """Draw the share of each true class (rows) that was predicted as each class (columns), over all seeds together.
+
+    Args:
+        counts: (classes, classes), rows are true classes.
+    """
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = len(classes)
     cell = float(np.clip(430 / size, 14, 46))
@@ -68,27 +86,12 @@ def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> Pictu
         return picture(figure, "confusion", f"Confusion matrix; share of each class that was recognised: {recalls}.")
 
 
-def confusion_section(story: StudyData) -> Section | None:
-    """Show what the recommended winner took for what on the test split."""
-    found = recommended_counts(story)
-    if found is None:
+def recommended_counts(data: StudyData) -> tuple[TestPredictions, NDArray[np.int64]] | None:
+    """Return the recommended winner and its confusion counts on test, all seeds together."""
+    chosen = data.summary["recommendation"]
+    winner = data.winners.get(chosen["strategy"]) if chosen else None
+    if winner is None:
         return None
-    side, counts = found
-    names = story.class_names(counts.shape[0])
-    images = wording.test_images(side.labels.size, side.group_count)
-    note = (
-        f"{wording.capital(wording.STRATEGY[side.strategy])}, the recommended winner, on {images}, "
-        f"{wording.count(len(side.seeds), 'seed')} together. Each row is a true class, each column a predicted one."
-    )
-    return Section("confusion", confusion_heading(counts, names), [confusion_matrix(counts, names)], note)
-
-
-def recommended_counts(story: StudyData) -> tuple[TestPredictions, NDArray[np.int64]] | None:
-    """The recommended winner with its confusion counts on test, all seeds together."""
-    chosen = story.summary["recommendation"]
-    side = story.winners.get(chosen["strategy"]) if chosen else None
-    if side is None:
-        return None
-    classes = side.probabilities.shape[2]
-    counts = [confusion(p.argmax(axis=1), side.labels, classes) for p in side.probabilities]
-    return side, np.sum(counts, axis=0)
+    classes = winner.probabilities.shape[2]
+    counts = [confusion(p.argmax(axis=1), winner.labels, classes) for p in winner.probabilities]
+    return winner, np.sum(counts, axis=0)

@@ -1,4 +1,4 @@
-"""One choice of each winner changed at a time: what another choice would have cost."""
+"""The sections on the winners with one choice changed at a time: what another choice would have cost."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from harness.analysis import wording
-from harness.analysis.explored import Changed
+from harness.analysis.explored import ChangeResult
 from harness.analysis.study_data import StudyData
 from harness.analysis.wording import config_text
 from harness.config.parameters import label
@@ -17,21 +17,21 @@ from harness.report.section import Section, Table
 from harness.report.style import Picture, drawing, picture
 
 
-def controlled_sections(story: StudyData) -> list[Section]:
+def controlled_sections(data: StudyData) -> list[Section]:
     """Make a section for each strategy whose winner was tried with one choice changed at a time."""
-    found = story.changed
+    found = data.changed
     strategies = dict.fromkeys(one.strategy for one in found)
-    return [_controlled([one for one in found if one.strategy == name], story.study.objective) for name in strategies]
+    return [_controlled([one for one in found if one.strategy == name], data.study.objective) for name in strategies]
 
 
-def change_text(one: Changed) -> str:
-    """`unfreeze depth (stages) 2 instead of 3`."""
-    named = "" if one.parameter in ("backbone", "batchnorm") else f"{label(one.parameter)} "
-    prefix = "BatchNorm " if one.parameter == "batchnorm" else named
+def change_text(one: ChangeResult) -> str:
+    """Write a change: `unfreeze depth (stages) 2 instead of 3`."""
+    name = "" if one.parameter in ("backbone", "batchnorm") else f"{label(one.parameter)} "
+    prefix = "BatchNorm " if one.parameter == "batchnorm" else name
     return f"{prefix}{config_text(one.parameter, one.value)} instead of {config_text(one.parameter, one.before)}"
 
 
-def _controlled(found: Sequence[Changed], objective: str) -> Section:
+def _controlled(found: Sequence[ChangeResult], objective: str) -> Section:
     strategy = found[0].strategy
     shown = [(change_text(one), one) for one in found if one.completed]
     seeds = max((len(one.differences) for _, one in shown), default=0)
@@ -56,8 +56,8 @@ def _controlled(found: Sequence[Changed], objective: str) -> Section:
     )
 
 
-def controlled_heading(found: Sequence[Changed], objective: str) -> str:
-    """What another choice would have cost, the worst one named; plain where no difference is clear."""
+def controlled_heading(found: Sequence[ChangeResult], objective: str) -> str:
+    """Say what another choice would have cost and name the worst one, or say that no difference is clear."""
     who = wording.capital(wording.STRATEGY[found[0].strategy])
     complete = [one for one in found if one.completed]
     worse = [one for one in complete if one.clear and one.mean < 0]
@@ -71,16 +71,16 @@ def controlled_heading(found: Sequence[Changed], objective: str) -> str:
         cost = wording.difference(-worse[-1].mean, objective)
         others = len(complete) - len(worse)
         plain = f"{wording.count(others, 'other choice')} {'makes' if others == 1 else 'make'} no clear difference"
-        told = f"{change_text(worse[-1])} would have cost {cost} {wording.unit(objective)}"
-        return f"{who}: {told}; {plain}" if others > 0 else f"{who}: {told}"
+        worst = f"{change_text(worse[-1])} would have cost {cost} {wording.unit(objective)}"
+        return f"{who}: {worst}; {plain}" if others > 0 else f"{who}: {worst}"
     return f"{who}: none of {wording.count(len(complete), 'other choice')} makes a clear difference"
 
 
-def changes(rows: Sequence[tuple[str, Changed]], strategy: str, objective: str) -> Picture:
-    """One row a change: every seed's difference from the winner, the mean and its 95 % interval.
+def changes(rows: Sequence[tuple[str, ChangeResult]], strategy: str, objective: str) -> Picture:
+    """Draw a row for each change: the difference from the winner at every seed, the mean and its 95 % interval.
 
     Args:
-        rows: what was changed, in words, and its differences; drawn in this order.
+        rows: the change in words and its result, in the order of drawing.
     """
     colour = style.STRATEGY[strategy]
     with drawing(560, 76 + 46 * len(rows)) as (figure, axes):
@@ -103,7 +103,7 @@ def changes(rows: Sequence[tuple[str, Changed]], strategy: str, objective: str) 
         )
         difference_axis(axes, objective)
         axes.set_xlabel(f"change on validation, {wording.unit(objective).removeprefix('of ')}")
-        said = "; ".join(f"{label} {wording.difference(one.mean, objective, signed=True)}" for label, one in rows)
+        described = "; ".join(f"{label} {wording.difference(one.mean, objective, signed=True)}" for label, one in rows)
         return picture(
-            figure, f"controlled-{strategy}", f"Change of the winner's validation score by one choice: {said}."
+            figure, f"controlled-{strategy}", f"Change of the winner's validation score by one choice: {described}."
         )

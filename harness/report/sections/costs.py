@@ -1,4 +1,4 @@
-"""What a score costs: every complete trial against its device seconds, and the front that no trial betters."""
+"""The section on costs: the score of every complete trial against its device seconds, with the Pareto front."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from harness.report.style import Picture, drawing, picture
 from harness.results.metrics import sign_of
 
 WIDTH, HEIGHT = 520, 330  # CSS pixels
-WIDE = 10  # the largest over the smallest seconds from which the axis is logarithmic
-TOLD = 12  # points of the front that are told in words
+WIDE = 10  # largest over smallest seconds from which the axis is logarithmic
+DESCRIBED = 12  # largest number of points of the front in the table and in the alternative text
 _LINE, _LETTER = 14.0, 6.0  # CSS pixels of a label's line and of one letter
 
-Box = tuple[float, float, float, float]  # left, right, low, high in CSS pixels, high towards the better end
+Box = tuple[float, float, float, float]  # left, right, low, high in CSS pixels; high is towards the better score
 
 
-def cost_section(story: StudyData) -> Section | None:
-    """Validation score of every complete trial against the seconds of its training alone; None under two trials."""
-    table, objective = story.complete, story.study.objective
+def cost_section(data: StudyData) -> Section | None:
+    """Show the validation score of every complete trial against its seconds; None with fewer than two trials."""
+    table, objective = data.complete, data.study.objective
     trials = table[table["seconds_alone"] > 0]
     if len(trials) < 2:
         return None
@@ -45,12 +45,12 @@ def cost_section(story: StudyData) -> Section | None:
     )
     if lower(objective):
         note = note.replace("nothing above it", "nothing below it")
-    told = heading(points, drawn, objective, story.study.confirmation.equivalence)
-    return Section("costs", told, [_figure(trials, points, objective)], note, drawn, table=_table(points, objective))
+    title = heading(points, drawn, objective, data.study.confirmation.equivalence)
+    return Section("costs", title, [_figure(trials, points, objective)], note, drawn, table=_table(points, objective))
 
 
 def heading(points: Sequence[Point], drawn: Sequence[str], objective: str, equivalence: float) -> str:
-    """Up to which cost which strategy is on the front, and what the rest of the way gains.
+    """Say up to which cost which strategy is on the front, and what the higher costs gain.
 
     Args:
         points: the front, the cheapest first.
@@ -74,9 +74,9 @@ def heading(points: Sequence[Point], drawn: Sequence[str], objective: str, equiv
         ends = f"from {wording.duration(first.seconds)} to {wording.duration(last.seconds)} a training"
         return wording.capital(f"{who} share the cost-score front, {ends}")
     turn = points[turns[0] - 1]
-    told = f"{wording.capital(name[turn.strategy])} is on the cost-score front up to {wording.duration(turn.seconds)}"
+    start = f"{wording.capital(name[turn.strategy])} is on the cost-score front up to {wording.duration(turn.seconds)}"
     gained = f"{_points(turn, last, objective)} for {wording.times(last.seconds / turn.seconds)} the seconds"
-    return f"{told} a training; beyond it {name[last.strategy]} gains {gained}{_equal(turn, last, equivalence)}"
+    return f"{start} a training; beyond it {name[last.strategy]} gains {gained}{_equal(turn, last, equivalence)}"
 
 
 def _gain(first: Point, last: Point, objective: str) -> str:
@@ -92,11 +92,11 @@ def _equal(first: Point, last: Point, equivalence: float) -> str:
     return ", which counts as equal" if abs(last.score - first.score) <= equivalence else ""
 
 
-def _told(points: Sequence[Point], objective: str) -> list[Point]:
-    """The points worth words: all, or where they are many both ends and the largest steps."""
-    steps = np.abs(np.diff([point.score for point in points], prepend=np.inf))  # the first is always told
+def _described(points: Sequence[Point]) -> list[Point]:
+    """Return the points to describe in words: all, or the two ends and the largest steps if there are many."""
+    steps = np.abs(np.diff([point.score for point in points], prepend=np.inf))  # the first is always kept
     steps[-1] = np.inf
-    kept = np.sort(np.argsort(-steps, kind="stable")[:TOLD])
+    kept = np.sort(np.argsort(-steps, kind="stable")[:DESCRIBED])
     return [points[i] for i in kept]
 
 
@@ -104,19 +104,19 @@ def _table(points: Sequence[Point], objective: str) -> Table:
     columns = [("on the front", False), ("strategy", False), ("seconds", True), (scale(objective), True)]
     rows = [
         [
-            ", ".join(filter(None, p.what)),
+            ", ".join(filter(None, p.names)),
             wording.capital(wording.STRATEGY[p.strategy]),
             wording.duration(p.seconds),
             wording.level(p.score, objective),
         ]
-        for p in _told(points, objective)
+        for p in _described(points)
     ]
     which = "" if len(rows) == len(points) else f", its ends and largest steps, {len(rows)} of {len(points)}"
     return Table(f"The front of validation score against device seconds{which}", columns, rows)
 
 
 def _figure(trials: pd.DataFrame, points: Sequence[Point], objective: str) -> Picture:
-    """Score against seconds, both strategies, with the front as a line of steps and its points labelled."""
+    """Draw score against seconds, with the front as a line of steps and labels at its points."""
     seconds, scores = trials["seconds_alone"].to_numpy(float), trials["score"].to_numpy(float)
     wide = bool(seconds.max() / seconds.min() > WIDE)
     dense = len(trials) > style.DENSE
@@ -145,16 +145,16 @@ def _figure(trials: pd.DataFrame, points: Sequence[Point], objective: str) -> Pi
         axes.set(xlabel="device seconds of one training, alone", ylabel="")
         axes.set_title(f"validation {scale(objective)}")
         score_axis(axes.yaxis, objective)
-        said = "; ".join(
-            f"{wording.STRATEGY[p.strategy]}, {', '.join(filter(None, p.what))}, {wording.duration(p.seconds)} and "
+        described = "; ".join(
+            f"{wording.STRATEGY[p.strategy]}, {', '.join(filter(None, p.names))}, {wording.duration(p.seconds)} and "
             f"{wording.level(p.score, objective)}"
-            for p in _told(points, objective)
+            for p in _described(points)
         )
-        return picture(figure, "costs", f"Validation score against device seconds. The front: {said}.")
+        return picture(figure, "costs", f"Validation score against device seconds. The front: {described}.")
 
 
 def _limits(axes: Axes, seconds: NDArray[np.float64], scores: NDArray[np.float64], wide: bool, objective: str) -> None:
-    """Room around the marks, and above the best one (below, where lower is better) for its label."""
+    """Set limits with room around the marks, and above the best one (below, if lower is better) for its label."""
     low, high = float(scores.min()), float(scores.max())
     reach = max(high - low, 1e-6)
     below, above = (0.16, 0.06) if lower(objective) else (0.06, 0.16)
@@ -173,9 +173,9 @@ def _limits(axes: Axes, seconds: NDArray[np.float64], scores: NDArray[np.float64
 
 
 def _label(axes: Axes, points: Sequence[Point], wide: bool, objective: str) -> None:
-    """What the points of the front are, where there is room: the ends first, then the largest steps.
+    """Write what the points of the front are if there is room: the ends first, then the largest steps.
 
-    A label stands on the front's empty side, left of its point, or right of it where the next step is far enough.
+    A label is on the empty side of the front: left of its point, or right of it if the next step is far enough.
     """
     steps = {p: abs(p.score - before.score) for before, p in itertools.pairwise(points)}
     ranked = sorted(points, key=lambda p: (p not in (points[0], points[-1]), -steps.get(p, 0.0)))
@@ -183,10 +183,12 @@ def _label(axes: Axes, points: Sequence[Point], wide: bool, objective: str) -> N
     places = {p: _place(axes, p, wide, sign) for p in points}
     taken: list[Box] = []
     for p in ranked:
-        lines = [line for line in p.what if line]
+        lines = [line for line in p.names if line]
         across, tall = max(map(len, lines)) * _LETTER, len(lines) * _LINE
         x, y = places[p]
-        apart = 6 if p in (points[0], points[-1]) else 20  # between two steps nobody could tell whose label it is
+        apart = (
+            6 if p in (points[0], points[-1]) else 20
+        )  # between two steps it would not be clear to which one a label belongs
         others = [(q[0] - 9, q[0] + 9, q[1] - 6, q[1] + apart) for name, q in places.items() if name != p]
         later = min((places[q][0] for q in points if q.seconds > p.seconds), default=np.inf)
         boxes: list[tuple[Literal["left", "right"], Box]] = [("right", (x - 5 - across, x - 5, y + 7, y + 7 + tall))]
@@ -216,7 +218,7 @@ def _overlap(one: Box, other: Box) -> bool:
 
 
 def _place(axes: Axes, p: Point, wide: bool, sign: float) -> tuple[float, float]:
-    """Where a point lies within the axes, in CSS pixels from the left and towards the better end, about."""
+    """Return roughly where a point lies in the axes, in CSS pixels from the left and towards the better score."""
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     across = np.log(p.seconds / left) / np.log(right / left) if wide else (p.seconds - left) / (right - left)
     return float(across) * (WIDTH - 60), sign * (p.score - low) / (high - low) * (HEIGHT - 70)

@@ -1,4 +1,4 @@
-"""The data card: images, classes, groups, splits, and a strip of samples."""
+"""The section on the data: images, classes, groups, splits, and a strip of sample images for each class."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from harness.report.images import samples
 from harness.report.section import Section
 
 
-def data_section(story: StudyData) -> Section:
-    """Show the data card."""
-    shown = samples(story.folder.thumbnails, len(story.card.get("classes", []))) if story.study.report.images else {}
-    return Section("data", "The data", template="data", values={"card_facts": card_facts(story), "images": shown})
+def data_section(data: StudyData) -> Section:
+    """Show the data card. The section is always made; it is empty without a data card."""
+    shown = samples(data.folder.thumbnails, len(data.card.get("classes", []))) if data.study.report.images else {}
+    return Section("data", "The data", template="data", values={"card_facts": card_facts(data), "images": shown})
 
 
-def card_facts(story: StudyData) -> list[tuple[str, str]]:
-    """The data card's smaller facts: name and value."""
-    card = story.card
+def card_facts(data: StudyData) -> list[tuple[str, str]]:
+    """Return the smaller facts of the data card as pairs of name and value."""
+    card = data.card
     if not card:
         return []
     sizes = [f"{s['width']} \N{MULTIPLICATION SIGN} {s['height']} px ({s['count']:,})" for s in card["sizes"][:3]]

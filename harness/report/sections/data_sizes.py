@@ -1,4 +1,4 @@
-"""The winners trained on smaller shares of the training images."""
+"""The section on the winners trained on smaller shares of the training images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 
 from harness.analysis import wording
-from harness.analysis.explored import Answered
+from harness.analysis.explored import ConditionResult
 from harness.analysis.study_data import StudyData
 from harness.report import style
 from harness.report.axes import difference_axis, named_ends, scale, score_axis
@@ -16,14 +16,14 @@ from harness.report.sections.paired_table import paired_table
 from harness.report.style import Picture, drawing, picture
 
 
-def size_section(story: StudyData) -> Section | None:
+def size_section(data: StudyData) -> Section | None:
     """Show the winners trained on fewer images; None if no share was tried."""
-    points = story.sizes
-    return _sizes(points, story) if points else None
+    points = data.sizes
+    return _sizes(points, data) if points else None
 
 
-def _sizes(points: Sequence[Answered], story: StudyData) -> Section:
-    objective, zone = story.study.objective, story.study.confirmation.equivalence
+def _sizes(points: Sequence[ConditionResult], data: StudyData) -> Section:
+    objective, zone = data.study.objective, data.study.confirmation.equivalence
     pictures = [by_size(points, objective)]
     if sum(point.pair is not None for point in points) > 1:
         pictures.append(gain_by_size(points, zone, objective))
@@ -37,8 +37,8 @@ def _sizes(points: Sequence[Answered], story: StudyData) -> Section:
     )
 
 
-def sizes_heading(points: Sequence[Answered]) -> str:
-    """From how many training images on fine-tuning pays; only what the intervals say."""
+def sizes_heading(points: Sequence[ConditionResult]) -> str:
+    """Say from how many training images on fine-tuning is better, by the intervals only."""
     pairs = [(max(p.train_images.values()), p.pair.outcome) for p in points if p.pair is not None]
     if not pairs:
         return "How the score grows with the training images"
@@ -59,8 +59,8 @@ def sizes_heading(points: Sequence[Answered]) -> str:
     return "No number of training images tried shows a clear difference"
 
 
-def by_size(points: Sequence[Answered], objective: str) -> Picture:
-    """Test score against training images, with the 95 % interval of each strategy."""
+def by_size(points: Sequence[ConditionResult], objective: str) -> Picture:
+    """Draw the test score against the number of training images, with the 95 % interval of each strategy."""
     with drawing(440, 300) as (figure, axes):
         for strategy in style.STRATEGY:
             own = [point for point in points if strategy in point.scores]
@@ -75,16 +75,16 @@ def by_size(points: Sequence[Answered], objective: str) -> Picture:
         named_ends(axes, {strategy: found.mean for strategy, found in points[-1].scores.items()})
         axes.set_title(f"test {scale(objective)}")
         score_axis(axes.yaxis, objective)
-        said = "; ".join(
+        described = "; ".join(
             f"{max(point.train_images.values()):,} images: "
             + ", ".join(f"{wording.STRATEGY[s]} {wording.level(e.mean, objective)}" for s, e in point.scores.items())
             for point in points
         )
-        return picture(figure, "by-size", f"Test score by number of training images. {said}.")
+        return picture(figure, "by-size", f"Test score by number of training images. {described}.")
 
 
-def gain_by_size(points: Sequence[Answered], zone: float, objective: str) -> Picture:
-    """What fine-tuning gains over feature extraction, against training images."""
+def gain_by_size(points: Sequence[ConditionResult], zone: float, objective: str) -> Picture:
+    """Draw fine-tuning's gain over feature extraction against the number of training images."""
     colour = style.STRATEGY["fine_tuning"]
     with drawing(440, 300) as (figure, axes):
         axes.axhspan(-zone, zone, color=style.ZONE, lw=0, zorder=0)
@@ -107,11 +107,13 @@ def gain_by_size(points: Sequence[Answered], zone: float, objective: str) -> Pic
         _image_axis(axes, points)
         axes.set_title(f"fine-tuning's gain on test, {wording.unit(objective).removeprefix('of ')}")
         difference_axis(axes, objective, "y")
-        said = "; ".join(f"{x:,} images {wording.difference(p.difference, objective, signed=True)}" for x, p in pairs)
-        return picture(figure, "gain-by-size", f"Fine-tuning minus feature extraction by training images: {said}.")
+        described = "; ".join(
+            f"{x:,} images {wording.difference(p.difference, objective, signed=True)}" for x, p in pairs
+        )
+        return picture(figure, "gain-by-size", f"Fine-tuning minus feature extraction by training images: {described}.")
 
 
-def _image_axis(axes: Axes, points: Sequence[Answered]) -> None:
+def _image_axis(axes: Axes, points: Sequence[ConditionResult]) -> None:
     counts = [max(point.train_images.values()) for point in points]
     axes.set(xscale="log", xlabel="training images", ylabel="")
     axes.set_xticks(counts, [f"{count:,}" for count in counts])

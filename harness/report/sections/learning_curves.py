@@ -1,4 +1,4 @@
-"""Validation score by epoch, of each trial of the search and of the winners in the confirmation."""
+"""The section on learning curves: validation score by epoch, of the search trials and of the confirmed winners."""
 
 from __future__ import annotations
 
@@ -19,9 +19,32 @@ from harness.report.section import Section
 from harness.report.style import Picture, drawing, picture
 from harness.results.metrics import METRICS
 
+CURVES_AT_MOST = 120  # lines of single trials; more trials are drawn as a band
+
+
+def curve_section(data: StudyData) -> Section | None:
+    """Show the validation score by epoch; None if no epoch has a score."""
+    column = f"validation_{data.study.objective}"
+    table = data.epochs.dropna(subset=[column])
+    if table.empty:
+        return None
+    low, high = table[column].quantile(0.01), table[column].max()
+    limits = (float(low - 0.04 * (high - low)), float(high + 0.06 * (high - low)) + 1e-9)
+    pictures, drawn = [], []
+    for strategy in data.study.strategies:
+        own = table[table["strategy"] == strategy]
+        runs = [run.trial_id for run in data.winners[strategy].runs] if strategy in data.winners else []
+        search, confirmed = own[own["kind"] == "search"], own[own["trial_id"].isin(runs)]
+        if len(search) or len(confirmed):
+            pictures.append(learning_curves(search, confirmed, strategy, data.study.objective, limits))
+            drawn.append(strategy)
+    note = f"Validation {METRICS[data.study.objective].label} by epoch. Thin: each trial of the search"
+    note += "; bold: the winner in the confirmation, mean and range of its seeds." if data.winners else "."
+    return Section("curves", curve_heading(list(data.winners.values())), pictures, note)
+
 
 def curve_heading(winners: Sequence[TestPredictions]) -> str:
-    """Whether the confirmed winners were still getting better when their epochs ended."""
+    """Say whether the confirmed winners were still improving at their last epoch."""
     rising = [
         side.strategy
         for side in winners
@@ -36,17 +59,14 @@ def curve_heading(winners: Sequence[TestPredictions]) -> str:
     return "Learning curves"
 
 
-CURVES_AT_MOST = 120  # single lines; more are drawn as a band
-
-
 def learning_curves(
     search: pd.DataFrame, confirmed: pd.DataFrame, strategy: str, objective: str, limits: tuple[float, float]
 ) -> Picture:
-    """Validation score by epoch: every trial of the search thin, the confirmed winner bold with the range of its seeds.
+    """Draw the validation score by epoch: search trials thin, the confirmed winner bold with the range of its seeds.
 
     Args:
         search: epochs of the search trials of this strategy (`trial_id`, `epoch`, `validation_<objective>`).
-        confirmed: the same of the winner's confirmation runs.
+        confirmed: the same columns, of the winner's confirmation runs.
         limits: of the score axis, shared by all strategies.
     """
     column, colour = f"validation_{objective}", style.STRATEGY[strategy]
@@ -74,29 +94,8 @@ def learning_curves(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
         axes.set_title(wording.capital(wording.STRATEGY[strategy]), color=colour, weight="bold")
         score_axis(axes.yaxis, objective)
-        said = wording.count(trials, "search trial")
+        described = wording.count(trials, "search trial")
         if len(confirmed):
             end = confirmed[confirmed["epoch"] == confirmed["epoch"].max()][column].mean()
-            said += f"; the confirmed winner ends at {wording.level(end, objective)}"
-        return picture(figure, f"curves-{strategy}", f"Learning curves of {wording.STRATEGY[strategy]}: {said}.")
-
-
-def curve_section(story: StudyData) -> Section | None:
-    """Show the validation score by epoch, of each trial of the search and of the winners."""
-    column = f"validation_{story.study.objective}"
-    table = story.epochs.dropna(subset=[column])
-    if table.empty:
-        return None
-    low, high = table[column].quantile(0.01), table[column].max()
-    limits = (float(low - 0.04 * (high - low)), float(high + 0.06 * (high - low)) + 1e-9)
-    pictures, drawn = [], []
-    for strategy in story.study.strategies:
-        own = table[table["strategy"] == strategy]
-        runs = [run.trial_id for run in story.winners[strategy].runs] if strategy in story.winners else []
-        search, confirmed = own[own["kind"] == "search"], own[own["trial_id"].isin(runs)]
-        if len(search) or len(confirmed):
-            pictures.append(learning_curves(search, confirmed, strategy, story.study.objective, limits))
-            drawn.append(strategy)
-    note = f"Validation {METRICS[story.study.objective].label} by epoch. Thin: each trial of the search"
-    note += "; bold: the winner in the confirmation, mean and range of its seeds." if story.winners else "."
-    return Section("curves", curve_heading(list(story.winners.values())), pictures, note)
+            described += f"; the confirmed winner ends at {wording.level(end, objective)}"
+        return picture(figure, f"curves-{strategy}", f"Learning curves of {wording.STRATEGY[strategy]}: {described}.")

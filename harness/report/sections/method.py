@@ -1,4 +1,4 @@
-"""The method in short: what was done, and what it does not count."""
+"""The section on the method: what was done, and which sources of chance are not counted."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from harness.analysis.study_data import StudyData
 from harness.report.section import Section
 
 
-def method_section(story: StudyData) -> Section:
-    """Say what was done, and what it does not count."""
-    return Section("method", "Method, in short", template="method", values={"zone": zone(story)})
+def method_section(data: StudyData) -> Section:
+    """Explain the method. Its text is in the template."""
+    return Section("method", "Method, in short", template="method", values={"zone": zone(data)})
 
 
-def zone(story: StudyData) -> str:
-    """The equivalence margin with its unit."""
-    objective = story.study.objective
-    return f"{wording.difference(story.study.confirmation.equivalence, objective)} {wording.unit(objective)}"
+def zone(data: StudyData) -> str:
+    """Write the equivalence margin with its unit."""
+    objective = data.study.objective
+    return f"{wording.difference(data.study.confirmation.equivalence, objective)} {wording.unit(objective)}"

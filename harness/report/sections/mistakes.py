@@ -1,4 +1,4 @@
-"""The surest mistakes on the test split, as images: what the recommended winner took for something else."""
+"""The section with the surest mistakes on the test split, as images."""
 
 from __future__ import annotations
 
@@ -14,41 +14,45 @@ from numpy.typing import NDArray
 from harness.analysis import wording
 from harness.analysis.study_data import StudyData
 from harness.report.images import address
-from harness.report.section import Section, Shot
+from harness.report.section import CaptionedImage, Section
 
 _OF_EACH = ("labels", "predicted", "probability", "seeds_wrong")
 
 
-def mistakes_section(story: StudyData) -> Section | None:
-    """The stored mistakes of the recommended winner, the surest first.
+def mistakes_section(data: StudyData) -> Section | None:
+    """Show the stored mistakes of the recommended winner, the surest first. No file names are shown.
 
-    None where none are stored, where the file does not fit the study's classes or its recommendation, and where the
-    study's file keeps images off the page. No name of a file is shown.
+    None if no mistakes are stored, if the stored file does not fit the study's classes or its recommendation, or if the
+    study file keeps images off the page.
     """
-    chosen, names = story.summary["recommendation"], story.summary["data"]["classes"]
-    if chosen is None or not story.study.report.images:
+    chosen, names = data.summary["recommendation"], data.summary["data"]["classes"]
+    if chosen is None or not data.study.report.images:
         return None
-    stored = _read(story.folder.mistakes)
+    stored = _read(data.folder.mistakes)
     if stored is None or not _fits(stored, len(names), chosen["strategy"]):
         return None
     pairs = [(names[true], names[given]) for true, given in zip(stored["labels"], stored["predicted"], strict=True)]
     seeds = int(stored["seeds"])
-    shots = []
+    images = []
     for index, (true, given) in enumerate(pairs):
         taken = f"{true}, taken for {given}"
         how = f"{_sure(float(stored['probability'][index]))} sure, wrong in {stored['seeds_wrong'][index]} of {seeds}"
         lines = [taken, f"{how} {'seed' if seeds == 1 else 'seeds'}"]
-        shots.append(Shot(address(stored["images"][index]), taken, lines))
+        images.append(CaptionedImage(address(stored["images"][index]), taken, lines))
     who = wording.capital(wording.STRATEGY[chosen["strategy"]])
     note = (
         f"{who}, the recommended winner: the test images to which it gave a wrong class with the highest probability, "
         "the mean over the seeds; at most four of a true class. A label may be wrong, too."
     )
-    return Section("mistakes", heading(pairs), note=note, shots=shots)
+    return Section("mistakes", heading(pairs), note=note, images=images)
 
 
 def heading(pairs: Sequence[tuple[str, str]]) -> str:
-    """The commonest kind among the mistakes (true class, given class), of which there is one at least."""
+    """Name the most frequent kind of mistake.
+
+    Args:
+        pairs: (true class, predicted class) of each mistake; one or more.
+    """
     if len(pairs) == 1:
         return f"The surest mistake: {pairs[0][0]} taken for {pairs[0][1]}"
     counts = Counter(pairs)
@@ -61,12 +65,12 @@ def heading(pairs: Sequence[tuple[str, str]]) -> str:
 
 
 def _sure(probability: float) -> str:
-    """`94 %`; never 100 %, which no softmax reaches."""
+    """Write a probability: `94 %`. Never 100 %, which no softmax reaches."""
     return "over 99 %" if probability >= 0.995 else f"{probability * 100:.0f} %"
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]] | None:
-    """The arrays of the file; None where it is missing or damaged."""
+    """Return the arrays of the file; None if it is missing or damaged."""
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
@@ -75,6 +79,7 @@ def _read(path: Path) -> dict[str, NDArray[Any]] | None:
 
 
 def _fits(stored: dict[str, NDArray[Any]], classes: int, strategy: str) -> bool:
+    """Return whether the stored arrays fit each other, the study's classes and the recommended strategy."""
     if not {"images", "seeds", "strategy", *_OF_EACH} <= set(stored) or str(stored["strategy"]) != strategy:
         return False
     images = stored["images"]

@@ -1,13 +1,12 @@
-"""Sections of what was tried after the verdict, each headed by what it found."""
+"""The table of both winners' scores under several conditions, which two sections share: data sizes and shifts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from harness.analysis import wording
-from harness.analysis.explored import Answered
+from harness.analysis.explored import ConditionResult
 from harness.analysis.statistics import Comparison
-from harness.analysis.wording import MINUS
 from harness.report.section import Table
 
 _SIDE = {
@@ -18,15 +17,16 @@ _SIDE = {
 }
 
 
-def paired_table(points: Sequence[Answered], objective: str) -> Table:
+def paired_table(points: Sequence[ConditionResult], objective: str) -> Table:
+    """Make a table with a row for each condition: both winners' scores, their difference and how it is read."""
     strategies = [s for s in wording.STRATEGY if any(s in point.scores for point in points)]
-    sized = any(point.fraction != 1 for point in points)
-    columns = [("training images" if sized else "test images", sized)]
+    by_size = any(point.fraction != 1 for point in points)
+    columns = [("training images" if by_size else "test images", by_size)]
     columns += [(wording.capital(wording.STRATEGY[s]), True) for s in strategies]
     columns += [("difference (95 % interval)", True), ("reads as", False)]
     rows = []
     for point in points:
-        name = f"{max(point.train_images.values()):,}" if sized else wording.SHIFT[point.name]
+        name = f"{max(point.train_images.values()):,}" if by_size else wording.SHIFT[point.name]
         cells = [
             wording.level(point.scores[s].mean, objective) if s in point.scores else wording.DASH for s in strategies
         ]
@@ -39,4 +39,4 @@ def _pair_cells(pair: Comparison | None, objective: str) -> list[str]:
         return [wording.DASH, wording.DASH]
     low, high = (wording.difference(end, objective) for end in pair.ci95)
     gap = wording.difference(pair.difference, objective, signed=True)
-    return [f"{gap} ({low} to {high})".replace("-", MINUS), _SIDE[pair.outcome]]
+    return [f"{gap} ({low} to {high})".replace("-", wording.MINUS), _SIDE[pair.outcome]]

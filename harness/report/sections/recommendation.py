@@ -1,4 +1,4 @@
-"""The recommended configuration, and the lines that try it again."""
+"""The section with the recommended configuration and the lines of code to use it again."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from harness.config.trial import TrialConfig
 from harness.report.section import Section
 
 
-def recommendation_section(story: StudyData) -> Section:
-    """Show the recommended configuration and how to use it."""
-    values = {"recommendation": recommendation(story)}
+def recommendation_section(data: StudyData) -> Section:
+    """Show the recommended configuration and how to use it. The section is always made; it is empty without one."""
+    values = {"recommendation": recommendation(data)}
     return Section("recommendation", "Recommended", template="recommendation", values=values)
 
 
-def recommendation(story: StudyData) -> dict[str, Any] | None:
-    """The recommended configuration as rows, and as lines to paste into a study file and into Python."""
-    chosen = story.summary["recommendation"]
+def recommendation(data: StudyData) -> dict[str, Any] | None:
+    """Return the recommended configuration as rows of a table and as lines for a study file and for Python."""
+    chosen = data.summary["recommendation"]
     if chosen is None:
         return None
     config = chosen["config"]
@@ -33,15 +33,17 @@ def recommendation(story: StudyData) -> dict[str, Any] | None:
         "rows": rows,
         "model": chosen["model"],
         "paste": _try_lines(chosen["strategy"], config),
-        "tracking": story.study_json.get("tracking_uri") or "sqlite:///runs/mlflow.db",
+        "tracking": data.study_json.get("tracking_uri") or "sqlite:///runs/mlflow.db",
     }
 
 
 def _try_lines(strategy: str, config: dict[str, Any]) -> str:
-    """The configuration as a line under `try:` of a study file, without what is the default anyway."""
-    usual = TrialConfig(strategy="fine_tuning", backbone="", unfreeze_depth=-1, head_lr=0.0, backbone_lr=None).to_json()
+    """Write the configuration as an entry under `try:` of a study file, without the values that are defaults."""
+    defaults = TrialConfig(
+        strategy="fine_tuning", backbone="", unfreeze_depth=-1, head_lr=0.0, backbone_lr=None
+    ).to_json()
     kept = {"strategy": strategy}
-    kept |= {k: v for k, v in config.items() if k in PARAMETERS and v is not None and v != usual[k]}
+    kept |= {k: v for k, v in config.items() if k in PARAMETERS and v is not None and v != defaults[k]}
     if strategy == "feature_extraction":
         kept.pop("unfreeze_depth", None)
     return "try:\n  - " + yaml.safe_dump(kept, sort_keys=False).strip().replace("\n", "\n    ")

@@ -1,4 +1,4 @@
-"""How the study is run again: command, sessions, environment, and the resolved study file."""
+"""The section on running the study again: command, sessions, environment, and the study file with all defaults."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from harness.analysis.study_data import StudyData
 from harness.report.section import Section
 
 
-def reproduce_section(story: StudyData) -> Section:
-    """Say how the study is run again."""
-    values = {"data_argument": data_argument(story), "sessions": sessions(story), "study_yaml": study_yaml(story)}
+def reproduce_section(data: StudyData) -> Section:
+    """Show how to run the study again."""
+    values = {"data_argument": data_argument(data), "sessions": sessions(data), "study_yaml": study_yaml(data)}
     return Section("reproduce", "How to reproduce", template="reproduce", values=values)
 
 
-def data_argument(story: StudyData) -> str:
-    """` DATA=...` where the images lie in a folder or file of the user's, which the page does not name."""
-    return "" if isinstance(story.study.data.source, str) else " DATA=..."
+def data_argument(data: StudyData) -> str:
+    """Return ` DATA=...` if the images are the user's own, whose path the page does not show; otherwise ""."""
+    return "" if isinstance(data.study.data.source, str) else " DATA=..."
 
 
-def sessions(story: StudyData) -> str:
-    """How often the study was started, and how its earlier sessions ended where they did not finish."""
-    counts = story.summary["sessions"]
+def sessions(data: StudyData) -> str:
+    """Say how many times the study was started, and how the sessions ended that did not finish."""
+    counts = data.summary["sessions"]
     ends = [(counts["interrupted"], "interrupted"), (counts["failed"], "failed"), (counts["cut_off"], "killed")]
-    told = [f"{number} {word}" for number, word in ends if number]
-    return str(counts["started"]) + (f", of which {wording.listed(told)}" if told else "")
+    unfinished = [f"{number} {word}" for number, word in ends if number]
+    return str(counts["started"]) + (f", of which {wording.listed(unfinished)}" if unfinished else "")
 
 
-def study_yaml(story: StudyData) -> str:
-    """The resolved study as YAML."""
-    return yaml.safe_dump(_without_none(story.study_json), sort_keys=False, allow_unicode=True, width=100)
+def study_yaml(data: StudyData) -> str:
+    """Return the study file with every default filled in, as YAML."""
+    return yaml.safe_dump(_without_none(data.study_json), sort_keys=False, allow_unicode=True, width=100)
 
 
 def _without_none(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The figures of what the search came to: the best validation score so far, against trials and against seconds."""
+"""The section on the progress of the search: the best validation score so far, against trials and seconds."""
 
 from __future__ import annotations
 
@@ -14,33 +14,74 @@ from harness.analysis.study_data import StudyData
 from harness.report import style
 from harness.report.axes import lower, named_ends, scale, score_axis
 from harness.report.section import Section
-from harness.report.sections.search_value import _size
 from harness.report.style import Picture, drawing, picture
 from harness.results.metrics import METRICS
 
-WIDE = 60  # trials; beyond it their axis is drawn in the logarithm
-# Seconds that read well; no scale of powers of ten says what an hour is.
+WIDE = 60  # number of trials above which their axis is logarithmic
+# Ticks in seconds that are round numbers of seconds, minutes or hours; powers of ten would not be.
 TIMES = (0.01, 0.1, 1, 10, 60, 600, 3600, 36_000, 360_000, 3_600_000)
 FINER = (0.02, 0.05, 0.2, 0.5, 2, 5, 20, 30, 120, 300, 1200, 1800, 7200, 18_000, 72_000, 180_000)
 TICKS_AT_MOST = 6
 
 
-def anytime_figure(courses: Sequence[BestSoFar], against: Literal["trials", "seconds"], objective: str) -> Picture:
-    """The expected best score so far of each strategy with its band, and thin what happened, against what it cost."""
-    low, high = limits(courses, objective)
+def anytime_section(data: StudyData) -> Section | None:
+    """Show the best score so far, by trials and by time; None if every search has too few trials."""
+    objective = data.study.objective
+    searches = [made for name in data.study.strategies if (made := anytime(data.records, name, objective))]
+    return _anytime(searches, objective) if searches else None
+
+
+def anytime_heading(searches: Sequence[Anytime], objective: str) -> str:
+    """Say after how many trials each search was near its best, and which was still improving at its end."""
+    early = [search for search in searches if not search.still_gaining]
+    parts = []
+    if early:
+        first, *rest = [
+            f"{wording.STRATEGY[search.strategy]}{{}} after {search.near} of {search.trials} trials" for search in early
+        ]
+        was = f" was expected within {wording.points(CLOSE, objective)} of its best"
+        parts.append(wording.listed([first.format(was), *(text.format("") for text in rest)]))
+    if late := [search for search in searches if search.still_gaining]:
+        names = wording.listed(wording.STRATEGY[search.strategy] for search in late)
+        gains = wording.listed(wording.difference(search.last_gain, objective) for search in late)
+        points = " points" if METRICS[objective].in_percent else ""
+        was, its = ("was", "its") if len(late) == 1 else ("were", "their")
+        parts.append(f"{names} {was} still gaining, by an expected {gains}{points} in {its} last quarter of trials")
+    return wording.capital("; ".join(parts))
+
+
+def _at_equal_time(searches: Sequence[Anytime], objective: str) -> str:
+    """Say what each search is expected to reach in the total device time of the shortest one."""
+    timed = [search.by_seconds for search in searches if search.by_seconds]
+    if len(timed) < 2:
+        return ""
+    shortest = min(float(curve.cost[-1]) for curve in timed)
+    parts = []
+    for curve in timed:
+        if curve.cost[0] > shortest:
+            parts.append(f"{wording.STRATEGY[curve.strategy]} would hardly have finished a trial")
+        else:
+            reached = float(np.interp(shortest, curve.cost, curve.mean))
+            parts.append(f"{wording.STRATEGY[curve.strategy]} reached {wording.level(reached, objective)}")
+    return f" In {wording.duration(shortest)}, all that the cheapest search took, {wording.listed(parts)}."
+
+
+def anytime_figure(curves: Sequence[BestSoFar], against: Literal["trials", "seconds"], objective: str) -> Picture:
+    """Draw the expected best score so far of each strategy with its band, and thin the actual one, against the cost."""
+    low, high = limits(curves, objective)
     with drawing(400, 280) as (figure, axes):
-        for course in courses:
-            colour, marker = style.STRATEGY[course.strategy], style.MARKER[course.strategy]
-            axes.fill_between(course.cost, course.low, course.high, color=colour, alpha=0.16, lw=0)
-            axes.step(course.cost, course.happened, where="post", color=colour, lw=1, alpha=0.6)
-            axes.plot(course.cost, course.mean, color=colour, lw=2.4)
-            end = (course.cost[-1], course.mean[-1])
+        for curve in curves:
+            colour, marker = style.STRATEGY[curve.strategy], style.MARKER[curve.strategy]
+            axes.fill_between(curve.cost, curve.low, curve.high, color=colour, alpha=0.16, lw=0)
+            axes.step(curve.cost, curve.actual, where="post", color=colour, lw=1, alpha=0.6)
+            axes.plot(curve.cost, curve.mean, color=colour, lw=2.4)
+            end = (curve.cost[-1], curve.mean[-1])
             axes.scatter(*end, s=46, color=colour, marker=marker, edgecolor=style.SURFACE, lw=1, zorder=4)
         axes.set(ylim=(low, high), ylabel="")
-        named_ends(axes, {course.strategy: float(course.mean[-1]) for course in courses})
-        most = max(float(course.cost[-1]) for course in courses)
+        named_ends(axes, {curve.strategy: float(curve.mean[-1]) for curve in curves})
+        most = max(float(curve.cost[-1]) for curve in curves)
         if against == "seconds":
-            least = min(float(course.cost[0]) for course in courses)
+            least = min(float(curve.cost[0]) for curve in curves)
             times = time_ticks(least, most)
             axes.set(xscale="log", xlabel="device time, each trial alone")
             axes.set_xticks(times, [_time(at) for at in times])
@@ -55,24 +96,24 @@ def anytime_figure(courses: Sequence[BestSoFar], against: Literal["trials", "sec
                 axes.xaxis.set_minor_locator(NullLocator())
         axes.set_title(f"best validation {scale(objective)}")
         score_axis(axes.yaxis, objective)
-        said = "; ".join(_told(course, against, objective) for course in courses)
-        return picture(figure, f"anytime-{against}", f"Expected best validation score so far: {said}.")
+        described = "; ".join(_describe(curve, against, objective) for curve in curves)
+        return picture(figure, f"anytime-{against}", f"Expected best validation score so far: {described}.")
 
 
-def limits(courses: Sequence[BestSoFar], objective: str) -> tuple[float, float]:
-    """Of the score axis: every mean, what happened at the end, and the better side of the bands.
+def limits(curves: Sequence[BestSoFar], objective: str) -> tuple[float, float]:
+    """Return the limits of the score axis: every mean, the actual end, and the better side of the bands.
 
-    The worse side is cut where it leaves that: one diverging log-loss would flatten all else.
+    The worse side of the bands may be cut off: a single diverging log-loss would flatten everything else.
     """
     seen = np.concatenate(
-        [part for c in courses for part in (c.mean, c.happened[-1:], c.low if lower(objective) else c.high)]
+        [part for c in curves for part in (c.mean, c.actual[-1:], c.low if lower(objective) else c.high)]
     )
     reach = 0.06 * float(np.ptp(seen)) + 1e-6
     return float(seen.min()) - reach, float(seen.max()) + reach
 
 
 def time_ticks(least: float, most: float) -> list[float]:
-    """Seconds to mark between these two: the finer ones too where there is room."""
+    """Return the ticks in seconds between two times; the finer ones too if there is room."""
     fine, coarse = (
         [at for at in sorted(times) if least * 0.9 <= at <= most * 1.1] for times in ((*TIMES, *FINER), TIMES)
     )
@@ -85,24 +126,17 @@ def _time(seconds: float) -> str:
     return f"{seconds / 60:g} min" if seconds < 3600 else f"{seconds / 3600:,.0f} h"
 
 
-def _told(course: BestSoFar, against: str, objective: str) -> str:
-    """`fine-tuning 61.0 % after 1 trial, 74.2 % after 5 trials, 77.0 % after 10 trials`."""
-    # In seconds the first point is an average over searches of which some have finished nothing yet.
+def _describe(curve: BestSoFar, against: str, objective: str) -> str:
+    """Write a curve in words: `fine-tuning 61.0 % after 1 trial, 74.2 % after 5 trials`."""
+    # By seconds, some random orders have not finished a trial at the first point, so it is left out.
     first = {0} if against == "trials" else set()
-    at = sorted({*first, int(np.searchsorted(course.cost, course.cost[-1] / 2)), len(course.cost) - 1})
+    at = sorted({*first, int(np.searchsorted(curve.cost, curve.cost[-1] / 2)), len(curve.cost) - 1})
     parts = []
     for index in at:
-        cost, mean = float(course.cost[index]), wording.level(float(course.mean[index]), objective)
+        cost, mean = float(curve.cost[index]), wording.level(float(curve.mean[index]), objective)
         amount = wording.duration(cost) if against == "seconds" else wording.count(round(cost), "trial")
         parts.append(f"{mean} after {amount}")
-    return f"{wording.STRATEGY[course.strategy]} {', '.join(parts)}"
-
-
-def anytime_section(story: StudyData) -> Section | None:
-    """Show the best score so far, by trials and by time; None if no search has finished a trial."""
-    objective = story.study.objective
-    searches = [made for name in story.study.strategies if (made := anytime(story.records, name, objective))]
-    return _anytime(searches, objective) if searches else None
+    return f"{wording.STRATEGY[curve.strategy]} {', '.join(parts)}"
 
 
 def _anytime(searches: Sequence[Anytime], objective: str) -> Section:
@@ -118,40 +152,5 @@ def _anytime(searches: Sequence[Anytime], objective: str) -> Section:
         "of a random order. A trial that was pruned or failed counts with its cost and as the worst complete one."
     )
     return Section(
-        "search-anytime", course_heading(searches, objective), pictures, note + _at_equal_time(searches, objective)
+        "search-anytime", anytime_heading(searches, objective), pictures, note + _at_equal_time(searches, objective)
     )
-
-
-def _at_equal_time(searches: Sequence[Anytime], objective: str) -> str:
-    """What each search is expected to reach in the device time of the one that ended first."""
-    timed = [search.by_seconds for search in searches if search.by_seconds]
-    if len(timed) < 2:
-        return ""
-    shortest = min(float(course.cost[-1]) for course in timed)
-    told = []
-    for course in timed:
-        if course.cost[0] > shortest:
-            told.append(f"{wording.STRATEGY[course.strategy]} would hardly have finished a trial")
-        else:
-            reached = float(np.interp(shortest, course.cost, course.mean))
-            told.append(f"{wording.STRATEGY[course.strategy]} reached {wording.level(reached, objective)}")
-    return f" In {wording.duration(shortest)}, all that the cheapest search took, {wording.listed(told)}."
-
-
-def course_heading(searches: Sequence[Anytime], objective: str) -> str:
-    """After how many trials each search was near its best, and which was still gaining at its end."""
-    early = [search for search in searches if not search.still_gaining]
-    told = []
-    if early:
-        first, *rest = [
-            f"{wording.STRATEGY[search.strategy]}{{}} after {search.near} of {search.trials} trials" for search in early
-        ]
-        was = f" was expected within {_size(CLOSE, objective)} of its best"
-        told.append(wording.listed([first.format(was), *(text.format("") for text in rest)]))
-    if late := [search for search in searches if search.still_gaining]:
-        names = wording.listed(wording.STRATEGY[search.strategy] for search in late)
-        gains = wording.listed(wording.difference(search.last_gain, objective) for search in late)
-        points = " points" if METRICS[objective].in_percent else ""
-        was, its = ("was", "its") if len(late) == 1 else ("were", "their")
-        told.append(f"{names} {was} still gaining, by an expected {gains}{points} in {its} last quarter of trials")
-    return wording.capital("; ".join(told))

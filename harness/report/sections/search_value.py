@@ -1,11 +1,21 @@
-"""Sections on the search itself, each with what was found for a heading; those with nothing to show are left out."""
+"""Four sections on what the search was worth: gain over the defaults, scores held up, edges of ranges, pruning."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from harness.analysis import wording
-from harness.analysis.search_value import NEAR, Edge, Gap, Paid, Pruning, edges, gaps, paid, pruning
+from harness.analysis.search_value import (
+    NEAR,
+    DefaultComparison,
+    Edge,
+    Gap,
+    Pruning,
+    compare_with_defaults,
+    edges,
+    gaps,
+    pruning,
+)
 from harness.analysis.study_data import StudyData
 from harness.analysis.trends import ALPHA
 from harness.analysis.wording import config_text
@@ -13,7 +23,7 @@ from harness.config.parameters import label
 from harness.report.section import Section, Table
 from harness.results.metrics import METRICS, sign_of
 
-READ = {
+READING = {
     "better": "better than the default",
     "worse": "worse than the default",
     "equal": "practically equal",
@@ -21,33 +31,96 @@ READ = {
 }
 
 
-def paid_section(story: StudyData) -> Section | None:
-    """Show what the search brought on test, compared with each strategy's default; None before the test."""
-    study = story.study
-    defaults = story.defaults if story.winners else {}
-    compared = paid(story.winners, defaults, study.objective, study.confirmation.equivalence)
-    return _paid(compared, study.objective) if compared else None
+def default_section(data: StudyData) -> Section | None:
+    """Show the winners' gain over the defaults on test; None if nothing was scored on test."""
+    study = data.study
+    defaults = data.defaults if data.winners else {}
+    compared = compare_with_defaults(data.winners, defaults, study.objective, study.confirmation.equivalence)
+    return _defaults(compared, study.objective) if compared else None
 
 
-def gap_section(story: StudyData) -> Section | None:
-    """Show what the winners scored in search, confirmation and test; None before the test."""
-    promised = gaps(story.records, story.winners, story.study.objective)
-    return _gap(promised, story.study.objective) if promised else None
+def gap_section(data: StudyData) -> Section | None:
+    """Show the winners' scores in search, confirmation and test; None if nothing was scored on test."""
+    scores = gaps(data.records, data.winners, data.study.objective)
+    return _gap(scores, data.study.objective) if scores else None
 
 
-def edge_section(story: StudyData) -> Section | None:
+def edge_section(data: StudyData) -> Section | None:
     """Show the best values that lie at an end of their range; None if there are none."""
-    at_edges = edges(story.records, story.winners, story.study)
+    at_edges = edges(data.records, data.winners, data.study)
     return _edges(at_edges) if at_edges else None
 
 
-def pruning_section(story: StudyData) -> Section | None:
+def pruning_section(data: StudyData) -> Section | None:
     """Show how many trials were pruned; None if none was."""
-    stopped = pruning(story.records, story.study.strategies)
+    stopped = pruning(data.records, data.study.strategies)
     return _pruning(stopped) if stopped else None
 
 
-def _paid(compared: Sequence[Paid], objective: str) -> Section:
+def default_heading(compared: Sequence[DefaultComparison], objective: str) -> str:
+    """Say in which strategies the winner of the search was better than the default on test."""
+    parts = []
+    for outcome, words in (
+        ("better", "paid in {}"),
+        ("equal", "made no practical difference in {}"),
+        ("undecided", "did not clearly pay in {}"),
+        ("worse", "ended worse than the default in {}"),
+        ("same", "found nothing above the default in {}"),
+    ):
+        names = []
+        for row in compared:
+            if outcome == (row.compared.outcome if row.compared else "same"):
+                size = wording.difference(row.compared.difference, objective, signed=True) if row.compared else ""
+                points = " points" if METRICS[objective].in_percent else ""
+                over = " over the default" if outcome == "better" else ""
+                by = f" ({size}{points}{over})" if outcome in ("better", "worse") else ""
+                names.append(wording.STRATEGY[row.strategy] + by)
+        if names:
+            last = "or" if outcome in ("equal", "undecided", "same") else "and"
+            parts.append(words.format(wording.listed(names, last)))
+    return f"The search {wording.listed(parts)}"
+
+
+def gap_heading(scores: Sequence[Gap], objective: str) -> str:
+    """Say how far the winners' scores in the search were from their scores on test."""
+    parts = []
+    for row in scores:
+        size = wording.points(abs(row.above_test), objective)
+        how = "better" if row.above_test > 0 else "worse"
+        alike = size == wording.points(0.0, objective)
+        parts.append(f"{'the same' if alike else f'{size} {how}'} in {wording.STRATEGY[row.strategy]}")
+    if len(parts) == 1:
+        return f"Against its test score, the winner's search score was {parts[0]}"
+    return f"Against their test scores, the winners' search scores were {wording.listed(parts)}"
+
+
+def edge_heading(found: Sequence[Edge]) -> str:
+    """Say which best values lie at an end of their range, and in which direction to extend the range."""
+    named = {(edge.strategy, edge.parameter, edge.end): edge for edge in found}
+    if len(named) == 1:
+        edge = next(iter(named.values()))
+        who = wording.capital(wording.STRATEGY[edge.strategy])
+        return f"{who}'s best {label(edge.parameter)} lies at the edge of its range: search further {_way(edge)}"
+    parts = []
+    for strategy in dict.fromkeys(edge.strategy for edge in found):
+        own = [f"{label(edge.parameter)} ({_way(edge)})" for edge in named.values() if edge.strategy == strategy]
+        parts.append(f"{wording.listed(own)} in {wording.STRATEGY[strategy]}")
+    return f"Best values lie at the edge of their range, search further: {'; '.join(parts)}"
+
+
+def pruning_heading(found: Pruning) -> str:
+    """Say what pruning saved, and whether the strategies were pruned equally often."""
+    saved = f"Pruning saved {wording.share(found.saved_share)} of the epochs"
+    if found.p_value is None:
+        return f"{saved} in {wording.STRATEGY[found.strategies[0].strategy]}"
+    if found.p_value >= ALPHA:
+        return f"{saved}, with no clear difference between the strategies"
+    ranked = sorted(found.strategies, key=lambda side: side.pruned / side.trials, reverse=True)
+    parts = [f"{side.pruned} of {side.trials} trials in {wording.STRATEGY[side.strategy]}" for side in ranked]
+    return f"{saved}, unevenly: it stopped {wording.listed(parts)}"
+
+
+def _defaults(compared: Sequence[DefaultComparison], objective: str) -> Section:
     rows = []
     for row in compared:
         cells = [wording.level(row.default, objective), wording.level(row.winner, objective)]
@@ -56,7 +129,7 @@ def _paid(compared: Sequence[Paid], objective: str) -> Section:
         else:
             low, high = (wording.difference(end, objective) for end in row.compared.ci95)
             mean = wording.difference(row.compared.difference, objective, signed=True)
-            cells += [f"{mean} ({low} to {high})", READ[row.compared.outcome]]
+            cells += [f"{mean} ({low} to {high})", READING[row.compared.outcome]]
         rows.append([wording.capital(wording.STRATEGY[row.strategy]), *cells])
     columns = [
         ("strategy", False),
@@ -74,20 +147,20 @@ def _paid(compared: Sequence[Paid], objective: str) -> Section:
     several = sum(row.compared is not None for row in compared) > 1
     note += ", and read at Holm's levels over the strategies." if several else "."
     table = Table("Winner and default on the test split", columns, rows)
-    return Section("search-paid", paid_heading(compared, objective), note=note, table=table)
+    return Section("search-paid", default_heading(compared, objective), note=note, table=table)
 
 
-def _gap(promised: Sequence[Gap], objective: str) -> Section:
+def _gap(scores: Sequence[Gap], objective: str) -> Section:
     rows = [
         [
             wording.capital(wording.STRATEGY[gap.strategy]),
             *(wording.level(value, objective) for value in (gap.search, gap.confirmed, gap.test)),
             *(
                 wording.difference(apart, objective, signed=True)
-                for apart in (gap.flattered, gap.ahead - gap.flattered)
+                for apart in (gap.above_confirmation, gap.above_test - gap.above_confirmation)
             ),
         ]
-        for gap in promised
+        for gap in scores
     ]
     columns = [
         ("strategy", False),
@@ -104,10 +177,10 @@ def _gap(promised: Sequence[Gap], objective: str) -> Section:
         f"{_unit(objective)}, positive where the earlier score was better. They hold chance too: each score has "
         "images of its own."
     )
-    if other := [wording.STRATEGY[gap.strategy] for gap in promised if not gap.is_best]:
+    if other := [wording.STRATEGY[gap.strategy] for gap in scores if not gap.is_best]:
         note += f" In {wording.listed(other)} the winner was not the best trial of the search."
     table = Table("Winners in search, confirmation and test", columns, rows)
-    return Section("search-gap", gap_heading(promised, objective), note=note, table=table)
+    return Section("search-gap", gap_heading(scores, objective), note=note, table=table)
 
 
 def _edges(found: Sequence[Edge]) -> Section:
@@ -117,7 +190,7 @@ def _edges(found: Sequence[Edge]) -> Section:
             label(edge.parameter),
             config_text(edge.parameter, edge.value),
             f"{_span(edge)} ({'upper' if edge.end == 'high' else 'lower'} end)",
-            wording.listed(edge.of),
+            wording.listed(edge.roles),
         ]
         for edge in found
     ]
@@ -139,7 +212,7 @@ def _pruning(found: Pruning) -> Section:
             f"{side.saved:,} of {side.planned:,}",
             wording.share(side.saved / max(side.planned, 1)),
         ]
-        for side in found.sides
+        for side in found.strategies
     ]
     columns = [("strategy", False), ("trials pruned", True), ("share", True), ("epochs saved", True), ("share", True)]
     note = "A trial below the median of its own strategy is stopped early."
@@ -156,74 +229,6 @@ def _span(edge: Edge) -> str:
     return " to ".join(config_text(edge.parameter, end) for end in edge.span.ends())
 
 
-def paid_heading(compared: Sequence[Paid], objective: str) -> str:
-    """Where the winner of the search was better than the default on test."""
-    told = []
-    for outcome, words in (
-        ("better", "paid in {}"),
-        ("equal", "made no practical difference in {}"),
-        ("undecided", "did not clearly pay in {}"),
-        ("worse", "ended worse than the default in {}"),
-        ("same", "found nothing above the default in {}"),
-    ):
-        names = []
-        for row in compared:
-            if outcome == (row.compared.outcome if row.compared else "same"):
-                size = wording.difference(row.compared.difference, objective, signed=True) if row.compared else ""
-                points = " points" if METRICS[objective].in_percent else ""
-                over = " over the default" if outcome == "better" else ""
-                by = f" ({size}{points}{over})" if outcome in ("better", "worse") else ""
-                names.append(wording.STRATEGY[row.strategy] + by)
-        if names:
-            last = "or" if outcome in ("equal", "undecided", "same") else "and"
-            told.append(words.format(wording.listed(names, last)))
-    return f"The search {wording.listed(told)}"
-
-
-def gap_heading(promised: Sequence[Gap], objective: str) -> str:
-    """How far the winners' scores in the search lay from their scores on test."""
-    told = []
-    for row in promised:
-        size = _size(abs(row.ahead), objective)
-        how = "better" if row.ahead > 0 else "worse"
-        alike = size == _size(0.0, objective)
-        told.append(f"{'the same' if alike else f'{size} {how}'} in {wording.STRATEGY[row.strategy]}")
-    if len(told) == 1:
-        return f"Against its test score, the winner's search score was {told[0]}"
-    return f"Against their test scores, the winners' search scores were {wording.listed(told)}"
-
-
-def edge_heading(found: Sequence[Edge]) -> str:
-    """Which best values lie at an end of their range, and where to search on."""
-    named = {(edge.strategy, edge.parameter, edge.end): edge for edge in found}
-    if len(named) == 1:
-        edge = next(iter(named.values()))
-        who = wording.capital(wording.STRATEGY[edge.strategy])
-        return f"{who}'s best {label(edge.parameter)} lies at the edge of its range: search further {_way(edge)}"
-    told = []
-    for strategy in dict.fromkeys(edge.strategy for edge in found):
-        own = [f"{label(edge.parameter)} ({_way(edge)})" for edge in named.values() if edge.strategy == strategy]
-        told.append(f"{wording.listed(own)} in {wording.STRATEGY[strategy]}")
-    return f"Best values lie at the edge of their range, search further: {'; '.join(told)}"
-
-
-def pruning_heading(found: Pruning) -> str:
-    """What pruning saved, and whether it fell evenly on the strategies."""
-    saved = f"Pruning saved {wording.share(found.saved_share)} of the epochs"
-    if found.p_value is None:
-        return f"{saved} in {wording.STRATEGY[found.sides[0].strategy]}"
-    if found.p_value >= ALPHA:
-        return f"{saved}, with no clear difference between the strategies"
-    ranked = sorted(found.sides, key=lambda side: side.pruned / side.trials, reverse=True)
-    told = [f"{side.pruned} of {side.trials} trials in {wording.STRATEGY[side.strategy]}" for side in ranked]
-    return f"{saved}, unevenly: it stopped {wording.listed(told)}"
-
-
 def _way(edge: Edge) -> str:
-    """Where to search on."""
+    """Return the direction in which to extend the range."""
     return "up" if edge.end == "high" else "down"
-
-
-def _size(value: float, objective: str) -> str:
-    """`0.5 points`, or `0.005` where scores are no percentages."""
-    return wording.difference(value, objective) + (" points" if METRICS[objective].in_percent else "")

@@ -1,11 +1,11 @@
-"""The winners on shifted copies of the test images."""
+"""The section on the winners' scores on shifted copies of the test images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from harness.analysis import wording
-from harness.analysis.explored import Answered
+from harness.analysis.explored import ConditionResult
 from harness.analysis.study_data import StudyData
 from harness.report import style
 from harness.report.axes import NEARER, row_name, scale, score_axis
@@ -15,13 +15,13 @@ from harness.report.style import Picture, drawing, picture
 from harness.results.metrics import sign_of
 
 
-def shift_section(story: StudyData) -> Section | None:
+def shift_section(data: StudyData) -> Section | None:
     """Show the winners on shifted test images; None if no shift was tried."""
-    points = story.shifts
-    return _shifts(points, story.study.objective) if points else None
+    points = data.shifts
+    return _shifts(points, data.study.objective) if points else None
 
 
-def _shifts(points: Sequence[Answered], objective: str) -> Section:
+def _shifts(points: Sequence[ConditionResult], objective: str) -> Section:
     note = (
         "The confirmed winners on copies of the test images: blurred, with noise, dimmer, stained otherwise, saved as "
         "a small JPEG. One strength each; no model was trained for it. Bars: 95 % intervals. Differences under a shift "
@@ -39,16 +39,18 @@ def _shifts(points: Sequence[Answered], objective: str) -> Section:
     )
 
 
-def shifts_heading(points: Sequence[Answered], objective: str) -> str:
-    """Which side stands shifts better, by the intervals; else the shift that costs most."""
+def shifts_heading(points: Sequence[ConditionResult], objective: str) -> str:
+    """Say which strategy is better on shifted images, by the intervals; otherwise name the shift that costs most."""
     base, *rest = points
-    told = [(wording.SHIFT[point.name], point.pair) for point in rest if point.pair is not None]
-    ahead = [name for name, pair in told if pair.outcome == "better"]
-    behind = [name for name, pair in told if pair.outcome == "worse"]
+    compared = [(wording.SHIFT[point.name], point.pair) for point in rest if point.pair is not None]
+    ahead = [name for name, pair in compared if pair.outcome == "better"]
+    behind = [name for name, pair in compared if pair.outcome == "worse"]
     if ahead and not behind:
-        return f"On shifted images fine-tuning is better under {wording.listed(ahead)} ({len(ahead)} of {len(told)})"
+        return (
+            f"On shifted images fine-tuning is better under {wording.listed(ahead)} ({len(ahead)} of {len(compared)})"
+        )
     if behind and not ahead:
-        names = f"{wording.listed(behind)} ({len(behind)} of {len(told)})"
+        names = f"{wording.listed(behind)} ({len(behind)} of {len(compared)})"
         return f"On shifted images feature extraction is better under {names}"
     if ahead and behind:
         return (
@@ -69,8 +71,8 @@ def shifts_heading(points: Sequence[Answered], objective: str) -> str:
     return f"Neither side clearly stands shifts better; {shift} costs most, {cost}"
 
 
-def under_shift(points: Sequence[Answered], objective: str) -> Picture:
-    """Test score of the winners on the images as they are and on each shifted copy, with 95 % intervals."""
+def under_shift(points: Sequence[ConditionResult], objective: str) -> Picture:
+    """Draw the winners' test scores on the unchanged images and on each shifted copy, with 95 % intervals."""
     strategies = [s for s in style.STRATEGY if any(s in point.scores for point in points)]
     with drawing(560, 70 + (16 + 20 * len(strategies)) * len(points)) as (figure, axes):
         y = 0.0
@@ -97,9 +99,9 @@ def under_shift(points: Sequence[Answered], objective: str) -> Picture:
         axes.grid(visible=False, axis="y")
         axes.margins(x=0.06)
         score_axis(axes.xaxis, objective)
-        said = "; ".join(
+        described = "; ".join(
             f"{wording.SHIFT[point.name]}: "
             + ", ".join(f"{wording.STRATEGY[s]} {wording.level(e.mean, objective)}" for s, e in point.scores.items())
             for point in points
         )
-        return picture(figure, "under-shift", f"Test score on shifted copies of the test images. {said}.")
+        return picture(figure, "under-shift", f"Test score on shifted copies of the test images. {described}.")

@@ -1,4 +1,4 @@
-"""The strategies side by side: scores on test, seeds, costs, and the pairs beyond the main one."""
+"""The section with the strategies side by side: test scores, seeds, costs, and the comparisons beyond the main one."""
 
 from __future__ import annotations
 
@@ -13,22 +13,41 @@ from harness.report.section import Section
 from harness.report.style import Picture, drawing, picture
 from harness.results.metrics import METRICS, sign_of
 
+_OUTCOME = {
+    "better": "better, after Holm's correction",
+    "worse": "worse, after Holm's correction",
+    "equal": "practically equal",
+    "undecided": "undecided",
+}
+
+
+def strategy_section(data: StudyData) -> Section:
+    """Show the strategies side by side. The section is always made."""
+    rows, objective = strategy_rows(data), data.study.objective
+    values = {
+        "strategies": rows,
+        "scored": any(row["test_mean"] is not None for row in rows),
+        "side_picture": side_by_side(rows, objective) if data.winners else None,
+        "others": other_pairs(data),
+    }
+    return Section("strategies", strategy_heading(rows, objective), template="strategies", values=values)
+
 
 def strategy_heading(rows: Sequence[dict[str, Any]], objective: str) -> str:
-    """Who scored what on the test split."""
+    """Name the test scores of the strategies, the best first."""
     known = [row for row in rows if row["test_mean"] is not None]
     if not known:
         return "The strategies so far"
     ranked = sorted(known, key=lambda row: sign_of(objective) * row["test_mean"], reverse=True)
-    told = [f"{wording.STRATEGY[row['strategy']]} {wording.level(row['test_mean'], objective)}" for row in ranked]
-    return wording.capital(f"{wording.listed(told)} {METRICS[objective].label} on the test split")
+    scores = [f"{wording.STRATEGY[row['strategy']]} {wording.level(row['test_mean'], objective)}" for row in ranked]
+    return wording.capital(f"{wording.listed(scores)} {METRICS[objective].label} on the test split")
 
 
 def side_by_side(rows: Sequence[dict[str, Any]], objective: str) -> Picture:
-    """Test score of each strategy's winner with its interval, its default, and its best validation score.
+    """Draw each strategy's test score with its interval, its default's test score, and its best validation score.
 
     Args:
-        rows: `strategy`, `test_mean`, `test_ci95`, `default_test_mean`, `best_validation`; None where not known.
+        rows: `strategy`, `test_mean`, `test_ci95`, `default_test_mean`, `best_validation`; None if not known.
     """
     with drawing(460, 74 + 62 * len(rows)) as (figure, axes):
         for row, values in enumerate(rows):
@@ -60,29 +79,17 @@ def side_by_side(rows: Sequence[dict[str, Any]], objective: str) -> Picture:
         axes.grid(visible=False, axis="y")
         score_axis(axes.xaxis, objective)
         axes.set_xlabel(scale(objective))
-        said = "; ".join(
+        described = "; ".join(
             f"{wording.STRATEGY[v['strategy']]} {wording.level(v['test_mean'], objective)} on test, "
             f"its default {wording.level(v['default_test_mean'], objective)}"
             for v in rows
         )
-        return picture(figure, "sides", f"Scores of the strategies: {said}.")
+        return picture(figure, "sides", f"Scores of the strategies: {described}.")
 
 
-def strategy_section(story: StudyData) -> Section:
-    """Show the strategies side by side."""
-    rows, objective = strategy_rows(story), story.study.objective
-    values = {
-        "strategies": rows,
-        "scored": any(row["test_mean"] is not None for row in rows),
-        "side_picture": side_by_side(rows, objective) if story.winners else None,
-        "others": other_pairs(story),
-    }
-    return Section("strategies", strategy_heading(rows, objective), template="strategies", values=values)
-
-
-def strategy_rows(story: StudyData) -> list[dict[str, Any]]:
-    """One row a strategy for the table side by side, the cheapest training as the unit of cost."""
-    rows = [{"strategy": name, **values} for name, values in story.summary["strategies"].items()]
+def strategy_rows(data: StudyData) -> list[dict[str, Any]]:
+    """Return a row for each strategy of the table, with its cost relative to the cheapest training."""
+    rows = [{"strategy": name, **values} for name, values in data.summary["strategies"].items()]
     costs = [row["seconds_alone"] for row in rows if row["seconds_alone"]]
     for row in rows:
         row["cost_ratio"] = row["seconds_alone"] / min(costs) if row["seconds_alone"] else None
@@ -90,22 +97,14 @@ def strategy_rows(story: StudyData) -> list[dict[str, Any]]:
     return rows
 
 
-def other_pairs(story: StudyData) -> list[str]:
-    """The comparisons beyond the primary one, a sentence each."""
-    objective, told = story.study.objective, []
-    for pair in story.summary["comparisons"][1:]:
+def other_pairs(data: StudyData) -> list[str]:
+    """Write a sentence for each comparison beyond the primary one."""
+    objective, sentences = data.study.objective, []
+    for pair in data.summary["comparisons"][1:]:
         a, b = wording.STRATEGY[pair["a"]], wording.STRATEGY[pair["b"]]
         low, high = (wording.difference(end, objective) for end in pair["ci95"])
         gap = f"{wording.difference(pair['difference'], objective, signed=True)} {wording.unit(objective)}"
-        told.append(
+        sentences.append(
             f"{wording.capital(b)} minus {a}: {gap} (95 % interval {low} to {high}); {_OUTCOME[pair['outcome']]}."
         )
-    return told
-
-
-_OUTCOME = {
-    "better": "better, after Holm's correction",
-    "worse": "worse, after Holm's correction",
-    "equal": "practically equal",
-    "undecided": "undecided",
-}
+    return sentences

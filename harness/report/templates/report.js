@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  // Sorting: a click on a heading, again for the other direction. Cells without a value go last.
+  // Sorting: a click on a heading sorts by it, a second click reverses the order. Cells without a value come last.
   const valueOf = (row, column) => {
     const cell = row.cells[column];
     const shown = (cell.dataset.value ?? cell.textContent).trim().replace(/ %$/, "").replace("\u2212", "-");
@@ -39,8 +39,8 @@
   };
   document.querySelectorAll("table.sortable").forEach(sortable);
 
-  // Filtering the trials: every word must stand somewhere in the row. Of many, the first alone are laid out, until
-  // more is asked for: 10,000 rows take a browser two seconds, again at every sorting.
+  // Filtering the trials: a row is shown if it contains every word. Of many rows only the first are shown until the
+  // user asks for all, because a browser needs two seconds for 10,000 rows, and again at every sorting.
   const FIRST = 1000;
   const table = document.getElementById("trial-table");
   if (!table) return;
