@@ -314,7 +314,7 @@ def test_a_password_in_an_address_is_stored_and_told_nowhere(world: World) -> No
 @pytest.fixture
 def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyFolder:
     """A study's folder as it lies there after a run; its file is not where the command is given."""
-    from harness.study.identity import stored as as_without_passwords
+    from harness.study.identity import without_passwords
 
     folder = StudyFolder("tiny")
     folder.path.mkdir(parents=True)
