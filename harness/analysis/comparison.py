@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from harness.analysis.study_data import StudyData
+from harness.analysis.wording import redact
 from harness.errors import ConfigError, HarnessError
-from harness.results.paths import StudyFolder, home, reports
+from harness.results.packed import is_path, open_stored
+from harness.results.paths import StudyFolder, names_in_home, reports
 from harness.results.study_state import StudyState
 
 SCHEMA = 1
@@ -27,6 +29,7 @@ class StudySummary:
     """One study as far as it has come. No text in it holds a path of this machine or a password."""
 
     name: str
+    argument: str  # what names it in a command: see StudyFolder.argument
     summary: dict[str, Any]  # schema 1: see harness.analysis.summary
     equivalence: float  # differences within ± this count as equal
     looks: int  # how often the test split was scored
@@ -97,22 +100,37 @@ class Shared:
 
 
 def chosen(names: Sequence[str]) -> list[StudyFolder]:
-    """The studies of these names, in this order.
+    """The studies of these names or, where they are stored elsewhere, of these paths; in this order.
 
     Raises:
         ConfigError: fewer than two, one of them twice, or one that is not here; all faults together.
     """
-    known = sorted(path.parent.name for path in home().glob("*/study.json"))
+    known, found = names_in_home(), dict[str, StudyFolder]()
     faults = [] if len(names) > 1 else [f"two names are needed, but got {len(names)}"]
     faults += [f"{name!r} is named {names.count(name)} times" for name in dict.fromkeys(names) if names.count(name) > 1]
-    faults += [f"there is no study {name!r} here" for name in dict.fromkeys(names) if name not in known]
+    for name in dict.fromkeys(names):
+        try:
+            if is_path(name):
+                found[name] = open_stored(name)
+            elif name in known:
+                found[name] = StudyFolder(name)
+            else:
+                faults.append(f"there is no study {name!r} here")
+        except ConfigError as error:
+            faults.append(str(error))
+    called = [folder.name for folder in found.values()]
+    faults += [
+        f"{called.count(name)} of these studies are called {name}, and the page tells studies apart by their names"
+        for name in dict.fromkeys(called)
+        if called.count(name) > 1
+    ]
     if faults:
         raise ConfigError(
-            "compare takes the names of two or more different studies, as in `harness compare one other`; "
+            "compare takes two or more different studies, as in `harness compare one other`; "
             f"there are: {', '.join(known) or 'none yet'}",
             faults,
         )
-    return [StudyFolder(name) for name in names]
+    return [found[name] for name in names]
 
 
 def place(names: Sequence[str]) -> Path:
@@ -139,6 +157,7 @@ def read(folder: StudyFolder) -> StudySummary:
         raise HarnessError(f"study {folder.name}: {error}") from error
     return StudySummary(
         name=folder.name,
+        argument=redact(folder.argument),
         summary=data.summary,
         equivalence=data.study.confirmation.equivalence,
         looks=data.looks,

@@ -7,18 +7,18 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.app import Name, app, existing, say
+from harness.cli.app import Name, Stored, app, existing, say, stored
 
 
 @app.command("log")
 def show_log(
-    name: Name,
+    name: Stored,
     epochs: Annotated[bool, typer.Option("--epochs", help="Every epoch too.")] = False,
     problems: Annotated[bool, typer.Option("--problems", help="Only what went wrong.")] = False,
     local: Annotated[bool, typer.Option("--local", help="Times of this machine's zone instead of UTC.")] = False,
 ) -> None:
     """Tell what happened in a study, line by line; also while it runs, and of a damaged log."""
-    folder = existing(name)
+    folder = stored(name)
     from harness.cli.log_text import format_events, format_lines
     from harness.results.events import scan_log
     from harness.study.lock import owner

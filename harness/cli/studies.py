@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from harness.cli.app import Name, again, app, existing, given, out, say, shown, whole
+from harness.cli.app import Name, Stored, again, app, existing, given, out, say, shown, stored, whole
 from harness.errors import HarnessError
 
 
@@ -62,9 +64,9 @@ def study(
 
 
 @app.command()
-def report(name: Name) -> None:
-    """Make a study's report again from what is stored; also while it runs."""
-    folder = existing(name)
+def report(name: Stored) -> None:
+    """Make a study's report again from what is stored; also while it runs, and from the folder of a stored study."""
+    folder = stored(name)
     from harness.report.page import write_report
 
     say(f"Report   {shown(write_report(folder))}")
@@ -73,13 +75,30 @@ def report(name: Name) -> None:
 @app.command()
 def compare(
     names: Annotated[
-        list[str] | None, typer.Argument(envvar="HARNESS_NAMES", help="Two studies or more of `harness list`.")
+        list[str] | None,
+        typer.Argument(envvar="HARNESS_NAMES", help="Two studies or more: names, or folders of stored ones."),
     ] = None,
 ) -> None:
     """Put studies side by side in one page: what each found, on which data, at what cost."""
     from harness.report.compare.page import write_comparison
 
     say(f"Page     {shown(write_comparison(names or []))}")
+
+
+@app.command()
+def pack(
+    name: Name,
+    to: Annotated[
+        Path | None, typer.Option(help="Folder of the files; reports/examples/NAME/study where missing.")
+    ] = None,
+) -> None:
+    """Store a finished study's files, without images: small, and enough for `harness report` to make its page."""
+    folder = existing(name)
+    from harness.study.pack import pack_study
+
+    packed = pack_study(folder, to)
+    say(f"Packed   {shown(packed.place)} ({packed.bytes / 1e6:.1f} MB in {packed.files} files)")
+    say(f"Page     harness report {shlex.quote(shown(packed.argument))}")
 
 
 @app.command()

@@ -2,7 +2,8 @@
 
 One JSON object a line: `seq` from 1 without a gap, `at` in UTC, `kind`, `data`, and `crc` over the rest.
 A line that a crash tore off at the end is dropped when the log is opened for writing again; damage
-anywhere else is an error, because a log that lost its middle is no truth.
+anywhere else is an error, because a log that lost its middle is no truth. A log that `harness pack` compressed
+(`events.jsonl.gz`) is read in the same way, and takes no more events.
 
 The kinds of events, and what `data` holds of each, are the classes of `event_types`. The first line also says in which
 `schema` the log is written: whoever reads a log reads that line anyway, and a log never changes its schema.
@@ -18,13 +19,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from pydantic_core import from_json
 
 from harness.atomic import disk_errors
-from harness.errors import HarnessError
+from harness.errors import ConfigError, HarnessError
 from harness.results import event_types
+from harness.results.compressed import open_compressed
 from harness.results.event_types import SCHEMA, StudyEvent
 
 E = TypeVar("E", bound=StudyEvent)
@@ -78,9 +80,18 @@ def _body(line: bytes) -> Any:
     return _parsed(head + b"}")
 
 
+def _is_compressed(path: Path) -> bool:
+    return path.suffix == ".gz"
+
+
+def _open(path: Path) -> BinaryIO:
+    """The log for reading, also a compressed one."""
+    return open_compressed(path) if _is_compressed(path) else path.open("rb")
+
+
 def _check_schema(path: Path) -> None:
     """Refuse a log of another schema by its first line. A damaged line says nothing, and is not refused here."""
-    with path.open("rb") as stream:
+    with _open(path) as stream:
         line = stream.readline()
     try:
         body = _body(line)
@@ -131,7 +142,7 @@ def scan_log(path: Path) -> Reading:
     damages: list[Damage] = []
     last = offset = 0  # seq, byte
     broken: tuple[int, int] | None = None  # line and first byte of the damage that is being passed
-    with path.open("rb") if path.exists() else io.BytesIO() as stream:
+    with _open(path) if path.exists() else io.BytesIO() as stream:
         for number, line in enumerate(stream, 1):
             event = decode(line)
             if event is None or event.seq <= last:
@@ -165,11 +176,17 @@ def _scan(path: Path) -> tuple[list[Event], int]:
     _check_schema(path)
     events: list[Event] = []
     sound = 0
-    with path.open("rb") as stream:
+    with _open(path) as stream:
         for line in stream:
             event = decode(line)
             if event is None or event.seq != len(events) + 1:
-                if stream.read(1):
+                rest = stream.read(1)
+                if rest and _is_compressed(path):
+                    raise HarnessError(
+                        f"{path.name} is damaged in line {len(events) + 1}: take the study's files anew from where "
+                        "they came from."
+                    )
+                if rest:
                     raise HarnessError(
                         f"{path.name} is damaged in line {len(events) + 1}, before its end; `harness doctor "
                         f"{path.parent.name}` says what is left of it and mends what can be mended. Else restore the "
@@ -199,7 +216,7 @@ def first_event(path: Path) -> Event | None:
     if not path.exists():
         return None
     _check_schema(path)
-    with path.open("rb") as stream:
+    with _open(path) as stream:
         return decode(stream.readline())
 
 
@@ -207,6 +224,11 @@ class EventLog:
     """The log, open for its only writer. Every `append` is on the disk when it returns, unless `sync=False`."""
 
     def __init__(self, path: Path) -> None:
+        if _is_compressed(path):
+            raise ConfigError(
+                f"{path.parent.name} holds a packed log ({path.name}), which can be read and not continued: "
+                "run the study under another name (AS=newname)."
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         self._events: list[Event] = []
         self._path, self._bytes = path, 0

@@ -52,6 +52,8 @@ def is_held(folder: StudyFolder) -> bool:
 
 def owner(folder: StudyFolder) -> int | None:
     """The process that noted itself as the owner and lives; asks no lock, so it never stands in a study's way."""
+    if folder.place is not None:  # lies outside HARNESS_HOME, where nobody works on it
+        return None
     noted = _noted(folder)
     return int(noted) if noted.isdigit() and psutil.pid_exists(int(noted)) else None
 

@@ -34,6 +34,9 @@ class Panel:
 def write_comparison(names: Sequence[str]) -> Path:
     """Write index.html and compare.json of these studies, also while they run.
 
+    Args:
+        names: of studies here, or paths of stored ones.
+
     Reads stored files only. Each file is replaced whole. No path of this machine and no password is shown.
 
     Returns:
@@ -43,7 +46,7 @@ def write_comparison(names: Sequence[str]) -> Path:
         ConfigError: see `chosen`; nothing is written then.
     """
     entries = [read(folder) for folder in chosen(names)]
-    folder = place(names)
+    folder = place([entry.name for entry in entries])
     page = render(entries)
     atomic_write(folder / "compare.json", json.dumps(values(entries), indent=2, ensure_ascii=False) + "\n")
     atomic_write(folder / "index.html", page)
@@ -91,7 +94,7 @@ def render(entries: Sequence[StudySummary]) -> str:
         cost_pictures=drawn if all(drawn) else None,
         machines=findings.machines(entries),
         shared=[_difference(group) for group in groups],
-        command=f"make compare NAMES={shlex.quote(' '.join(names))}",
+        command=f"make compare NAMES={shlex.quote(' '.join(entry.argument for entry in entries))}",
         made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
 
