@@ -16,7 +16,7 @@ import numpy as np
 from harness.analysis.study_data import StudyData
 from harness.analysis.wording import redact
 from harness.errors import ConfigError, HarnessError
-from harness.results.packed import is_path, open_stored
+from harness.results.packed import is_path, open_stored, reading
 from harness.results.paths import StudyFolder, names_in_home, reports
 from harness.results.study_state import StudyState
 
@@ -152,9 +152,13 @@ def read(folder: StudyFolder) -> StudySummary:
         HarnessError: its log is damaged; says which study's.
     """
     try:
-        data = StudyData.read(folder)
+        with reading(folder):
+            return _summary(folder, StudyData.read(folder))
     except HarnessError as error:
         raise HarnessError(f"study {folder.name}: {error}") from error
+
+
+def _summary(folder: StudyFolder, data: StudyData) -> StudySummary:
     return StudySummary(
         name=folder.name,
         argument=redact(folder.argument),

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.app import Name, Stored, app, existing, say, stored
+from harness.results.packed import reading
 
 
 @app.command("log")
@@ -23,7 +24,8 @@ def show_log(
     from harness.results.events import scan_log
     from harness.study.lock import owner
 
-    lines = format_events(scan_log(folder.events), "score", owner(folder))
+    with reading(folder):
+        lines = format_events(scan_log(folder.events), "score", owner(folder))
     chosen = [line for line in lines if (line.problem or not problems) and (epochs or not line.epoch)]
     for text in format_lines(chosen, None if local else UTC, "" if local else "UTC"):
         say(text)

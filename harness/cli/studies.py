@@ -11,6 +11,7 @@ from rich.table import Table
 
 from harness.cli.app import Name, Stored, again, app, existing, given, out, say, shown, stored, whole
 from harness.errors import HarnessError
+from harness.results.packed import reading
 
 
 @app.command()
@@ -69,7 +70,8 @@ def report(name: Stored) -> None:
     folder = stored(name)
     from harness.report.page import write_report
 
-    say(f"Report   {shown(write_report(folder))}")
+    with reading(folder):
+        say(f"Report   {shown(write_report(folder))}")
 
 
 @app.command()

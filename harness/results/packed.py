@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,26 @@ def open_stored(path: str) -> StudyFolder:
         except (HarnessError, OSError) as error:
             raise ConfigError(f"the stored study in {escape_name(path)} cannot be used: {error}") from None
     return folder
+
+
+@contextmanager
+def reading(folder: StudyFolder) -> Iterator[None]:
+    """Say in one line that a study from elsewhere says what no study says; `--debug` shows where that was met.
+
+    Raises:
+        HarnessError: anything but an error of ours was raised, and the study lies outside HARNESS_HOME.
+    """
+    try:
+        yield
+    except HarnessError:
+        raise
+    except Exception as error:
+        if folder.place is None:
+            raise
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise HarnessError(
+            f"the stored study {folder.name} holds what no study holds ({escape_name(what)})."
+        ) from error
 
 
 def _check(folder: StudyFolder) -> None:
