@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from harness.config.study import StudyConfig
 from harness.errors import ConfigError, HarnessError
 from harness.results.compressed import check_arrays
@@ -70,7 +68,7 @@ def _check(folder: StudyFolder) -> None:
             _object(path)
     try:
         StudyConfig.model_validate(_object(folder.study_json)["study"])
-    except (KeyError, ValidationError):
+    except (KeyError, TypeError, ValueError):
         raise HarnessError(f"{folder.study_json.name} describes no study of this version") from None
     for path in (*sorted(folder.predictions.glob("*.npz")), folder.thumbnails, folder.mistakes):
         if path.exists():
