@@ -98,8 +98,8 @@ class StudyFolder:
         shown, found = escape_name(str(path)), stored_in(path)
         if found is None:
             raise ConfigError(
-                f"there is no stored study in {shown}: that takes a folder with study.json and events.jsonl or "
-                f"events.jsonl.gz, or with a folder {STORED} that holds them (`harness pack` writes one)."
+                f"there is no study {str(path)!r}: a path names a folder with study.json and events.jsonl or "
+                f"events.jsonl.gz, or one with a folder {STORED} that holds them, as `harness pack` writes it."
             )
         root, place = path.expanduser().resolve(), found.resolve()
         if not place.is_relative_to(root):
