@@ -29,7 +29,6 @@ class StudySummary:
     """One study as far as it has come. No text in it holds a path of this machine or a password."""
 
     name: str
-    argument: str  # what names it in a command: see StudyFolder.argument
     summary: dict[str, Any]  # schema 1: see harness.analysis.summary
     equivalence: float  # differences within ± this count as equal
     looks: int  # how often the test split was scored
@@ -38,6 +37,7 @@ class StudySummary:
     file: dict[str, Any]  # the resolved study file, as stored
     fingerprint: dict[str, Any]
     test_rows: frozenset[int] | None  # rows of the images scored last; None where nothing was scored
+    argument: str = ""  # what names it in a command, where that is not its name: see StudyFolder.argument
 
     @property
     def objective(self) -> str:

@@ -94,7 +94,7 @@ def render(entries: Sequence[StudySummary]) -> str:
         cost_pictures=drawn if all(drawn) else None,
         machines=findings.machines(entries),
         shared=[_difference(group) for group in groups],
-        command=f"make compare NAMES={shlex.quote(' '.join(entry.argument for entry in entries))}",
+        command=f"make compare NAMES={shlex.quote(' '.join(entry.argument or entry.name for entry in entries))}",
         made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
 
