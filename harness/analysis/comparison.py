@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from harness.analysis.study_data import StudyData
+from harness.analysis.wording import redact
 from harness.errors import ConfigError, HarnessError
-from harness.results.paths import StudyFolder, home, reports
+from harness.results.packed import is_path, open_stored, reading
+from harness.results.paths import StudyFolder, names_in_home, reports
 from harness.results.study_state import StudyState
 
 SCHEMA = 1
@@ -35,6 +37,7 @@ class StudySummary:
     file: dict[str, Any]  # the stored study file, with every default filled in
     fingerprint: dict[str, Any]
     test_rows: frozenset[int] | None  # manifest rows of the test images scored last; None if none were scored
+    argument: str = ""  # what names the study in a command, if that is not its name: see StudyFolder.argument
 
     @property
     def objective(self) -> str:
@@ -100,22 +103,37 @@ class SharedData:
 
 
 def find_studies(names: Sequence[str]) -> list[StudyFolder]:
-    """Return the folders of the studies of these names, in this order.
+    """Return the folders of these studies, given by name or by the path of a stored study, in this order.
 
     Raises:
         ConfigError: fewer than two names, a name given twice, or no study of that name; all faults together.
     """
-    known = sorted(path.parent.name for path in home().glob("*/study.json"))
+    known, found = names_in_home(), dict[str, StudyFolder]()
     faults = [] if len(names) > 1 else [f"two names are needed, but got {len(names)}"]
     faults += [f"{name!r} is named {names.count(name)} times" for name in dict.fromkeys(names) if names.count(name) > 1]
-    faults += [f"there is no study {name!r} here" for name in dict.fromkeys(names) if name not in known]
+    for name in dict.fromkeys(names):
+        try:
+            if is_path(name):
+                found[name] = open_stored(name)
+            elif name in known:
+                found[name] = StudyFolder(name)
+            else:
+                faults.append(f"there is no study {name!r} here")
+        except ConfigError as error:
+            faults.append(str(error))
+    called = [folder.name for folder in found.values()]
+    faults += [
+        f"{called.count(name)} of these studies are called {name}, and the page tells studies apart by their names"
+        for name in dict.fromkeys(called)
+        if called.count(name) > 1
+    ]
     if faults:
         raise ConfigError(
-            "compare needs the names of two or more different studies, as in `harness compare one other`; "
+            "compare needs two or more different studies, as in `harness compare one other`; "
             f"there are: {', '.join(known) or 'none yet'}",
             faults,
         )
-    return [StudyFolder(name) for name in names]
+    return [found[name] for name in names]
 
 
 def comparison_folder(names: Sequence[str]) -> Path:
@@ -137,11 +155,16 @@ def read_study(folder: StudyFolder) -> StudySummary:
         HarnessError: its log is damaged; the message names the study.
     """
     try:
-        data = StudyData.read(folder)
+        with reading(folder):
+            return _summary(folder, StudyData.read(folder))
     except HarnessError as error:
         raise HarnessError(f"study {folder.name}: {error}") from error
+
+
+def _summary(folder: StudyFolder, data: StudyData) -> StudySummary:
     return StudySummary(
         name=folder.name,
+        argument=redact(folder.argument),
         summary=data.summary,
         equivalence=data.study.confirmation.equivalence,
         looks=data.looks,

@@ -14,6 +14,7 @@ import typer
 from harness.cli.terminal import Terminal
 from harness.config.trial import NAME_RULE
 from harness.errors import ConfigError
+from harness.results.packed import is_path, open_stored
 from harness.results.paths import StudyFolder, home
 
 app = typer.Typer(
@@ -29,6 +30,19 @@ err = Terminal(stderr=True)
 Name = Annotated[
     str, typer.Argument(envvar="HARNESS_NAME", help="The study's name: studies/NAME.yaml, or one of `harness list`.")
 ]
+
+
+Stored = Annotated[
+    str,
+    typer.Argument(
+        envvar="HARNESS_NAME", help="A study's name, or the folder of a stored study: reports/examples/NAME."
+    ),
+]
+
+
+def stored(name: str) -> StudyFolder:
+    """The folder of a study that is here, or of a stored study at this path; raises ConfigError."""
+    return open_stored(name) if is_path(name) else existing(name)
 
 
 def existing(name: str) -> StudyFolder:

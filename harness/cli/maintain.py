@@ -7,23 +7,25 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.app import Name, app, existing, say
+from harness.cli.app import Name, Stored, app, existing, say, stored
+from harness.results.packed import reading
 
 
 @app.command("log")
 def show_log(
-    name: Name,
+    name: Stored,
     epochs: Annotated[bool, typer.Option("--epochs", help="Show every epoch too.")] = False,
     problems: Annotated[bool, typer.Option("--problems", help="Show only what went wrong.")] = False,
     local: Annotated[bool, typer.Option("--local", help="Show times of this machine's zone instead of UTC.")] = False,
 ) -> None:
     """Print what happened in a study, line by line; also while it runs, and if its log is damaged."""
-    folder = existing(name)
+    folder = stored(name)
     from harness.cli.log_text import format_events, format_lines
     from harness.results.events import scan_log
     from harness.study.lock import owner
 
-    lines = format_events(scan_log(folder.events), "score", owner(folder))
+    with reading(folder):
+        lines = format_events(scan_log(folder.events), "score", owner(folder))
     chosen = [line for line in lines if (line.problem or not problems) and (epochs or not line.epoch)]
     for text in format_lines(chosen, None if local else UTC, "" if local else "UTC"):
         say(text)

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from harness.cli.app import Name, app, existing, given, out, repeat_command, say, short_path, whole_number
+from harness.cli.app import (
+    Name,
+    Stored,
+    app,
+    existing,
+    given,
+    out,
+    repeat_command,
+    say,
+    short_path,
+    stored,
+    whole_number,
+)
 from harness.errors import HarnessError
+from harness.results.packed import reading
 
 
 @app.command()
@@ -66,24 +81,42 @@ def study(
 
 
 @app.command()
-def report(name: Name) -> None:
-    """Make a study's report again from the stored results; also while the study runs."""
-    folder = existing(name)
+def report(name: Stored) -> None:
+    """Make a study's report again from the stored results; also while it runs, and for the folder of a stored study."""
+    folder = stored(name)
     from harness.report.page import write_report
 
-    say(f"Report   {short_path(write_report(folder))}")
+    with reading(folder):
+        say(f"Report   {short_path(write_report(folder))}")
 
 
 @app.command()
 def compare(
     names: Annotated[
-        list[str] | None, typer.Argument(envvar="HARNESS_NAMES", help="Two or more studies of `harness list`.")
+        list[str] | None,
+        typer.Argument(envvar="HARNESS_NAMES", help="Two or more studies: names, or folders of stored studies."),
     ] = None,
 ) -> None:
     """Compare studies on one page: results, data and costs."""
     from harness.report.compare.page import write_comparison
 
     say(f"Page     {short_path(write_comparison(names or []))}")
+
+
+@app.command()
+def pack(
+    name: Name,
+    to: Annotated[
+        Path | None, typer.Option(help="Folder of the files; reports/examples/NAME/study if missing.")
+    ] = None,
+) -> None:
+    """Store a finished study's files, without images: small, and enough for `harness report` to make its page."""
+    folder = existing(name)
+    from harness.study.pack import pack_study
+
+    packed = pack_study(folder, to)
+    say(f"Packed   {short_path(packed.place)} ({packed.bytes / 1e6:.1f} MB in {packed.files} files)")
+    say(f"Page     harness report {shlex.quote(short_path(packed.argument))}")
 
 
 @app.command()

@@ -3,7 +3,8 @@
 Optuna's storage and MLflow are made from this log. Each line is one JSON object: `seq` counts from 1 without a gap,
 `at` is a time in UTC, then come `kind`, `data`, and `crc`, a checksum of the rest. If a crash cut off the last line,
 that line is dropped when the log is opened for writing again. Damage anywhere else is an error, because the rest of the
-log cannot be trusted without the missing events.
+log cannot be trusted without the missing events. A log that `harness pack` compressed (`events.jsonl.gz`) is read in
+the same way, and it cannot be opened for writing.
 
 The kinds of events, and the fields of `data`, are the classes of `event_types`. The first line also holds the `schema`
 of the log: every reader reads that line anyway, and a log never changes its schema.
@@ -19,13 +20,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from pydantic_core import from_json
 
 from harness.atomic import disk_errors
-from harness.errors import HarnessError
+from harness.errors import ConfigError, HarnessError
 from harness.results import event_types
+from harness.results.compressed import open_compressed
 from harness.results.event_types import SCHEMA, StudyEvent
 
 E = TypeVar("E", bound=StudyEvent)
@@ -79,9 +81,18 @@ def _body(line: bytes) -> Any:
     return _parsed(head + b"}")
 
 
+def _is_compressed(path: Path) -> bool:
+    return path.suffix == ".gz"
+
+
+def _open(path: Path) -> BinaryIO:
+    """The log for reading, also a compressed one."""
+    return open_compressed(path) if _is_compressed(path) else path.open("rb")
+
+
 def _check_schema(path: Path) -> None:
     """Refuse a log whose first line has another schema. If that line is damaged, its readers report it."""
-    with path.open("rb") as stream:
+    with _open(path) as stream:
         line = stream.readline()
     try:
         body = _body(line)
@@ -135,7 +146,7 @@ def scan_log(path: Path) -> Reading:
     damages: list[Damage] = []
     last = offset = 0  # seq, byte
     broken: tuple[int, int] | None = None  # line and first byte of the damage that the loop is in
-    with path.open("rb") if path.exists() else io.BytesIO() as stream:
+    with _open(path) if path.exists() else io.BytesIO() as stream:
         for number, line in enumerate(stream, 1):
             event = decode(line)
             if event is None or event.seq <= last:
@@ -169,11 +180,17 @@ def _scan(path: Path) -> tuple[list[Event], int]:
     _check_schema(path)
     events: list[Event] = []
     sound = 0
-    with path.open("rb") as stream:
+    with _open(path) as stream:
         for line in stream:
             event = decode(line)
             if event is None or event.seq != len(events) + 1:
-                if stream.read(1):
+                rest = stream.read(1)
+                if rest and _is_compressed(path):
+                    raise HarnessError(
+                        f"{path.name} is damaged in line {len(events) + 1}: take the study's files anew from where "
+                        "they came from."
+                    )
+                if rest:
                     raise HarnessError(
                         f"{path.name} is damaged in line {len(events) + 1}, before its end; `harness doctor "
                         f"{path.parent.name}` says what is left of it and repairs what can be repaired. Otherwise "
@@ -203,7 +220,7 @@ def first_event(path: Path) -> Event | None:
     if not path.exists():
         return None
     _check_schema(path)
-    with path.open("rb") as stream:
+    with _open(path) as stream:
         return decode(stream.readline())
 
 
@@ -211,6 +228,11 @@ class EventLog:
     """The log, opened by its only writer. Every `append` is on the disk when it returns, unless `sync=False`."""
 
     def __init__(self, path: Path) -> None:
+        if _is_compressed(path):
+            raise ConfigError(
+                f"{path.parent.name} holds a packed log ({path.name}), which can be read and not continued: "
+                "run the study under another name (AS=newname)."
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         self._events: list[Event] = []
         self._path, self._bytes = path, 0

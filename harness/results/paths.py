@@ -14,6 +14,13 @@ runs/
              mistakes.npz      the surest mistakes of the recommended winner on the test part, as small images
              importance.json   parameter importances of each strategy
              set-aside/        files that `harness doctor` moved out of the way
+
+A finished study may also be stored elsewhere, to be read and never run (see `harness pack`):
+
+reports/examples/NAME/
+  index.html  trials.csv  summary.json
+  study/     study.json  data_card.json  importance.json  predictions/  as above
+             events.jsonl.gz  manifest.csv.gz
 """
 
 from __future__ import annotations
@@ -23,12 +30,36 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.config.trial import NAME_RULE
+from harness.errors import ConfigError
+from harness.safe_text import escape_name
+
+STORED = "study"  # folder of the stored files, beside their page
+MOST_JSON = 1 << 25  # bytes of a JSON file that comes from elsewhere; those of 10,000 trials have thousands
+_LOGS = ("events.jsonl", "events.jsonl.gz")
+
 
 def home() -> Path:
     """Return the folder of all state; create it if it is missing."""
-    path = Path(os.environ.get("HARNESS_HOME") or "runs").expanduser().resolve()
+    path = _home()
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def _home() -> Path:
+    return Path(os.environ.get("HARNESS_HOME") or "runs").expanduser().resolve()
+
+
+def names_in_home() -> list[str]:
+    """The names of the studies in HARNESS_HOME, sorted; makes no folder."""
+    return sorted(path.parent.name for path in _home().glob("*/study.json"))
+
+
+def in_home(name: str) -> bool:
+    """Whether a study of this name lies in HARNESS_HOME; makes no folder."""
+    if not NAME_RULE.fullmatch(name):
+        return False
+    return any((_home() / name / file).exists() for file in ("study.json", "events.jsonl"))
 
 
 def reports() -> Path:
@@ -36,15 +67,58 @@ def reports() -> Path:
     return Path(os.environ.get("HARNESS_REPORTS") or "reports").expanduser().resolve()
 
 
+def stored_in(path: Path) -> Path | None:
+    """The folder of the stored files: this one, or `study` below it; None where neither holds a study."""
+    for place in (path.expanduser(), path.expanduser() / STORED):
+        try:
+            if (place / "study.json").is_file() and any((place / log).is_file() for log in _LOGS):
+                return place
+        except (OSError, ValueError):  # no name of a file
+            return None
+    return None
+
+
 @dataclass(frozen=True)
 class StudyFolder:
     """The paths of one study's state."""
 
     name: str
+    place: Path | None = None  # of a study that is stored outside HARNESS_HOME, which is only read
+
+    @classmethod
+    def at(cls, path: Path) -> StudyFolder:
+        """The study that is stored in this folder, or in the folder `study` below it.
+
+        Takes no link that leads out of the folder. What the files hold is not looked at, but for the study's name: see
+        `packed.open_stored`.
+
+        Raises:
+            ConfigError: there is no stored study, or something that leads out of the folder.
+        """
+        shown, found = escape_name(str(path)), stored_in(path)
+        if found is None:
+            raise ConfigError(
+                f"there is no study {str(path)!r}: a path names a folder with study.json and events.jsonl or "
+                f"events.jsonl.gz, or one with a folder {STORED} that holds them, as `harness pack` writes it."
+            )
+        root, place = path.expanduser().resolve(), found.resolve()
+        if not place.is_relative_to(root):
+            raise ConfigError(f"{shown} is not read: {STORED} is a link that leads out of it.")
+        if place.parent == _home() and NAME_RULE.fullmatch(place.name):
+            return cls(place.name)
+        _check_inside(root, place)
+        try:
+            with (place / "study.json").open("rb") as stream:
+                name = json.loads(stream.read(MOST_JSON))["name"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            name = None
+        if not isinstance(name, str) or not NAME_RULE.fullmatch(name):
+            raise ConfigError(f"the study stored in {shown} has no name that a study may have in its study.json.")
+        return cls(name, place)
 
     @property
     def path(self) -> Path:
-        return home() / self.name
+        return self.place or home() / self.name
 
     @property
     def study_json(self) -> Path:
@@ -64,7 +138,9 @@ class StudyFolder:
 
     @property
     def events(self) -> Path:
-        return self.path / "events.jsonl"
+        """The log; the compressed one where only that is there, which can be read and not written."""
+        plain, compressed = (self.path / log for log in _LOGS)
+        return compressed if not plain.exists() and compressed.exists() else plain
 
     @property
     def optuna_log(self) -> Path:
@@ -104,6 +180,8 @@ class StudyFolder:
 
     @property
     def lock(self) -> Path:
+        if self.place is not None:
+            raise ConfigError(f"{self.name} lies outside HARNESS_HOME: it can be looked at, and not run or changed.")
         return home() / "locks" / f"{self.name}.lock"
 
     @property
@@ -118,4 +196,31 @@ class StudyFolder:
 
     @property
     def report(self) -> Path:
-        return reports() / self.name
+        """Folder of the page; of a study outside HARNESS_HOME it lies beside the stored files."""
+        if self.place is None:
+            return reports() / self.name
+        return self.place.parent if self.place.name == STORED else self.place.with_name(f"{self.place.name}-report")
+
+    @property
+    def argument(self) -> str:
+        """What names this study in a command: its name or its path, without the folders above where we are."""
+        if self.place is None:
+            return self.name
+        path, here = self.place.parent if self.place.name == STORED else self.place, Path.cwd()
+        return str(path.relative_to(here)) if path.is_relative_to(here) else f"…/{path.name}"
+
+
+def _check_inside(root: Path, place: Path) -> None:
+    """Refuse stored files of which one is a link that leads out of `root`, or no file at all."""
+    for folder, folders, files in os.walk(place):
+        for path in (Path(folder) / name for name in (*folders, *files)):
+            try:
+                inside = path.resolve().is_relative_to(root)
+            except (OSError, RuntimeError):  # a link to itself
+                inside = False
+            if not inside:
+                raise ConfigError(
+                    f"{escape_name(str(root))} is not read: {escape_name(path.name)} is a link that leads out of it."
+                )
+            if path.exists() and not path.is_file() and not path.is_dir():
+                raise ConfigError(f"{escape_name(str(root))} is not read: {escape_name(path.name)} is no file.")

@@ -59,6 +59,8 @@ def owner(folder: StudyFolder) -> int | None:
 
     It does not take the lock, so it never blocks a study.
     """
+    if folder.place is not None:  # it lies outside HARNESS_HOME, where no study runs
+        return None
     noted = _noted(folder)
     return int(noted) if noted.isdigit() and psutil.pid_exists(int(noted)) else None
 

@@ -45,6 +45,9 @@ def write_comparison(names: Sequence[str]) -> Path:
     Only stored files are read, and each written file replaces the old one as a whole. Paths of the machine and
     passwords are not shown.
 
+    Args:
+        names: names of studies in this home, or paths of stored studies.
+
     Returns:
         The path of index.html.
 
@@ -52,7 +55,7 @@ def write_comparison(names: Sequence[str]) -> Path:
         ConfigError: see `find_studies`; then nothing is written.
     """
     entries = [read_study(folder) for folder in find_studies(names)]
-    folder = comparison_folder(names)
+    folder = comparison_folder([entry.name for entry in entries])
     page = render(entries)
     atomic_write(folder / "compare.json", json.dumps(values(entries), indent=2, ensure_ascii=False) + "\n")
     atomic_write(folder / "index.html", page)
@@ -100,7 +103,7 @@ def render(entries: Sequence[StudySummary]) -> str:
         cost_pictures=drawn if all(drawn) else None,
         machines=findings.machines(entries),
         shared=[_difference(group) for group in groups],
-        command=f"make compare NAMES={shlex.quote(' '.join(names))}",
+        command=f"make compare NAMES={shlex.quote(' '.join(entry.argument or entry.name for entry in entries))}",
         made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
 
