@@ -386,7 +386,7 @@ MUTATIONS = (
     # --- study
     Mutation(
         "A trial that diverged teaches the sampler nothing",
-        "harness/search/strategy_search.py",
+        "harness/search/optuna_params.py",
         '"diverged": TrialState.PRUNED',
         '"diverged": TrialState.FAIL',
         ("tests/search/test_strategy_search.py::test_a_diverged_trial_teaches_the_sampler_and_a_failed_one_does_not",),
@@ -395,8 +395,8 @@ MUTATIONS = (
     Mutation(
         "When time is up, a strategy may have had fewer slots than another",
         "harness/study/search_loop.py",
-        "not any(k in self._history.slots[s] for s in self._study.strategies)",
-        "not all(k in self._history.slots[s] for s in self._study.strategies)",
+        "not any(k in self._state.slots[s] for s in self._study.strategies)",
+        "not all(k in self._state.slots[s] for s in self._study.strategies)",
         ("tests/study/test_study.py::test_time_leaves_room_for_the_confirmation",),
         ("tests/study/test_study.py::test_time_leaves_room_for_the_confirmation",),
     ),
@@ -426,9 +426,9 @@ MUTATIONS = (
     ),
     Mutation(
         "A trial that the coordinator's own end cut off loses an attempt",
-        "harness/study/history.py",
-        'attempt = data["attempt"] + died',
-        'attempt = data["attempt"] + 1',
+        "harness/results/study_state.py",
+        "attempt = cut.attempt + died",
+        "attempt = cut.attempt + 1",
         ("tests/study/test_resume.py::test_an_interrupted_study_leaves_both_stores_consistent_and_continues",),
         ("tests/study/test_resume.py::test_an_interrupted_study_leaves_both_stores_consistent_and_continues",),
     ),
@@ -437,8 +437,8 @@ MUTATIONS = (
         "harness/study/session.py",
         "job.attempt >= MAX_ATTEMPTS",
         "job.attempt > MAX_ATTEMPTS",
-        ("tests/study/test_resume.py::test_a_killed_worker_costs_an_attempt_and_three_fail_the_slot",),
-        ("tests/study/test_resume.py::test_a_killed_worker_costs_an_attempt_and_three_fail_the_slot",),
+        ("tests/study/test_resume.py::test_a_dead_worker_costs_an_attempt_and_three_fail_the_slot",),
+        ("tests/study/test_resume.py::test_a_dead_worker_costs_an_attempt_and_three_fail_the_slot",),
     ),
     Mutation(
         "A part of the data is trained on in name only",
