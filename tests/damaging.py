@@ -1,4 +1,4 @@
-"""Ways to damage a finished study: bytes, tables, files that should not be there."""
+"""Ways to damage a finished study: bytes, tables, files that should not be there; and what doctor says of it then."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ import optuna
 import pandas as pd
 from small_study import World, records
 
+from harness.doctor.check import Diagnosis, examine
 from harness.results.event_types import Explored, SessionStarted, TestScored, TrialStarted
-from harness.results.events import EventLog
+from harness.results.events import EventLog, scan_log
 from harness.results.paths import StudyFolder, home
+from harness.results.study_state import StudyState
 from harness.search.optuna_journal import open_storage
 from harness.training.checkpoint import load_best, save_best
 
@@ -172,3 +174,13 @@ def remove_journal(path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
+
+
+def diagnosed(*, fix: bool = False) -> Diagnosis:
+    return examine(World(Path(), Path()).folder(), fix=fix, say=lambda text: None)
+
+
+def trials(world: World) -> dict[str, Any]:
+    """Every finished trial that can be read."""
+    events = scan_log(world.folder().events).events
+    return StudyState.of(events).by_id

@@ -68,6 +68,7 @@ class World:
 
     root: Path
     images: Path
+    executor: str = "inline"
 
     def write(self, name: str = "tiny", **changes: Any) -> None:
         document = {
@@ -80,12 +81,12 @@ class World:
                 "backbone_lr": {"low": 1e-4, "high": 1e-2, "log": True},
                 "batch_size": 16,
             },
-            "trials": 3,
+            "trials": 2,
             "epochs": 1,
             "confirmation": {"top": 1, "seeds": 2},
             "threads": 1,
             "device": "cpu",
-            "executor": "inline",
+            "executor": self.executor,
         }
         (self.root / "studies").mkdir(exist_ok=True)
         (self.root / "studies" / f"{name}.yaml").write_text(yaml.safe_dump({**document, **changes}))

@@ -1,48 +1,83 @@
-"""One small study for each test that changes it, and one finished study for those that only look."""
+"""Small studies: real ones, ones whose trials are made up, and copies of one that is finished."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+import shutil
 from pathlib import Path
 
+import canned_executor
 import pytest
+from canned_executor import Script
+from finished_study import copy_of, finished_study, live_below, once, shared_folder
 from small_study import World, draw_images
 from tortured import SMALL, Undisturbed
 
-from harness.benchmarks.fault_injection.sandbox import prepare, run_undisturbed
+from harness.benchmarks.fault_injection.sandbox import Sandbox, numbers, prepare, run_undisturbed
+from harness.config.executors import EXECUTORS, ExecutorEntry
+from harness.report import style
+from harness.results.paths import home
+
+EMPTY_FIGURE = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"/>'
+
+
+def enter(patch: pytest.MonkeyPatch, script: Script) -> None:
+    """Let `executor: canned` stand for one that follows the script, and leave figures of pages empty."""
+    patch.setattr(canned_executor, "_script", script)
+    patch.setitem(EXECUTORS, "canned", ExecutorEntry("canned_executor", "makes its answers up"))
+    patch.setattr(style, "_drawn", lambda figure: EMPTY_FIGURE)
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
+def world(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A small real study for a test that changes it. Figures of its page are empty: to draw them takes seconds."""
+    monkeypatch.setattr(style, "_drawn", lambda figure: EMPTY_FIGURE)
+    shutil.copyfile(empty_database, home() / "mlflow.db")
     made = World(tmp_path, draw_images(tmp_path / "cells"))
     made.write()
     return made
 
 
+@pytest.fixture
+def canned(monkeypatch: pytest.MonkeyPatch) -> Script:
+    """The table of executors has one that makes its answers up; what it does, to be changed."""
+    script = Script()
+    enter(monkeypatch, script)
+    return script
+
+
+@pytest.fixture
+def canned_world(world: World, canned: Script) -> World:
+    """A small study whose trials are made up."""
+    made = dataclasses.replace(world, executor="canned")
+    made.write()
+    return made
+
+
+@pytest.fixture
+def copied(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A finished real study in this test's home, to be changed. Figures that it draws from now on are empty."""
+    made = copy_of(finished_study(tmp_path_factory), tmp_path)
+    monkeypatch.setattr(style, "_drawn", lambda figure: EMPTY_FIGURE)
+    return made
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """One study that ran to its end, for tests that only look."""
-    root = tmp_path_factory.mktemp("finished")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HARNESS_HOME", str(root / "home"))
-        patch.setenv("HARNESS_REPORTS", str(root / "reports"))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        made = World(root, draw_images(root / "cells"))
-        made.write()
-        made.run()
-    yield made
+def finished(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A finished real study, for tests that only look."""
+    return copy_of(finished_study(tmp_path_factory), tmp_path_factory.mktemp("finished"))
 
 
 @pytest.fixture
 def at_home(finished: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """The finished study, with its home in place."""
-    monkeypatch.setenv("HARNESS_HOME", str(finished.root / "home"))
-    monkeypatch.setenv("HARNESS_REPORTS", str(finished.root / "reports"))
+    live_below(monkeypatch, finished.root)
     return finished
 
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     """The study that tests of faults disturb, run to its end by its command; only to look at."""
-    place = prepare(tmp_path_factory.mktemp("whole"), **SMALL)
-    return Undisturbed(place, run_undisturbed(place))
+    root = once(shared_folder(tmp_path_factory) / "whole", lambda root: run_undisturbed(prepare(root, **SMALL)))
+    place = Sandbox(root)
+    return Undisturbed(place, numbers(place.events()))

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.benchmarks.fault_injection.sandbox import Sandbox
 
-SMALL: dict[str, Any] = {"trials": 2, "controlled": {"changes": 0}, "data_sizes": [], "shifts": []}
+SMALL: dict[str, Any] = {"trials": 1, "controlled": {"changes": 0}, "data_sizes": [], "shifts": []}
 
 
 @dataclass(frozen=True)

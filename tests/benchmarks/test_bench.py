@@ -74,7 +74,10 @@ def fewer(data: TrialData) -> TrialData:
     return dataclasses.replace(data, train=data.train[:32], validation=data.validation[:16])
 
 
-@pytest.mark.parametrize(("recipe", "depth", "workers"), [("flips", 0, 0), ("flips", 2, 2), ("none", 5, 0)])
+@pytest.mark.parametrize(
+    ("recipe", "depth", "workers"),
+    [("flips", 0, 0), ("flips", 2, 2), pytest.param("none", 5, 0, marks=pytest.mark.slow)],
+)
 def test_the_plain_loop_has_the_harness_s_losses(
     files: Files, data: TrialData, store: str, recipe: str, depth: int, workers: int
 ) -> None:

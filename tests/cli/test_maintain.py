@@ -3,41 +3,25 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from small_study import World, draw_images
+from small_study import World
 
-from harness.results.paths import StudyFolder, home
+from harness.results.paths import StudyFolder
 from harness.study.lock import held
 
 ROOT = Path(__file__).resolve().parents[2]
 Harness = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[World]:
-    root = tmp_path_factory.mktemp("ran")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HARNESS_HOME", str(root / "home"))
-        patch.setenv("HARNESS_REPORTS", str(root / "reports"))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        shutil.copyfile(empty_database, home() / "mlflow.db")
-        made = World(root, draw_images(root / "cells"))
-        made.write(trials=1)
-        made.run()
-    yield made
-
-
 @pytest.fixture
-def study(ran: World) -> StudyFolder:
-    """A copy of a finished study, in this test's home."""
-    shutil.copytree(ran.root / "home", home(), dirs_exist_ok=True)
-    return StudyFolder("tiny")
+def study(copied: World) -> StudyFolder:
+    """A finished study, in this test's home."""
+    return copied.folder()
 
 
 def test_the_log_tells_the_study_in_lines(study: StudyFolder, harness: Harness) -> None:

@@ -2,46 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from canned_executor import Script
+from finished_study import live_below
 from small_study import Watching, World, draw_images, records, runs
+from study_fixtures import enter
 
 from harness.data.split import nested
 from harness.errors import DataError, Interrupted
 from harness.results.event_types import ControlledSelected, Explored, TestScored, VerdictReached
+from harness.results.paths import home
 from harness.results.records import TrialRecord
+from harness.study import explore
 
 ASKED = {"controlled": {"changes": 2, "seeds": 2}, "data_sizes": [0.5, 1.0], "shifts": ["brightness", "noise"]}
 
 
+Asked = tuple[World, list[object], Watching]
+
+
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, list[object], Watching]]:
+def made(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Asked:
     """A study that finished, and was then asked for more: the world, its verdict before, what was seen after."""
     root = tmp_path_factory.mktemp("explored")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HARNESS_HOME", str(root / "home"))
-        patch.setenv("HARNESS_REPORTS", str(root / "reports"))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        world = World(root, draw_images(root / "cells"))
-        world.write(trials=2)
+        enter(patch, Script())
+        live_below(patch, root)
+        shutil.copyfile(empty_database, home() / "mlflow.db")
+        world = World(root, draw_images(root / "cells"), "canned")
+        world.write()
         world.run()
         before = [*world.of(VerdictReached), *world.of(TestScored)]
-        world.write(trials=2, **ASKED)
+        world.write(**ASKED)
         watching = Watching()
         world.run(watching=watching)
-        yield world, before, watching
+    return world, before, watching
 
 
 @pytest.fixture
-def explored(
-    made: tuple[World, list[object], Watching], monkeypatch: pytest.MonkeyPatch
-) -> tuple[World, list[object], Watching]:
+def explored(made: Asked, canned: Script, monkeypatch: pytest.MonkeyPatch) -> Asked:
     """That study, with its home in place."""
-    root = made[0].root
-    monkeypatch.setenv("HARNESS_HOME", str(root / "home"))
-    monkeypatch.setenv("HARNESS_REPORTS", str(root / "reports"))
+    live_below(monkeypatch, made[0].root)
     return made
 
 
@@ -49,13 +56,13 @@ def of_kind(world: World, kind: str) -> list[TrialRecord]:
     return [record for record in records(world) if record.kind == kind]
 
 
-def test_it_changes_no_verdict_and_no_earlier_score(explored: tuple[World, list[object], Watching]) -> None:
+def test_it_changes_no_verdict_and_no_earlier_score(explored: Asked) -> None:
     world, before, watching = explored
     assert [*world.of(VerdictReached), *world.of(TestScored)] == before
     assert {job.kind for job in watching.jobs} == {"controlled", "data_size"}
 
 
-def test_a_changed_choice_shares_the_winners_seeds(explored: tuple[World, list[object], Watching]) -> None:
+def test_a_changed_choice_shares_the_winners_seeds(explored: Asked) -> None:
     world, _, watching = explored
     selected = world.of(ControlledSelected)[-1]
     trained = of_kind(world, "controlled")
@@ -69,9 +76,7 @@ def test_a_changed_choice_shares_the_winners_seeds(explored: tuple[World, list[o
         assert record.config in [entry.config for entry in selected.configs[record.strategy]]
 
 
-def test_a_part_of_the_data_is_trained_on_and_scored_on_the_same_test_images(
-    explored: tuple[World, list[object], Watching],
-) -> None:
+def test_a_part_of_the_data_is_trained_on_and_scored_on_the_same_test_images(explored: Asked) -> None:
     world, _, watching = explored
     trained = of_kind(world, "data_size")
     assert len(trained) == 2 * 2, "two strategies, two seeds; all of the data is what the confirmation trained on"
@@ -92,7 +97,7 @@ def test_a_part_of_the_data_is_trained_on_and_scored_on_the_same_test_images(
     }
 
 
-def test_shifted_copies_are_answered_by_the_confirmed_models(explored: tuple[World, list[object], Watching]) -> None:
+def test_shifted_copies_are_answered_by_the_confirmed_models(explored: Asked) -> None:
     world, _, _ = explored
     answers = [one for one in world.of(Explored) if one.what == "shift"]
     assert len(answers) == 2 * 2 * 2
@@ -107,7 +112,7 @@ def test_shifted_copies_are_answered_by_the_confirmed_models(explored: tuple[Wor
     assert {answer.shift for answer in answers} == {"brightness", "noise"}
 
 
-def test_mlflow_names_what_was_explored(explored: tuple[World, list[object], Watching]) -> None:
+def test_mlflow_names_what_was_explored(explored: Asked) -> None:
     world, _, _ = explored
     names = {run.info.run_name for run in runs("tiny", "data_size")}
     assert "data size 0.5 · fine_tuning · seed 1" in names
@@ -115,15 +120,15 @@ def test_mlflow_names_what_was_explored(explored: tuple[World, list[object], Wat
     assert len(runs("tiny", "controlled")) == len(of_kind(world, "controlled"))
 
 
-def test_asked_again_it_trains_nothing(explored: tuple[World, list[object], Watching]) -> None:
+def test_asked_again_it_trains_nothing(explored: Asked) -> None:
     world, _, _ = explored
     watching = Watching()
     assert world.run(watching=watching).already_finished
     assert watching.jobs == []
 
 
-def test_stopped_in_the_middle_it_goes_on_where_it_was(world: World) -> None:
-    world.write(trials=1, data_sizes=[0.5])
+def test_stopped_in_the_middle_it_goes_on_where_it_was(canned_world: World) -> None:
+    canned_world.write(trials=1, data_sizes=[0.5])
 
     def stop_at_second(job: object, record: object) -> None:
         if sum(j.kind == "data_size" for j in watching.jobs) == 2:
@@ -131,24 +136,26 @@ def test_stopped_in_the_middle_it_goes_on_where_it_was(world: World) -> None:
 
     watching = Watching(on_epoch=stop_at_second)
     with pytest.raises(Interrupted):
-        world.run(watching=watching)
-    assert len(of_kind(world, "data_size")) == 1
+        canned_world.run(watching=watching)
+    assert len(of_kind(canned_world, "data_size")) == 1
     again = Watching()
-    world.run(watching=again)
-    assert len(of_kind(world, "data_size")) == 4
+    canned_world.run(watching=again)
+    assert len(of_kind(canned_world, "data_size")) == 4
     assert {job.kind for job in again.jobs} == {"data_size"}
     assert len(again.jobs) == 3
-    assert len(world.of(Explored)) == 4
+    assert len(canned_world.of(Explored)) == 4
 
 
-def test_without_time_left_it_is_left_out_and_says_so(world: World) -> None:
-    world.write(trials=1, data_sizes=[0.5], time="1s")
+def test_without_time_left_it_is_left_out_and_says_so(canned_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An hour passes behind the verdict."""
+    monkeypatch.setattr(explore, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 3600))
+    canned_world.write(trials=1, data_sizes=[0.5], time="30m")
     watching = Watching()
-    world.run(watching=watching)
-    assert world.of(VerdictReached)
-    assert of_kind(world, "data_size") == []
+    canned_world.run(watching=watching)
+    assert canned_world.of(VerdictReached)
+    assert of_kind(canned_world, "data_size") == []
     assert any("time is used up" in text for text in watching.texts)
-    assert world.run().already_finished
+    assert canned_world.run().already_finished
 
 
 def test_a_fraction_without_room_for_a_batch_is_refused(world: World) -> None:

@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 import yaml
-from tortured import SMALL, Undisturbed, finish, said, until
+from tortured import SMALL, Undisturbed, finish, lines, said, until
 
 from harness.benchmarks.fault_injection.checks import broken_promises
 from harness.benchmarks.fault_injection.sandbox import NAME, Sandbox, numbers, prepare
@@ -23,13 +24,16 @@ NO_ROOM = {  # bytes that no file may exceed, and who trains
 }
 
 
-def test_a_full_disk_ends_with_path_and_free_bytes_and_nothing_is_lost(tmp_path: Path, whole: Undisturbed) -> None:
+@pytest.mark.parametrize("cases", [["for a model"], pytest.param([*NO_ROOM], marks=pytest.mark.slow)])
+def test_a_full_disk_ends_with_path_and_free_bytes_and_nothing_is_lost(
+    tmp_path: Path, whole: Undisturbed, cases: list[str]
+) -> None:
     """No file may grow beyond a limit: what a full disk looks like to whoever writes. Then there is room again."""
     place = prepare(tmp_path, **SMALL)
     file = place.root / "studies" / f"{NAME}.yaml"
     study = yaml.safe_load(file.read_text())
     before: dict[str, object] = {}
-    for limit, executor in NO_ROOM.values():
+    for limit, executor in (NO_ROOM[case] for case in cases):
         file.write_text(yaml.safe_dump(study | {"executor": executor}))
         code = (
             f"import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}));"
@@ -73,7 +77,9 @@ def test_every_file_but_the_log_may_be_cut_off_anywhere(tmp_path: Path, whole: U
     assert numbers(place.events()) == whole.numbers
 
 
+@pytest.mark.slow
 def test_a_machine_that_slept_goes_on(tmp_path: Path, whole: Undisturbed) -> None:
+    """To its end; that it goes on at all is seen where a second command meets a stopped one."""
     place = prepare(tmp_path, **SMALL)
     process = place.start()
     until(place, 9, process)
@@ -84,14 +90,17 @@ def test_a_machine_that_slept_goes_on(tmp_path: Path, whole: Undisturbed) -> Non
     assert broken_promises(place, whole.numbers) == []
 
 
-def test_three_studies_at_once_on_an_empty_home_share_everything(tmp_path: Path, whole: Undisturbed) -> None:
+@pytest.mark.parametrize("names", [(NAME, "second"), pytest.param((NAME, "second", "third"), marks=pytest.mark.slow)])
+def test_studies_at_once_on_an_empty_home_share_everything(
+    tmp_path: Path, whole: Undisturbed, names: tuple[str, ...]
+) -> None:
     place = prepare(tmp_path, **SMALL)
     text = (place.root / "studies" / f"{NAME}.yaml").read_text()
-    for name in ("second", "third"):
+    for name in names[1:]:
         (place.root / "studies" / f"{name}.yaml").write_text(text)
-    running = [place.start("study", name) for name in (NAME, "second", "third")]
-    assert [process.wait(400) for process in running] == [0, 0, 0], said(place)
-    for name in (NAME, "second", "third"):
+    running = [place.start("study", name) for name in names]
+    assert [process.wait(400) for process in running] == [0] * len(names), said(place)
+    for name in names:
         assert numbers(Sandbox(tmp_path, name).events()) == whole.numbers
 
 
@@ -105,6 +114,9 @@ def test_the_same_study_twice_is_refused_by_name_and_a_killed_owner_frees_it(
     second = place.start()
     assert second.wait(120) == 75
     assert f"{NAME} is being run by process {owner.pid}" in said(place)
+    written = lines(place)
+    os.kill(owner.pid, signal.SIGCONT)
+    until(place, written + 2, owner)  # as a machine that slept, it goes on
     os.kill(owner.pid, signal.SIGKILL)
     owner.wait()
     finish(place)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
+import pytest
 from tortured import SMALL, Undisturbed, finish, lines, said, until
 
 from harness.benchmarks.fault_injection.checks import broken_promises
@@ -16,18 +18,30 @@ from harness.benchmarks.fault_injection.sandbox import NAME, Sandbox, prepare, w
 from harness.results.event_types import SessionEnded
 from harness.results.events import of_type
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+Send = Callable[[int, int], None]
+TO_EACH = [(sign, send) for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) for send in (os.kill, os.killpg)]
 
 
 def test_each_signal_ends_the_study_with_its_code_and_the_command_that_resumes(
     tmp_path: Path, whole: Undisturbed
 ) -> None:
-    """One study, stopped six times in mid-trial: by each signal, to the command alone and to its process group.
+    """Two of the six; `test_every_signal_to_either_target_ends_the_study` sends them all.
 
     How long an end takes on a machine of its own is measured by `make torture`.
     """
-    place = prepare(tmp_path, **SMALL)
-    for number, (sign, send) in enumerate((sign, send) for sign in SIGNALS for send in (os.kill, os.killpg)):
+    stopped(prepare(tmp_path, **SMALL), [(signal.SIGINT, os.killpg), (signal.SIGTERM, os.kill)], whole)
+
+
+@pytest.mark.slow
+def test_every_signal_to_either_target_ends_the_study(tmp_path: Path, whole: Undisturbed) -> None:
+    """Each signal, to the command alone and to its process group."""
+    for number in range(0, len(TO_EACH), 2):
+        stopped(prepare(tmp_path / str(number), **SMALL), TO_EACH[number : number + 2], whole)
+
+
+def stopped(place: Sandbox, signals: Sequence[tuple[signal.Signals, Send]], whole: Undisturbed) -> None:
+    """One study, stopped by each of these in mid-trial, and then run to its end."""
+    for number, (sign, send) in enumerate(signals):
         process = place.start()
         until(place, lines(place) + (9 if number == 0 else 3), process)
         [worker] = workers(process)
@@ -62,12 +76,13 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     assert not of_type(place.events(), SessionEnded)  # nothing was tidied up
 
 
-def test_kills_at_any_moment_lose_nothing(tmp_path: Path, whole: Undisturbed) -> None:
-    """The heart; `make torture` deals fifty kills and more."""
+@pytest.mark.parametrize(("seed", "blows"), [(7, 1), pytest.param(1, 5, marks=pytest.mark.slow)])
+def test_kills_at_any_moment_lose_nothing(tmp_path: Path, whole: Undisturbed, seed: int, blows: int) -> None:
+    """The heart; `make torture` deals fifty kills and more. Seed 7 begins with a kill of the group, in mid-study."""
     tally = Tally()
-    inject_faults(prepare(tmp_path, **SMALL), seed=1, wanted=whole.numbers, tally=tally, most=5)
+    inject_faults(prepare(tmp_path, **SMALL), seed=seed, wanted=whole.numbers, tally=tally, most=blows)
     assert tally.broken == []
-    assert sum(tally.injected.values()) == 5
+    assert sum(tally.injected.values()) == blows
     assert tally.trials == len([key for key in whole.numbers if "/" in key])
 
 

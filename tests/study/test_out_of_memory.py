@@ -23,7 +23,7 @@ from harness.config.trial import TrialConfig
 from harness.model.transfer import TransferModel
 from harness.results import event_types
 from harness.results.records import EpochRecord, TrialJob, TrialRecord
-from harness.study import session
+from harness.study import export, session
 from harness.study.executors import make_executor
 from harness.study.executors import run_task as doing
 from harness.study.executors.base import (
@@ -401,13 +401,13 @@ def test_a_worker_asks_for_one_fresh_process_only(workers: Callable[..., Process
 # --- a study
 
 
-@pytest.mark.parametrize("executor", ["inline", "processes"])
+@pytest.mark.parametrize("executor", [pytest.param("inline", marks=pytest.mark.slow), "processes"])
 def test_a_study_in_which_some_trials_run_out_of_memory_goes_on_to_its_verdict(
     executor: str, world: World, forward: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A batch of 16 fits with one stage training, half of it with three; with two nothing does."""
     tried = [{"strategy": "fine_tuning", "unfreeze_depth": depth, "head_lr": 2e-3} for depth in (2, 1)]
-    world.write(executor=executor, **{"try": tried})
+    world.write(executor=executor, trials=3, **{"try": tried})
     log = tmp_path / "log"
     limits: dict[str, Any] = {"room": 32, "never": (2,)}
     contexts: list[Scarce] = []
@@ -417,6 +417,7 @@ def test_a_study_in_which_some_trials_run_out_of_memory_goes_on_to_its_verdict(
         return make_executor(kind, contexts[-1], devices)
 
     monkeypatch.setattr(session, "make_executor", made)
+    monkeypatch.setattr(export, "log_recommended", lambda session, trial_id: None)  # which takes seconds
     watching = Watching()
     world.run(watching=watching)
 

@@ -195,6 +195,7 @@ def test_another_address_is_refused_unless_asked_twice(
     assert environment["MLFLOW_SERVER_ALLOWED_HOSTS"] == "cells.example"
 
 
+@pytest.mark.slow  # a server's start; that the address is handed on is seen above
 def test_asked_twice_the_server_listens_where_it_was_asked_to(database: str, free_port: int) -> None:
     with serving(database, free_port, ", host='0.0.0.0', exposed=True") as (server, said):
         assert f"http://127.0.0.1:{free_port}/" in said[0]
