@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 from harness.config.load import parse
 from harness.config.space import space
 from harness.errors import ConfigError
-from harness.results.records import TrialRecord
+from harness.results.records import TrialJob, TrialRecord
 from harness.results.study_state import EndedTrial
 from harness.search.optuna_journal import ID, OptunaMirror, Place, fault, opened, remove
 
@@ -32,12 +32,9 @@ def told(count: int) -> Told:
     for slot in range(count):
         params = {"head_lr": 0.001 * (slot + 1)}
         done = TrialRecord(
-            trial_id=f"fine_tuning/{slot}",
-            kind="search",
-            strategy="fine_tuning",
-            slot=slot,
-            config=SPACE.config(params),
-            seed=0,
+            job=TrialJob(
+                f"fine_tuning/{slot}", "search", "fine_tuning", slot, SPACE.config(params), seed=0, split="search"
+            ),
             state="complete",
             reason=None,
             epochs=(),
