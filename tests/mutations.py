@@ -437,8 +437,8 @@ MUTATIONS = (
         "harness/study/session.py",
         "job.attempt >= MAX_ATTEMPTS",
         "job.attempt > MAX_ATTEMPTS",
-        ("tests/study/test_resume.py::test_a_dead_worker_costs_an_attempt_and_three_fail_the_slot",),
-        ("tests/study/test_resume.py::test_a_dead_worker_costs_an_attempt_and_three_fail_the_slot",),
+        ("tests/study/test_resume.py::test_a_killed_worker_costs_an_attempt_and_three_fail_the_slot",),
+        ("tests/study/test_resume.py::test_a_killed_worker_costs_an_attempt_and_three_fail_the_slot",),
     ),
     Mutation(
         "A part of the data is trained on in name only",

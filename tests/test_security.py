@@ -17,9 +17,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from canned_executor import Script
+from finished_study import live_below
 from mlflow import MlflowClient
 from PIL import Image
 from small_study import Watching, World, draw_images, records, runs
+from study_fixtures import enter
 
 from harness import cli
 from harness.cli.progress import Watcher
@@ -98,19 +101,18 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[tuple[World, str]]:
-    """A finished study of hostile names, and what a terminal got while it ran."""
+    """A finished study of hostile names whose trials are made up, and what a terminal got while it ran."""
     root = tmp_path_factory.mktemp("hostile")
     stream = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HARNESS_HOME", str(root / "home"))
-        patch.setenv("HARNESS_REPORTS", str(root / "reports"))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        live_below(patch, root)
         try:
             images = draw_hostile(root / "cells <b> \x1b[2J")
         except OSError:
             pytest.skip("this file system does not take such names")
         shutil.copyfile(empty_database, home() / "mlflow.db")
-        world = World(root, images)
+        enter(patch, Script())
+        world = World(root, images, "canned")
         world.write(
             description=f"{DATA_NAME}?",
             data={"source": {"folder": str(images)}, "image_size": 32, "name": DATA_NAME},
@@ -124,8 +126,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> I
 
 @pytest.fixture
 def at_home(hostile: tuple[World, str], monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setenv("HARNESS_HOME", str(hostile[0].root / "home"))
-    monkeypatch.setenv("HARNESS_REPORTS", str(hostile[0].root / "reports"))
+    live_below(monkeypatch, hostile[0].root)
     return hostile[0]
 
 
@@ -282,8 +283,9 @@ DATABASE = "postgresql+psycopg://me:s3cret-word@127.0.0.1:9/optuna"
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    made = World(tmp_path, draw_images(tmp_path / "cells"))
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    enter(monkeypatch, Script())
+    made = World(tmp_path, draw_images(tmp_path / "cells"), "canned")
     made.write(trials=1, tracking_uri=ADDRESS, storage=DATABASE)
     return made
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import pytest
 import torch
+from canned_executor import CannedExecutor, Script
 from small_study import World, draw_images, records
 from torch import Tensor, nn
 
@@ -22,9 +22,7 @@ from harness.model.backbones import Step
 from harness.report import page
 from harness.report.section import Section, SectionEntry
 from harness.results.event_types import ModelLogged, VerdictReached
-from harness.results.metrics import all_metrics
-from harness.results.records import EpochRecord, TrialRecord
-from harness.study.executors.base import EpochMessage, Handler, Scored, ScoreTask, Task, Trained, WorkerContext
+from harness.study.executors.base import WorkerContext
 
 
 @pytest.fixture
@@ -130,55 +128,14 @@ def test_a_prefix_that_no_source_has_is_refused_with_the_ones_there_are(world: W
 # An executor
 
 
-class Canned:
-    """Answers every task at once with numbers that are made up; nothing is trained."""
-
-    places = 2
-
-    def __init__(self, context: WorkerContext, devices: Sequence[str]) -> None:
-        self._context = context
-        self._tasks: list[Task] = []
-
-    def submit(self, task: Task) -> None:
-        self._tasks.append(task)
-
-    def poll(self, handle: Handler, timeout: float) -> None:
-        if not self._tasks:
-            return
-        task = self._tasks.pop(0)
-        if isinstance(task, ScoreTask):
-            even = np.full((len(task.rows), len(self._context.classes)), 1 / len(self._context.classes), np.float32)
-            handle(Scored(task.task_id, even))
-            return
-        job, config = task.job, task.job.config
-        generator = np.random.default_rng(job.seed)
-        probabilities = generator.dirichlet(np.ones(3), 30).astype(np.float32)
-        scores = {"loss": 1.0, **all_metrics(probabilities, np.arange(30) % 3)}
-        epoch = EpochRecord(1, 1.0, scores, config.head_lr, config.backbone_lr, 0.1)
-        handle(EpochMessage(job.trial_id, epoch))
-        record = TrialRecord(
-            job=job,
-            state="complete",
-            reason=None,
-            epochs=(epoch,),
-            best_epoch=1,
-            score=scores[self._context.objective],
-            seconds_alone=1.0,
-            trainable_parameters=1,
-            total_parameters=2,
-            device="made up",
-            started_at="2026-01-01T00:00:00+00:00",
-        )
-        handle(Trained(job.trial_id, record))
-
-    def close(self) -> None:
-        self._tasks.clear()
+def own_executor(context: WorkerContext, devices: Sequence[str]) -> CannedExecutor:
+    return CannedExecutor(context, Script(places=2))
 
 
 def test_an_executor_of_one_s_own_runs_a_study_to_its_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = add_module(monkeypatch, "harness_canned_executor", make=Canned)
-    monkeypatch.setitem(EXECUTORS, "canned", ExecutorEntry(name, "makes its answers up"))
-    world.write(executor="canned")
+    name = add_module(monkeypatch, "harness_own_executor", make=own_executor)
+    monkeypatch.setitem(EXECUTORS, "own", ExecutorEntry(name, "makes its answers up"))
+    world.write(executor="own")
     outcome = world.run()
     assert outcome.report.exists()
     assert world.of(VerdictReached)
@@ -204,9 +161,9 @@ def test_a_section_of_one_s_own_stands_on_the_page_in_its_group(world: World, mo
 
     added = (SectionEntry("test", sleepy_section), SectionEntry("answer", silent_section))
     monkeypatch.setattr(page, "SECTIONS", (*page.SECTIONS, *added))
-    name = add_module(monkeypatch, "harness_canned_executor", make=Canned)
-    monkeypatch.setitem(EXECUTORS, "canned", ExecutorEntry(name, "makes its answers up"))
-    world.write(executor="canned")
+    name = add_module(monkeypatch, "harness_own_executor", make=own_executor)
+    monkeypatch.setitem(EXECUTORS, "own", ExecutorEntry(name, "makes its answers up"))
+    world.write(executor="own")
     text = world.run().report.read_text(encoding="utf-8")
     assert f"{len(records(world))} trials &lt;slept&gt; well" in text
     assert "A note of its own." in text

@@ -90,18 +90,25 @@ def test_a_machine_that_slept_goes_on(tmp_path: Path, whole: Undisturbed) -> Non
     assert broken_promises(place, whole.numbers) == []
 
 
-@pytest.mark.parametrize("names", [(NAME, "second"), pytest.param((NAME, "second", "third"), marks=pytest.mark.slow)])
-def test_studies_at_once_on_an_empty_home_share_everything(
-    tmp_path: Path, whole: Undisturbed, names: tuple[str, ...]
-) -> None:
-    place = prepare(tmp_path, **SMALL)
+def test_two_studies_at_once_on_an_empty_home_share_everything(tmp_path: Path, whole: Undisturbed) -> None:
+    at_once(tmp_path, whole, [NAME, "second"])
+
+
+@pytest.mark.slow
+def test_three_studies_at_once_on_an_empty_home_share_everything(tmp_path: Path, whole: Undisturbed) -> None:
+    at_once(tmp_path, whole, [NAME, "second", "third"])
+
+
+def at_once(root: Path, whole: Undisturbed, names: list[str]) -> None:
+    """Copies of the study under these names, started together."""
+    place = prepare(root, **SMALL)
     text = (place.root / "studies" / f"{NAME}.yaml").read_text()
     for name in names[1:]:
         (place.root / "studies" / f"{name}.yaml").write_text(text)
     running = [place.start("study", name) for name in names]
     assert [process.wait(400) for process in running] == [0] * len(names), said(place)
     for name in names:
-        assert numbers(Sandbox(tmp_path, name).events()) == whole.numbers
+        assert numbers(Sandbox(root, name).events()) == whole.numbers
 
 
 def test_the_same_study_twice_is_refused_by_name_and_a_killed_owner_frees_it(

@@ -233,7 +233,7 @@ def held_in(place: Location) -> list[str]:
     return [trial.user_attrs["harness.key"] for trial in trials]
 
 
-def test_a_dead_worker_costs_an_attempt_and_three_fail_the_slot(canned_world: World, canned: Script) -> None:
+def test_a_killed_worker_costs_an_attempt_and_three_fail_the_slot(canned_world: World, canned: Script) -> None:
     """One dies once, one every time; every slot is filled."""
     canned.deaths.update({"fine_tuning/0": 1, "fine_tuning/1": 99})
     canned_world.write(strategies=["fine_tuning"])
