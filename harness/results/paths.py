@@ -98,7 +98,7 @@ class StudyFolder:
         shown, found = escape_name(str(path)), stored_in(path)
         if found is None:
             raise ConfigError(
-                f"there is no study {str(path)!r}: a path names a folder with study.json and events.jsonl or "
+                f"there is no study {str(path)!r} here: a path names a folder with study.json and events.jsonl or "
                 f"events.jsonl.gz, or one with a folder {STORED} that holds them, as `harness pack` writes it."
             )
         root, place = path.expanduser().resolve(), found.resolve()
