@@ -11,8 +11,11 @@ from pathlib import Path
 import matplotlib
 import pytest
 import torch
+from hypothesis import settings
 
 matplotlib.use("Agg")
+settings.register_profile("harness", deadline=None)  # a busy machine is no error of the code under test
+settings.load_profile("harness")
 ROOT = Path(__file__).resolve().parent.parent
 
 
