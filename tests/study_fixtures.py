@@ -25,13 +25,13 @@ def enter(patch: pytest.MonkeyPatch, script: Script) -> None:
     """Let `executor: canned` stand for one that follows the script, and leave figures of pages empty."""
     patch.setattr(canned_executor, "_script", script)
     patch.setitem(EXECUTORS, "canned", ExecutorEntry("canned_executor", "makes its answers up"))
-    patch.setattr(style, "_drawn", lambda figure: EMPTY_FIGURE)
+    patch.setattr(style, "_svg", lambda figure: EMPTY_FIGURE)
 
 
 @pytest.fixture
 def world(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """A small real study for a test that changes it. Figures of its page are empty: to draw them takes seconds."""
-    monkeypatch.setattr(style, "_drawn", lambda figure: EMPTY_FIGURE)
+    monkeypatch.setattr(style, "_svg", lambda figure: EMPTY_FIGURE)
     shutil.copyfile(empty_database, home() / "mlflow.db")
     made = World(tmp_path, draw_images(tmp_path / "cells"))
     made.write()
@@ -58,7 +58,7 @@ def canned_world(world: World, canned: Script) -> World:
 def copied(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> World:
     """A finished real study in this test's home, to be changed. Figures that it draws from now on are empty."""
     made = copy_of(finished_study(tmp_path_factory), tmp_path)
-    monkeypatch.setattr(style, "_drawn", lambda figure: EMPTY_FIGURE)
+    monkeypatch.setattr(style, "_svg", lambda figure: EMPTY_FIGURE)
     return made
 
 
