@@ -177,7 +177,7 @@ def remove_journal(path: Path) -> None:
 
 
 def diagnosed(*, fix: bool = False) -> Diagnosis:
-    return examine(World(Path(), Path()).folder(), fix=fix, say=lambda text: None)
+    return examine(World(Path(), Path()).folder(), fix=fix)
 
 
 def trials(world: World) -> dict[str, Any]:

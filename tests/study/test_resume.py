@@ -304,12 +304,12 @@ def test_what_mlflow_has_no_time_for_after_a_signal_is_said(
     watching = Watching(on_epoch=stop)
     with pytest.raises(Interrupted):
         canned_world.run(watching=watching)
-    said = [text for text in watching.texts if "MLflow has not been given everything" in text]
+    said = [text for text in watching.texts if "MLflow does not have all events yet" in text]
     assert len(said) == 1
     assert "`harness sync tiny`" in said[0]
     again = Watching()
     canned_world.run(watching=again)
-    assert not any("MLflow has not been given" in text for text in again.texts)
+    assert not any("MLflow does not have" in text for text in again.texts)
     assert len(runs("tiny", "search")) == len([r for r in records(canned_world) if r.kind == "search"])
 
 
