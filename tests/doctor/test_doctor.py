@@ -111,7 +111,7 @@ def test_a_model_that_trains_to_another_score_is_not_taken(copied: World, monkey
     monkeypatch.setattr(doing, "run_trial", other)
     before = trials(copied)
     found = diagnosed(fix=True)
-    assert any("scores 0.0123 instead of" in line for line in found.lines())
+    assert any("and scores 0.0123" in line for line in found.lines())
     assert not confirmed(copied).exists()
     assert trials(copied) == before
 
@@ -122,7 +122,7 @@ def test_a_database_that_others_use_is_not_moved_under_them(copied: World) -> No
     shutil.copytree(copied.folder().path, copied.folder("other").path)
     with held(copied.folder("other")):
         found = diagnosed(fix=True)
-    assert any("other runs and has it open" in line for line in found.lines())
+    assert any("the study other is running and uses it" in line for line in found.lines())
     assert (home() / "mlflow.db").read_bytes() == b"no database"
     repaired = diagnosed(fix=True)
     assert ["the model" in str(finding) for finding in repaired.left] == [True], list(repaired.lines())
