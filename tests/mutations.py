@@ -77,7 +77,7 @@ MUTATIONS = (
     ),
     Mutation(
         "A learning rate of zero is allowed",
-        "harness/config/parameters.py",
+        "harness/config/parameter.py",
         "or (self.low_open and number == low)",
         "",
         ("tests/config/test_values.py",),

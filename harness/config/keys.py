@@ -8,7 +8,8 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from harness.config.parameters import PARAMETERS, Parameter
+from harness.config.parameter import Parameter
+from harness.config.parameters import PARAMETERS
 from harness.config.study import StudyConfig
 
 

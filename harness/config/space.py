@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import Any
 
 from harness.config.backbone_specs import backbone_spec
-from harness.config.parameters import PARAMETERS, Parameter, default_values, settled_values, unknown_parameter
+from harness.config.parameter import Parameter
+from harness.config.parameters import PARAMETERS, default_values, settled_values, unknown_parameter
 from harness.config.ranges import Fixed, Range, one_of
 from harness.config.study import StudyConfig
 from harness.config.trial import Strategy, TrialConfig, canonical

@@ -14,7 +14,8 @@ from torch import nn
 from harness.config import keys
 from harness.config.batchnorm_policy import POLICIES, Policy
 from harness.config.load import parse
-from harness.config.parameters import PARAMETERS, Parameter, Rule, idle, label
+from harness.config.parameter import Parameter, Rule
+from harness.config.parameters import PARAMETERS, idle, label
 from harness.config.space import space
 from harness.config.trial import TrialConfig
 from harness.errors import ConfigError
