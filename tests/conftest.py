@@ -37,9 +37,8 @@ def harness(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     from harness.cli import main
 
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(
-        "harness.study.executors.forkserver.warm_up", lambda: None
-    )  # a process that imports torch as well
+    # It would be a second process that imports torch.
+    monkeypatch.setattr("harness.study.executors.forkserver.warm_up", lambda: None)
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # the command sets it; this sets it back
 
     def run(*words: str) -> tuple[int, str, str]:

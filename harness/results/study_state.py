@@ -97,9 +97,8 @@ class StudyState:
     seen: int = 0  # seq of the last event
     last_at: str | None = None  # time of that event
     slots: dict[str, dict[int, Slot]] = field(default_factory=lambda: defaultdict(dict))
-    by_id: dict[str, TrialRecord] = field(
-        default_factory=dict
-    )  # in the order of finishing; of two records the later one counts
+    # In the order of finishing; of two records the later one counts.
+    by_id: dict[str, TrialRecord] = field(default_factory=dict)
     finished: list[TrialRecord] = field(default_factory=list)  # of the search, in the order of finishing
     filled: int = 0  # slots of all strategies whose trial has finished
     ended: list[tuple[str, EndedTrial]] = field(default_factory=list)  # strategy, and trial or duplicate

@@ -65,9 +65,8 @@ def remove_study(folder: StudyFolder) -> None:
         ConfigError: an address lacks its password, which is not stored; nothing is removed then.
     """
     with held(folder):
-        address = address_of(
-            folder.name, folder.tracking_uri()
-        )  # before anything is removed, because its password may be missing
+        # The addresses come before anything is removed, because a password may be missing.
+        address = address_of(folder.name, folder.tracking_uri())
         stored, created = folder.storage(), first_event(folder.events)
         if stored and created:  # optuna.log is in the folder
             storage = storage_address(folder.name, stored)

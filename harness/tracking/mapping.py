@@ -197,9 +197,8 @@ def trial_metrics(record: TrialRecord, finished_at: str) -> list[Point]:
     """
     clock = milliseconds(record.started_at)
     spent = record.seconds_alone if record.seconds_spent is None else record.seconds_spent
-    pace = (
-        1000 * spent / record.seconds_alone if record.seconds_alone > 0 else 1000
-    )  # shared work makes a trial faster than alone
+    # Shared work makes a trial faster than it would be alone.
+    pace = 1000 * spent / record.seconds_alone if record.seconds_alone > 0 else 1000
     curve: list[Point] = []
     for epoch in record.epochs:
         clock += round(epoch.seconds * pace)

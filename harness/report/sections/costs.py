@@ -186,9 +186,8 @@ def _label(axes: Axes, points: Sequence[Point], wide: bool, objective: str) -> N
         lines = [line for line in p.names if line]
         across, tall = max(map(len, lines)) * _LETTER, len(lines) * _LINE
         x, y = places[p]
-        apart = (
-            6 if p in (points[0], points[-1]) else 20
-        )  # between two steps it would not be clear to which one a label belongs
+        # A label between two steps would not show to which one it belongs.
+        apart = 6 if p in (points[0], points[-1]) else 20
         others = [(q[0] - 9, q[0] + 9, q[1] - 6, q[1] + apart) for name, q in places.items() if name != p]
         later = min((places[q][0] for q in points if q.seconds > p.seconds), default=np.inf)
         boxes: list[tuple[Literal["left", "right"], Box]] = [("right", (x - 5 - across, x - 5, y + 7, y + 7 + tall))]
