@@ -12,7 +12,6 @@ import pytest
 from harness.config.trial import TrialConfig
 from harness.errors import Interrupted
 from harness.results.records import TrialJob
-from harness.study.executors import make_executor
 from harness.study.executors.base import (
     Died,
     EpochMessage,
@@ -23,7 +22,9 @@ from harness.study.executors.base import (
     Trained,
     TrainTask,
     WorkerContext,
+    make_executor,
 )
+from harness.study.executors.processes import ProcessExecutor
 
 CONFIG = TrialConfig(
     "fine_tuning", "mobilenet_v3_small", 1, 1e-2, 1e-3, batchnorm="fixed_stats", batch_size=8, epochs=2
@@ -47,6 +48,11 @@ def until(executor: Executor, kinds: tuple[type, ...], go_on: bool = True, secon
         assert time.monotonic() < end, got
         executor.poll(handle, 0.1)
     return got
+
+
+def pids(executor: ProcessExecutor) -> list[int | None]:
+    """The processes that work now."""
+    return [worker.process.pid for worker in executor._workers]
 
 
 class ExecutorContract:

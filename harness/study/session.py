@@ -24,8 +24,7 @@ from harness.results.event_types import (
 from harness.results.events import Event, EventLog, first_event
 from harness.results.records import EpochRecord, TrialJob, TrialRecord
 from harness.results.study_state import StudyState, cut_off
-from harness.study.executors import make_executor
-from harness.study.executors.base import Died, DiskFull, Executor, Handler, Message, Task, TrainTask
+from harness.study.executors.base import Died, DiskFull, Executor, Handler, Message, Task, TrainTask, make_executor
 from harness.study.identity import differences
 from harness.study.prepare import Prepared
 from harness.study.signals import StopRequest

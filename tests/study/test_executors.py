@@ -12,36 +12,15 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
-from executor_contract import ExecutorContract, job, until
+from executor_contract import ExecutorContract, job, pids, until
 
 from harness.errors import Interrupted
-from harness.study.executors import make_executor
-from harness.study.executors.base import Died, EpochMessage, Message, Trained, TrainTask, WorkerContext
+from harness.study.executors.base import Died, EpochMessage, Message, Trained, TrainTask, WorkerContext, make_executor
 from harness.study.executors.processes import ProcessExecutor
-from harness.training.frozen_features.worker_cache import Plan
 
-
-@pytest.fixture
-def context(tmp_path: Path) -> WorkerContext:
-    rng = np.random.default_rng(0)
-    np.save(tmp_path / "images.npy", rng.integers(0, 255, (40, 32, 32, 3)).astype(np.uint8))
-    rows = np.arange(40)
-    return WorkerContext(
-        images={32: tmp_path / "images.npy"},
-        image_size=32,
-        labels=(rows % 2).astype(np.int64),
-        keys=rows.astype(np.uint64),
-        splits={"search": (rows[:24], rows[24:32])},
-        classes=("dark", "light"),
-        objective="accuracy",
-        weights="none",
-        threads=1,
-        checkpoints=tmp_path / "checkpoints",
-        plan=Plan(),
-    )
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class TestInline(ExecutorContract):
@@ -66,16 +45,24 @@ def test_a_killed_worker_is_seen_and_replaced(context: WorkerContext) -> None:
     made = ProcessExecutor(context, ["cpu"])
     made.submit(TrainTask(job(epochs=1000)))
     until(made, (EpochMessage,))
-    [pid] = made.pids()
+    [pid] = pids(made)
     os.kill(pid, signal.SIGKILL)
     died = until(made, (Died,))[-1]
     assert isinstance(died, Died)
     assert "SIGKILL" in died.reason
-    assert made.pids() != [pid]
+    assert pids(made) != [pid]
     made.submit(TrainTask(job()))
     assert isinstance(until(made, (Trained,))[-1], Trained)
     made.close()
     assert not psutil.pid_exists(pid)
+
+
+@pytest.mark.parametrize("module", ["forkserver", "ignore_signals"])
+def test_what_a_command_does_before_its_slow_imports_imports_no_torch(module: str) -> None:
+    """The server's imports run beside the command's own, and it ignores signals before it imports anything slow."""
+    code = f"import sys, harness.study.executors.{module}; print(sorted({{'torch', 'numpy'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]", done.stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are forked from a server on Linux only")
@@ -84,7 +71,7 @@ def test_a_signal_to_the_group_leaves_the_server_that_workers_are_forked_from(co
     made = ProcessExecutor(context, ["cpu"])
     made.submit(TrainTask(job(epochs=1000)))
     until(made, (EpochMessage,))
-    worker = psutil.Process(made.pids()[0])
+    worker = psutil.Process(pids(made)[0])
     server = worker.parent()
     assert server is not None
     for sign in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
@@ -93,7 +80,7 @@ def test_a_signal_to_the_group_leaves_the_server_that_workers_are_forked_from(co
     died = until(made, (Died,))[-1]
     assert isinstance(died, Died)
     assert "SIGTERM" in died.reason
-    assert psutil.Process(made.pids()[0]).parent() == server
+    assert psutil.Process(pids(made)[0]).parent() == server
     made.close()
 
 
@@ -105,7 +92,7 @@ def test_a_dead_worker_is_told_before_another_one_is_made(
     made.submit(TrainTask(job(epochs=1000)))
     until(made, (EpochMessage,))
     monkeypatch.setattr(made, "_start", lambda device: pytest.fail("a worker was made"))
-    os.kill(made.pids()[0], signal.SIGTERM)
+    os.kill(pids(made)[0], signal.SIGTERM)
 
     def handle(message: Message) -> bool:
         if isinstance(message, Died):
@@ -120,10 +107,10 @@ def test_a_dead_worker_is_told_before_another_one_is_made(
 
 def test_an_error_in_a_worker_does_not_end_the_worker(context: WorkerContext) -> None:
     made = ProcessExecutor(context, ["cpu"])
-    [pid] = made.pids()
+    [pid] = pids(made)
     made.submit(TrainTask(replace(job(), split="no such split")))
     until(made, (Died,))
-    assert made.pids() == [pid]
+    assert pids(made) == [pid]
     made.close()
 
 
@@ -135,7 +122,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path, context: Worker
         "if __name__ == '__main__':\n"
         f"    context = pickle.load(open({str(tmp_path / 'context')!r}, 'rb'))\n"
         "    made = ProcessExecutor(context, ['cpu'])\n"
-        "    print(made.pids()[0], flush=True)\n"
+        "    print(made._workers[0].process.pid, flush=True)\n"
         "    time.sleep(600)\n"
     )
     (tmp_path / "context").write_bytes(pickle.dumps(context))

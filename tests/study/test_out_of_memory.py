@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from executor_contract import pids
 from safetensors.torch import load_file
 from scarce_memory import MESSAGE, Scarce, misses, scarce
 from small_study import Watching, World, records, runs
@@ -24,7 +25,6 @@ from harness.model.transfer import TransferModel
 from harness.results import event_types
 from harness.results.records import EpochRecord, TrialJob, TrialRecord
 from harness.study import export, session
-from harness.study.executors import make_executor
 from harness.study.executors import run_task as doing
 from harness.study.executors.base import (
     Died,
@@ -37,12 +37,13 @@ from harness.study.executors.base import (
     Trained,
     TrainTask,
     WorkerContext,
+    make_executor,
 )
 from harness.study.executors.processes import ProcessExecutor
 from harness.study.executors.run_task import run_task
 from harness.training import checkpoint, contract, loop
 from harness.training.frozen_features.initial_models import InitialModels
-from harness.training.frozen_features.worker_cache import Plan, WorkerCache
+from harness.training.frozen_features.worker_cache import WorkerCache
 
 CPU = torch.device("cpu")
 CONFIG = TrialConfig(
@@ -58,26 +59,6 @@ PLACES: dict[str, tuple[Any, str, int]] = {  # what is called, and at which of i
     "the contract at the end": (contract.Phase, "check_end", 1),
 }
 RELEASED = "ran out of memory; what was done: caches released"
-
-
-@pytest.fixture
-def context(tmp_path: Path) -> WorkerContext:
-    rng = np.random.default_rng(0)
-    np.save(tmp_path / "images.npy", rng.integers(0, 255, (40, 32, 32, 3)).astype(np.uint8))
-    rows = np.arange(40)
-    return WorkerContext(
-        images={32: tmp_path / "images.npy"},
-        image_size=32,
-        labels=(rows % 2).astype(np.int64),
-        keys=rows.astype(np.uint64),
-        splits={"search": (rows[:24], rows[24:32])},
-        classes=("dark", "light"),
-        objective="accuracy",
-        weights="none",
-        threads=1,
-        checkpoints=tmp_path / "checkpoints",
-        plan=Plan(),
-    )
 
 
 @pytest.fixture
@@ -369,20 +350,20 @@ def test_a_fresh_worker_takes_the_task_over_and_no_attempt_is_counted(
 ) -> None:
     undisturbed, _ = trained(context)
     executor = workers(spoiled_first=True)
-    [pid] = executor.pids()
+    [pid] = pids(executor)
     executor.submit(TrainTask(job()))
     got = until_done(executor)
     assert [type(message) for message in got] == [EpochMessage, EpochMessage, Trained]
     assert [of for of, *_ in misses(tmp_path / "log")] == [pid, pid]  # the first try, and with caches released
-    assert executor.pids() != [pid]
+    assert pids(executor) != [pid]
     assert isinstance(got[-1], Trained)
     assert_same(got[-1].record, undisturbed.record)
     assert got[-1].record.attempt == 1
     assert got[-1].record.warnings[0] == f"{RELEASED}, then a fresh worker"
-    [pid] = executor.pids()
+    [pid] = pids(executor)
     executor.submit(TrainTask(job(name="fine_tuning/1")))
     assert isinstance(until_done(executor)[-1], Trained)
-    assert executor.pids() == [pid]  # which lasts
+    assert pids(executor) == [pid]  # which lasts
 
 
 def test_a_worker_asks_for_one_fresh_process_only(workers: Callable[..., ProcessExecutor], tmp_path: Path) -> None:

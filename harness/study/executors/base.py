@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from harness.config.backbone_specs import backbone_spec
+from harness.config.executors import EXECUTORS
 from harness.config.trial import Shift
 from harness.results.records import EpochRecord, TrialJob, TrialRecord
 from harness.results.trial_id import file_stem
@@ -209,3 +211,9 @@ class MakeExecutor(Protocol):
             context: everything that all trials of the study share.
             devices: one device name for each worker, at least one.
         """
+
+
+def make_executor(name: str, context: WorkerContext, devices: Sequence[str]) -> Executor:
+    """Make the executor that a study file names; `devices` has one entry for each worker."""
+    make: MakeExecutor = import_module(EXECUTORS[name].module).make
+    return make(context, devices)

@@ -42,10 +42,6 @@ class ProcessExecutor:
     def places(self) -> int:
         return len(self._workers)
 
-    def pids(self) -> list[int]:
-        """Return the process ids of the workers."""
-        return [worker.process.pid or 0 for worker in self._workers]
-
     def submit(self, task: Task) -> None:
         for index, worker in enumerate(self._workers):
             if worker.task is not None:
@@ -80,9 +76,8 @@ class ProcessExecutor:
             worker.process.join(5)
             reason = f"the worker died ({_ending(worker.process.exitcode)})"
             worker.task = None
-            handle(
-                Died(task.task_id, reason)
-            )  # before a new worker starts: the same signal may be meant to end the study
+            # Before a new worker starts: the same signal may be meant to end the study.
+            handle(Died(task.task_id, reason))
             if self._workers[index] is worker:
                 self._workers[index] = self._replace(worker)
             return
