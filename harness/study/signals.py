@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from harness.errors import Interrupted
+from harness.errors import HarnessError, Interrupted
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 
@@ -23,7 +23,12 @@ class StopRequest:
     def check(self) -> None:
         """Raise Interrupted if a signal arrived."""
         if self.signum is not None:
-            raise Interrupted(f"stopped by {signal.Signals(self.signum).name}", self.signum)
+            raise self.interruption(self.signum)
+
+    @staticmethod
+    def interruption(signum: int) -> Interrupted:
+        """Return the error that ends a study after this signal."""
+        return Interrupted(f"stopped by {signal.Signals(signum).name}", signum)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.signum is not None:
@@ -35,7 +40,11 @@ class StopRequest:
 
 @contextmanager
 def listening() -> Iterator[StopRequest]:
-    """Handle the three signals inside the block, and restore the earlier handlers after it."""
+    """Handle the three signals inside the block, and restore the earlier handlers after it.
+
+    A library in whose code `Interrupted` is raised may end with an error of its own. After a signal such an error is
+    taken for the signal; errors of the harness stay what they are.
+    """
     request = StopRequest()
     before = {}
     for name in _NAMES:
@@ -44,6 +53,10 @@ def listening() -> Iterator[StopRequest]:
             before[number] = signal.signal(number, request._handle)
     try:
         yield request
+    except Exception as error:
+        if request.signum is None or isinstance(error, HarnessError):
+            raise
+        raise request.interruption(request.signum) from error
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -131,11 +131,16 @@ def _end_by(sandbox: Sandbox, process: subprocess.Popen[bytes], sign: signal.Sig
     if sign != signal.SIGKILL:
         # -n: the signal came before the command had installed its handlers. 0: the study was finished.
         if code not in (128 + sign, -sign, 0):
-            tally.broken.append(f"{sign.name} ended the study with exit code {code}")
+            tally.broken.append(f"{sign.name} ended the study with exit code {code}: {_last_words(sandbox)}")
         tally.slowest_stop = max(tally.slowest_stop, took)
         if took > STOP_SECONDS:
             tally.broken.append(f"{sign.name} took {took:.1f} s to end the study")
     _all_gone(sandbox, tally, sign.name)
+
+
+def _last_words(sandbox: Sandbox) -> str:
+    """Return the end of what the command printed, in one line."""
+    return " | ".join((sandbox.root / "output.txt").read_text(encoding="utf-8").splitlines()[-12:])
 
 
 def _all_gone(sandbox: Sandbox, tally: Tally, after: str) -> None:

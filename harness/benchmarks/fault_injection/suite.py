@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,6 +30,11 @@ def run(say: Say, out: Path = OUT, kills: int = KILLS) -> list[str]:
         The promises that were broken, in words.
     """
     began, tally, studies = time.monotonic(), Tally(), 0
+    # A shell lets a command in the background ignore SIGINT, nohup lets it ignore SIGHUP, and the studies would inherit
+    # this: they would miss a signal that comes before they have handlers.
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is signal.SIG_IGN:
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
     with TemporaryDirectory() as name:
         folder = Path(name)
         wanted = run_undisturbed(prepare(folder / "undisturbed"))
