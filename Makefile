@@ -5,7 +5,7 @@ SHELL := /bin/sh
 
 # Variables are passed to the commands through the environment, never in the text of a shell line,
 # so the content of NAME='…' is always a value and never a command.
-VARIABLES := NAME NAMES AS DATA WEIGHTS TRIALS EPOCHS WORKERS DEVICE PORT FIX HOST EXPOSED
+VARIABLES := NAME NAMES AS DATA WEIGHTS TRIALS EPOCHS SEEDS WORKERS DEVICE PORT FIX HOST EXPOSED
 GIVEN_NAME := $(if $(filter command,$(origin NAME)),$(value NAME))
 HARNESS_NAME := $(if $(GIVEN_NAME),$(value GIVEN_NAME),microscopy)
 # Only values given by the user are passed on: make itself defines AS (the assembler).
@@ -38,7 +38,8 @@ help:
 	@echo "make clean   remove the caches of tools; studies, runs and reports stay"
 	@echo
 	@echo "NAME=file in studies/    AS=other name      DATA=your folder or CSV  WEIGHTS=bundled|imagenet|none|file"
-	@echo "TRIALS=of each strategy  EPOCHS=of a trial  WORKERS=side by side     DEVICE=auto|cpu|cuda|cuda:N|mps"
+	@echo "TRIALS=of each strategy  EPOCHS=of a trial  SEEDS=of the confirmation WORKERS=side by side"
+	@echo "DEVICE=auto|cpu|cuda|cuda:N|mps"
 
 env: .venv/.installed
 

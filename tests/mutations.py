@@ -473,6 +473,63 @@ MUTATIONS = (
         ("tests/cli/test_cli.py::test_wrong_use_is_one_clear_error_with_its_code",),
         ("tests/cli/test_cli.py::test_wrong_use_is_one_clear_error_with_its_code",),
     ),
+    # --- verdicts of few images
+    Mutation(
+        "Images that are all answered alike leave nothing open",
+        "harness/analysis/unseen.py",
+        "variance = float((weights**2 * imagined / 2).sum())",
+        "variance = 1e-12",
+        ("tests/analysis/test_statistics.py",),
+        ("tests/analysis/test_statistics.py::test_few_images_that_answer_alike_decide_nothing",),
+    ),
+    Mutation(
+        "A file of predictions counts whatever it holds",
+        "harness/analysis/test_predictions.py",
+        "if not same_metrics(metrics, event.metrics):",
+        "if False:",
+        ("tests/study/test_lost_predictions.py",),
+        (
+            "tests/study/test_lost_predictions.py::test_a_finished_study_scores_again_what_was_lost_and_keeps_its_verdict",
+        ),
+    ),
+    Mutation(
+        "A winner at chance is recommended",
+        "harness/analysis/verdict.py",
+        'if verdict["scores"][use.strategy]["learned"] is False:',
+        "if False:",
+        ("tests/analysis/test_verdict.py",),
+        ("tests/analysis/test_verdict.py::test_a_winner_at_chance_is_not_recommended",),
+    ),
+    Mutation(
+        "Of two sides that cost about the same the slightly cheaper one is recommended",
+        "harness/analysis/verdict.py",
+        "ratio < 1 / MARGIN",
+        "ratio < 1",
+        ("tests/analysis/test_verdict.py",),
+        ("tests/analysis/test_verdict.py::test_measured_seconds_do_not_flip_the_advice",),
+    ),
+    Mutation(
+        "An undecided verdict commands",
+        "harness/analysis/verdict_text.py",
+        "return _bet(verdict, use, objective)",
+        'return f"Use {wording.STRATEGY[use]}."',
+        ("tests/analysis/test_verdict.py",),
+        (
+            "tests/analysis/test_verdict.py"
+            "::test_undecided_names_the_better_bet_and_what_would_decide_and_commands_nothing",
+        ),
+    ),
+    Mutation(
+        "Of equal L2 strengths a logistic head takes the weakest",
+        "harness/training/logistic_head.py",
+        "value > best[0]",
+        "value >= best[0]",
+        ("tests/training/test_logistic_head.py",),
+        (
+            "tests/training/test_logistic_head.py"
+            "::test_the_strength_is_the_best_on_validation_and_the_stronger_of_equal_ones",
+        ),
+    ),
 )
 
 

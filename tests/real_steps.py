@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harness.config import unfreezing
 from harness.config.trial import STAGES, TrialConfig
 from harness.model import batchnorm, freezing
 from harness.model.param_groups import param_groups
@@ -35,7 +36,7 @@ def step(
 ) -> None:
     """One optimizer step as a trial makes it."""
     freezing.apply(model, freezing.trainable(model, plan, epoch))
-    batchnorm.apply_policy(model, plan.batchnorm, freezing.unfrozen_stages(plan, epoch))
+    batchnorm.apply_policy(model, plan.batchnorm, unfreezing.unfrozen_stages(plan, epoch))
     model.train()
     generator = torch.Generator().manual_seed(epoch)
     batch = torch.randn(images, 3, size, size, generator=generator)
@@ -62,4 +63,4 @@ def moving(plan: TrialConfig, epoch: int) -> tuple[str, ...]:
     """The stages whose statistics the policy's table lets move."""
     if plan.batchnorm == "train_mode":
         return STAGES
-    return freezing.unfrozen_stages(plan, epoch) if plan.batchnorm == "updated_stats" else ()
+    return unfreezing.unfrozen_stages(plan, epoch) if plan.batchnorm == "updated_stats" else ()

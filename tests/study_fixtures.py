@@ -10,6 +10,7 @@ import canned_executor
 import pytest
 from canned_executor import Script
 from finished_study import copy_of, finished_study, live_below, once, shared_folder
+from mlflow import MlflowClient
 from small_study import World, draw_images
 from tortured import SMALL, Undisturbed
 
@@ -17,6 +18,8 @@ from harness.benchmarks.fault_injection.sandbox import Sandbox, numbers, prepare
 from harness.config.executors import EXECUTORS, ExecutorEntry
 from harness.report import style
 from harness.results.paths import home
+from harness.tracking import mlflow_runs
+from harness.tracking.address import local_path
 
 EMPTY_FIGURE = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"/>'
 
@@ -28,10 +31,21 @@ def enter(patch: pytest.MonkeyPatch, script: Script) -> None:
     patch.setattr(style, "_svg", lambda figure: EMPTY_FIGURE)
 
 
+def log_hollow_model(model: object, example: object, metadata: object, run_id: str, model_id: str) -> None:
+    """As `mlflow_models.export_model`, but only the file by which MLflow knows a model: a real export takes seconds."""
+    client = MlflowClient()
+    place = local_path(str(client.get_logged_model(model_id).artifact_location))
+    assert place is not None
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "MLmodel").write_text("hollow\n")
+    client.finalize_logged_model(model_id, "READY")
+
+
 @pytest.fixture
 def world(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    """A small real study for a test that changes it. Figures of its page are empty: to draw them takes seconds."""
+    """A small real study for a test that changes it. Its figures and its logged model are empty: both take seconds."""
     monkeypatch.setattr(style, "_svg", lambda figure: EMPTY_FIGURE)
+    monkeypatch.setattr(mlflow_runs, "export_model", log_hollow_model)
     shutil.copyfile(empty_database, home() / "mlflow.db")
     made = World(tmp_path, draw_images(tmp_path / "cells"))
     made.write()

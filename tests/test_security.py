@@ -119,7 +119,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> I
             report={"title": DATA_NAME},
             trials=1,
         )
-        with Watcher(Terminal(file=stream, force_terminal=True, width=150), "balanced_accuracy", 1) as watcher:
+        with Watcher(Terminal(file=stream, force_terminal=True, width=150), "balanced_accuracy") as watcher:
             world.run(watching=watcher)  # type: ignore[arg-type]
     yield world, stream.getvalue()
 

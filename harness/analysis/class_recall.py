@@ -1,14 +1,10 @@
 """The recall of each class on the test split for two strategies' winners, with intervals.
 
 The recall of a class is the accuracy on its images, so its interval is that of `statistics` over these images alone
-(and the groups that hold them): if a class's images lie on three slides, it is as uncertain as three slides are. A
-class may have few images, for which the estimated variance can be too small. Two bounds correct for this:
+(and the groups that hold them): if a class's images lie on three slides, it is as uncertain as three slides are. If
+the answers differ in m groups, turning their signs gives 2^m arrangements, so no p-value is below 2^(1 - m).
 
-- If n groups all gave the same answers, their variance is zero, yet up to a share of 1 - 0.025^(1/n) of all groups may
-  answer otherwise. The interval is what they could change of the mean.
-- If the answers differ in m groups, turning their signs gives 2^m arrangements, so no p-value is below 2^(1 - m).
-
-After: Clopper and Pearson 1934 (nothing seen in n draws); Fisher 1935 (turned signs).
+After: Fisher 1935 (turned signs).
 """
 
 from __future__ import annotations
@@ -23,7 +19,6 @@ from harness.analysis import wording
 from harness.analysis.statistics import Estimate, difference, estimate
 from harness.analysis.test_predictions import TestPredictions
 
-_EACH_TAIL = 0.025  # outside a 95 % interval
 SHOWN = 20  # classes in the figure; the table has all of them
 SCALE = "accuracy"  # recall is written as accuracy is: in percent and points
 Ints = NDArray[np.int64]
@@ -39,7 +34,9 @@ class Recall:
     def text(self, signed: bool = False) -> str:
         """Write the mean and its interval: `83.1 % (79.0 to 87.2)`, or `+4.2 (0.3 to 8.1)` if signed."""
         text = wording.difference(self.mean, SCALE, signed) if signed else wording.level(self.mean, SCALE)
-        ends = " to ".join(wording.difference(end, SCALE) for end in self.ci95) if self.ci95 else wording.DASH
+        if self.ci95 is None:
+            return f"{text} ({wording.DASH})"
+        ends = "too few images" if wording.says_nothing(self.ci95, SCALE) else wording.interval(self.ci95, SCALE)
         return f"{text} ({ends})"
 
 
@@ -95,17 +92,12 @@ def _recall(name: str, a: Ints, b: Ints, groups: NDArray[np.str_] | None) -> Cla
     return ClassRecall(
         name,
         images,
-        _interval(estimate(a, truth, groups, "accuracy"), units, 0.0),
-        _interval(estimate(b, truth, groups, "accuracy"), units, 0.0),
-        _interval(gain, units, -1.0),
+        _recall_of(estimate(a, truth, groups, "accuracy")),
+        _recall_of(estimate(b, truth, groups, "accuracy")),
+        _recall_of(gain),
         max(gain.p_value, min(1.0, 2.0 ** (1 - apart))),
     )
 
 
-def _interval(found: Estimate, units: int, least: float) -> Recall:
-    """Return the estimate with its interval, within [least, 1]; see the module's docstring for a variance of zero."""
-    low, high = found.interval()
-    if found.half_width() < 1e-9:
-        unseen = 1 - _EACH_TAIL ** (1 / units)
-        low, high = found.mean - unseen * (found.mean - least), found.mean + unseen * (1 - found.mean)
-    return Recall(found.mean, (max(low, least), min(high, 1.0)))
+def _recall_of(found: Estimate) -> Recall:
+    return Recall(found.mean, found.interval())

@@ -178,8 +178,7 @@ def _condition(
     found: dict[str, TestPredictions] = {}
     for strategy, winner in winners.items():
         own = {entry.seed_index: entry for entry in answers if entry.strategy == strategy}
-        files = {seed: entry.predictions for seed, entry in own.items()}
-        predictions = read_predictions(strategy, winner.key, files, folder, records)
+        predictions = read_predictions(strategy, winner.key, own.values(), folder, records)
         if predictions is not None and len(predictions.seeds) > 1:
             found[strategy] = predictions
             trained[strategy] = own[predictions.seeds[0]].train_images or 0

@@ -17,10 +17,14 @@ Each of the two parts of V is bounded at its own t quantile, and the squares of 
 The interval is never narrower than the one from the images alone. ARCHITECTURE.md has the measurements behind this
 choice; `make calibrate` simulates studies with a known truth and counts how often the interval contains it.
 
+Images that all answer alike show no variance, but a few of them cannot rule one out. So `of_unseen` is added to
+`of_images`: the variance from imagined images, see `harness.analysis.unseen`. It also moves the middle of the interval
+a little towards no difference. The interval ends where the metric ends.
+
 After: Cornfield and Tukey 1956 (crossed random effects); Graybill and Wang 1980, Zou and Donner 2008 (adding squared
-half-widths); Efron and Stein 1981 (jackknife); Schuirmann 1987 (equivalence if the interval lies
-within the zone); Bouthillier et al. 2021, arXiv 2103.03098 (count every source of variance, report the probability
-of outperforming); Holm 1979.
+half-widths); Efron and Stein 1981 (jackknife); Agresti and Coull 1998, Agresti and Min 2005 (imagined images);
+Schuirmann 1987 (equivalence if the interval lies within the zone); Bouthillier et al. 2021, arXiv 2103.03098 (count
+every source of variance, report the probability of outperforming); Holm 1979.
 """
 
 from __future__ import annotations
@@ -35,6 +39,7 @@ from scipy.optimize import brentq
 from scipy.special import stdtr, stdtrit
 
 from harness.analysis.jackknife import group_index, variance, without_each
+from harness.analysis.unseen import unseen
 from harness.results.metrics import METRICS, score, sign_of
 
 Outcome = Literal["better", "worse", "equal", "undecided"]
@@ -75,6 +80,9 @@ class Estimate:
     of_images: float
     of_both: float
     observed: float  # plain variance over the seeds, which estimates of_seeds + of_both
+    of_unseen: float  # variance from imagined images, which falls with the square of the number of images
+    middle: float  # of the interval
+    bounds: tuple[float, float]  # what the score, or the difference of two, can be
 
     def half_width(self, level: float = 0.95) -> float:
         """Return half the width of the interval at `level`."""
@@ -94,27 +102,26 @@ class Estimate:
         seeds, factor = np.asarray(seeds, float), np.asarray(factor, float)
         t_seeds = stdtrit(seeds - 1, 0.5 + level / 2)
         t_images = stdtrit(np.maximum(np.floor(self.groups * factor + 1e-9) - 1, 1), 0.5 + level / 2)
-        both_parts = t_seeds**2 * self.observed / seeds + t_images**2 * self.of_images / factor
-        images_alone = t_images**2 * (self.of_images + self.of_both / seeds) / factor
+        of_images = self.of_images / factor + self.of_unseen / factor**2
+        both_parts = t_seeds**2 * self.observed / seeds + t_images**2 * of_images
+        images_alone = t_images**2 * (of_images + self.of_both / seeds / factor)
         widths: Floats = np.sqrt(np.maximum(both_parts, images_alone))
         return widths
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Return the interval around the mean at `level`."""
-        half = self.half_width(level)
-        return self.mean - half, self.mean + half
+        """Return the interval at `level`, within what the metric can be."""
+        half, (lowest, highest) = self.half_width(level), self.bounds
+        return max(self.middle - half, lowest), min(self.middle + half, highest)
 
     @property
     def p_value(self) -> float:
         """The two-sided p-value against a mean of zero: one minus the level at which the interval just reaches zero."""
-        if self.half_width() == 0:
-            return 1.0 if self.mean == 0 else 0.0
         low, high = 1e-12, 1 - 1e-12
-        if abs(self.mean) <= self.half_width(low):
+        if abs(self.middle) <= self.half_width(low):
             return 1.0
-        if abs(self.mean) >= self.half_width(high):
+        if abs(self.middle) >= self.half_width(high):
             return 0.0
-        return 1 - float(brentq(lambda level: self.half_width(level) - abs(self.mean), low, high))
+        return 1 - float(brentq(lambda level: self.half_width(level) - abs(self.middle), low, high))
 
 
 def compare_strategies(
@@ -138,7 +145,8 @@ def compare_strategies(
 
     Returns:
         `outcome` is about b: `equal` if the whole interval lies within the equivalence zone, `better` or `worse` if
-        it excludes zero, `undecided` otherwise. Identical predictions give 0, [0, 0] and `equal`.
+        it excludes zero, `undecided` otherwise. Identical predictions of few images are undecided: the interval is as
+        wide as the images leave it open.
 
     Raises:
         ValueError: fewer than two seeds or images, shapes that do not fit, a single group, labels or class indices
@@ -241,14 +249,19 @@ def _estimate(sides: list[NDArray[Any]], labels: ArrayLike, groups: ArrayLike | 
     of_one = float(variance(left_out).mean())
     of_both = max(of_one - of_mean, 0.0) * seeds / (seeds - 1)
     observed = float(values.var(ddof=1))
+    mean = float(values.mean())
+    imagined = unseen(objective, sides, labels, classes)
     return Estimate(
-        mean=float(values.mean()),
+        mean=mean,
         seeds=seeds,
         groups=int(index.max()) + 1,
         images=labels.size,
         of_images=max(of_mean - of_both / seeds, 0.0),
         of_both=of_both,
         observed=observed,
+        of_unseen=imagined.variance,
+        middle=imagined.middle(mean),
+        bounds=imagined.bounds,
     )
 
 
@@ -276,10 +289,8 @@ def _check_probabilities(side: NDArray[Any], objective: str) -> None:
 def _probability(found: Estimate) -> float:
     """Return the probability that b beats a on a new seed and a new test sample, with the mean itself uncertain."""
     from_seeds = max(found.observed, found.of_both) * (1 + 1 / found.seeds)
-    from_images = 2 * found.of_images
+    from_images = 2 * (found.of_images + found.of_unseen)
     spread = from_seeds + from_images
-    if spread == 0:
-        return float(np.sign(found.mean) / 2 + 0.5)
     freedom = spread**2 / (from_seeds**2 / (found.seeds - 1) + from_images**2 / max(found.groups - 1, 1))
     return float(stdtr(freedom, found.mean / np.sqrt(spread)))
 
@@ -297,7 +308,7 @@ def _needed(found: Estimate, equivalence: float, level: float) -> Needed:
     by_seeds = _decided(found.mean, moves, found.seeds - 1, widths, equivalence) >= PROBABLE
 
     factors = np.arange(1.1, IMAGES_FACTOR_AT_MOST, 0.1)
-    moves = (found.of_images + found.of_both / found.seeds) * (1 - 1 / factors)
+    moves = (found.of_images + found.of_unseen + found.of_both / found.seeds) * (1 - 1 / factors)
     widths = found.half_widths(level, found.seeds, factors)
     by_images = _decided(found.mean, moves, found.groups - 1, widths, equivalence) >= PROBABLE
     return Needed(

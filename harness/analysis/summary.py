@@ -5,12 +5,14 @@ It is made from stored files, also while the study runs.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from harness.analysis.statistics import estimate
 from harness.analysis.test_predictions import TestPredictions
+from harness.analysis.training_end import still_rising
 from harness.analysis.verdict import conclude
 from harness.analysis.verdict_text import sentence
 from harness.analysis.wording import redact_all
@@ -34,7 +36,8 @@ def assemble(
 
     `verdict` is None if there is none, and `verdict_reason` says why. `seconds_alone` of a strategy is what one
     training of its winner takes by itself, in device seconds; `search_seconds_alone` is the sum over its search
-    trials; `seconds_spent` is the time that the study took, all its sessions together.
+    trials; `rising` is how much the validation score of its winner still rose at the end of the training, or None;
+    `seconds_spent` is the time that the study took, all its sessions together.
     """
     result: dict[str, Any] = {
         "schema": SCHEMA,
@@ -105,6 +108,7 @@ def _strategy(
         "test": test["metrics"],
         "default_test_mean": _on_test(default, study)["mean"],
         "seeds": len(winner.seeds) if winner else 0,
+        "rising": asdict(rise) if winner and (rise := still_rising(winner.runs, study.objective)) else None,
         "seconds_alone": cost,
         "search_seconds_alone": sum(record.seconds_alone for record in own),
         "trainable_share": winner.trainable_share if winner and winner.runs else best.trainable_share if best else None,
@@ -122,7 +126,5 @@ def _on_test(predictions: TestPredictions | None, study: StudyConfig) -> dict[st
     ci95 = None
     if len(predictions.seeds) > 1:
         found = estimate(predictions.probabilities, predictions.labels, predictions.groups, study.objective)
-        low, high = found.interval()
-        lowest, highest = METRICS[study.objective].bounds
-        ci95 = [max(low, lowest), min(high, highest)]
+        ci95 = list(found.interval())
     return {"mean": means[study.objective], "ci95": ci95, "metrics": means}

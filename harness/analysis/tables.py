@@ -23,6 +23,7 @@ TRIAL_COLUMNS = [
         "device_memory_bytes",
         "precision",
         "micro_batch",
+        "l2",
         "seconds_spent",
         "cache_reason",
         "contract_seconds",
@@ -46,7 +47,7 @@ def trials(records: Iterable[TrialRecord]) -> pd.DataFrame:
     table["epochs_done"] = [len(record.epochs) for record in own]
     table["warnings"] = ["; ".join(record.warnings) for record in own]
     table |= {name: [getattr(record, name) for record in own] for name in TRIAL_COLUMNS if name not in table}
-    numbers = ("score", "best_epoch", "backbone_lr", "device_memory_bytes", "micro_batch")
+    numbers = ("score", "best_epoch", "backbone_lr", "device_memory_bytes", "micro_batch", "l2")
     return _frame(table, TRIAL_COLUMNS, numbers=numbers)
 
 

@@ -1,8 +1,13 @@
-"""The stored predictions on the test split, of each strategy's winner and default."""
+"""The stored predictions on the test split, of each strategy's winner and default.
+
+A file of predictions counts only if it gives the metrics that the log holds for it: a file that was damaged, or that
+belongs to another model, could otherwise turn the verdict round.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -11,11 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.config.trial import STRATEGIES
+from harness.results.event_types import Explored, TestScored
+from harness.results.metrics import all_metrics
 from harness.results.paths import StudyFolder
 from harness.results.records import TrialRecord
 from harness.results.study_state import StudyState, config_key, of_kind
 
 Role = Literal["winner", "default"]
+ScoreEvent = TestScored | Explored
+SAME = (
+    1e-6  # largest difference between a metric of a file and the log's: other machines round the last digits otherwise
+)
 
 
 @dataclass(frozen=True)
@@ -70,6 +81,60 @@ class TestPredictions:
         return None if self.groups is None else len(np.unique(self.groups))
 
 
+@dataclass(frozen=True)
+class StoredPredictions:
+    """What one file of predictions holds: the answers of one model."""
+
+    probabilities: NDArray[np.float32]  # (N, C)
+    labels: NDArray[np.int64]  # (N,)
+    groups: NDArray[np.str_]  # (N,)
+    rows: NDArray[np.int64]  # (N,) row numbers in manifest.csv, ascending
+
+
+def read_file(folder: StudyFolder, event: ScoreEvent) -> StoredPredictions | str:
+    """Read the predictions that an event of the log names, or say what is wrong with the file.
+
+    It is wrong if it is missing, cannot be read, or does not give the metrics of the event.
+    """
+    path = folder.predictions / PurePosixPath(event.predictions).name
+    if not path.exists():
+        return "it is gone"
+    try:
+        # Opened here, because numpy leaves the file of a damaged archive open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            order = np.argsort(stored["rows"], kind="stable")
+            found = StoredPredictions(
+                probabilities=stored["probabilities"][order],
+                labels=stored["labels"][order].astype(np.int64),
+                groups=stored["groups"][order].astype(np.str_),
+                rows=stored["rows"][order],
+            )
+            metrics = all_metrics(found.probabilities, found.labels)
+    except Exception:  # a damaged archive raises errors of zipfile, zlib, numpy or the system
+        return "it cannot be read"
+    if not same_metrics(metrics, event.metrics):
+        return "it does not give the metrics that the log holds for this model"
+    return found
+
+
+def same_metrics(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
+    """Whether two results of `metrics.all_metrics` are equal up to SAME, in the metrics that both hold."""
+    common = one.keys() & other.keys()  # a version that knows one more metric reads the logs of an older one
+    return bool(common) and all(math.isclose(one[name], other[name], rel_tol=0, abs_tol=SAME) for name in common)
+
+
+def lost_predictions(state: StudyState, folder: StudyFolder) -> dict[str, tuple[ScoreEvent, str]]:
+    """Return the files of predictions that the log names and that `read_file` does not accept.
+
+    Returns:
+        name of the file -> the last event that names it, and what is wrong with the file.
+    """
+    scored: list[ScoreEvent] = [*state.test_scores, *state.explored]
+    last = {PurePosixPath(event.predictions).name: event for event in scored}
+    read = {name: (event, read_file(folder, event)) for name, event in last.items()}
+    return {name: (event, found) for name, (event, found) in read.items() if isinstance(found, str)}
+
+
 def scored_predictions(
     state: StudyState, folder: StudyFolder, role: Role, known: Mapping[str, TestPredictions] | None = None
 ) -> dict[str, TestPredictions]:
@@ -93,36 +158,32 @@ def scored_predictions(
         if known and strategy in known and known[strategy].key == key:
             result[strategy] = known[strategy]
             continue
-        files = {scored.seed_index: scored.predictions for scored in own if scored.config_key == key}
-        predictions = read_predictions(strategy, key, files, folder, state.records)
+        events = [scored for scored in own if scored.config_key == key]
+        predictions = read_predictions(strategy, key, events, folder, state.records)
         if predictions is not None:
             result[strategy] = predictions
     return result
 
 
 def read_predictions(
-    strategy: str, key: str, files: dict[int, str], folder: StudyFolder, records: Sequence[TrialRecord]
+    strategy: str, key: str, events: Iterable[ScoreEvent], folder: StudyFolder, records: Sequence[TrialRecord]
 ) -> TestPredictions | None:
-    """Read the predictions of one configuration; None if none of the files is there.
+    """Read the predictions of one configuration; None if no file of them can be used, see `read_file`.
 
     Args:
-        files: seed index -> name of the file in the folder of predictions.
+        events: of the configuration; the last one of each seed counts.
         records: of all trials; the complete confirmation runs of the configuration are taken from them.
     """
     seeds, probabilities = [], []
     labels = groups = rows = None
-    for seed, name in sorted(files.items()):
-        path = folder.predictions / PurePosixPath(name).name
-        if not path.exists():
-            continue
-        with np.load(path, allow_pickle=False) as stored:
-            order = np.argsort(stored["rows"], kind="stable")
-            if rows is not None and not np.array_equal(rows, stored["rows"][order]):
-                continue  # scored on other images, so it belongs to another test split
-            rows, labels = stored["rows"][order], stored["labels"][order].astype(np.int64)
-            groups = stored["groups"][order].astype(np.str_)
-            probabilities.append(stored["probabilities"][order])
-            seeds.append(seed)
+    by_seed = {event.seed_index: event for event in events}
+    for seed, event in sorted(by_seed.items()):
+        stored = read_file(folder, event)
+        if isinstance(stored, str) or (rows is not None and not np.array_equal(rows, stored.rows)):
+            continue  # unusable, or scored on other images, so that it belongs to another test split
+        rows, labels, groups = stored.rows, stored.labels, stored.groups
+        probabilities.append(stored.probabilities)
+        seeds.append(seed)
     if rows is None or labels is None or groups is None:
         return None
     runs = {

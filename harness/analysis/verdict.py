@@ -5,19 +5,25 @@ Values only: `verdict_text` puts them into words.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
 from harness.analysis import wording
-from harness.analysis.statistics import Comparison, Estimate, difference, holm_levels, judge
+from harness.analysis.statistics import Comparison, Estimate, difference, estimate, holm_levels, judge
 from harness.analysis.test_predictions import TestPredictions
+from harness.analysis.training_cost import MARGIN, cost_ratio
+from harness.analysis.training_end import still_rising
 from harness.config.study import StudyConfig
+from harness.results.metrics import guessing, sign_of
 from harness.results.records import TrialRecord
-from harness.results.study_state import StudyState, states
+from harness.results.study_state import StudyState, of_kind, states
 
 PRIMARY = ("feature_extraction", "fine_tuning")
+# Why a strategy is recommended: it is better; both are equal and it is the cheaper one; nothing is decided and it has
+# the better mean; it cannot be told from guessing, so that nothing is recommended; it is the only one.
+Basis = Literal["better", "cheaper", "better_bet", "guessing", "only_one"]
 _WINNER = {"better": "fine_tuning", "worse": "feature_extraction", "equal": "equal", "undecided": "undecided"}
 
 
@@ -31,8 +37,9 @@ def conclude(state: StudyState, winners: dict[str, TestPredictions], study: Stud
         `verdict`: outcome, difference, interval and the other values of its sentence; None if a strategy is missing.
         `verdict_reason`: why there is no verdict, or None. `comparisons`: every pair of strategies, b minus a. The
         primary pair (feature extraction, fine-tuning) is named in advance and read at 95 %; the others are read at
-        Holm's levels. `recommendation`: strategy, config, `model` (None until a model was logged), and `trial_id` of
-        the winner's confirmation run with the median validation score; None if nothing was scored.
+        Holm's levels. `recommendation`: strategy, config, `model` (None until a model was logged), `trial_id` of the
+        winner's confirmation run with the median validation score, and `basis`, see `Basis`; None if nothing was
+        scored.
     """
     pairs = _compare(winners, study)
     primary = pairs.get(PRIMARY)
@@ -47,11 +54,14 @@ def conclude(state: StudyState, winners: dict[str, TestPredictions], study: Stud
             "equivalence": study.confirmation.equivalence,
             "seeds": len(_shared(a, b)),
             "test_looks": state.test_looks,
-            "needed": asdict(primary.needed) if primary.needed else None,
+            "needed": _needed(primary, state, len(_shared(a, b))),
             "test_images": a.labels.size,
             "test_groups": a.group_count,
             "seconds_alone": {side.strategy: side.seconds_alone if side.runs else None for side in (a, b)},
+            "cost_ratio": cost_ratio(b.runs[0].config, a.runs[0].config, study) if a.runs and b.runs else None,
             "from_scratch_gain": _scratch_gain(pairs, primary),
+            "guessing": guessing(study.objective, a.labels),
+            "scores": {name: _score(side, study) for name, side in winners.items()},
         }
     return {
         "verdict": verdict,
@@ -67,7 +77,7 @@ def conclude(state: StudyState, winners: dict[str, TestPredictions], study: Stud
             }
             for (a, b), pair in pairs.items()
         ],
-        "recommendation": _recommend(state, winners, pairs),
+        "recommendation": _recommend(state, winners, pairs, verdict),
     }
 
 
@@ -91,8 +101,33 @@ def _shared(a: TestPredictions, b: TestPredictions) -> list[int]:
     return sorted(set(a.seeds) & set(b.seeds))
 
 
-def _cheaper(a: TestPredictions, b: TestPredictions) -> TestPredictions:
-    return b if b.seconds_alone < a.seconds_alone else a
+def _needed(primary: Comparison, state: StudyState, seeds: int) -> dict[str, Any] | None:
+    """Return how many seeds, or test images, would probably decide, and the seconds that the further seeds would take.
+
+    A further seed trains every confirmed configuration once, which takes what a seed has taken so far.
+    """
+    if primary.needed is None:
+        return None
+    spent = [run.seconds_spent or run.seconds_alone for run in of_kind(state.records, "confirmation")]
+    further = (primary.needed.seeds or seeds) - seeds
+    return {**asdict(primary.needed), "seconds": sum(spent) / seeds * further if further else None}
+
+
+def _score(side: TestPredictions, study: StudyConfig) -> dict[str, Any]:
+    """Return a winner's mean test score, its interval, and two doubts about it.
+
+    `learned` is whether the whole interval is better than guessing; `rising` is how much its validation score still
+    rose at the end of its training, see `training_end.Rise`, or None.
+    """
+    rise = still_rising(side.runs, study.objective)
+    rising = asdict(rise) if rise else None
+    if len(side.seeds) < 2:
+        return {"mean": None, "ci95": None, "learned": None, "rising": rising}
+    found = estimate(side.probabilities, side.labels, side.groups, study.objective)
+    low, high = found.interval()
+    chance = guessing(study.objective, side.labels)
+    learned = low > chance if sign_of(study.objective) > 0 else high < chance
+    return {"mean": found.mean, "ci95": [low, high], "learned": learned, "rising": rising}
 
 
 def _scratch_gain(pairs: dict[tuple[str, str], Comparison], primary: Comparison | None) -> float | None:
@@ -130,29 +165,46 @@ def _why_not(scored: dict[str, TestPredictions], records: Sequence[TrialRecord],
 
 
 def _recommend(
-    state: StudyState, scored: dict[str, TestPredictions], pairs: dict[tuple[str, str], Comparison]
+    state: StudyState,
+    scored: dict[str, TestPredictions],
+    pairs: dict[tuple[str, str], Comparison],
+    verdict: dict[str, Any] | None,
 ) -> dict[str, Any] | None:
-    """Recommend the better strategy, the cheaper one if they are equal or undecided, or the only one that was scored.
+    """Recommend the better strategy, the cheaper one if they are equal, or the only one that was scored.
 
-    Training from scratch is recommended if it beats both others.
+    If nothing is decided, it is the strategy with the better mean. Training from scratch is recommended if it beats
+    both others. `basis` says which of these it is.
     """
-    names = [name for name in PRIMARY if name in scored] or list(scored)
-    if not names:
+    if not scored:
         return None
-    if len(names) == 1 and len(scored) > 1:
-        names = list(scored)[:2]
-    use = scored[names[0]]
-    if len(names) == 2:
-        pair = pairs.get((names[0], names[1]))
-        outcome = pair.outcome if pair else "undecided"
-        a, b = scored[names[0]], scored[names[1]]
-        use = {"better": b, "worse": a}.get(outcome) or _cheaper(a, b)
-        if _scratch_gain(pairs, pairs.get(PRIMARY)) is not None:
-            use = scored["from_scratch"]
+    use = next(iter(scored.values()))
+    basis: Basis = "only_one"
+    if verdict is None and pairs:  # one of the two is left out, and training from scratch takes its place
+        (one, other), pair = next(iter(pairs.items()))
+        use = scored[other if pair.difference > 0 else one]
+        basis = "better" if pair.outcome in ("better", "worse") else "better_bet"
+    if verdict is not None:
+        a, b = (scored[name] for name in PRIMARY)
+        better = b if verdict["difference"] > 0 else a
+        if verdict["outcome"] == "equal":
+            use, basis = scored[cheaper(verdict)], "cheaper"
+        else:
+            use, basis = better, "better_bet" if verdict["outcome"] == "undecided" else "better"
+        if verdict["from_scratch_gain"] is not None:
+            use, basis = scored["from_scratch"], "better"
+        if verdict["scores"][use.strategy]["learned"] is False:
+            basis = "guessing"
     run = use.median_run
     return {
         "strategy": use.strategy,
+        "basis": basis,
         "config": use.config,
         "model": state.models.get(run.trial_id) if run else None,
         "trial_id": run.trial_id if run else None,
     }
+
+
+def cheaper(verdict: Mapping[str, Any]) -> str:
+    """Return the cheaper strategy of the two; feature extraction if they cost about the same."""
+    ratio = verdict["cost_ratio"]
+    return "fine_tuning" if ratio is not None and ratio < 1 / MARGIN else "feature_extraction"

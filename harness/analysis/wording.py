@@ -6,7 +6,7 @@ One file, so that a number looks the same in a sentence, a table, a figure and a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from harness.config.parameters import PARAMETERS
@@ -35,6 +35,7 @@ SHIFT = {
     "stain": "stain",
     "jpeg": "JPEG",
 }
+TOO_FEW = "too few test images to say"
 FULL_SCALE = {"dtype": "of the stored type", "minmax": "each image's own range"}
 
 _ESCAPE = r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4})"  # an escaped control character (see harness.safe_text) is no path
@@ -95,6 +96,22 @@ def points(value: float, objective: str) -> str:
     return difference(value, objective) + (" points" if METRICS[objective].in_percent else "")
 
 
+def interval(ends: Sequence[float], objective: str) -> str:
+    """Write the ends of a 95 % interval: `0.5 to 5.3`; TOO_FEW if it says nothing."""
+    return TOO_FEW if says_nothing(ends, objective) else " to ".join(difference(end, objective) for end in ends)
+
+
+def gap(mean: float, ends: Sequence[float], objective: str) -> str:
+    """Write a difference and its 95 % interval: `+2.9 (0.5 to 5.3)`."""
+    return f"{difference(mean, objective, signed=True)} ({interval(ends, objective)})"
+
+
+def says_nothing(ends: Sequence[float], objective: str) -> bool:
+    """Whether an interval spans more than half of what the metric can be."""
+    low, high = METRICS[objective].bounds
+    return ends[1] - ends[0] > (high - low) / 2
+
+
 def level(value: float | None, objective: str) -> str:
     """Write a score: `83.1 %`, or `0.831`; a dash if there is none."""
     if value is None or value != value:
@@ -102,6 +119,11 @@ def level(value: float | None, objective: str) -> str:
     if METRICS[objective].in_percent:
         return f"{value * 100:.1f} %".replace("-", MINUS)
     return f"{value:.3f}".replace("-", MINUS)
+
+
+def levels(ends: Sequence[float], objective: str) -> str:
+    """Write the 95 % interval of a score: `79.0 % to 87.2 %`; TOO_FEW if it says nothing."""
+    return TOO_FEW if says_nothing(ends, objective) else " to ".join(level(end, objective) for end in ends)
 
 
 def probability(value: float) -> str:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import binom
 
+from harness.analysis import wording
 from harness.analysis.statistics import compare_strategies
 from harness.benchmarks.simulation import Population, draw
 
@@ -32,7 +33,7 @@ REPEATS = 500
 SEEDS = (2, 3, 5, 10)
 IMAGES = (100, 300, 1000, 5000)
 MARGIN = 0.01
-TRUTHS = {"none": 0.0, "margin": MARGIN, "small": 0.02, "large": 0.05}
+TRUTHS = {"none": 0.0, "margin": MARGIN, "small": 0.02, "large": 0.05, "three margins": 3 * MARGIN}
 LUCK = {"small": 0.02, "large": 0.08}  # effect of seed and side: half a point and two points of accuracy
 FOLDER = Path("reports/calibration")
 
@@ -44,6 +45,19 @@ LAYOUTS = {
     "balanced": _EVEN,
     "unbalanced": _UNEVEN,  # eight classes, the rarest 1.4 % of the images
     "grouped": dataclasses.replace(_EVEN, group=0.4, group_by_side=0.2, images_a_group=50),  # 10 groups or more
+}
+
+
+# Few test images, and tasks that are easy for both sides, so that most images are answered alike. In the rare class,
+# one image in eighty and at least one, both sides are worse.
+FEW_IMAGES = (6, 9, 15, 30, 60)
+FEW_SEEDS = (2, 3, 5)
+EASY = {
+    "easy": dataclasses.replace(_EVEN, recall=0.9),
+    "very easy": dataclasses.replace(_EVEN, recall=0.965),
+    "two classes, very easy": dataclasses.replace(_EVEN, shares=(1, 1), ease=(0.2, -0.2), recall=0.965),
+    "a rare class, easy": dataclasses.replace(_EVEN, shares=(40, 39, 1), ease=(0.3, 0.3, -0.6), recall=0.93),
+    "grouped, easy": dataclasses.replace(LAYOUTS["grouped"], images_a_group=3, recall=0.93),
 }
 
 
@@ -60,7 +74,12 @@ class Cell:
     @property
     def population(self) -> Population:
         """The distribution from which the cell's confirmations are drawn."""
-        return dataclasses.replace(LAYOUTS[self.layout], seed=LUCK[self.luck])
+        return dataclasses.replace((LAYOUTS | EASY)[self.layout], seed=LUCK[self.luck])
+
+    @property
+    def has_few_images(self) -> bool:
+        """Whether the cell belongs to the grid of few images and easy tasks."""
+        return self.layout in EASY
 
 
 @dataclass(frozen=True)
@@ -75,6 +94,7 @@ class Counted:
     covered: int  # intervals that contain the true difference
     better_if_known: int  # `better` by a z-test with the true standard deviation
     half_width: float  # mean of the intervals' half-widths
+    unsaid: int  # intervals that are too wide to be written
     deviation: float  # the true standard deviation of the difference, estimated from all repeats
 
     @property
@@ -83,13 +103,14 @@ class Counted:
         return self.worse + (self.better if self.cell.truth == "none" else 0)
 
 
-GRID = [Cell(*point) for point in product(LAYOUTS, SEEDS, IMAGES, LUCK, TRUTHS)]
+GRID = [Cell(*point) for point in product(LAYOUTS, SEEDS, IMAGES, LUCK, ("none", "margin", "small", "large"))]
+FEW_GRID = [Cell(*point) for point in product(EASY, FEW_SEEDS, FEW_IMAGES, ("small",), ("none", "three margins"))]
 
 
 def count(cell: Cell, repeats: int, seed: int) -> Counted:
     """Draw the confirmations of a cell, judge each and count the outcomes."""
     rng = np.random.default_rng(seed)
-    truth, outcomes, differences, halves, covered = TRUTHS[cell.truth], [], [], [], 0
+    truth, outcomes, differences, halves, covered, unsaid = TRUTHS[cell.truth], [], [], [], 0, 0
     for _ in range(repeats):
         drawn = draw(cell.population, cell.seeds, cell.images, truth, rng)
         found = compare_strategies(drawn.a, drawn.b, drawn.labels, drawn.groups, equivalence=MARGIN)
@@ -98,6 +119,7 @@ def count(cell: Cell, repeats: int, seed: int) -> Counted:
         differences.append(found.difference)
         halves.append((high - low) / 2)
         covered += low <= truth <= high
+        unsaid += wording.says_nothing(found.ci95, "balanced_accuracy")
     deviation = float(np.std(differences, ddof=1))
     return Counted(
         cell,
@@ -108,11 +130,14 @@ def count(cell: Cell, repeats: int, seed: int) -> Counted:
         covered,
         int((np.array(differences) > 1.96 * deviation).sum()),
         float(np.mean(halves)),
+        unsaid,
         deviation,
     )
 
 
-def run(say: Say, folder: Path = FOLDER, repeats: int = REPEATS, cells: Sequence[Cell] = GRID) -> list[Counted]:
+def run(
+    say: Say, folder: Path = FOLDER, repeats: int = REPEATS, cells: Sequence[Cell] = (*GRID, *FEW_GRID)
+) -> list[Counted]:
     """Count every cell on all cores; write simulation.json into `folder`."""
     began = time.perf_counter()
     say(f"{len(cells)} cells of {repeats} simulated confirmations each")

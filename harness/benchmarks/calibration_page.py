@@ -9,7 +9,19 @@ from pathlib import Path
 from scipy.stats import binom
 
 from harness.benchmarks.aa_test import AATest
-from harness.benchmarks.calibration import IMAGES, LAYOUTS, LUCK, SEEDS, TRUTHS, Cell, Counted, above, share
+from harness.benchmarks.calibration import (
+    EASY,
+    FEW_IMAGES,
+    FEW_SEEDS,
+    IMAGES,
+    LAYOUTS,
+    LUCK,
+    SEEDS,
+    Cell,
+    Counted,
+    above,
+    share,
+)
 
 FEW = 5  # seeds; with fewer, the interval may contain the truth more often than 95 %
 COVERAGE = (0.93, 0.97)  # goal for the share of intervals that contain the truth
@@ -28,18 +40,20 @@ random effects (`harness/benchmarks/simulation.py`).
 
 def write(folder: Path, counted: Sequence[Counted], aa_tests: Sequence[AATest], machine: str) -> str:
     """Write README.md into `folder`; return its tables as text."""
+    counted, few_images = [[c for c in counted if c.cell.has_few_images is few] for few in (False, True)]
     enough = [c for c in counted if c.cell.seeds >= FEW]
     layouts = list(product(LAYOUTS, LUCK))
     by_seeds = {str(n): [c for c in counted if c.cell.seeds == n] for n in SEEDS}
     by_images = {f"{n:,}": [c for c in enough if c.cell.images == n] for n in IMAGES}
     by_layout = {f"{a}, {b}": [c for c in enough if (c.cell.layout, c.cell.luck) == (a, b)] for a, b in layouts}
     parts = [
-        f"{len(counted)} cells, {counted[0].repeats} confirmations each ({machine}). Every count is in "
-        "[simulation.json](simulation.json).",
+        f"{len(counted) + len(few_images)} cells, {counted[0].repeats} confirmations each ({machine}). Every count is "
+        "in [simulation.json](simulation.json).",
         "## By number of seeds\n\n" + _table("seeds", by_seeds),
         f"## By test images, {FEW} seeds or more\n\n" + _table("images", by_images),
         f"## By layout and luck of the seeds, {FEW} seeds or more\n\n" + _table("layout, luck", by_layout),
         "## Against the goals\n\n" + "\n".join(f"- {line}" for line in verdicts(counted)),
+        *([_few_images(few_images)] if few_images else []),
         "## The same configuration on both sides, with real training\n\n" + _aa_table(aa_tests),
     ]
     text = "\n\n".join(parts) + "\n"
@@ -84,12 +98,45 @@ def _table(first: str, rows: Mapping[str, Sequence[Counted]]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for name, cells in rows.items():
-        none, margin, small, large = (_with(cells, truth) for truth in TRUTHS)
+        none, margin, small, large = (_with(cells, truth) for truth in ("none", "margin", "small", "large"))
         lines.append(
             f"| {name} | {share(none, lambda c: c.false_winners):.1%} | {share(margin, lambda c: c.equal):.1%} | "
             f"{share(cells, lambda c: c.covered):.1%} | {_power(small)} | {_power(large)} |"
         )
     return "\n".join(lines)
+
+
+def _few_images(counted: Sequence[Counted]) -> str:
+    """Write the part about few test images and easy tasks."""
+    none, apart = _with(counted, "none"), _with(counted, "three margins")
+    low = [c.cell for c in counted if binom.cdf(c.covered, c.repeats, COVERAGE[0]) < 0.05 / len(counted)]
+    rows = {f"{n} images": [c for c in counted if c.cell.images == n] for n in FEW_IMAGES}
+    rows |= {f"{n} seeds": [c for c in counted if c.cell.seeds == n] for n in FEW_SEEDS}
+    rows |= {name: [c for c in counted if c.cell.layout == name] for name in EASY}
+    lines = [
+        "## Few test images, easy tasks",
+        "",
+        "Both sides are right on 90 to 99 % of the images, so that most images are answered alike. Here a narrow "
+        "interval comes easily, and with it a false `equal`. The true difference is none, or three times the "
+        "equivalence margin. An interval that spans more than 50 points is not written.",
+        "",
+        "| | false winner | `equal` at three margins | covers the truth | half-width, points | not written |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, cells in rows.items():
+        false, equal = _with(cells, "none"), _with(cells, "three margins")
+        lines.append(
+            f"| {name} | {share(false, lambda c: c.false_winners):.1%} | {share(equal, lambda c: c.equal):.1%} | "
+            f"{share(cells, lambda c: c.covered):.1%} | {_mean([c.half_width for c in cells]) * 100:.0f} | "
+            f"{share(cells, lambda c: c.unsaid):.0%} |"
+        )
+    goals = [
+        _kept("false winners if there is no difference, at most 5 %", none, lambda c: c.false_winners),
+        _kept("`equal` at three times the margin, at most 5 %", apart, lambda c: c.equal),
+        f"coverage of the 95 % interval, at least 93 %: {share(counted, lambda c: c.covered):.1%} "
+        f"({_cells(low)} below 93 % beyond chance)",
+    ]
+    return "\n".join([*lines, "", *(f"- {goal}" for goal in goals)])
 
 
 def _power(cells: Sequence[Counted]) -> str:

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import ndtr
 
-MEAN_RECALL = 0.8  # of side a
 Ints = NDArray[np.int64]
 
 
@@ -34,6 +33,7 @@ class Population:
     group_by_side: float = 0.0
     noise: float = 0.5
     images_a_group: int = 0  # mean number of images in a group; 0: no groups
+    recall: float = 0.8  # expected balanced accuracy of side a
 
     @property
     def spread(self) -> float:
@@ -74,7 +74,7 @@ def draw(population: Population, seeds: int, images: int, truth: float, rng: np.
     shared = population.image * rng.standard_normal(images)
     own = population.image_by_side * rng.standard_normal((2, 1, images))
     if population.images_a_group:
-        count = max(10, images // population.images_a_group)
+        count = min(max(10, images // population.images_a_group), images)
         groups = rng.permutation(np.concatenate([np.arange(count), rng.integers(0, count, images - count)]))
         shared += population.group * rng.standard_normal(count)[groups]
         own += population.group_by_side * rng.standard_normal((2, 1, count))[:, :, groups]
@@ -83,7 +83,7 @@ def draw(population: Population, seeds: int, images: int, truth: float, rng: np.
         + population.seed * rng.standard_normal((2, seeds, 1))
         + population.noise * rng.standard_normal((2, seeds, images))
     )
-    abilities = np.array([population.ability(MEAN_RECALL), population.ability(MEAN_RECALL + truth)])
+    abilities = np.array([population.ability(population.recall), population.ability(population.recall + truth)])
     right = abilities[:, None, None] + np.array(population.ease)[labels] + shared + own > 0
     wrong = (labels + rng.integers(1, len(population.shares), right.shape)) % len(population.shares)
     a, b = np.where(right, labels, wrong)

@@ -82,7 +82,7 @@ def repeat_command() -> str:
     make = os.environ.get("HARNESS_COMMAND")
     if not make:
         return shlex.join(["harness", *sys.argv[1:]])
-    names = ("NAME", "AS", "DATA", "WEIGHTS", "TRIALS", "EPOCHS", "WORKERS", "DEVICE")
+    names = ("NAME", "AS", "DATA", "WEIGHTS", "TRIALS", "EPOCHS", "SEEDS", "WORKERS", "DEVICE")
     return " ".join([make, *(f"{n}={shlex.quote(v)}" for n in names if (v := os.environ.get(f"HARNESS_{n}")))])
 
 

@@ -20,11 +20,10 @@ class Watcher:
 
     Args:
         objective: the metric that is shown as the score.
-        epochs: epochs of each trial.
     """
 
-    def __init__(self, console: Terminal, objective: str, epochs: int) -> None:
-        self._console, self._objective, self._epochs = console, objective, epochs
+    def __init__(self, console: Terminal, objective: str) -> None:
+        self._console, self._objective = console, objective
         self._best: dict[str, float] = {}
         self._plain = not console.is_terminal
         self._printed: dict[str, float] = {}  # time of the last line about each preparation

@@ -37,7 +37,8 @@ def study(
         str | None, typer.Option(envvar="HARNESS_WEIGHTS", help="bundled, imagenet, none, or a file.")
     ] = None,
     trials: Annotated[str | None, typer.Option(envvar="HARNESS_TRIALS", help="Slots for each strategy.")] = None,
-    epochs: Annotated[str | None, typer.Option(envvar="HARNESS_EPOCHS", help="Epochs of every trial.")] = None,
+    epochs: Annotated[str | None, typer.Option(envvar="HARNESS_EPOCHS", help="Epochs of every trial, or auto.")] = None,
+    seeds: Annotated[str | None, typer.Option(envvar="HARNESS_SEEDS", help="Seeds of the confirmation.")] = None,
     workers: Annotated[
         str | None, typer.Option(envvar="HARNESS_WORKERS", help="Trials at the same time on a CPU.")
     ] = None,
@@ -52,7 +53,8 @@ def study(
         weights=given(weights),
         device=given(device),
         trials=whole_number("TRIALS", trials),
-        epochs=whole_number("EPOCHS", epochs),
+        epochs="auto" if epochs == "auto" else whole_number("EPOCHS", epochs),
+        seeds=whole_number("SEEDS", seeds),
         workers=whole_number("WORKERS", workers),
     )
     loaded = load_study(name, overrides, save_as=given(save_as))
@@ -64,7 +66,7 @@ def study(
     from harness.cli.progress import Watcher
     from harness.study.coordinator import run_study
 
-    with Watcher(out, loaded.study.objective, loaded.study.epochs) as watcher:
+    with Watcher(out, loaded.study.objective) as watcher:
         try:
             result = run_study(loaded, watcher)
         except HarnessError as error:
@@ -72,7 +74,7 @@ def study(
                 watcher.message(f"No finished trial is lost. Continue with: {repeat_command()}")
             raise
     if result.already_finished:
-        say(f"The study {result.name} is finished; more TRIALS or seeds continue it.")
+        say(f"The study {result.name} is finished; more TRIALS or SEEDS continue it.")
     say("")
     say(result.sentence or f"No verdict: {result.reason}")
     say("")

@@ -13,8 +13,8 @@ import yaml
 from pydantic import ValidationError
 
 from harness.config.backbone_specs import backbone_spec, check_image_size
-from harness.config.space import SearchSpace, faults_of_try, space
-from harness.config.study import StudyConfig
+from harness.config.space import faults_of_try, space
+from harness.config.study import AUTO, StudyConfig
 from harness.config.trial import NAME_RULE
 from harness.errors import ConfigError
 
@@ -68,7 +68,8 @@ class Overrides:
     data: str | None = None
     weights: str | None = None
     trials: int | None = None
-    epochs: int | None = None
+    epochs: int | str | None = None  # or "auto"
+    seeds: int | None = None
     workers: int | None = None
     device: str | None = None
 
@@ -150,6 +151,9 @@ def _override(document: dict[str, Any], overrides: Overrides) -> bool:
         value = getattr(overrides, key)
         if value is not None:
             document[key] = value
+    confirmation = document.setdefault("confirmation", {}) if overrides.seeds is not None else None
+    if isinstance(confirmation, dict):
+        confirmation["seeds"] = overrides.seeds
     if overrides.data is None:
         return False
     data = document.setdefault("data", {})
@@ -198,15 +202,18 @@ def _against_backbones(study: StudyConfig) -> list[str]:
                 check_image_size(name, study.data.image_size)
         except ConfigError as error:
             faults.append(f"search.backbone: {error}")
-    if "fine_tuning" in spaces:
-        faults += _phases(study, spaces["fine_tuning"])
+    if study.epochs != AUTO:
+        faults += faults_of_phases(study)
     if study.search.get("backbone") is None and study.weights not in ("none", "bundled", "imagenet"):
         faults.append("search.backbone: must name the backbone that the checkpoint in `weights` belongs to")
     return faults
 
 
-def _phases(study: StudyConfig, search_space: SearchSpace) -> list[str]:
+def faults_of_phases(study: StudyConfig) -> list[str]:
     """Return faults in the schedules of unfreezing: phases that get no epoch."""
+    if "fine_tuning" not in study.strategies:
+        return []
+    search_space = space(study, "fine_tuning")
     schedules = search_space.ranges["unfreeze_schedule"].values()
     faults = []
     deepest = max(search_space.ranges["unfreeze_depth"].ends())

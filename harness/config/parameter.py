@@ -50,6 +50,7 @@ class Parameter:
     active: Rule = ALWAYS  # whether it has an effect, given the other values; if not, it takes its default
     asked: Rule | None = None  # whether the sampler suggests it, if that is more restricted than `active`
     simplified: Rule = AS_IT_IS  # (value, others) -> the first value that has the same effect, given the others
+    has_defaults: bool = False  # whether a search starts with a default configuration for each of its values
     sharing: bool = False  # whether the activations of frozen stages, which trials share, depend on it
 
     @property

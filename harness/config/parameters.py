@@ -21,6 +21,7 @@ UnfreezeFrom = Literal["head", "stem"]
 UnfreezeSchedule = Literal["at_once", "head_first", "progressive"]
 Optimizer = Literal["adamw", "sgd"]
 Augmentation = Literal["none", "flips", "microscopy", "natural"]
+HeadSolver = Literal["adamw", "logistic"]
 Head = Literal["linear", "mlp"]
 HeadInit = Literal["default", "zero"]
 Imbalance = Literal["none", "weighted_loss", "balanced_sampling"]
@@ -40,6 +41,7 @@ def _same_policy(policy: BatchNormPolicy, depth: int, schedule: UnfreezeSchedule
 
 
 _UNFROZEN = Rule(("unfreeze_depth",), lambda depth: depth != 0)
+_BY_STEPS = Rule(("head_solver",), lambda solver: solver == "adamw")  # a solver has no steps
 _HAS_DIRECTION = Rule(
     ("unfreeze_depth", "unfreeze_schedule"),
     lambda depth, schedule: depth != 0 and (depth != DEPTH_MAX or schedule == "progressive"),
@@ -102,6 +104,18 @@ _ALL = (
         active=Rule(("unfreeze_schedule",), lambda schedule: schedule == "head_first"),
     ),
     Parameter(
+        "head_solver",
+        "choice",
+        doc="how a head on frozen features is trained: adamw, in steps as the parameters say, or logistic, to the "
+        "optimum of a logistic regression whose L2 strength is chosen on validation",
+        label="head solver",
+        default="adamw",
+        choices=get_args(HeadSolver),
+        off="adamw",
+        active=Rule(("unfreeze_depth",), lambda depth: depth == 0),
+        has_defaults=True,
+    ),
+    Parameter(
         "head_lr",
         "float",
         doc="peak learning rate of the head",
@@ -112,6 +126,7 @@ _ALL = (
         high=1e31,
         low_open=True,
         by_strategy={"fine_tuning": 3e-4},
+        active=_BY_STEPS,
     ),
     Parameter(
         "backbone_lr",
@@ -160,6 +175,7 @@ _ALL = (
         label="optimizer",
         default="adamw",
         choices=get_args(Optimizer),
+        active=_BY_STEPS,
     ),
     Parameter(
         "weight_decay",
@@ -169,6 +185,7 @@ _ALL = (
         default=1e-4,
         low=0,
         high=10,
+        active=_BY_STEPS,
     ),
     Parameter(
         "label_smoothing",
@@ -179,6 +196,7 @@ _ALL = (
         low=0,
         high=0.9,
         off=0.0,
+        active=_BY_STEPS,
     ),
     Parameter(
         "warmup_fraction",
@@ -189,6 +207,7 @@ _ALL = (
         short="warm-up share",
         low=0,
         high=0.9,
+        active=_BY_STEPS,
     ),
     Parameter(
         "gradient_clip",
@@ -200,6 +219,7 @@ _ALL = (
         low=0,
         high=1e6,
         off=0.0,
+        active=_BY_STEPS,
     ),
     Parameter(
         "ema",
@@ -211,6 +231,7 @@ _ALL = (
         low=0,
         high=0.9999,
         off=0.0,
+        active=_BY_STEPS,
     ),
     Parameter(
         "early_stopping",
@@ -224,6 +245,7 @@ _ALL = (
         off=0,
         # A patience of all epochs never ends a trial.
         simplified=Rule(("epochs",), lambda patience, epochs: patience if patience < epochs else 0),
+        active=_BY_STEPS,
     ),
     Parameter(
         "head",
@@ -233,6 +255,7 @@ _ALL = (
         default="linear",
         choices=get_args(Head),
         off="linear",
+        active=_BY_STEPS,
     ),
     Parameter(
         "head_hidden",
@@ -255,6 +278,7 @@ _ALL = (
         low=0,
         high=0.95,
         off=0.0,
+        active=_BY_STEPS,
     ),
     Parameter(
         "head_init",
@@ -264,6 +288,7 @@ _ALL = (
         default="default",
         choices=get_args(HeadInit),
         off="default",
+        active=_BY_STEPS,
     ),
     Parameter(
         "imbalance",
@@ -295,6 +320,7 @@ _ALL = (
         high=10,
         off=0.0,
         sharing=True,
+        active=_BY_STEPS,
     ),
     Parameter(
         "cutmix",
@@ -307,6 +333,7 @@ _ALL = (
         high=10,
         off=0.0,
         sharing=True,
+        active=_BY_STEPS,
     ),
     Parameter(
         "batch_size",

@@ -50,6 +50,14 @@ class SearchSpace:
         """Return the strategy's default configuration in this space, which is the first trial."""
         return self.config({})
 
+    def defaults(self) -> list[TrialConfig]:
+        """Return the default, and then what it is with each further value of the parameters with `has_defaults`."""
+        found = [self.default()]
+        for name, searched in self.searched().items():
+            if PARAMETERS[name].has_defaults and PARAMETERS[name].is_asked(self.settled, self.ranges):
+                found += [self.config({name: value}) for value in searched.values()]
+        return list(dict.fromkeys(found))
+
     def holds(self, name: str, value: object) -> bool:
         """Return whether a parameter may take this value."""
         return self.ranges[name].holds(value)

@@ -24,6 +24,7 @@ from harness.config.trial import Shift, Strategy
 from harness.safe_text import masked
 
 OBJECTIVES = ("balanced_accuracy", "accuracy", "macro_f1", "auroc", "mcc", "log_loss")  # of results.metrics.METRICS
+AUTO = 0  # epochs that are not chosen yet: see harness.config.auto_epochs
 BitDepth = Literal["dtype", "minmax", 8, 10, 12, 14, 16]
 
 
@@ -172,6 +173,19 @@ def _seconds(value: object) -> object:
     return hours * 3600 + minutes * 60 + seconds
 
 
+def _epochs(value: object) -> object:
+    """Return AUTO for `auto`; other values stay as they are, if they are whole numbers in the range."""
+    if value == "auto":
+        return AUTO
+    if isinstance(value, int) and not isinstance(value, bool) and not 1 <= value <= 10_000:
+        raise ValueError(f"must be auto, or a whole number in 1..10000, but got {value}")
+    return value
+
+
+def _written_epochs(value: int) -> int | str:
+    return "auto" if value == AUTO else value
+
+
 class StudyConfig(_Model):
     """One question about one data set: all keys of a study file."""
 
@@ -198,7 +212,9 @@ class StudyConfig(_Model):
     time: Annotated[float | None, BeforeValidator(_seconds)] = Field(
         None, gt=0, description="time limit of the study, like 2h; time for the confirmation is reserved"
     )
-    epochs: int = Field(10, ge=1, le=10_000, description="epochs of every trial")
+    epochs: Annotated[int, BeforeValidator(_epochs), PlainSerializer(_written_epochs, return_type=int | str)] = Field(
+        10, description="epochs of every trial, or auto: as many as about 200 optimizer steps need, from 5 to 50"
+    )
     pruning: bool = Field(True, description="stop trials below the median of their strategy")
     confirmation: ConfirmationConfig = Field(default_factory=ConfirmationConfig)
     controlled: ControlledConfig = Field(default_factory=ControlledConfig)

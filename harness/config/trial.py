@@ -16,6 +16,7 @@ from harness.config.parameters import (
     Augmentation,
     Head,
     HeadInit,
+    HeadSolver,
     Imbalance,
     Optimizer,
     UnfreezeFrom,
@@ -50,6 +51,7 @@ class TrialConfig:
     unfreeze_from: UnfreezeFrom = _DEFAULTS["unfreeze_from"]
     unfreeze_schedule: UnfreezeSchedule = _DEFAULTS["unfreeze_schedule"]
     head_fraction: float = _DEFAULTS["head_fraction"]
+    head_solver: HeadSolver = _DEFAULTS["head_solver"]
     layer_decay: float = _DEFAULTS["layer_decay"]
     batchnorm: BatchNormPolicy = _DEFAULTS["batchnorm"]
     optimizer: Optimizer = _DEFAULTS["optimizer"]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from harness.analysis.test_predictions import ScoreEvent, lost_predictions
 from harness.config.space import space
 from harness.doctor import data_files
 from harness.doctor.case import Case, Finding
 from harness.errors import HarnessError
-from harness.results.event_types import Explored, TestScored
 from harness.search.strategy_search import StrategySearch
 from harness.study.search_loop import write_importances
 
@@ -20,13 +20,10 @@ def check(case: Case) -> Iterator[Finding]:
     """Check that every file of predictions, the surest mistakes and the importances can be read."""
     if case.state is None:
         return
-    scored: list[TestScored | Explored] = [*case.state.test_scores, *case.state.explored]
-    named = {event.predictions: event for event in scored}
-    for name, event in named.items():
-        path = case.folder.predictions / PurePosixPath(name).name
-        fault = data_files.archive_fault(path, ("probabilities", "labels", "groups", "rows"))
-        if fault is not None:
-            yield _lost(case, name, event, fault)
+    for name, (event, fault) in lost_predictions(case.state, case.folder).items():
+        yield _lost(case, name, event, fault)
+    scored: list[ScoreEvent] = [*case.state.test_scores, *case.state.explored]
+    named = {event.predictions for event in scored}
     case.checked.append(f"{len(named)} files of predictions")
     if case.running:
         return
@@ -58,7 +55,7 @@ def check(case: Case) -> Iterator[Finding]:
         )
 
 
-def _lost(case: Case, name: str, event: TestScored | Explored, fault: str) -> Finding:
+def _lost(case: Case, name: str, event: ScoreEvent, fault: str) -> Finding:
     record = case.records.get(event.trial_id)
 
     def repair() -> str:

@@ -9,16 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from harness.analysis.test_predictions import scored_predictions
 from harness.config.load import LoadedStudy
 from harness.config.study import StudyConfig
-from harness.config.trial import Shift
 from harness.errors import ConfigError, HarnessError
-from harness.results import metrics
 from harness.results.event_types import Explored, TestScored
 from harness.results.paths import StudyFolder
 from harness.results.records import TrialRecord
@@ -31,8 +29,6 @@ from harness.study.identity import differences
 from harness.study.prepare import Prepared, prepare
 from harness.study.study_files import write_data
 from harness.training.frozen_features.worker_cache import WorkerCache
-
-SAME = 1e-6  # largest allowed difference between a metric of the new predictions and the log's
 
 
 @dataclass
@@ -82,15 +78,10 @@ class Rebuilder:
         """Score a model on the test images again, as was done for `event`."""
         prepared, device, worker_cache = self._ready
         shift = event.shift if isinstance(event, Explored) else None
-        task = ScoreTask(record.job, prepared.test_rows, cast(Shift | None, shift), score=record.score)
+        task = ScoreTask(record.job, prepared.test_rows, shift, score=record.score)
         scored = run_task(task, prepared.context, device, lambda epoch: True, worker_cache)
         assert isinstance(scored, Scored)  # a ScoreTask has no other result here
-        labels = confirm.read_test_labels(prepared)
-        name = Path(event.predictions).stem
-        again = metrics.all_metrics(scored.probabilities, labels)
-        if not _same_metrics(again, event.metrics, SAME):
-            raise HarnessError("the metrics of the new predictions differ from those in the log")
-        confirm.store_predictions(prepared, name, scored.probabilities, labels)
+        confirm.store_again(prepared, event, scored.probabilities, confirm.read_test_labels(prepared))
         return "written again by the model that made them; every metric equals the log's"
 
     def mistakes(self, state: StudyState) -> str:
@@ -101,11 +92,3 @@ class Rebuilder:
         winner = mistakes.recommended_winner(winners, state.verdicts[-1], self.study)
         mistakes.write_mistakes(winner, self._prepared.context.images, self.folder.mistakes)
         return "selected again from the predictions"
-
-
-def _same_metrics(one: dict[str, Any], other: dict[str, Any], tolerance: float) -> bool:
-    """Whether two results of `metrics.all_metrics` are equal up to `tolerance`."""
-    if one.keys() != other.keys():
-        return False
-    pairs = [(one[name], other[name]) for name in one if isinstance(other[name], int | float)]
-    return all(abs(a - b) <= tolerance for a, b in pairs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.config import unfreezing
 from harness.config.batchnorm_policy import POLICIES, Policy
 from harness.config.trial import STAGES, TrialConfig
 from harness.model import batchnorm, freezing
@@ -33,7 +34,7 @@ def parts(model: TransferModel, config: TrialConfig) -> list[Part]:
     Raises:
         ConfigError: with this depth and number of epochs, a phase of unfreezing has no epoch.
     """
-    freezing.check_schedule(config)
+    unfreezing.check_schedule(config)
     names = freezing.names_any_epoch(model, config)
     groups = param_groups(
         model,
@@ -44,7 +45,7 @@ def parts(model: TransferModel, config: TrialConfig) -> list[Part]:
         names=names,
     )
     rates = {group["stage"]: group["lr"] for group in groups}
-    last = freezing.unfrozen_stages(config, config.epochs)
+    last = unfreezing.unfrozen_stages(config, config.epochs)
     made = []
     for name in (*STAGES, "head"):
         module = model.head if name == "head" else model.stages[name]
@@ -76,7 +77,7 @@ def _epochs(config: TrialConfig, name: str) -> str:
     trains = [
         epoch
         for epoch in range(1, config.epochs + 1)
-        if name == "head" or name in freezing.unfrozen_stages(config, epoch)
+        if name == "head" or name in unfreezing.unfrozen_stages(config, epoch)
     ]
     if not trains:
         return "never"

@@ -63,6 +63,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "level": wording.level,
+        "levels": wording.levels,
         "duration": wording.duration,
         "times": wording.times,
         "probability": wording.probability,

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from harness.config.from_json import restored
-from harness.config.trial import TrialConfig
+from harness.config.trial import Shift, TrialConfig
 from harness.results.records import TrialJob, TrialRecord
 from harness.results.trial_id import TrialId, run_key
 
-SCHEMA = 1
+SCHEMA = 2
 
 T = TypeVar("T")
 
@@ -213,7 +213,7 @@ class Explored:
     predictions: str  # name of the file with the probabilities
     fraction: float | None = None  # for data_size: fraction of the training images
     train_images: int | None = None  # for data_size: their number
-    shift: str | None = None  # for shift: its name
+    shift: Shift | None = None  # for shift: its name
 
     @property
     def trial_id(self) -> str:

@@ -56,13 +56,21 @@ class Metric:
     direction: Direction
     sums: Sums
     value: Callable[[Floats], Floats]  # sums (B, K) -> metric (B,)
+    # The best that guessing gives without looking at the images: class shares (C,), all positive -> metric.
+    guess: Callable[[Floats], float]
     unit: str = ""  # unit of differences; "points": the metric is shown in percent, as 83.1 %
     bounds: tuple[float, float] = (0.0, 1.0)  # the lowest and the highest possible value
+    averages_classes: bool = False  # whether each class counts alike, however few images it has
 
     @property
     def sign(self) -> Literal[1, -1]:
         """The factor that turns a score into one for which higher is better."""
         return 1 if self.direction == "maximize" else -1
+
+    @property
+    def best(self) -> float:
+        """The value of a perfect prediction."""
+        return self.bounds[1] if self.direction == "maximize" else self.bounds[0]
 
     @property
     def in_percent(self) -> bool:
@@ -347,12 +355,41 @@ LOSSES = Sums(_loss_total, _loss_parts, "probabilities")
 AREAS = Sums(_auroc_total, _auroc_parts, "scores")
 BINS = Sums(_calibration_total, _calibration_parts, "probabilities")
 
+
+def _guessed_macro_f1(shares: Floats) -> float:
+    """Return the larger of: every image is the most frequent class; every class is named equally often."""
+    one_class = 2 * shares.max() / (1 + shares.max()) / shares.size
+    evenly = np.mean(2 * shares / (shares * shares.size + 1))
+    return float(max(one_class, evenly))
+
+
+def _entropy(shares: Floats) -> float:
+    """Return the log-loss of an answer that gives each class its share."""
+    return float(-(shares * np.log(shares)).sum())
+
+
 METRICS: dict[str, Metric] = {
-    "balanced_accuracy": Metric("balanced accuracy", "maximize", COUNTS, _balanced_accuracy, "points"),
-    "accuracy": Metric("accuracy", "maximize", COUNTS, _accuracy, "points"),
-    "macro_f1": Metric("macro F1", "maximize", COUNTS, _macro_f1, "points"),
-    "auroc": Metric("AUROC", "maximize", AREAS, _ratio),
-    "mcc": Metric("MCC", "maximize", COUNTS, _mcc, bounds=(-1.0, 1.0)),
-    "log_loss": Metric("log-loss", "minimize", LOSSES, _ratio, "nats", (0.0, float("inf"))),
-    "calibration_error": Metric("calibration error", "minimize", BINS, _calibration_error),
+    "balanced_accuracy": Metric(
+        "balanced accuracy",
+        "maximize",
+        COUNTS,
+        _balanced_accuracy,
+        guess=lambda shares: 1 / shares.size,
+        unit="points",
+        averages_classes=True,
+    ),
+    "accuracy": Metric("accuracy", "maximize", COUNTS, _accuracy, lambda shares: float(shares.max()), "points"),
+    "macro_f1": Metric("macro F1", "maximize", COUNTS, _macro_f1, _guessed_macro_f1, "points", averages_classes=True),
+    "auroc": Metric("AUROC", "maximize", AREAS, _ratio, lambda shares: 0.5, averages_classes=True),
+    "mcc": Metric("MCC", "maximize", COUNTS, _mcc, lambda shares: 0.0, bounds=(-1.0, 1.0)),
+    "log_loss": Metric("log-loss", "minimize", LOSSES, _ratio, _entropy, "nats", (0.0, float("inf"))),
+    # An answer that gives each class its share is calibrated, so guessing cannot be told from knowing here.
+    "calibration_error": Metric("calibration error", "minimize", BINS, _calibration_error, lambda shares: 0.0),
 }
+
+
+def guessing(objective: str, labels: ArrayLike) -> float:
+    """Return the best value of a metric that guessing gives: the class shares of these labels (N,) are known."""
+    counts = np.bincount(np.asarray(labels, np.int64))
+    shares = counts[counts > 0] / counts.sum()
+    return METRICS[objective].guess(shares)

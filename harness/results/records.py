@@ -90,6 +90,7 @@ class TrialRecord:
     batchnorm_layers: int = 0
     warnings: tuple[str, ...] = ()
     checkpoint: str | None = None  # file name in the study's `checkpoints` folder
+    l2: float | None = None  # L2 strength that the logistic head solver chose on validation
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -8,17 +8,19 @@ defaults are scored on the test split. Only this file reads the test labels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.analysis.test_predictions import scored_predictions
+from harness.analysis.test_predictions import ScoreEvent, same_metrics, scored_predictions
 from harness.analysis.verdict import conclude
 from harness.atomic import atomic_path
 from harness.config.space import space
 from harness.config.trial import TrialConfig
+from harness.errors import HarnessError
 from harness.results import metrics
 from harness.results.event_types import ConfirmationSelected, SelectedConfig, TestScored, VerdictReached
 from harness.results.names import confirmation_split
@@ -170,6 +172,20 @@ def store_predictions(
     with atomic_path(path) as temporary:
         np.savez_compressed(temporary, probabilities=probabilities, labels=labels, groups=groups, rows=rows)
     return {"metrics": metrics.all_metrics(probabilities, labels), "predictions": path.name}
+
+
+def store_again(
+    prepared: Prepared, event: ScoreEvent, probabilities: NDArray[np.float32], labels: NDArray[np.int64]
+) -> None:
+    """Write the file of predictions that an event of the log names, from answers that its model gave again.
+
+    Raises:
+        HarnessError: the answers do not give the metrics of the event, so they are not those that were scored.
+    """
+    again = metrics.all_metrics(probabilities, labels)
+    if not same_metrics(again, event.metrics):
+        raise HarnessError("the metrics of the new predictions differ from those in the log")
+    store_predictions(prepared, Path(event.predictions).stem, probabilities, labels)
 
 
 def read_test_labels(prepared: Prepared) -> NDArray[np.int64]:

@@ -22,7 +22,7 @@ from harness.errors import HarnessError, Interrupted
 from harness.report.page import write_report
 from harness.results.event_types import SessionEnded, SessionStarted, StudyCreated
 from harness.results.paths import home
-from harness.study import confirm, explore, export
+from harness.study import confirm, explore, export, lost_predictions
 from harness.study.environment import environment, resolve_devices
 from harness.study.estimate import memory
 from harness.study.identity import without_passwords
@@ -84,6 +84,7 @@ def _run_session(session: Session) -> None:
         session.stop.check()
         with session.executing():
             search.run()
+            lost_predictions.restore(session)
             confirm.run(session)
             explore.run(session)
         state = "finished"
@@ -103,6 +104,8 @@ def _start(session: Session) -> SlotSearch:
         session.append(StudyCreated(without_passwords(session.study), session.prepared.fingerprint))
     machine = environment(session.devices[0], session.prepared.context.threads, len(session.devices))
     session.append(SessionStarted(machine, resumed=session.state.sessions_started > 0))
+    if session.prepared.epochs_reason is not None:
+        session.observer.message(session.prepared.epochs_reason)
     session.requeue_orphans()
     search = SlotSearch(session)
     session.tracker.start()
@@ -121,10 +124,10 @@ def _end(session: Session, search: SlotSearch, state: EndState) -> None:
 
 
 def _wants_more(session: Session) -> bool:
-    """Whether the study file or the flags ask for more than the finished study has."""
+    """Whether the study file or the flags ask for more than the finished study has, or stored predictions are lost."""
     if (session.state.search_finished or 0) < session.study.trials:
         return True
-    return confirm.wants_more(session) or explore.wants_more(session)
+    return confirm.wants_more(session) or explore.wants_more(session) or lost_predictions.any_lost(session)
 
 
 def _send_missing(session: Session) -> None:

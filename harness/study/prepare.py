@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.config.load import LoadedStudy
+from harness.config.auto_epochs import with_epochs
+from harness.config.load import LoadedStudy, faults_of_phases
 from harness.config.space import backbones, sides, space
 from harness.config.study import StudyConfig
 from harness.data import split as splitting
@@ -43,6 +44,7 @@ class Prepared:
     parts: NDArray[np.str_]  # the search's split: "train", "validation", "test" or "unused" for each image
     context: WorkerContext
     fingerprint: dict[str, Any]
+    epochs_reason: str | None = None  # how `epochs: auto` was resolved; None if the file gives a number
 
     @property
     def test_rows(self) -> NDArray[np.int64]:
@@ -73,14 +75,18 @@ def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prep
     name = f"{loaded.name}-{dataset.digest[:8]}" if loaded.data_replaced else loaded.name
     folder = StudyFolder(name)
     parts = first_split(dataset, study)
-    _check_batch_sizes(study, int((parts == "train").sum()))
+    train = int((parts == "train").sum())
+    _check_batch_sizes(study, train)
+    study, epochs_reason = with_epochs(study, train)
+    if faults := faults_of_phases(study):
+        raise ConfigError("with this number of training images, epochs: auto does not fit the schedules:", faults)
     files = {
         side: arrays(dataset, study.data, side, cache=cache, progress=lambda i, n: progress("Decoding images", i, n))
         for side in sides(study)
     }
     labels = dataset.table["label"].to_numpy(np.int64).copy()
     labels[parts == "test"] = -1
-    sizes_of_parts = Sizes(int((parts == "train").sum()), int((parts == "validation").sum()))
+    sizes_of_parts = Sizes(train, int((parts == "validation").sum()))
     context = WorkerContext(
         images=files,
         image_size=None if study.data.image_size == "native" else int(study.data.image_size),
@@ -96,7 +102,8 @@ def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prep
         precision=resolve_precision(study.precision, devices[0]),
         precision_notes=cache / "precision.json",
     )
-    return Prepared(name, study, folder, dataset, parts, context, fingerprint(study, dataset, context, devices[0]))
+    identity = fingerprint(study, dataset, context, devices[0])
+    return Prepared(name, study, folder, dataset, parts, context, identity, epochs_reason)
 
 
 def plan_cache(study: StudyConfig, sizes: Sizes, folder: Path) -> Plan:

@@ -147,10 +147,10 @@ class SlotSearch:
         )
 
     def _configs_always_run(self, strategy: str) -> list[TrialConfig]:
-        """Return the configurations that are always run: the default, then the user's `try` list."""
+        """Return the configurations that are always run: the defaults, then the user's `try` list."""
         if strategy not in self._fixed_configs:
             searched = self._searches[strategy].space  # type: ignore[index]
-            always = [searched.default(), *tried(self._study, searched.strategy)]
+            always = [*searched.defaults(), *tried(self._study, searched.strategy)]
             self._fixed_configs[strategy] = list(dict.fromkeys(always))
         return self._fixed_configs[strategy]
 

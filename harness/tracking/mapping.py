@@ -214,6 +214,7 @@ def trial_metrics(record: TrialRecord, finished_at: str) -> list[Point]:
     totals = {
         "score": record.score,
         "best_epoch": record.best_epoch,
+        "l2": record.l2,
         "duration_seconds": max(end - milliseconds(record.started_at), 0) / 1000,
         "seconds_alone": record.seconds_alone,
         "seconds_spent": record.seconds_spent,

@@ -77,6 +77,11 @@ class Phase:
         for group in optimizer.param_groups:
             self._stepped.update(id(p) for p in group["params"] if p.grad is not None)
 
+    def note_solved(self) -> None:
+        """Note that a solver has set every training tensor, without steps of the optimizer."""
+        parameters = dict(self._model.named_parameters())
+        self._stepped.update(id(parameters[name]) for name in self._training)
+
     def check_gradients(self) -> tuple[str, ...]:
         """Check, after a backward pass, that every training tensor has a finite gradient and no other tensor has one.
 

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.model import batchnorm, freezing
+from harness.config import unfreezing
+from harness.model import batchnorm
 from harness.model.transfer import TransferModel
 from harness.results import metrics
 from harness.results.records import EpochRecord, State, TrialJob, TrialRecord
@@ -31,9 +32,11 @@ class RecordBuilder:
         self.epochs: list[EpochRecord] = []
         self.best: EpochRecord | None = None
         self.choice = EXACT
+        self.l2: float | None = None
         self.cache_reasons: dict[str, None] = {}
         self.warnings: dict[str, None] = {}
-        self._job, self._objective, self._device, self._fallback = job, objective, device, fallback
+        self.objective = objective
+        self._job, self._device, self._fallback = job, device, fallback
         self._trainable = self._total = self._batchnorm_layers = 0
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
         if device.type == "cuda":
@@ -54,9 +57,9 @@ class RecordBuilder:
     def add(self, record: EpochRecord) -> bool:
         """Add an epoch and return whether it is the best one so far."""
         self.epochs.append(record)
-        sign = metrics.sign_of(self._objective)
-        score = record.validation[self._objective]
-        better = self.best is None or sign * score > sign * self.best.validation[self._objective]
+        sign = metrics.sign_of(self.objective)
+        score = record.validation[self.objective]
+        better = self.best is None or sign * score > sign * self.best.validation[self.objective]
         if better:
             self.best = record
         return better
@@ -69,7 +72,7 @@ class RecordBuilder:
         config = self._job.config
         if config.early_stopping == 0 or self.best is None:
             return False
-        since = max(self.best.epoch, freezing.last_phase(config) - 1)
+        since = max(self.best.epoch, unfreezing.last_phase(config) - 1)
         return epoch - since >= config.early_stopping
 
     def to_record(self, state: State, reason: str | None, checkpoint: Path | None) -> TrialRecord:
@@ -88,7 +91,7 @@ class RecordBuilder:
             reason=reason,
             epochs=tuple(self.epochs),
             best_epoch=best.epoch if best else None,
-            score=best.validation[self._objective] if best else None,
+            score=best.validation[self.objective] if best else None,
             seconds_alone=clock.alone(),
             seconds_spent=clock.spent(),
             shared_seconds=clock.shared,
@@ -103,6 +106,7 @@ class RecordBuilder:
             device_memory_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
             batchnorm_layers=self._batchnorm_layers,
             warnings=((fallbacks,) if fallbacks else ()) + tuple(self.warnings),
+            l2=self.l2,
             checkpoint=checkpoint.name if checkpoint and state == "complete" else None,
         )
 

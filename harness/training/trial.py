@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from harness.config import unfreezing
 from harness.config.batchnorm_policy import BatchNormPolicy
 from harness.config.trial import TrialConfig
 from harness.errors import ContractError, DivergedError, ResourceError
@@ -18,7 +19,7 @@ from harness.model.freezing import names_any_epoch
 from harness.model.transfer import TransferModel
 from harness.results.records import EpochRecord, State, TrialJob, TrialRecord
 from harness.training import checkpoint as checkpoint_files
-from harness.training import contract, loop, out_of_memory
+from harness.training import contract, logistic_head, loop, out_of_memory
 from harness.training.ema import Average
 from harness.training.frozen_features.initial_models import InitialModel, build_for
 from harness.training.frozen_features.input_pipeline import Normalise
@@ -135,13 +136,15 @@ class _Run:
             self.builder.cache_reasons,
         )
         self._check_start(model, names, normalise)
+        if config.head_solver == "logistic":
+            return self._solve_head(model, optimizer, setup, pipelines, initial, tensors)
         phase: contract.Phase | None = None
         stages: tuple[str, ...] | None = None
         for epoch in range(self._go_on(training_state) + 1, config.epochs + 1):
             before = clock.used()
-            if freezing.unfrozen_stages(config, epoch) != stages:
+            if unfreezing.unfrozen_stages(config, epoch) != stages:
                 self._close(phase)
-                stages = freezing.unfrozen_stages(config, epoch)
+                stages = unfreezing.unfrozen_stages(config, epoch)
                 phase = self._enter(model, optimizer, initial, epoch)
                 pipelines.enter(epoch)
             assert phase is not None  # the first epoch always opens a phase
@@ -170,6 +173,45 @@ class _Run:
         self._close(phase)
         if self.checkpoint is not None:
             checkpoint_files.save_best(self.checkpoint, training_state.best, data.classes)
+        return "complete", None
+
+    def _solve_head(
+        self,
+        model: TransferModel,
+        optimizer: torch.optim.Optimizer,
+        setup: loop.TrainingSetup,
+        pipelines: PipelineChoice,
+        initial: InitialModel,
+        tensors: dict[str, torch.Tensor],
+    ) -> tuple[State, str | None]:
+        """Train a head on frozen features to its optimum; see `harness.training.logistic_head`.
+
+        The trial's only record of an epoch has the number of its last one, so that pruning compares it with nothing
+        earlier.
+        """
+        config, data, before = self.job.config, self.data, self.builder.clock.used()
+        phase = self._enter(model, optimizer, initial, 1)
+        pipelines.enter(1)
+        features, labels = logistic_head.train_features(model, setup, pipelines.begin)
+        pipeline = pipelines.begin(1)
+        validation = logistic_head.plain_features(model, pipeline, data.validation, setup.pass_size)
+        truth = data.labels[data.validation]
+        solved = logistic_head.solve(
+            features, labels, validation, truth, config, data.num_classes, self.builder.objective
+        )
+        logistic_head.write(model, solved)
+        phase.note_solved()
+        self.builder.l2 = solved.l2
+        for group in optimizer.param_groups:
+            group["lr"] = 0.0  # no step was made
+        probabilities = loop.predict(model, partial(pipeline.evaluate, model), data.validation, setup.pass_size)
+        seconds = self.builder.clock.used() - before
+        record = epoch_record(config.epochs, solved.train_loss, probabilities, truth, optimizer, seconds)
+        self.builder.add(record)
+        self._close(phase)
+        self._ask(record)
+        if self.checkpoint is not None:
+            checkpoint_files.save_best(self.checkpoint, checkpoint_files.copy_to_cpu(tensors), data.classes)
         return "complete", None
 
     def _start(self) -> tuple[TransferModel, InitialModel]:
@@ -232,7 +274,7 @@ def enter_phase(model: TransferModel, config: TrialConfig, epoch: int) -> tuple[
     Returns:
         Names of the parameters that train now, and of the buffers that may change now.
     """
-    stages = freezing.unfrozen_stages(config, epoch)
+    stages = unfreezing.unfrozen_stages(config, epoch)
     names = freezing.trainable(model, config, epoch)
     policy: BatchNormPolicy = config.batchnorm
     freezing.apply(model, names)

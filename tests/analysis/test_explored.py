@@ -17,6 +17,7 @@ from harness.report.sections.data_sizes import sizes_heading
 from harness.report.sections.shifts import shifts_heading
 from harness.results.event_types import ControlledChange, ControlledSelected, Explored, TrialFinished
 from harness.results.events import EventLog
+from harness.results.metrics import all_metrics
 from harness.results.paths import StudyFolder
 from harness.results.records import TrialRecord
 from harness.results.study_state import of_kind
@@ -67,7 +68,8 @@ def explore(folder: StudyFolder, what: Any, values: dict[Any, dict[str, float]],
                     if what == "data_size"
                     else {"shift": value}
                 )
-                log.append(Explored(what, strategy, winner.key, seed, metrics={}, predictions=name, **about))
+                metrics = all_metrics(probabilities, winner.labels)
+                log.append(Explored(what, strategy, winner.key, seed, metrics, predictions=name, **about))
     log.close()
     return StudyData.read(folder)
 

@@ -29,13 +29,57 @@ def probabilities(rng: np.random.Generator, labels: NDArray[np.int64], seeds: in
     return np.asarray(np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True))
 
 
-def test_identical_predictions_are_equal_with_an_interval_of_zero() -> None:
-    labels = np.arange(60) % 3
-    same = answers(np.random.default_rng(0), labels, 3, 0.7, classes=3)
+@pytest.mark.parametrize("images", [6, 9, 15, 60])
+def test_few_images_that_answer_alike_decide_nothing(images: int) -> None:
+    labels = np.arange(images) % 3
+    same = np.tile(answers(np.random.default_rng(0), labels, 1, 0.7, classes=3), (3, 1))
     found = compare_strategies(same, same, labels)
-    assert (found.difference, found.ci95, found.outcome) == (0.0, (0.0, 0.0), "equal")
-    assert found.probability_b_better == 0.5
-    assert found.needed is None
+    assert (found.difference, found.outcome) == (0.0, "undecided")
+    assert found.ci95[1] > 3.7 / images / 2  # what the next image could still show: 3.7 more at most, 97.5 % sure
+    assert found.ci95[0] == -found.ci95[1]
+    assert found.probability_b_better == pytest.approx(0.5)
+    assert found.needed is not None
+
+
+def test_many_images_that_answer_alike_are_equal() -> None:
+    labels = np.arange(3000) % 3
+    same = np.tile(answers(np.random.default_rng(0), labels, 1, 0.7, classes=3), (3, 1))
+    assert compare_strategies(same, same, labels).outcome == "equal"
+
+
+def test_a_constant_side_against_a_right_one_on_four_images_shows_little() -> None:
+    labels = np.array([0, 0, 1, 1])
+    constant, right = np.zeros((2, 4), np.int64), np.stack([labels, labels])
+    found = compare_strategies(constant, right, labels)
+    assert found.difference == 0.5
+    assert found.outcome == "undecided"
+    assert found.ci95[0] < 0 and found.ci95[1] > 0.5
+
+
+@pytest.mark.parametrize("objective", METRICS)
+def test_no_interval_of_few_images_is_a_point_and_none_leaves_the_scale(objective: str) -> None:
+    labels = np.arange(8) % 2
+    low, high = METRICS[objective].bounds
+    sure = np.tile(np.where(np.eye(2)[labels] == 1, 0.999, 0.001), (2, 1, 1))
+    for found in (
+        estimate(sure, labels, objective=objective),
+        estimate(sure[:, :, ::-1], labels, objective=objective),  # always wrong
+    ):
+        assert low <= found.interval()[0] < found.interval()[1] <= high
+        assert found.interval()[1] - found.interval()[0] > 0.15
+    found = difference(sure[:, :, ::-1], sure, labels, objective=objective)
+    assert low - high <= found.interval()[0] < found.interval()[1] <= high - low
+
+
+def test_a_class_of_two_images_leaves_more_open_than_its_share_of_them() -> None:
+    even, rare = np.arange(60) % 2, np.array([0] * 58 + [1] * 2)
+    widths = [np.ptp(difference(x[None].repeat(2, 0), x[None].repeat(2, 0), x).interval()) for x in (even, rare)]
+    assert widths[1] > 3 * widths[0]
+    alike = [
+        np.ptp(difference(x[None].repeat(2, 0), x[None].repeat(2, 0), x, objective="accuracy").interval())
+        for x in (even, rare)
+    ]
+    assert alike[0] == pytest.approx(alike[1])  # where every image counts alike
 
 
 @pytest.mark.parametrize("objective", METRICS)
@@ -133,7 +177,8 @@ def test_the_interval_has_the_quantiles_of_few_seeds_and_of_the_images() -> None
     found = estimate(given, labels)
     scores = [score("balanced_accuracy", one, labels) for one in given]
     of_seeds = stats.t.ppf(0.975, 2) * stats.sem(scores)
-    of_images = stats.t.ppf(0.975, 399) * found.of_images**0.5
+    of_images = stats.t.ppf(0.975, 399) * (found.of_images + found.of_unseen) ** 0.5
+    assert found.of_unseen < 0.01 * found.of_both  # many disagreements show the variance themselves
     assert found.half_width() == pytest.approx(np.hypot(of_seeds, of_images))
 
 

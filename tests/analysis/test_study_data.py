@@ -25,7 +25,7 @@ def test_a_page_reads_each_prediction_file_once(
     opened, load = Counter[str](), np.load
 
     def counting(file: Any, *arguments: Any, **options: Any) -> Any:
-        opened[Path(file).name] += 1
+        opened[Path(getattr(file, "name", file)).name] += 1
         return load(file, *arguments, **options)
 
     monkeypatch.setattr(np, "load", counting)

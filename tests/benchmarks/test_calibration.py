@@ -13,7 +13,7 @@ from harness.analysis import statistics
 from harness.benchmarks import calibration, calibration_page
 from harness.benchmarks.aa_test import AATest, Trained, judge
 from harness.benchmarks.calibration import Cell, Counted, above, count, share
-from harness.benchmarks.simulation import MEAN_RECALL, Population, draw, labels_of
+from harness.benchmarks.simulation import Population, draw, labels_of
 from harness.results.metrics import score
 
 WORLD = dataclasses.replace(calibration.LAYOUTS["unbalanced"], seed=0.08)
@@ -32,7 +32,7 @@ def test_the_worlds_truth_is_what_its_draws_come_to() -> None:
         error = float(np.std(np.diff(found, axis=1)) / 150**0.5)
         assert b - a == pytest.approx(0.05, abs=4 * error)
         assert error < 0.004
-        assert a == pytest.approx(MEAN_RECALL, abs=0.01)
+        assert a == pytest.approx(WORLD.recall, abs=0.01)
 
 
 def test_every_class_has_its_share_and_one_image_at_least() -> None:
@@ -49,6 +49,34 @@ def test_false_winners_are_as_rare_as_promised(layout: str, luck: str) -> None:
     cells = [count(Cell(layout, seeds, 200, luck, "none"), 60, seed) for seed, seeds in enumerate((2, 3, 5, 10))]
     assert share(cells, lambda c: c.false_winners) <= 0.10  # 5 % of 240 is 12; 24 or more come once in a thousand times
     assert share(cells, lambda c: c.covered) >= 0.90
+
+
+@pytest.mark.parametrize("layout", calibration.EASY)
+def test_few_images_of_an_easy_task_decide_nothing_wrongly(layout: str) -> None:
+    cells = [
+        count(Cell(layout, seeds, images, "small", truth), 30, 10 * seeds + images)
+        for seeds in (2, 5)
+        for images in (6, 15, 60)
+        for truth in ("none", "three margins")
+    ]
+    apart = [c for c in cells if c.cell.truth == "three margins"]
+    assert share([c for c in cells if c.cell.truth == "none"], lambda c: c.false_winners) <= 0.10
+    assert share(apart, lambda c: c.equal) <= 0.10
+    assert share(cells, lambda c: c.covered) >= 0.90
+
+
+def test_the_test_would_see_an_interval_from_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: without imagined images, `equal` comes from a handful of images that are answered alike."""
+    real = statistics.difference
+
+    def sure(*args: object) -> statistics.Estimate:
+        found = real(*args)  # type: ignore[arg-type]
+        return dataclasses.replace(found, of_unseen=1e-12, middle=found.mean)
+
+    monkeypatch.setattr(statistics, "difference", sure)
+    cells = [count(Cell("very easy", 5, images, "small", "three margins"), 60, images) for images in (6, 15)]
+    assert share(cells, lambda c: c.equal) > 0.15
+    assert share(cells, lambda c: c.covered) < 0.85
 
 
 def test_the_test_would_see_an_interval_that_forgets_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +100,7 @@ def test_equal_at_the_margin_is_rare_and_a_large_difference_is_found() -> None:
 
 
 def test_cells_beyond_chance_are_named_and_others_are_not() -> None:
-    one = Counted(Cell("balanced", 5, 100, "small", "none"), 500, 0, 0, 0, 500, 0, 0.1, 0.05)
+    one = Counted(Cell("balanced", 5, 100, "small", "none"), 500, 0, 0, 0, 500, 0, 0.1, 0, 0.05)
     bad, usual = dataclasses.replace(one, better=60), dataclasses.replace(one, better=27)
     assert above([bad, usual, one], lambda c: c.false_winners, 0.05) == [bad.cell]
 
@@ -99,14 +127,24 @@ def test_the_page_shows_every_goal_and_the_counts_are_kept(tmp_path: Path) -> No
         for seeds in calibration.SEEDS
         for luck in calibration.LUCK
         for truth in calibration.TRUTHS
+        if truth != "three margins"
     ]
+    cells += [Cell("very easy", 2, images, "small", truth) for images in (6, 60) for truth in ("none", "three margins")]
     said: list[str] = []
     counted = calibration.run(said.append, tmp_path, repeats=4, cells=cells)
     text = calibration_page.write(tmp_path, counted, [AATest(3, 20, 1, 0, 19)], "a machine")
     stored = json.loads((tmp_path / "simulation.json").read_text())
     assert [row["covered"] for row in stored] == [one.covered for one in counted]
     assert [row["truth"] for row in stored] == [cell.truth for cell in cells]
-    for words in ("false winners", "`equal` at the margin", "coverage", "power within 10 points", "1 (5.0%)"):
+    for words in (
+        "Few test images",
+        "`equal` at three margins",
+        "false winners",
+        "`equal` at the margin",
+        "coverage",
+        "power within 10 points",
+        "1 (5.0%)",
+    ):
         assert words in text
     assert "nan" not in text.split("## By test images")[0]
 

@@ -30,7 +30,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_a_long_phase_without_trials_says_how_far_it_is(clock: Clock) -> None:
     stream = io.StringIO()
-    watcher = Watcher(Terminal(file=stream), "accuracy", 1)
+    watcher = Watcher(Terminal(file=stream), "accuracy")
     for done in range(81):  # one takes 7 seconds: 80 of them nine minutes
         watcher.phase("Exploring the test split", done, 80)
         clock.now += 7
@@ -43,7 +43,7 @@ def test_a_long_phase_without_trials_says_how_far_it_is(clock: Clock) -> None:
 
 def test_a_phase_that_does_not_move_is_silent(clock: Clock) -> None:
     stream = io.StringIO()
-    watcher = Watcher(Terminal(file=stream), "accuracy", 1)
+    watcher = Watcher(Terminal(file=stream), "accuracy")
     for _ in range(100):
         watcher.phase("Search", 3, 16)
         clock.now += QUIET_SECONDS
@@ -52,7 +52,7 @@ def test_a_phase_that_does_not_move_is_silent(clock: Clock) -> None:
 
 def test_what_a_line_has_told_is_not_told_again(clock: Clock) -> None:
     stream = io.StringIO()
-    watcher = Watcher(Terminal(file=stream), "accuracy", 1)
+    watcher = Watcher(Terminal(file=stream), "accuracy")
     watcher.phase("Search", 3, 16)
     config = TrialConfig(strategy="feature_extraction", **default_values("feature_extraction"))
     watcher.trial_finished(

@@ -70,6 +70,7 @@ def test_a_strategy_settles_what_has_no_effect_beside_its_definition() -> None:
     assert settled_values("fine_tuning") == {}
     assert settled_values("from_scratch") == {
         "unfreeze_depth": 5,
+        "head_solver": "adamw",
         "unfreeze_from": "head",
         "unfreeze_schedule": "at_once",
         "head_fraction": 0.3,

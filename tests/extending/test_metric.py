@@ -46,7 +46,7 @@ class TestANewMetric:
 
     @pytest.fixture(autouse=True)
     def added(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        row = Metric("Cohen's kappa", "maximize", COUNTS, kappa, "kappa points", (-1.0, 1.0))
+        row = Metric("Cohen's kappa", "maximize", COUNTS, kappa, lambda shares: 0.0, "kappa points", (-1.0, 1.0))
         monkeypatch.setitem(METRICS, "kappa", row)
         monkeypatch.setattr(study_module, "OBJECTIVES", (*study_module.OBJECTIVES, "kappa"))
         # Made from METRICS as it is imported, so a row of the source stands there already.

@@ -18,8 +18,8 @@ from harness.config.parameter import Parameter, Rule
 from harness.config.parameters import PARAMETERS, idle, label
 from harness.config.space import space
 from harness.config.trial import TrialConfig
+from harness.config.unfreezing import unfrozen_stages
 from harness.errors import ConfigError
-from harness.model.freezing import unfrozen_stages
 from harness.model.summary import parts
 from harness.model.transfer import BATCHNORM
 from harness.search.optuna_params import params_of, suggest

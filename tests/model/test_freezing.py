@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from harness.config import unfreezing
 from harness.config.trial import STAGES, TrialConfig
 from harness.errors import ConfigError
 from harness.model import freezing
@@ -54,12 +55,12 @@ def test_direction_says_which_stages(model: TransferModel, end: str, wanted: set
 
 def test_head_first_keeps_the_backbone_for_its_share_of_the_epochs() -> None:
     plan = config(unfreeze_depth=2, unfreeze_schedule="head_first", head_fraction=0.3, epochs=10)
-    assert [freezing.unfrozen_stages(plan, epoch) for epoch in range(1, 11)] == [()] * 3 + [("stage3", "stage4")] * 7
+    assert [unfreezing.unfrozen_stages(plan, epoch) for epoch in range(1, 11)] == [()] * 3 + [("stage3", "stage4")] * 7
 
 
 def test_head_first_gives_the_head_an_epoch_however_small_its_share() -> None:
     plan = config(unfreeze_depth=1, unfreeze_schedule="head_first", head_fraction=0.01, epochs=3)
-    assert [freezing.unfrozen_stages(plan, epoch) for epoch in (1, 2, 3)] == [(), ("stage4",), ("stage4",)]
+    assert [unfreezing.unfrozen_stages(plan, epoch) for epoch in (1, 2, 3)] == [(), ("stage4",), ("stage4",)]
 
 
 @pytest.mark.parametrize("end", ["head", "stem"])
@@ -67,20 +68,20 @@ def test_head_first_gives_the_head_an_epoch_however_small_its_share() -> None:
 @pytest.mark.parametrize("epochs", [6, 7, 12, 20])
 def test_progressive_adds_one_stage_at_a_time_at_equal_steps(end: str, depth: int, epochs: int) -> None:
     plan = config(unfreeze_depth=depth, unfreeze_from=end, unfreeze_schedule="progressive", epochs=epochs)
-    counts = [len(freezing.unfrozen_stages(plan, epoch)) for epoch in range(1, epochs + 1)]
+    counts = [len(unfreezing.unfrozen_stages(plan, epoch)) for epoch in range(1, epochs + 1)]
     assert counts[0] == 0
     assert counts[-1] == depth
     assert all(later - earlier in (0, 1) for earlier, later in pairwise(counts))
     lengths = [counts.count(count) for count in range(depth + 1)]
     assert max(lengths) - min(lengths) <= 1
-    second = freezing.unfrozen_stages(plan, 1 + counts.index(1))
+    second = unfreezing.unfrozen_stages(plan, 1 + counts.index(1))
     assert second == (("stage4",) if end == "head" else ("stem",))
 
 
 def test_stages_are_named_stem_first_and_next_to_each_other() -> None:
     for end in ("head", "stem"):
         for depth in range(6):
-            found = freezing.unfrozen_stages(config(unfreeze_depth=depth, unfreeze_from=end), 1)
+            found = unfreezing.unfrozen_stages(config(unfreeze_depth=depth, unfreeze_from=end), 1)
             assert found == (STAGES[5 - depth :] if end == "head" else STAGES[:depth])
 
 
@@ -116,19 +117,19 @@ def test_names_of_any_epoch_are_the_union_of_all(model: TransferModel, schedule:
 )
 def test_schedule_that_leaves_a_phase_without_an_epoch_is_refused(change: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        freezing.check_schedule(config(**change))
+        unfreezing.check_schedule(config(**change))
 
 
 def test_schedules_that_fit_pass() -> None:
-    freezing.check_schedule(config(unfreeze_schedule="progressive", epochs=6))
-    freezing.check_schedule(config(unfreeze_schedule="head_first", epochs=2))
-    freezing.check_schedule(config(unfreeze_depth=0, unfreeze_schedule="progressive", epochs=1))
+    unfreezing.check_schedule(config(unfreeze_schedule="progressive", epochs=6))
+    unfreezing.check_schedule(config(unfreeze_schedule="head_first", epochs=2))
+    unfreezing.check_schedule(config(unfreeze_depth=0, unfreeze_schedule="progressive", epochs=1))
 
 
 def test_epoch_outside_the_run_is_refused() -> None:
     for epoch in (0, 11):
         with pytest.raises(ConfigError, match=f"1..10.*{epoch}"):
-            freezing.unfrozen_stages(CONFIG, epoch)
+            unfreezing.unfrozen_stages(CONFIG, epoch)
 
 
 def test_unfreeze_last_leaves_no_traces_of_an_earlier_call() -> None:

@@ -16,6 +16,7 @@ from real_steps import HEAVY, POLICIES, config, moving, optimizer_of, statistics
 from torch import nn
 from torchvision.ops import StochasticDepth
 
+from harness.config import unfreezing
 from harness.config.backbone_specs import backbone_spec, backbone_specs
 from harness.config.trial import TrialConfig
 from harness.model import batchnorm, freezing
@@ -114,7 +115,7 @@ def check(backbone: str, size: int, walks: Walks, heavy_walks: Walks) -> None:
         if starts:  # every walk begins anew: a random network that is trained for long dies
             model.load_state_dict(starts.get(policy, starts[""]))
         plan = config(backbone, batchnorm=policy, **change)
-        freezing.check_schedule(plan)
+        unfreezing.check_schedule(plan)
         optimizer = SignStep(optimizer_of(model, plan).param_groups)
         torch.manual_seed(0)
         before = digests(model)
@@ -147,7 +148,7 @@ def taken(walks: Walks, policies: tuple[str, ...] = POLICIES) -> list[TrialConfi
 
 def depths(plans: list[TrialConfig]) -> set[tuple[str, int]]:
     return {
-        (plan.batchnorm, len(freezing.unfrozen_stages(plan, epoch)))
+        (plan.batchnorm, len(unfreezing.unfrozen_stages(plan, epoch)))
         for plan in plans
         for epoch in range(1, plan.epochs + 1)
     }

@@ -157,8 +157,8 @@ def test_the_figure_tells_difference_interval_outcome_and_zone_of_each_study() -
     [panel] = panels([entry("cells", difference=0.029), entry("soil", "undecided", -0.004, equivalence=0.03)])
     assert panel.pictures is not None
     said = panel.pictures[0].alt
-    assert "cells: +2.9 points of balanced accuracy, 95 % interval 1.9 to 3.9, fine-tuning better; ± 1.0" in said
-    assert "soil: −0.4 points of balanced accuracy, 95 % interval −1.4 to 0.6, undecided; ± 3.0 counts" in said
+    assert "cells: +2.9 points of balanced accuracy, 95 % interval: 1.9 to 3.9, fine-tuning better; ± 1.0" in said
+    assert "soil: −0.4 points of balanced accuracy, 95 % interval: −1.4 to 0.6, undecided; ± 3.0 counts" in said
 
 
 def test_a_study_that_decides_is_filled_and_another_is_hollow() -> None:

@@ -38,7 +38,8 @@ PAYLOAD = (
 )
 WIDTH = "document.documentElement.setAttribute('data-overflow', document.documentElement.scrollWidth - innerWidth)"
 # What a page cannot do without: names of states, kinds and parameters, times and numbers, which the harness writes.
-KEPT = {"trial_id", "kind", "strategy", "state", "config", "started_at", "role", "config_key", "predictions", "outcome"}
+KEPT = {"trial_id", "kind", "strategy", "state", "config", "started_at", "role", "config_key", "predictions"}
+KEPT |= {"outcome", "basis"}
 MUST_SHOW = (
     "study.description",
     "study.report.title",

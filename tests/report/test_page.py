@@ -202,7 +202,7 @@ def test_no_path_of_the_machine_is_told(make_study: MakeStudy) -> None:
         ({"state": "failed"}, "No verdict. No trial of feature extraction completed (8 failed)."),
         ({"state": "pruned"}, "16 trials"),
         ({"state": "diverged"}, "8 diverged"),
-        ({"strategies": ("fine_tuning",)}, "Recommended: fine-tuning"),
+        ({"strategies": ("fine_tuning",)}, "Best configuration: fine-tuning"),
         ({"study": {"objective": "log_loss"}}, "nats of log-loss"),
         ({"study": {"objective": "mcc"}, "groups": None}, "288 test images)"),
     ],

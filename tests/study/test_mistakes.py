@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from harness.analysis.test_predictions import scored_predictions
 from harness.results.event_types import TestScored, VerdictReached
 from harness.results.events import EventLog
+from harness.results.metrics import all_metrics
 from harness.results.paths import StudyFolder
 from harness.results.study_state import StudyState
 from harness.study.mistakes import recommended_winner, write_mistakes
@@ -48,15 +49,15 @@ def session(
     log = EventLog(folder.events)
     for strategy, offset in (("fine_tuning", 0), ("feature_extraction", 1)):
         for seed, probabilities in enumerate(by_seed):
-            name = f"{strategy}-key-{seed}.npz"
+            name, answers = f"{strategy}-key-{seed}.npz", np.roll(probabilities, offset, axis=1)
             np.savez(
                 folder.predictions / name,
-                probabilities=np.roll(probabilities, offset, axis=1),
+                probabilities=answers,
                 labels=labels,
                 groups=np.array([f"image{row}" for row in ROWS[: labels.size]]),
                 rows=ROWS[: labels.size],
             )
-            log.append(TestScored(1, strategy, "winner", "key", seed, metrics={}, predictions=name))
+            log.append(TestScored(1, strategy, "winner", "key", seed, all_metrics(answers, labels), name))
     state = StudyState.of(log)
     log.close()
     shades: NDArray[Any] = np.arange(130).astype(dtype)

@@ -346,3 +346,11 @@ def test_a_clock_that_is_set_back_makes_no_duration_negative(world: World, monke
     for run in runs("tiny", "search"):
         assert run.info.end_time >= run.info.start_time
     assert 0 < json.loads((world.root / "reports" / "tiny" / "summary.json").read_text())["seconds_spent"] < 600
+
+
+def test_more_seeds_on_the_command_line_continue_a_finished_study(canned_world: World) -> None:
+    canned_world.run()
+    canned_world.run(seeds=3)
+    first, second = canned_world.of(VerdictReached)
+    assert first.verdict is not None and second.verdict is not None
+    assert (first.verdict["seeds"], second.verdict["seeds"]) == (2, 3)

@@ -284,7 +284,7 @@ def test_progress_on_a_pipe_is_plain_lines_and_on_a_terminal_has_bars(canned_wor
     shown = {}
     for name, terminal in (("plain", False), ("bars", True)):
         console = Console(file=io.StringIO(), force_terminal=terminal, width=140, no_color=True)
-        with Watcher(console, "balanced_accuracy", 1) as watcher:
+        with Watcher(console, "balanced_accuracy") as watcher:
             canned_world.run(watching=watcher, save_as=name)  # type: ignore[arg-type]
         shown[name] = console.file.getvalue()  # type: ignore[attr-defined]
     assert "feature_extraction 0 · mobilenet_v3_small: complete" in shown["plain"]

@@ -74,7 +74,13 @@ class FakeStudy:
             "test_images": 60,
             "test_groups": None,
             "seconds_alone": {"feature_extraction": 2.0, "fine_tuning": 8.0},
+            "cost_ratio": 4.0,
             "from_scratch_gain": None,
+            "guessing": 0.5,
+            "scores": {
+                name: {"mean": 0.8, "ci95": [0.7, 0.9], "learned": True, "rising": None}
+                for name in ("feature_extraction", "fine_tuning")
+            },
         }
         self.log.append(VerdictReached(1, {**values, **changed}, None, comparisons=[], recommendation=None))
 

@@ -48,7 +48,7 @@ def trained(search: str, data: TrialData, tmp_path: Path, monkeypatch: pytest.Mo
     text = f"epochs: {epochs}\ndata: {{image_size: 32}}\nsearch:\n{_once(lines)}"
     (tmp_path / "one.yaml").write_text(text)
     study = load_study("one", studies=tmp_path).study
-    config = space(study, "fine_tuning").default()
+    config = space(study, "feature_extraction" if "head_solver" in search else "fine_tuning").default()
     seen = Seen()
     real_optimizer, real_entropy, real_views = trial.make_optimizer, F.cross_entropy, input_pipeline.draw_views
     real_mix, real_average = input_pipeline.mix, ema.Average
@@ -127,6 +127,7 @@ PROBES: dict[str, tuple[str, Callable[[Seen], bool]]] = {
         "head_fraction: 0.5\nunfreeze_schedule: head_first",
         lambda s: [len(stages) for stages in first_epochs(s)] == [0, 0, 5, 5],
     ),
+    "head_solver": ("head_solver: logistic", lambda s: not s.rates),  # the optimizer made no step
     "head_lr": ("head_lr: 0.0123", lambda s: max(rates["head"] for rates in s.rates) == pytest.approx(0.0123)),
     "backbone_lr": ("backbone_lr: 0.0045", lambda s: max(r["stem"] for r in s.rates) == pytest.approx(0.0045)),
     "layer_decay": (

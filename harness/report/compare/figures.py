@@ -148,17 +148,16 @@ def _number(entry: StudySummary, objective: str) -> str:
     """Write the difference and its interval: `+2.9 (0.5 to 5.3)`; "" without a verdict."""
     if entry.verdict is None:
         return ""
-    low, high = (wording.difference(end, objective) for end in entry.verdict["ci95"])
-    return f"{wording.difference(entry.verdict['difference'], objective, signed=True)} ({low} to {high})"
+    return wording.gap(entry.verdict["difference"], entry.verdict["ci95"], objective)
 
 
 def _describe(entry: StudySummary, objective: str) -> str:
     """Write a row of the figure in words."""
     if entry.verdict is None:
         return f"{entry.name}: no verdict"
-    low, high = (wording.difference(end, objective) for end in entry.verdict["ci95"])
+    ends = wording.interval(entry.verdict["ci95"], objective)
     mean = wording.difference(entry.verdict["difference"], objective, signed=True)
     return (
-        f"{entry.name}: {mean} {wording.unit(objective)}, 95 % interval {low} to {high}, {OUTCOME[entry.outcome]}; "
+        f"{entry.name}: {mean} {wording.unit(objective)}, 95 % interval: {ends}, {OUTCOME[entry.outcome]}; "
         f"± {wording.difference(entry.equivalence, objective)} counts as equal"
     )

@@ -144,8 +144,8 @@ def _whole(number: int | None) -> Cell:
 def _difference(entry: StudySummary, objective: str) -> Cell:
     if entry.verdict is None:
         return Cell(wording.DASH)
-    mean, (low, high) = entry.verdict["difference"], entry.verdict["ci95"]
-    ends = f"{wording.difference(low, objective)} to {wording.difference(high, objective)}"
+    mean = entry.verdict["difference"]
+    ends = wording.interval(entry.verdict["ci95"], objective)
     return Cell(wording.difference(mean, objective, signed=True), ends, mean)
 
 
@@ -158,5 +158,5 @@ def _probability(entry: StudySummary) -> Cell:
 
 def _test(entry: StudySummary, strategy: str, objective: str) -> Cell:
     mean, ci95 = entry.of(strategy, "test_mean"), entry.of(strategy, "test_ci95")
-    ends = f"{wording.level(ci95[0], objective)} to {wording.level(ci95[1], objective)}" if ci95 else ""
+    ends = wording.levels(ci95, objective) if ci95 else ""
     return Cell(wording.level(mean, objective), ends, mean)

@@ -23,6 +23,7 @@ from harness.report.sections.learning_curves import curve_section
 from harness.report.sections.method import method_section
 from harness.report.sections.mistakes import mistakes_section
 from harness.report.sections.recommendation import recommendation_section
+from harness.report.sections.reliability import reliability_section
 from harness.report.sections.reproduce import reproduce_section
 from harness.report.sections.search_course import anytime_section
 from harness.report.sections.search_value import default_section, edge_section, gap_section, pruning_section
@@ -40,6 +41,7 @@ SECTIONS: tuple[SectionEntry, ...] = (
     SectionEntry("exploration", shift_section),
     SectionEntry("test", class_section),
     SectionEntry("test", confusion_section),
+    SectionEntry("test", reliability_section),
     SectionEntry("test", mistakes_section),
     SectionEntry("search", cost_section),
     SectionEntry("search", curve_section),

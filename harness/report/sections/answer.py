@@ -105,7 +105,6 @@ def _name_ends(axes: Axes, y: float, pair: dict[str, Any], word: str) -> None:
 
 def _describe(pair: dict[str, Any], objective: str) -> str:
     """Write a row of the figure in words."""
-    low, high = (wording.difference(end, objective) for end in pair["ci95"])
     mean = wording.difference(pair["difference"], objective, signed=True)
     names = f"{wording.capital(wording.STRATEGY[pair['b']])} minus {wording.STRATEGY[pair['a']]}"
-    return f"{names}: {mean} {wording.unit(objective)}, 95 % interval {low} to {high}."
+    return f"{names}: {mean} {wording.unit(objective)}, 95 % interval: {wording.interval(pair['ci95'], objective)}."

@@ -61,10 +61,11 @@ def batchnorm_section(data: StudyData) -> Section | None:
 def rate_section(data: StudyData) -> Section | None:
     """Show the score by the learning rates; None if they were not searched."""
     complete, objective, drawn = data.complete, data.study.objective, _drawn(data)
+    complete = complete[complete["head_solver"] == "adamw"]  # a logistic head has no learning rate
     if complete["head_lr"].nunique() < 2:
         return None
     pictures = [by_value(complete, "head_lr", objective, "head learning rate", log=True)]
-    note = "First: every complete trial."
+    note = "First: every complete trial that has a learning rate."
     for strategy in drawn:
         part = complete[complete["strategy"] == strategy].dropna(subset=["backbone_lr"])
         if part["backbone_lr"].nunique() > 2:

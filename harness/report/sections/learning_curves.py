@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from harness.analysis import wording
 from harness.analysis.study_data import StudyData
 from harness.analysis.test_predictions import TestPredictions
+from harness.analysis.training_end import still_rising
 from harness.report import style
 from harness.report.axes import score_axis
 from harness.report.section import Section
@@ -40,22 +41,18 @@ def curve_section(data: StudyData) -> Section | None:
             drawn.append(strategy)
     note = f"Validation {METRICS[data.study.objective].label} by epoch. Thin: each trial of the search"
     note += "; bold: the winner in the confirmation, mean and range of its seeds." if data.winners else "."
-    return Section("curves", curve_heading(list(data.winners.values())), pictures, note)
+    return Section("curves", curve_heading(list(data.winners.values()), data.study.objective), pictures, note)
 
 
-def curve_heading(winners: Sequence[TestPredictions]) -> str:
-    """Say whether the confirmed winners were still improving at their last epoch."""
-    rising = [
-        side.strategy
-        for side in winners
-        if side.runs and np.mean([run.best_epoch == run.config.epochs for run in side.runs]) > 0.5
-    ]
+def curve_heading(winners: Sequence[TestPredictions], objective: str) -> str:
+    """Say whether the confirmed winners were still improving at their last epochs."""
+    rising = [side.strategy for side in winners if still_rising(side.runs, objective) is not None]
     if rising:
         names = wording.listed(wording.STRATEGY[name] for name in rising)
         was = "was" if len(rising) == 1 else "were"
-        return wording.capital(f"{names} {was} still improving at the last epoch")
+        return wording.capital(f"{names} {was} not trained to the end")
     if winners:
-        return "The winners were best before their last epoch"
+        return "The winners were trained to the end: their last epochs brought nothing clear"
     return "Learning curves"
 
 

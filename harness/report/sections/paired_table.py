@@ -37,6 +37,4 @@ def paired_table(points: Sequence[ConditionResult], objective: str) -> Table:
 def _pair_cells(pair: Comparison | None, objective: str) -> list[str]:
     if pair is None:
         return [wording.DASH, wording.DASH]
-    low, high = (wording.difference(end, objective) for end in pair.ci95)
-    gap = wording.difference(pair.difference, objective, signed=True)
-    return [f"{gap} ({low} to {high})".replace("-", wording.MINUS), _SIDE[pair.outcome]]
+    return [wording.gap(pair.difference, pair.ci95, objective), _SIDE[pair.outcome]]

@@ -7,10 +7,19 @@ from typing import Any
 import yaml
 
 from harness.analysis.study_data import StudyData
-from harness.analysis.wording import config_text
+from harness.analysis.verdict import Basis
+from harness.analysis.wording import config_text, rate
 from harness.config.parameters import PARAMETERS, idle, label
 from harness.config.trial import TrialConfig
 from harness.report.section import Section
+
+_HEADINGS: dict[Basis, str] = {
+    "better": "Recommended",
+    "cheaper": "Recommended",
+    "only_one": "Best configuration",
+    "better_bet": "The better bet, not decided",
+    "guessing": "Best so far, not told from guessing",
+}
 
 
 def recommendation_section(data: StudyData) -> Section:
@@ -28,8 +37,12 @@ def recommendation(data: StudyData) -> dict[str, Any] | None:
     off = idle(config)
     names = [name for name in (*PARAMETERS, "epochs") if config.get(name) is not None and name not in off]
     rows = [(label(name), config_text(name, config[name])) for name in names]
+    run = data.state.by_id.get(chosen["trial_id"] or "")
+    if run is not None and run.l2 is not None:
+        rows.append(("L2 strength, chosen on validation", rate(run.l2)))
     return {
         "strategy": chosen["strategy"],
+        "heading": _HEADINGS[chosen["basis"]],
         "rows": rows,
         "model": chosen["model"],
         "paste": _try_lines(chosen["strategy"], config),

@@ -127,9 +127,7 @@ def _defaults(compared: Sequence[DefaultComparison], objective: str) -> Section:
         if row.compared is None:
             cells += [wording.DASH, "the default is the winner"]
         else:
-            low, high = (wording.difference(end, objective) for end in row.compared.ci95)
-            mean = wording.difference(row.compared.difference, objective, signed=True)
-            cells += [f"{mean} ({low} to {high})", READING[row.compared.outcome]]
+            cells += [wording.gap(row.compared.difference, row.compared.ci95, objective), READING[row.compared.outcome]]
         rows.append([wording.capital(wording.STRATEGY[row.strategy]), *cells])
     columns = [
         ("strategy", False),

@@ -102,9 +102,7 @@ def other_pairs(data: StudyData) -> list[str]:
     objective, sentences = data.study.objective, []
     for pair in data.summary["comparisons"][1:]:
         a, b = wording.STRATEGY[pair["a"]], wording.STRATEGY[pair["b"]]
-        low, high = (wording.difference(end, objective) for end in pair["ci95"])
         gap = f"{wording.difference(pair['difference'], objective, signed=True)} {wording.unit(objective)}"
-        sentences.append(
-            f"{wording.capital(b)} minus {a}: {gap} (95 % interval {low} to {high}); {_OUTCOME[pair['outcome']]}."
-        )
+        ends = wording.interval(pair["ci95"], objective)
+        sentences.append(f"{wording.capital(b)} minus {a}: {gap} (95 % interval: {ends}); {_OUTCOME[pair['outcome']]}.")
     return sentences

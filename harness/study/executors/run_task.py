@@ -158,10 +158,14 @@ def train_again(
 def _ask_once(on_epoch: OnEpoch, answers: list[bool]) -> OnEpoch:
     """Call `on_epoch` only for epochs that have no answer yet, and append its answers to `answers`."""
 
+    asked = 0  # records of this try: one an epoch, but a logistic head has a single one
+
     def ask(record: EpochRecord) -> bool:
-        if record.epoch > len(answers):
+        nonlocal asked
+        if asked == len(answers):
             answers.append(on_epoch(record))
-        return answers[record.epoch - 1]
+        asked += 1
+        return answers[asked - 1]
 
     return ask
 

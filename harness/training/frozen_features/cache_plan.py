@@ -20,6 +20,7 @@ import numpy as np
 import psutil
 import torch
 
+from harness.config import unfreezing
 from harness.config.backbone_costs import cost
 from harness.config.backbone_specs import backbone_spec
 from harness.config.parameters import PARAMETERS
@@ -27,7 +28,6 @@ from harness.config.space import SearchSpace, space
 from harness.config.study import StudyConfig
 from harness.config.trial import DEPTH_MAX, TrialConfig
 from harness.errors import ConfigError
-from harness.model import freezing
 from harness.model.meta import build_shapes
 from harness.results.names import SEARCH_SPLIT, confirmation_split
 from harness.training.frozen_features.features import reason_against
@@ -143,7 +143,7 @@ def _expected_uses(study: StudyConfig) -> dict[CacheKey, dict[int, float]]:
         configs = list(_configurations(space(study, strategy)))
         for config in configs:
             for epoch in range(1, config.epochs + 1):
-                cut = freezing.frozen_prefix(config, epoch)
+                cut = unfreezing.frozen_prefix(config, epoch)
                 if reason_against(config, epoch, cut) is not None:
                     continue
                 for split, trials in splits.items():
@@ -167,7 +167,7 @@ def _configurations(search_space: SearchSpace) -> Iterable[TrialConfig]:
     for combination in combinations:
         config = search_space.config(dict(zip(names, combination, strict=True)))
         try:
-            freezing.check_schedule(config)
+            unfreezing.check_schedule(config)
         except ConfigError:  # this depth and number of epochs leave a phase without an epoch
             continue
         yield config

@@ -7,7 +7,7 @@ must give the same bits for an image whatever other images are in its batch, and
 same bits for stored activations.
 
     condition                                                  checked by
-    nothing before the cut trains, decays or is averaged       freezing.frozen_prefix, the contract at each phase's end
+    nothing before the cut trains, decays or is averaged       unfreezing.frozen_prefix, the contract at each end
     BatchNorm before the cut normalises by fixed statistics    reason_against (policy)
     nothing before the cut is random                           frozen stages are in eval mode (TransferModel.train)
     a view is a function of (seed, epoch, image)               reason_against (mixing, repeated images)
@@ -96,7 +96,7 @@ def reason_against(config: TrialConfig, epoch: int, cut: int) -> str | None:
     """Return why a trial's configuration forbids it to read shared activations in an epoch; None if it does not.
 
     Args:
-        cut: `freezing.frozen_prefix` of the configuration and this epoch, 0 to 5.
+        cut: `unfreezing.frozen_prefix` of the configuration and this epoch, 0 to 5.
     """
     if cut == 0:
         return "the stem trains"

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from harness.config.batchnorm_policy import POLICIES
 from harness.config.trial import TrialConfig
+from harness.config.unfreezing import unfrozen_stages
 from harness.model import batchnorm
-from harness.model.freezing import stage_of, unfrozen_stages
+from harness.model.freezing import stage_of
 from harness.model.transfer import TransferModel, build, new_head
 from harness.seeds import derive
 from harness.training.frozen_features.input_pipeline import Normalise

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
+from harness.config import unfreezing
 from harness.config.batchnorm_policy import POLICIES
 from harness.config.trial import STAGES, TrialConfig
 from harness.errors import ResourceError
-from harness.model import freezing
 from harness.seeds import derive
 from harness.training.frozen_features.features import FeaturePipeline, FrozenFeatures, ViewFamily, reason_against
 from harness.training.frozen_features.initial_models import InitialModel, InitialModels
@@ -117,7 +117,7 @@ class WorkerCache:
             split: name of the trial's split.
             initial: what the trial's model was made from.
         """
-        own = freezing.frozen_prefix(config, epoch)
+        own = unfreezing.frozen_prefix(config, epoch)
         key = cache_key(config, split, random_weights=initial.model.weights_name == "none")
         against = self._stopped or reason_against(config, epoch, own)
         if against is not None:
