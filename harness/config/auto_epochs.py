@@ -9,7 +9,7 @@ from __future__ import annotations
 from harness.config.space import space
 from harness.config.study import AUTO, StudyConfig
 
-STEPS = 200  # wanted optimizer steps of a trial: reports/benchmarks/README.md says why
+STEPS = 200  # wanted optimizer steps of a trial
 FEWEST, MOST = 5, 50  # epochs
 
 
