@@ -577,8 +577,10 @@ def run_tests(root: Path, tests: Sequence[str], seconds: float) -> str | None:
     Raises:
         RuntimeError: pytest ran no test.
     """
+    place = [f"--basetemp={root.parent / 'temporary'}"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-x", "-rfE", "--tb=no", "-p", "no:cacheprovider", *tests],
+        # In a folder of its own: two runs that clear the same old folders at once disturb each other.
+        [sys.executable, "-m", "pytest", "-x", "-rfE", "--tb=no", "-p", "no:cacheprovider", *place, *tests],
         cwd=root,
         env=environment(root),
         stdout=subprocess.PIPE,
