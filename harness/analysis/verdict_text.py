@@ -112,11 +112,10 @@ def _not_to_the_end(verdict: Values, objective: str) -> list[str]:
     rising = {name: score["rising"] for name, score in verdict["scores"].items() if score["rising"]}
     if not rising:
         return []
-    rises = [
-        f"{wording.STRATEGY[name]} ({wording.points(rise['gain'], objective)} over the last "
-        f"{wording.count(rise['epochs'], 'epoch')})"
-        for name, rise in rising.items()
-    ]
+    rises = []
+    for name, rise in rising.items():
+        last = "last epoch" if rise["epochs"] == 1 else f"last {rise['epochs']} epochs"
+        rises.append(f"{wording.STRATEGY[name]} ({wording.points(rise['gain'], objective)} over the {last})")
     epochs = 2 * next(iter(rising.values()))["of"]
     return [
         f"Not trained to the end: the validation score still rose for {wording.listed(rises)}; try EPOCHS={epochs} "

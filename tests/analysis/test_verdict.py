@@ -175,6 +175,8 @@ def test_a_side_that_still_rose_is_said_with_the_epochs_to_try(make_study: MakeS
         "Not trained to the end: the validation score still rose for fine-tuning (3.1 points over the last 2 epochs); "
         "try EPOCHS=16 under another name (AS=…)."
     )
+    verdict["scores"]["fine_tuning"]["rising"] = {"gain": 0.031, "epochs": 1, "of": 4}
+    assert "fine-tuning (3.1 points over the last epoch); try EPOCHS=8" in sentence(verdict, "balanced_accuracy")
 
 
 def test_an_interval_that_says_nothing_is_not_written(make_study: MakeStudy) -> None:
