@@ -48,9 +48,10 @@ def listening() -> Iterator[StopRequest]:
     request = StopRequest()
     before = {}
     for name in _NAMES:
-        if hasattr(signal, name):
-            number = getattr(signal, name)
-            before[number] = signal.signal(number, request._handle)
+        number = getattr(signal, name, None)
+        if number is None or (name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN):
+            continue  # started with nohup: the study is to go on after the terminal is closed
+        before[number] = signal.signal(number, request._handle)
     try:
         yield request
     except Exception as error:

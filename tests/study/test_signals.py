@@ -29,3 +29,16 @@ def test_without_a_signal_and_for_errors_of_the_harness_nothing_changes() -> Non
         stop.raising = False
         os.kill(os.getpid(), signal.SIGHUP)
         raise DiskFullError("no room")
+
+
+def test_a_study_that_was_started_with_nohup_goes_on_after_its_terminal() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with listening() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.signum is None
+            with pytest.raises(Interrupted):
+                os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
