@@ -250,7 +250,7 @@ def _estimate(sides: list[NDArray[Any]], labels: ArrayLike, groups: ArrayLike | 
     of_both = max(of_one - of_mean, 0.0) * seeds / (seeds - 1)
     observed = float(values.var(ddof=1))
     mean = float(values.mean())
-    imagined = unseen(objective, sides, labels, classes)
+    imagined = unseen(objective, sides, labels, index, classes)
     return Estimate(
         mean=mean,
         seeds=seeds,

@@ -8,10 +8,11 @@ of each class:
   the other one, and on the remaining one both agree (Agresti and Min 2005).
 - For one strategy's score, four images: two right answers and two wrong ones (Agresti and Coull 1998).
 
-With n images in a class, two imagined ones add 1 / (n + 2)² to the variance of its mean, and four add 2 / (n + 4)². The
-middle of the interval moves towards no difference, or towards the middle of the scale. Where images do disagree, they
-show the variance themselves, and where they disagree often, imagined ones would only widen the interval: after m
-disagreements (the mean over the seeds) the number of imagined images is divided by 1 + m.
+Images of one group (a slide, a patient) may all answer alike for the group's sake, so with groups each group counts as
+one image. With n images in a class, two imagined ones add 1 / (n + 2)² to the variance of its mean, and four add 2 /
+(n + 4)². The middle of the interval moves towards no difference, or towards the middle of the scale. Where images do
+disagree, they show the variance themselves, and where they disagree often, imagined ones would only widen the
+interval: after m disagreements (the mean over the seeds) the number of imagined images is divided by 1 + m.
 
 An imagined image counts in the metric's own way. Classes are equal in balanced accuracy, macro F1 and AUROC, so each
 class gets its own imagined images, and a class of two images leaves much open. In accuracy, MCC, log-loss and
@@ -51,7 +52,9 @@ class Unseen:
         return self.kept * mean + (1 - self.kept) * self.rest
 
 
-def unseen(objective: str, sides: Sequence[NDArray[Any]], labels: NDArray[np.int64], classes: int) -> Unseen:
+def unseen(
+    objective: str, sides: Sequence[NDArray[Any]], labels: NDArray[np.int64], index: NDArray[np.int64], classes: int
+) -> Unseen:
     """Return what these test images leave open.
 
     Args:
@@ -59,14 +62,17 @@ def unseen(objective: str, sides: Sequence[NDArray[Any]], labels: NDArray[np.int
         sides: one strategy's answers, or those of the two that are compared: class indices (S, N), or probabilities
             (S, N, C).
         labels: class indices (N,).
+        index: group number of each image (N,), see `jackknife.group_index`.
         classes: C.
     """
     metric, paired = METRICS[objective], len(sides) > 1
     low, high = metric.bounds
     span = high - low if math.isfinite(high) else math.log(max(classes, 2))
     stratum = np.unique(labels, return_inverse=True)[1] if metric.averages_classes else np.zeros(labels.size, np.int64)
-    counts = np.bincount(stratum)
-    imagined = (PAIRED if paired else SINGLE) / (1 + _disagreements(sides, labels, stratum))
+    cells, cell = np.unique(stratum * (index.max() + 1) + index, return_inverse=True)
+    stratum_of = cells // (index.max() + 1)  # of each group's part of a class
+    counts = np.bincount(stratum_of)
+    imagined = (PAIRED if paired else SINGLE) / (1 + _disagreements(sides, labels, cell, stratum_of))
     weights = span / (counts.size * (counts + imagined))
     variance = float((weights**2 * imagined / 2).sum())
     kept = float((counts / (counts + imagined)).mean())
@@ -77,16 +83,27 @@ def unseen(objective: str, sides: Sequence[NDArray[Any]], labels: NDArray[np.int
     return Unseen(variance, kept, (low + high) / 2, (low, high))
 
 
-def _disagreements(sides: Sequence[NDArray[Any]], labels: NDArray[np.int64], stratum: NDArray[np.int64]) -> Floats:
-    """Return the number of disagreements in each stratum, as a mean over the seeds.
+def _disagreements(
+    sides: Sequence[NDArray[Any]], labels: NDArray[np.int64], cell: NDArray[np.int64], stratum_of: NDArray[np.int64]
+) -> Floats:
+    """Return the number of groups that disagree in each stratum, as a mean over the seeds.
 
     Two strategies disagree on an image if one of them alone is right. One strategy's answers disagree with each other
-    where they are in the minority: the smaller number of right and wrong ones.
+    if there are right and wrong ones: the smaller number of groups with either.
+
+    Args:
+        cell: (N,), the number of each image's group within its stratum, counted over all strata.
+        stratum_of: (cells,), the stratum of each of these.
     """
     right = [(side.argmax(axis=2) if side.ndim == 3 else side) == labels for side in sides]
-    seeds, counts = len(right[0]), np.bincount(stratum)
+
+    def groups_with(answers: NDArray[np.bool_]) -> Floats:
+        """Count the groups with one of these answers (S, N) or more: (S, strata)."""
+        found = [np.bincount(cell, weights=one, minlength=stratum_of.size) > 0 for one in answers]
+        return np.stack([np.bincount(stratum_of, weights=one) for one in found])
+
     if len(right) > 1:
-        apart = (right[0] != right[1]).sum(axis=0)
-        return np.bincount(stratum, weights=apart) / seeds
-    hits = np.stack([np.bincount(stratum, weights=one, minlength=counts.size) for one in right[0]])
-    return np.asarray(np.minimum(hits, counts - hits).mean(axis=0), np.float64)
+        apart: Floats = groups_with(right[0] != right[1]).mean(axis=0)
+        return apart
+    fewest: Floats = np.minimum(groups_with(right[0]), groups_with(~right[0])).mean(axis=0)
+    return fewest

@@ -71,6 +71,17 @@ def test_no_interval_of_few_images_is_a_point_and_none_leaves_the_scale(objectiv
     assert low - high <= found.interval()[0] < found.interval()[1] <= high - low
 
 
+def test_many_images_of_few_groups_that_answer_alike_leave_much_open() -> None:
+    """Three slides of a hundred images each are three draws and no three hundred."""
+    labels, groups = np.zeros(300, np.int64), np.repeat(["one", "two", "three"], 100)
+    same = np.stack([labels, labels])
+    alone = estimate(same, labels, objective="accuracy").interval()
+    few = estimate(same, labels, groups, objective="accuracy").interval()
+    assert alone[0] > 0.9
+    assert few[0] < 0.4
+    assert np.ptp(difference(same, same, labels, groups, "accuracy").interval()) > 1.0
+
+
 def test_a_class_of_two_images_leaves_more_open_than_its_share_of_them() -> None:
     even, rare = np.arange(60) % 2, np.array([0] * 58 + [1] * 2)
     widths = [np.ptp(difference(x[None].repeat(2, 0), x[None].repeat(2, 0), x).interval()) for x in (even, rare)]

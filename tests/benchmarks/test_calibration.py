@@ -85,7 +85,7 @@ def test_the_test_would_see_an_interval_that_forgets_the_images(monkeypatch: pyt
     real = statistics.difference
 
     def forgetful(*args: object) -> statistics.Estimate:
-        return dataclasses.replace(real(*args), of_images=0.0, of_both=0.0)  # type: ignore[arg-type]
+        return dataclasses.replace(real(*args), of_images=0.0, of_both=0.0, of_unseen=1e-12)  # type: ignore[arg-type]
 
     monkeypatch.setattr(statistics, "difference", forgetful)
     assert count(cell, 60, 0).false_winners > 15 > honest.false_winners
