@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.analysis.references import references
 from harness.analysis.statistics import estimate
 from harness.analysis.test_predictions import TestPredictions
 from harness.analysis.training_end import still_rising
@@ -37,7 +38,8 @@ def assemble(
     `verdict` is None if there is none, and `verdict_reason` says why. `seconds_alone` of a strategy is what one
     training of its winner takes by itself, in device seconds; `search_seconds_alone` is the sum over its search
     trials; `rising` is how much the validation score of its winner still rose at the end of the training, or None;
-    `seconds_spent` is the time that the study took, all its sessions together.
+    `seconds_spent` is the time that the study took, all its sessions together. `references` is described in
+    `harness.analysis.references`.
     """
     result: dict[str, Any] = {
         "schema": SCHEMA,
@@ -57,6 +59,7 @@ def assemble(
         "strategies": {
             name: _strategy(name, study, state, winners.get(name), defaults.get(name)) for name in study.strategies
         },
+        "references": references(state, winners, card, study.objective),
         "seconds_spent": state.seconds_spent,
         "sessions": state.sessions,
         "environment": dict(state.environment),

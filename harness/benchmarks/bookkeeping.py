@@ -23,7 +23,7 @@ from harness.results.metrics import METRICS
 from harness.results.records import EpochRecord, TrialJob, TrialRecord
 from harness.results.trial_id import TrialId
 from harness.search.optuna_params import suggest
-from harness.study.executors.base import EpochMessage, Handler, Task, Trained
+from harness.study.executors.base import EpochMessage, Handler, Task, Trained, TrainTask
 from harness.study.prepare import Prepared, prepare
 from harness.study.search_loop import SlotSearch
 from harness.study.session import Session
@@ -72,7 +72,7 @@ class _ArtificialSession(Session):
         self._task = task
 
     def poll(self, handle: Handler) -> None:
-        assert self._task is not None
+        assert isinstance(self._task, TrainTask)  # only the search runs
         job, epochs = self._task.job, []
         for epoch in epochs_of(job.config, self.rng):
             epochs.append(epoch)

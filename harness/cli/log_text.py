@@ -22,6 +22,7 @@ from harness.results.event_types import (
     EpochDone,
     Explored,
     ModelLogged,
+    ReferenceScored,
     SearchFinished,
     SessionEnded,
     SessionStarted,
@@ -173,6 +174,12 @@ class LogFormatter:
                 return (
                     f"test split, look {scored.look}: {wording.STRATEGY.get(scored.strategy)} ({scored.role}), "
                     f"seed {scored.seed_index}: {self._score(scored.metrics.get(self._objective))}"
+                )
+            case ReferenceScored() as reference:
+                voting = wording.count(reference.neighbours, "nearest neighbour")
+                return (
+                    f"reference, {voting} on frozen features of {reference.backbone}, seed {reference.seed_index}: "
+                    f"{self._score(reference.metrics.get(self._objective))}"
                 )
             case VerdictReached() as reached:
                 answer = describe(reached, self._objective)

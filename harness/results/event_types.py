@@ -177,6 +177,19 @@ class TestScored:
 
 
 @dataclass(frozen=True)
+class ReferenceScored:
+    """Nearest neighbours on the frozen features of a backbone were scored on the test split; nothing was trained."""
+
+    kind: ClassVar[str] = "reference_scored"
+
+    backbone: str
+    seed_index: int
+    neighbours: int  # that vote; the best number on validation
+    validation_score: float
+    metrics: dict[str, Any]  # as results.metrics.all_metrics returns them
+
+
+@dataclass(frozen=True)
 class VerdictReached:
     """The verdict was reached. The fields are blocks of summary.json, made by `analysis.verdict.conclude`."""
 
@@ -274,6 +287,7 @@ StudyEvent = (
     | SearchFinished
     | ConfirmationSelected
     | TestScored
+    | ReferenceScored
     | VerdictReached
     | Explored
     | ControlledSelected

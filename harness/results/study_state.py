@@ -20,6 +20,7 @@ from harness.results.event_types import (
     EpochDone,
     Explored,
     ModelLogged,
+    ReferenceScored,
     SearchFinished,
     SelectedConfig,
     SessionEnded,
@@ -110,6 +111,7 @@ class StudyState:
     search_finished: int | None = None  # budget at which the search ended: slots of each strategy
     confirmations: list[ConfirmationSelected] = field(default_factory=list)
     test_scores: list[TestScored] = field(default_factory=list)
+    references: dict[tuple[str, int], ReferenceScored] = field(default_factory=dict)  # by backbone and seed index
     verdicts: list[VerdictReached] = field(default_factory=list)
     verdicts_at: list[str] = field(default_factory=list)  # time of each verdict
     controlled: ControlledSelected | None = None  # the last selection of controlled changes
@@ -171,6 +173,8 @@ class StudyState:
                     self._name_roles(strategy, chosen, selection.look)
             case TestScored() as scored:
                 self.test_scores.append(scored)
+            case ReferenceScored() as reference:
+                self.references[reference.backbone, reference.seed_index] = reference
             case VerdictReached() as verdict:
                 self.verdicts.append(verdict)
                 self.verdicts_at.append(event.at)

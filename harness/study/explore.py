@@ -1,4 +1,4 @@
-"""Explore after the verdict: winners with one parameter changed, with less data, and on shifted images.
+"""Explore after the verdict: references, winners with one parameter changed, with less data, and on shifted images.
 
 The results are not used for any choice and do not change the verdict. Each model uses the split, order, views and
 initialisation of one of the confirmation's seeds, so that differences are paired.
@@ -22,7 +22,7 @@ from harness.results.names import confirmation_split, fraction_split
 from harness.results.records import TrialJob
 from harness.results.trial_id import TrialId
 from harness.seeds import derive
-from harness.study import confirm
+from harness.study import confirm, references
 from harness.study.confirm import Candidate
 from harness.study.controlled import changes
 from harness.study.executors.base import ScoreTask
@@ -58,6 +58,8 @@ def wants_more(session: Session) -> bool:
         return True
     if _out_of_time(session):
         return False
+    if references.missing(session):
+        return True
     winners = confirm.winners(session)
     jobs = [*_controlled_jobs(session, winners, _planned(session, winners)), *_size_jobs(session, winners)]
     return any(job.trial_id not in session.state.later for job in jobs) or bool(_score_requests(session, winners)[0])
@@ -70,6 +72,8 @@ def run(session: Session) -> None:
     if _out_of_time(session) and wanted(session.study):
         session.observer.message("The study's time is used up, so nothing was explored after the verdict.")
         return
+    if not _out_of_time(session):
+        references.run(session)
     winners = confirm.winners(session)
     if planned := _planned(session, winners):
         selection = ControlledSelected(_controlled_seeds(session), planned)

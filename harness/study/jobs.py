@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from harness.errors import HarnessError
 from harness.results.records import TrialJob
-from harness.study.executors.base import Died, EpochMessage, Message, Scored, ScoreTask, Trained
+from harness.study.executors.base import Died, EpochMessage, Message, Result, Scored, ScoreTask, Task, Trained
 from harness.study.session import Session
 
 Store = Callable[[str, NDArray[np.float32]], None]  # called with a task's id and its probabilities
@@ -57,29 +57,55 @@ def score_all(session: Session, tasks: Sequence[ScoreTask], phase: str, store: S
     Raises:
         HarnessError: scoring failed three times.
     """
-    waiting = {task.task_id: task for task in tasks}
-    running: dict[str, ScoreTask] = {}
+    jobs = {task.task_id: task.job for task in tasks}
     failures: list[str] = []
+
+    def result(message: Result) -> None:
+        assert isinstance(message, Scored)  # a ScoreTask has no other result
+        if message.note is not None:
+            session.observer.message(f"{message.task_id}: {message.note}")
+        if message.trained_again:
+            name = jobs[message.task_id].trial_id
+            session.observer.message(f"{name}: its checkpoint was gone; it was trained again and got the same score")
+        store(message.task_id, message.probabilities)
+
+    def failed(died: Died) -> bool:
+        failures.append(died.reason)
+        if len(failures) == MOST_FAILURES:
+            raise HarnessError(f"scoring on the test split failed three times: {died.reason}")
+        return True
+
+    run_all(session, tasks, phase, result, failed, done)
+
+
+def run_all(
+    session: Session,
+    tasks: Sequence[Task],
+    phase: str,
+    result: Callable[[Result], None],
+    failed: Callable[[Died], bool],
+    done: int = 0,
+) -> None:
+    """Run tasks that train nothing.
+
+    Args:
+        phase, done: as in `score_all`.
+        result: called with each task's result.
+        failed: called if a task was not done; its answer says whether to try it again.
+    """
+    waiting = {task.task_id: task for task in tasks}
+    running: dict[str, Task] = {}
     total = done + len(tasks)
 
     def handle(message: Message) -> bool:
         task = running.pop(message.task_id)
-        if isinstance(message, Scored):
-            if message.note is not None:
-                session.observer.message(f"{message.task_id}: {message.note}")
-            if message.trained_again:
-                session.observer.message(
-                    f"{task.job.trial_id}: its checkpoint was gone; it was trained again and got the same score"
-                )
-            store(message.task_id, message.probabilities)
-        elif isinstance(message, Died):
-            failures.append(message.reason)
+        if isinstance(message, Result):
+            result(message)
+        elif isinstance(message, Died) and failed(message):
             waiting[message.task_id] = task
         return True
 
     while waiting or running:
-        if len(failures) >= MOST_FAILURES:
-            raise HarnessError(f"scoring on the test split failed three times: {failures[-1]}")
         while waiting and len(running) < session.places:
             task_id = next(iter(waiting))
             running[task_id] = waiting.pop(task_id)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from harness.config.trial import TrialConfig
 from harness.errors import DivergedError
@@ -27,8 +27,8 @@ from harness.model.transfer import TransferModel
 from harness.results.metrics import score, sign_of
 from harness.training import loop
 from harness.training.frozen_features.input_pipeline import InputPipeline
+from harness.training.head_inputs import head_inputs
 from harness.training.loss import class_weights
-from harness.training.trial_data import padded
 
 STRENGTHS = tuple(float(f"{10.0**power:.3g}") for power in np.arange(1, -6.5, -0.5))  # of the mean loss, strong to weak
 VIEWS = 8  # most epochs whose views are used: the recipe `flips` has no more
@@ -71,7 +71,7 @@ def train_features(
             with torch.no_grad():
                 for first in range(0, len(rows), setup.pass_size):
                     part = inputs[first : first + setup.pass_size]
-                    found.append(_head_inputs(model, partial(pipeline.logits, model, part)))
+                    found.append(head_inputs(model, partial(pipeline.logits, model, part)))
             labels.append(data.labels[rows])
     return np.concatenate(found), np.concatenate(labels)
 
@@ -80,11 +80,8 @@ def plain_features(
     model: TransferModel, pipeline: InputPipeline, rows: NDArray[np.int64], batch_size: int
 ) -> NDArray[np.float32]:
     """Return the head's inputs (len(rows), D) for images that are not augmented."""
-    model.eval()
-    with torch.no_grad():
-        batches = padded(rows, batch_size)
-        found = [_head_inputs(model, partial(pipeline.evaluate, model, batch)) for batch in batches]
-    return np.concatenate(found)[: len(rows)]
+    evaluate = partial(pipeline.evaluate, model)
+    return head_inputs(model, partial(loop.predict, model, evaluate, rows, batch_size))[: len(rows)]
 
 
 def solve(
@@ -143,18 +140,6 @@ def write(model: TransferModel, solved: Solved) -> None:
     with torch.no_grad():
         weight.copy_(torch.from_numpy(solved.weight).reshape(weight.shape))
         bias.copy_(torch.from_numpy(solved.bias))
-
-
-def _head_inputs(model: TransferModel, run: Callable[[], Tensor]) -> NDArray[np.float32]:
-    """Return the head's inputs while `run` computes its logits; averaged over the places of a map, as SqueezeNet's."""
-    seen: list[Tensor] = []
-    hook = model.head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    try:
-        run()
-    finally:
-        hook.remove()
-    features = seen[0].float()
-    return (features.flatten(2).mean(dim=2) if features.ndim == 4 else features).cpu().numpy()
 
 
 def _of_all_classes(solver: Any, present: NDArray[np.int64], classes: int) -> tuple[Floats, Floats]:

@@ -17,7 +17,7 @@ import psutil
 import yaml
 from PIL import Image
 
-from harness.results.event_types import Explored, TestScored, VerdictReached
+from harness.results.event_types import Explored, ReferenceScored, TestScored, VerdictReached
 from harness.results.events import Event, read_events
 from harness.results.study_state import StudyState
 
@@ -131,6 +131,8 @@ def numbers(events: list[Event]) -> dict[str, Any]:
             case TestScored() as scored:
                 name = f"test {scored.strategy} {scored.role} {scored.config_key} {scored.seed_index}"
                 found[name] = scored.metrics
+            case ReferenceScored() as reference:
+                found[f"reference {reference.backbone} {reference.seed_index}"] = reference.metrics
             case Explored() as one:
                 name = f"{one.what} {one.strategy} {one.config_key} {one.seed_index} {one.shift or one.fraction}"
                 found[name] = one.metrics

@@ -23,6 +23,7 @@ from harness.report.sections.learning_curves import curve_section
 from harness.report.sections.method import method_section
 from harness.report.sections.mistakes import mistakes_section
 from harness.report.sections.recommendation import recommendation_section
+from harness.report.sections.references import reference_section
 from harness.report.sections.reliability import reliability_section
 from harness.report.sections.reproduce import reproduce_section
 from harness.report.sections.search_course import anytime_section
@@ -34,6 +35,7 @@ from harness.report.sections.trial_table import trial_section
 SECTIONS: tuple[SectionEntry, ...] = (
     SectionEntry("answer", answer_section),
     SectionEntry("answer", strategy_section),
+    SectionEntry("answer", reference_section),
     SectionEntry("answer", recommendation_section),
     SectionEntry("confirmation", configuration_sections),
     SectionEntry("exploration", controlled_sections),

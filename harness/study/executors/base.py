@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from harness.config.backbone_specs import backbone_spec
 from harness.config.executors import EXECUTORS
-from harness.config.trial import Shift
+from harness.config.trial import Shift, TrialConfig
 from harness.results.records import EpochRecord, TrialJob, TrialRecord
 from harness.results.trial_id import file_stem
 from harness.training.frozen_features.worker_cache import Plan, WorkerCache
+from harness.training.neighbours import Neighbours
 from harness.training.out_of_memory import NO_FALLBACK, MemoryFallback
 from harness.training.precision import Chooser, Precision
 from harness.training.trial_data import TrialData, on_device
@@ -111,6 +112,28 @@ class ScoreTask:
     def task_id(self) -> str:
         return f"score {self.job.trial_id}" + (f" {self.shift}" if self.shift else "")
 
+    @property
+    def config(self) -> TrialConfig:
+        return self.job.config
+
+
+@dataclass(frozen=True)
+class NeighboursTask:
+    """A task: answer these rows (the test part) by nearest neighbours on the frozen features of a backbone.
+
+    With each of the splits, neighbours are its training images, and their number is chosen on its validation images.
+    `config` is that of `neighbours.reference_config`; `fallback` is as in TrainTask.
+    """
+
+    config: TrialConfig
+    splits: tuple[str, ...]
+    rows: NDArray[np.int64]
+    fallback: MemoryFallback = NO_FALLBACK
+
+    @property
+    def task_id(self) -> str:
+        return f"neighbours {self.config.backbone}"
+
 
 @dataclass(frozen=True)
 class TrainTask:
@@ -127,8 +150,12 @@ class TrainTask:
     def task_id(self) -> str:
         return self.job.trial_id
 
+    @property
+    def config(self) -> TrialConfig:
+        return self.job.config
 
-Task = TrainTask | ScoreTask
+
+Task = TrainTask | ScoreTask | NeighboursTask
 
 
 @dataclass(frozen=True)
@@ -158,6 +185,14 @@ class Scored:
 
 
 @dataclass(frozen=True)
+class NeighboursFound:
+    """The result of a NeighboursTask: the answers with each of its splits."""
+
+    task_id: str
+    answers: tuple[Neighbours, ...]
+
+
+@dataclass(frozen=True)
 class Died:
     """The worker died or raised an error; the task was not done."""
 
@@ -180,7 +215,8 @@ class DiskFull:
     reason: str
 
 
-Message = EpochMessage | Trained | Scored | Died | DiskFull
+Result = Trained | Scored | NeighboursFound
+Message = EpochMessage | Result | Died | DiskFull
 Handler = Callable[[Message], bool]  # the answer to an EpochMessage: True goes on, False prunes
 
 
