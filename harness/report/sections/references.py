@@ -10,10 +10,10 @@ from harness.report.section import Section, Table
 from harness.results.metrics import METRICS, sign_of
 
 NOTE = (
-    "None of these was trained, and nothing was chosen by them. Nearest neighbours: each test image is answered by the "
-    "training images whose frozen features point in the most similar direction; how many of them vote is chosen on the "
-    "validation images, with each seed anew. A winner that scores no better than they do has not profited from its "
-    "training."
+    "Only the winners were trained, and nothing was chosen by the other rows. Nearest neighbours: each test image is "
+    "answered by the training images whose frozen features point in the most similar direction; how many of them vote "
+    "is chosen on the validation images, with each seed anew. A winner that scores no better than they do has not "
+    "profited from its training."
 )
 
 
