@@ -27,6 +27,7 @@ from harness.config.strategies import DEPTH_MAX, STAGES, STRATEGIES, Strategy
 __all__ = ["DEPTH_MAX", "NAME_RULE", "STAGES", "STRATEGIES", "Shift", "Strategy", "TrialConfig", "canonical"]
 
 Shift = Literal["blur", "noise", "brightness", "stain", "jpeg"]
+LOGISTIC_VIEWS = 8  # most epochs whose views a logistic head uses: the recipe `flips` has no more
 NAME_RULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # of a study
 
 
@@ -80,6 +81,13 @@ class TrialConfig:
     def from_json(cls, values: dict[str, Any]) -> TrialConfig:
         """Return the configuration of a `to_json`; raise TypeError for an unknown field."""
         return restored(cls, values)
+
+    def passes(self) -> int:
+        """Return how often a training computes its training images: once an epoch, or what a logistic head needs."""
+        if self.head_solver != "logistic":
+            return self.epochs
+        same = self.augmentation == "none" and self.imbalance != "balanced_sampling"  # every epoch shows the same
+        return 1 if same else min(self.epochs, LOGISTIC_VIEWS)
 
     def key(self) -> str:
         """Return sixteen hex digits that identify this configuration: equal configurations have equal keys."""

@@ -1,20 +1,19 @@
 """A linear head on frozen features, trained to the optimum: logistic regression, its L2 strength chosen on validation.
 
 This is what the literature reports as a linear probe (VTAB, DINOv2). A few epochs of an optimizer reach it only if the
-learning rate suits; here nothing is left to search. The features are standardised for the solver, and its weights are
-converted back, so that the head is the same linear layer as after training in steps: in the checkpoint, in the
-contract of the freezing and in the exported model.
+learning rate suits; here nothing is left to search. The head is the same linear layer as after training in steps: in
+the checkpoint, in the contract of the freezing and in the exported model.
 
-The strengths go from strong to weak, each start being the optimum before, and of equal scores the stronger one is kept.
+The strengths go from strong to weak, and of equal scores the stronger one is kept. Weak ones take most of the time, so
+the path ends where the objective and the log-loss on validation no longer become better. The log-loss is asked as
+well, because the strongest penalties may all answer with the most frequent class and score alike.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,14 +27,12 @@ from harness.results.metrics import score, sign_of
 from harness.training import loop
 from harness.training.frozen_features.input_pipeline import InputPipeline
 from harness.training.head_inputs import head_inputs
+from harness.training.logistic_path import Floats, LogisticPath
 from harness.training.loss import class_weights
 
 STRENGTHS = tuple(float(f"{10.0**power:.3g}") for power in np.arange(1, -6.5, -0.5))  # of the mean loss, strong to weak
-VIEWS = 8  # most epochs whose views are used: the recipe `flips` has no more
-ITERATIONS = 1000
+PATIENCE = 2  # strengths in a row without a better score or a lower loss on validation, after which the path ends
 FAR_BELOW = 20.0  # so much lower than the others is the logit of a class without a training image, in nats
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ def train_features(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return the head's inputs (N, D) for the training images and their labels (N,).
 
-    Without augmentation each image counts once; otherwise in the views of the first VIEWS epochs.
+    Without augmentation each image counts once; otherwise in the views of the first epochs, see `TrialConfig.passes`.
 
     Args:
         begin: prepares an epoch and returns its pipeline.
@@ -63,7 +60,7 @@ def train_features(
         return plain_features(model, begin(1), data.train, setup.pass_size), data.labels[data.train]
     found, labels = [], []
     model.train()
-    for epoch in range(1, min(config.epochs, VIEWS) + 1):
+    for epoch in range(1, config.passes() + 1):
         pipeline = begin(epoch)
         order, occurrence = loop.epoch_rows(setup, epoch)
         for step, rows in enumerate(order):
@@ -102,35 +99,32 @@ def solve(
     Raises:
         DivergedError: a feature is not finite, or the training images are all of one class.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
     if not (np.isfinite(features).all() and np.isfinite(validation).all()):
         raise DivergedError("the frozen features are not finite")
     present = np.unique(labels)
     if present.size < 2:
         raise DivergedError("a logistic regression needs training images of two classes or more, but got one")
-    mean, spread = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
-    spread[spread < 1e-12] = 1.0  # a constant feature says nothing
-    scaled = (features - mean) / spread
-    importance = class_weights(labels, classes)[labels] if config.imbalance == "weighted_loss" else None
-    solver = LogisticRegression(tol=1e-6, max_iter=ITERATIONS, warm_start=True)
-    best: tuple[float, Solved] | None = None
+    importance = (
+        class_weights(labels, classes)[labels].astype(np.float64) if config.imbalance == "weighted_loss" else None
+    )
+    path = LogisticPath(features, np.searchsorted(present, labels), importance)
+    chosen: Solved | None = None
+    best, least, no_better = -np.inf, np.inf, 0
     for l2 in STRENGTHS:
-        solver.C = 1 / (l2 * len(labels))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # a point near the optimum is judged like any other
-            solver.fit(scaled, labels, sample_weight=importance)
-        weight, bias = _of_all_classes(solver, present, classes)
-        weight = weight / spread
-        bias = bias - weight @ mean
-        value = sign_of(objective) * score(objective, _softmax(validation @ weight.T + bias), validation_labels)
-        if best is None or value > best[0]:
-            chosen = _softmax(features @ weight.T + bias)[np.arange(len(labels)), labels]
-            loss = float(-np.log(np.maximum(chosen, np.finfo(float).tiny)).mean())
-            best = value, Solved(weight, bias, l2, loss)
-    assert best is not None
-    return best[1]
+        weight, bias = _of_all_classes(*path.at(l2), present, classes)
+        answers = _softmax(validation @ weight.T + bias)
+        value = sign_of(objective) * score(objective, answers, validation_labels)
+        loss = score("log_loss", answers, validation_labels)
+        no_better = 0 if chosen is None or value > best or loss < least else no_better + 1
+        least = min(least, loss)
+        if chosen is None or value > best:
+            own = _softmax(features @ weight.T + bias)[np.arange(len(labels)), labels]
+            best = value
+            chosen = Solved(weight, bias, l2, float(-np.log(np.maximum(own, np.finfo(float).tiny)).mean()))
+        if no_better == PATIENCE:
+            break
+    assert chosen is not None
+    return chosen
 
 
 def write(model: TransferModel, solved: Solved) -> None:
@@ -142,11 +136,8 @@ def write(model: TransferModel, solved: Solved) -> None:
         bias.copy_(torch.from_numpy(solved.bias))
 
 
-def _of_all_classes(solver: Any, present: NDArray[np.int64], classes: int) -> tuple[Floats, Floats]:
-    """Return weights (C, D) and biases (C,) of all classes, also of two, and of those without a training image."""
-    given, offsets = solver.coef_.astype(np.float64), solver.intercept_.astype(np.float64)
-    if present.size == 2:  # of two classes the solver gives the difference
-        given, offsets = np.concatenate([-given, given]) / 2, np.concatenate([-offsets, offsets]) / 2
+def _of_all_classes(given: Floats, offsets: Floats, present: NDArray[np.int64], classes: int) -> tuple[Floats, Floats]:
+    """Return weights (C, D) and biases (C,) of all classes, also of those without a training image."""
     weight = np.zeros((classes, given.shape[1]))
     bias = np.full(classes, offsets.min() - FAR_BELOW)
     weight[present], bias[present] = given, offsets

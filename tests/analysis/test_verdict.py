@@ -12,9 +12,11 @@ import pytest
 
 from harness.analysis.statistics import compare_strategies
 from harness.analysis.study_data import StudyData
+from harness.analysis.training_cost import cost_ratio
 from harness.analysis.verdict import cheaper, conclude
 from harness.analysis.verdict_text import sentence
 from harness.analysis.wording import STRATEGY
+from harness.config.trial import TrialConfig
 from harness.results.event_types import TestScored
 from harness.results.events import EventLog, of_type, read_events
 from harness.results.paths import StudyFolder
@@ -110,6 +112,25 @@ def test_measured_seconds_do_not_flip_the_advice(
         verdict["seconds_alone"] = dict(zip(("feature_extraction", "fine_tuning"), seconds, strict=True))
         assert cheaper(verdict) == use
         assert f"Use {STRATEGY[use]}, {words}" in sentence(verdict, "balanced_accuracy")
+
+
+@pytest.mark.parametrize(
+    ("changes", "passes"),
+    [
+        ({}, 8),
+        ({"epochs": 5}, 5),
+        ({"augmentation": "none"}, 1),
+        ({"augmentation": "none", "imbalance": "balanced_sampling"}, 8),
+        ({"head_solver": "adamw"}, 20),
+    ],
+)
+def test_a_logistic_head_costs_the_passes_that_it_makes(
+    make_study: MakeStudy, changes: dict[str, Any], passes: int
+) -> None:
+    study = StudyData.read(make_study(until="scored")).study
+    steps = TrialConfig("feature_extraction", "resnet18", 0, 1e-3, None, augmentation="flips", epochs=1)
+    logistic = dataclasses.replace(steps, head_solver="logistic", epochs=20)
+    assert cost_ratio(dataclasses.replace(logistic, **changes), steps, study) == pytest.approx(passes)
 
 
 def test_undecided_names_the_better_bet_and_what_would_decide_and_commands_nothing(make_study: MakeStudy) -> None:

@@ -19,7 +19,8 @@ from harness.errors import DivergedError
 from harness.model.transfer import build
 from harness.results.records import TrialJob, TrialRecord
 from harness.training.frozen_features.worker_cache import WorkerCache
-from harness.training.logistic_head import STRENGTHS, solve, write
+from harness.training.logistic_head import PATIENCE, STRENGTHS, solve, write
+from harness.training.logistic_path import LogisticPath
 from harness.training.loop import predict_images
 from harness.training.trial import restore
 from harness.training.trial_data import TrialData
@@ -61,7 +62,8 @@ def test_it_is_the_optimum_that_scikit_learn_finds(classes: int) -> None:
     found = solve(features, labels, validation, truth, CONFIG, classes, "log_loss")
     assert found.l2 in STRENGTHS
     scaler = StandardScaler().fit(features.astype(np.float64))
-    known = LogisticRegression(C=1 / (found.l2 * len(labels)), tol=1e-8, max_iter=5000)
+    both = 2 if classes == 2 else 1  # of two classes scikit-learn penalises only the difference
+    known = LogisticRegression(C=both / (found.l2 * len(labels)), tol=1e-8, max_iter=5000)
     known.fit(scaler.transform(features), labels)
     expected = known.predict_proba(scaler.transform(validation))
     assert softmax(validation @ found.weight.T + found.bias) == pytest.approx(expected, abs=2e-3)
@@ -74,6 +76,47 @@ def test_the_strength_is_the_best_on_validation_and_the_stronger_of_equal_ones()
     apart = 100 * np.eye(4)[labels].astype(np.float32)
     easy = solve(apart, labels, 100 * np.eye(4)[truth].astype(np.float32), truth, CONFIG, 4, "accuracy")
     assert easy.l2 == max(STRENGTHS)
+
+
+def test_correlated_features_are_solved_as_far_as_scikit_learn_does_at_its_narrowest() -> None:
+    features, labels, _, _ = drawn(3)
+    rng = np.random.default_rng(1)
+    correlated = (features[:, :1] + 1e-2 * rng.normal(size=(160, 8)) * features.std(axis=0)[:8]).astype(np.float32)
+    importance = rng.uniform(0.5, 2, size=160)
+    scaler = StandardScaler().fit(correlated.astype(np.float64))
+    standard = scaler.transform(correlated)
+
+    def objective(weight: Any, bias: Any, l2: float) -> float:
+        own = softmax(standard @ weight.T + bias)[np.arange(160), labels]
+        return float(-(importance * np.log(own)).mean() + l2 * (weight**2).sum() / 2)
+
+    path = LogisticPath(correlated, labels, importance)
+    for l2 in (1.0, 1e-2, 1e-4):
+        weight, bias = path.at(l2)
+        known = LogisticRegression(C=1 / (l2 * 160), tol=1e-9, max_iter=20_000)
+        known.fit(standard, labels, sample_weight=importance)
+        least = objective(known.coef_, known.intercept_, l2)
+        assert objective(weight * scaler.scale_, bias + weight @ scaler.mean_, l2) <= least + 1e-6
+
+
+def test_strong_penalties_that_score_alike_do_not_end_the_path() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], [1140, 60])
+    features = (rng.normal(size=(1200, 2)) + 1.5 * labels[:, None]).astype(np.float32)
+    order = rng.permutation(1200)
+    (train, rest), truth = (features[order[:800]], features[order[800:]]), labels[order[800:]]
+    found = solve(train, labels[order[:800]], rest, truth, CONFIG, 2, "balanced_accuracy")
+    assert found.l2 < STRENGTHS[2]  # with the first three, every answer is the frequent class
+
+
+def test_the_path_ends_where_validation_becomes_worse(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    at = LogisticPath.at
+    monkeypatch.setattr(LogisticPath, "at", lambda self, l2: asked.append(l2) or at(self, l2))
+    features, labels, validation, truth = drawn(4)
+    found = solve(features, labels, validation, truth, CONFIG, 4, "log_loss")
+    best = STRENGTHS.index(found.l2)
+    assert asked == list(STRENGTHS[: best + 1 + PATIENCE])
 
 
 def test_a_class_without_a_training_image_is_never_the_answer() -> None:
