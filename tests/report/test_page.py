@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from harness.analysis.study_data import StudyData
 from harness.analysis.verdict_text import sentence
 from harness.config.parameters import PARAMETERS
 from harness.report.page import write_report
@@ -380,3 +381,13 @@ def test_earlier_verdicts_are_kept_on_the_page(make_study: MakeStudy, finished: 
     assert "1 earlier verdict, from fewer trials or seeds" in page.text
     assert page.text.count(sentence(last.verdict or {}, "balanced_accuracy")) == 1
     assert page.text.count("better by 12.3 points") == 1
+
+
+@pytest.mark.parametrize(("tuned", "outcome"), [(2.8, "undecided"), (4.5, "fine_tuning")])
+def test_the_probability_stands_once(make_study: MakeStudy, tuned: float, outcome: str) -> None:
+    study = {"confirmation": {"seeds": 3, "equivalence": 0.001}}
+    folder = make_study(study=study, skill={"feature_extraction": 2.7, "fine_tuning": tuned})
+    assert StudyData.read(folder).summary["verdict"]["outcome"] == outcome
+    page = " ".join(write_report(folder).read_text().split())
+    answer = page[page.index('id="answer"') :]
+    assert answer[: answer.index("</section>")].count("with a probability of") == 1

@@ -76,13 +76,13 @@ def test_the_table_holds_everyone_in_the_order_of_the_scores(make_study: MakeStu
 def test_a_winner_that_is_no_better_is_named(make_study: MakeStudy) -> None:
     section = reference_section(with_neighbours(make_study(), resnet18=[0.99] * 3))
     assert section is not None
-    assert section.heading.endswith("no less than the winner of feature extraction and fine-tuning")
+    assert section.heading.endswith("and the winners of feature extraction and fine-tuning are no better")
 
 
 def test_a_winner_that_is_better_is_not(make_study: MakeStudy) -> None:
     section = reference_section(with_neighbours(make_study(), resnet18=[0.2] * 3))
     assert section is not None
-    assert section.heading.endswith("reach 20.0 %, less than both winners")
+    assert section.heading.endswith("reach 20.0 %, which is worse than both winners")
 
 
 def test_the_answer_says_what_guessing_and_neighbours_give(make_study: MakeStudy) -> None:
@@ -90,6 +90,18 @@ def test_the_answer_says_what_guessing_and_neighbours_give(make_study: MakeStudy
     with_neighbours(folder, resnet18=[0.3] * 3)
     page = " ".join(Path(write_report(folder)).read_text().split())
     assert "guessing gives 16.7 %, and nearest neighbours on the frozen features of resnet18" in page
+
+
+def test_log_loss_is_written_in_its_own_unit_and_the_lowest_comes_first(make_study: MakeStudy) -> None:
+    data = with_neighbours(make_study(study={"objective": "log_loss"}), resnet18=[9.0] * 3)
+    found = rows(data)
+    assert found["Nearest neighbours on resnet18"][0] == "9.000"
+    assert "Always the most frequent class" not in found
+    shown = [float(row[0]) for row in found.values()]
+    assert shown == sorted(shown)
+    section = reference_section(data)
+    assert section is not None
+    assert section.heading.endswith("reach 9.000, which is worse than both winners")
 
 
 @pytest.mark.parametrize("until", ["search", "confirmation"])

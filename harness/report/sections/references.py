@@ -46,10 +46,13 @@ def reference_heading(best: dict[str, Any], winners: dict[str, float], objective
     """Say what the nearest neighbours of the best backbone reach, and which winners are no better."""
     sign, reached = sign_of(objective), wording.level(best["test_mean"], objective)
     start = f"Without any training, nearest neighbours on the frozen features of {best['backbone']} reach {reached}"
-    beaten = [name for name, mean in winners.items() if sign * mean <= sign * best["test_mean"]]
-    if not beaten:
-        return f"{start}, less than {'both' if len(winners) == 2 else 'all'} winners" if len(winners) > 1 else start
-    return f"{start}, no less than the winner of {wording.listed([wording.STRATEGY[name] for name in beaten])}"
+    beaten = [wording.STRATEGY[name] for name, mean in winners.items() if sign * mean <= sign * best["test_mean"]]
+    if beaten:
+        are = "winners of {} are" if len(beaten) > 1 else "winner of {} is"
+        return f"{start}, and the {are.format(wording.listed(beaten))} no better"
+    if len(winners) == 1:
+        return start
+    return f"{start}, which is worse than {'both' if len(winners) == 2 else 'all'} winners"
 
 
 def _numbers(numbers: list[int]) -> str:
