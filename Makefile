@@ -48,8 +48,9 @@ env: .venv/.installed
 	@python3 -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))' || { \
 	  echo "The harness needs Python 3.11 or newer as python3; this one is $$(python3 -V 2>&1)." >&2; exit 2; }
 	@if command -v uv >/dev/null 2>&1; then uv venv -q --allow-existing --python "$$(command -v python3)" .venv; \
-	else python3 -m venv .venv >/dev/null 2>&1 || { \
-	  echo "python3 cannot make a virtual environment because its venv module is missing; on Debian install python3-venv." >&2; exit 2; }; fi
+	else python3 -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "python3 cannot make a virtual environment because its venv module is missing; on Debian install python3-venv." >&2; exit 2; }; \
+	  python3 -m venv .venv || exit 2; fi
 	@echo "Installing into .venv …"
 	@if command -v uv >/dev/null 2>&1; then uv pip install -q --python $(PY) -c constraints.txt -e '.[dev]'; \
 	else $(PY) -m pip install -q --disable-pip-version-check uv && \
