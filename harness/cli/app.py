@@ -59,6 +59,9 @@ def existing(name: str) -> StudyFolder:
     return StudyFolder(name)
 
 
+MOST_DIGITS = 9  # of a number on the command line
+
+
 def given(text: str | None) -> str | None:
     """Return None for an empty text, because make passes variables that are not set as empty texts."""
     return text or None
@@ -72,9 +75,10 @@ def whole_number(name: str, text: str | None) -> int | None:
     """
     if not text:
         return None
-    if not text.isdigit() or int(text) < 1:
-        raise ConfigError(f"{name} must be a whole number from 1, but got {text!r}")
-    return int(text)
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS else 0
+    if number < 1:
+        raise ConfigError(f"{name} must be a whole number from 1, but got {text[:50]!r}")
+    return number
 
 
 def repeat_command() -> str:

@@ -24,7 +24,7 @@ from harness.study.sync import bridge_of
 from harness.tracking.address import TrackingUnavailable, address_of, is_remote, sqlite_path
 from harness.tracking.mapping import study_id
 from harness.tracking.mlflow_models import missing_models
-from harness.tracking.mlflow_store import StudyRuns, close_store, set_experiment_aside, study_runs
+from harness.tracking.mlflow_store import StudyRuns, close_store, set_study_aside, study_runs
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -96,14 +96,15 @@ def _compared(case: Case, study: StudyConfig, where: str, address: str, found: S
     if wrong is not None:
 
         def repair() -> str:
-            aside = set_experiment_aside(address, case.folder.name, f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}")
-            return f"{_send(case, study)}; the old runs are in the deleted experiment {aside!r}"
+            identity, now = study_id(case.folder.name, events[0]), f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
+            aside = set_study_aside(address, case.folder.name, identity, now)
+            return f"{_send(case, study)}; the old runs are {aside}"
 
         yield Finding(
             where,
             wrong,
             "its pages show something else than was run",
-            "--fix sets the experiment aside and sends the log again.",
+            "--fix sets these runs aside and sends the log again.",
             repair,
         )
 

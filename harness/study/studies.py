@@ -17,7 +17,7 @@ from harness.study.lock import held, is_held
 from harness.study.sync import storage_address
 from harness.tracking.address import address_of
 from harness.tracking.mapping import study_id
-from harness.tracking.mlflow_store import delete_experiment
+from harness.tracking.mlflow_store import delete_study
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ def remove_study(folder: StudyFolder) -> None:
         if stored and created:  # optuna.log is in the folder
             storage = storage_address(folder.name, stored)
             optuna_journal.remove(storage, folder.name, study_id(folder.name, created))
-        delete_experiment(folder.name, address)
+        if created:  # without it, nothing says which runs are its own
+            delete_study(address, study_id(folder.name, created))
         shutil.rmtree(folder.path)
         shutil.rmtree(folder.report, ignore_errors=True)
 
