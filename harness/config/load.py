@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from harness.config.backbone_specs import backbone_spec, check_image_size
 from harness.config.space import faults_of_try, space
 from harness.config.study import AUTO, StudyConfig
-from harness.config.trial import NAME_RULE
+from harness.config.study_names import check_letters, check_study_name
 from harness.errors import ConfigError
 
 MAX_BYTES = 100_000  # of a study file; the longest in this project has 3,000
@@ -185,11 +185,7 @@ def _short(value: object) -> str:
 
 def find_study(name: str, studies: Path = Path("studies")) -> Path:
     """Return the file of a study; raise ConfigError, with the names that exist, if there is none."""
-    if not NAME_RULE.fullmatch(name):
-        raise ConfigError(
-            "a study's name may have letters, digits, '.', '_' and '-' (64 at most, a letter or digit first), "
-            f"but got {name!r}"
-        )
+    check_letters(name)
     path = studies / f"{name}.yaml"
     if not path.is_file():
         known = sorted(p.stem for p in studies.glob("*.yaml"))
@@ -208,10 +204,10 @@ def load_study(
         ConfigError: the name, the file or an override is wrong; lists all faults of the file, each with its key.
     """
     path = find_study(name, studies)
-    if save_as is not None and not NAME_RULE.fullmatch(save_as):
-        raise ConfigError(
-            f"AS may have letters, digits, '.', '_' and '-' (64 at most, a letter or digit first), but got {save_as!r}"
-        )
+    if save_as is None:
+        check_study_name(name)
+    else:
+        check_study_name(save_as, "AS")
     document = read_yaml(path)
     replaced = _override(document, overrides)
     study = parse(document, path.name)

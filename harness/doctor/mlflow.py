@@ -17,7 +17,7 @@ from harness.errors import StudyHeldError
 from harness.results import sqlite_check
 from harness.results.event_types import SessionEnded, TrialFinished, TrialStarted, VerdictReached
 from harness.results.events import Event, of_type
-from harness.results.paths import StudyFolder, home
+from harness.results.paths import StudyFolder, names_in_home
 from harness.safe_text import masked
 from harness.study.lock import is_held
 from harness.study.sync import bridge_of
@@ -138,7 +138,7 @@ def _damaged(case: Case, study: StudyConfig, where: str, path: Path, address: st
     """Return the finding of a database that cannot be used. It also holds the runs of other studies."""
 
     def repair() -> str:
-        others = [p.parent.name for p in sorted(home().glob("*/study.json")) if p.parent.name != case.folder.name]
+        others = [name for name in names_in_home() if name != case.folder.name]
         if busy := [name for name in others if is_held(StudyFolder(name))]:
             raise StudyHeldError(f"the study {busy[0]} is running and uses it; wait until it ends")
         close_store(address)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.errors import HarnessError
 from harness.results.events import first_event, read_events
-from harness.results.paths import StudyFolder, home
+from harness.results.paths import StudyFolder, names_in_home
 from harness.results.study_state import StudyState
 from harness.search import optuna_journal
 from harness.study.lock import held, is_held
@@ -33,7 +33,7 @@ class StudyRow:
 
 def list_studies() -> list[StudyRow]:
     """Return a row for every study in the home folder, by name."""
-    return [_row(StudyFolder(path.parent.name)) for path in sorted(home().glob("*/study.json"))]
+    return [_row(StudyFolder(name)) for name in names_in_home()]
 
 
 def _row(folder: StudyFolder) -> StudyRow:
