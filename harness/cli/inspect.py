@@ -66,9 +66,11 @@ def inspect(
         list[str] | None, typer.Option("--set", help="PARAMETER=VALUE, as in `search`; may be repeated.")
     ] = None,
     classes: Annotated[int, typer.Option(min=2, help="Number of classes.")] = 2,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Default: the study's epochs; 10 if they are auto.")] = None,
 ) -> None:
     """Print what a trial would train, stage by stage, before anything runs."""
     from harness.config.load import load_study
+    from harness.config.study import AUTO
     from harness.study.estimate.inspect import inspect_trial
 
     chosen = dict(_pair(text) for text in parameter or [])
@@ -76,7 +78,8 @@ def inspect(
         chosen["backbone"] = backbone
     if depth is not None:
         chosen["unfreeze_depth"] = str(depth)
-    config, stages = inspect_trial(load_study(name).study, chosen, classes)
+    study = load_study(name).study
+    config, stages = inspect_trial(study, chosen, classes, epochs)
     table = Table(box=None, pad_edge=False)
     for heading in ("Stage", "Parameters", "Train", "In epochs", "Peak rate", "BN", "BatchNorm's statistics"):
         table.add_column(heading, justify="right" if heading in ("Parameters", "Train", "Peak rate", "BN") else "left")
@@ -94,6 +97,8 @@ def inspect(
         f"{config.strategy} of {config.backbone}: unfreeze_depth {config.unfreeze_depth}, {config.unfreeze_schedule}, "
         f"from the {config.unfreeze_from}, BatchNorm {config.batchnorm}, {config.epochs} epochs, {classes} classes"
     )
+    if epochs is None and study.epochs == AUTO:
+        say("The study chooses its number of epochs from its images; --epochs sets the one that is shown here.")
     out.print(table, markup=False)
     total, training = sum(s.parameters for s in stages), sum(s.training for s in stages)
     say(f"{training:,} of {total:,} parameters train ({training / total:.2%}).")

@@ -184,6 +184,8 @@ def test_inspect_shows_what_would_train_before_anything_runs(tmp_path: Path, har
         "layer_decay=0.5",
         "--classes",
         "6",
+        "--epochs",
+        "5",
     )
     assert code == 0, err
     lines = {line.split()[0]: line.split() for line in out.splitlines() if line.strip()}
@@ -193,6 +195,16 @@ def test_inspect_shows_what_would_train_before_anything_runs(tmp_path: Path, har
     assert lines["head"][1:4] == ["6,150", "6,150", "1-5"]
     assert "updated" in out
     assert not (tmp_path / "home").exists() or not list((tmp_path / "home").iterdir())
+
+
+def test_inspect_says_that_the_epochs_follow_from_the_images(harness: Harness) -> None:
+    code, out, err = harness("inspect", "microscopy", "--depth", "2", "--set", "unfreeze_schedule=head_first")
+    assert code == 0, err
+    assert "10 epochs" in out
+    assert "--epochs sets the one that is shown here" in " ".join(out.split())
+    code, out, _ = harness("inspect", "microscopy", "--epochs", "20")
+    assert "20 epochs" in out
+    assert "--epochs sets" not in out
 
 
 def test_backbones_are_listed_for_people_and_for_machines(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:

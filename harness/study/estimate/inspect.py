@@ -7,19 +7,24 @@ from typing import Any
 from harness.config.backbone_specs import check_image_size
 from harness.config.parameters import PARAMETERS, unknown_parameter
 from harness.config.space import space
-from harness.config.study import StudyConfig
+from harness.config.study import AUTO, StudyConfig
 from harness.config.trial import Strategy, TrialConfig
 from harness.errors import ConfigError
 from harness.model.meta import build_shapes
 from harness.model.summary import Part, parts
 
+ASSUMED_EPOCHS = 10
 
-def inspect_trial(study: StudyConfig, chosen: dict[str, str], num_classes: int) -> tuple[TrialConfig, list[Part]]:
+
+def inspect_trial(
+    study: StudyConfig, chosen: dict[str, str], num_classes: int, epochs: int | None = None
+) -> tuple[TrialConfig, list[Part]]:
     """Return the configuration with these parameters and otherwise the study's defaults, and its stages.
 
     Args:
         chosen: parameters and their values as text. They need not be in the study's search space. `unfreeze_depth` 0
             is feature extraction.
+        epochs: None for the study's number, or ASSUMED_EPOCHS if the study chooses it from its images.
 
     Raises:
         ConfigError: a parameter is unknown, a value is out of its range, or a schedule has too few epochs.
@@ -39,7 +44,8 @@ def inspect_trial(study: StudyConfig, chosen: dict[str, str], num_classes: int) 
             faults.append(f"{name}: {error}")
     if faults:
         raise ConfigError("--set, --backbone and --depth must hold valid values, but:", faults)
-    config = space(study, strategy).config(values)
+    epochs = epochs or (ASSUMED_EPOCHS if study.epochs == AUTO else study.epochs)
+    config = space(study.model_copy(update={"epochs": epochs}), strategy).config(values)
     size = study.data.image_size if isinstance(study.data.image_size, int) else None
     if size is not None:
         check_image_size(config.backbone, size)
