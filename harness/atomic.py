@@ -12,23 +12,39 @@ from typing import BinaryIO
 
 from harness.errors import DiskFullError
 
-_NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NOT_WRITABLE = (*_FULL, errno.EROFS, errno.EACCES)
 
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Raise a DiskFullError with the path if the block fails because of a full disk or an unwritable folder."""
+    """Raise a DiskFullError with the file if the block fails because of a full disk or an unwritable folder.
+
+    Args:
+        path: the file that the block writes, or a folder with it. It is named if the error itself names no file, as
+            the error of a `write` does not.
+    """
     try:
         yield
     except OSError as error:
         if error.errno not in _NOT_WRITABLE:
             raise
-        place = Path(error.filename) if isinstance(error.filename, str) else path
-        free = shutil.disk_usage(place.parent).free if place.parent.exists() else 0
+        place = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else path
+        why = os.strerror(error.errno)
+        if error.errno in _FULL:
+            why, way_out = f"{why}; {_free(place)}", "make room there"
+        else:
+            way_out = "make it writable for this user"
         raise DiskFullError(
-            f"cannot write {place} ({os.strerror(error.errno)}; {free} bytes free): "
-            "make room, or choose another folder for the state with HARNESS_HOME."
+            f"cannot write {place} ({why}): {way_out}, or choose another folder with HARNESS_HOME (studies, models, "
+            "caches) or HARNESS_REPORTS (pages)."
         ) from error
+
+
+def _free(place: Path) -> str:
+    """Return the free bytes of the file system that a file is on, or would be on, as text."""
+    folder = next((folder for folder in (place, *place.absolute().parents) if folder.exists()), Path("/"))
+    return f"{shutil.disk_usage(folder).free} bytes free on the file system of {folder}"
 
 
 @contextmanager

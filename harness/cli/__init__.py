@@ -15,12 +15,13 @@ from harness.cli import studies, maintain, inspect, benchmarks  # noqa: F401 - i
 
 # isort: on
 from harness.cli.app import app, err
-from harness.cli.terminal import take_warnings
+from harness.cli.terminal import replace_missing_characters, take_warnings
 from harness.errors import HarnessError
 
 
 def main() -> None:
     """Run a command. A HarnessError is printed as one short text on stderr, and sets the exit code."""
+    replace_missing_characters()
     take_warnings(err)
     atexit.register(_skip_last_collection)
     debug = "--debug" in sys.argv

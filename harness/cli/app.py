@@ -12,10 +12,10 @@ from typing import Annotated
 import typer
 
 from harness.cli.terminal import Terminal
-from harness.config.trial import NAME_RULE
+from harness.config.study_names import NAME_RULE, check_study_name
 from harness.errors import ConfigError
 from harness.results.packed import is_path, open_stored
-from harness.results.paths import StudyFolder, home
+from harness.results.paths import StudyFolder, names_in_home
 
 app = typer.Typer(
     name="harness",
@@ -46,17 +46,21 @@ def stored(name: str) -> StudyFolder:
 
 
 def existing(name: str) -> StudyFolder:
-    """Return the folder of an existing study, also if study.json or the log is missing.
+    """Return the folder of an existing study, also if study.json or the log is missing; makes no folder.
 
     Raises:
-        ConfigError: there is no such study.
+        ConfigError: there is no such study, or the name is one of the harness's own.
     """
-    if not NAME_RULE.fullmatch(name):  # checked before `home` creates a folder
+    if not NAME_RULE.fullmatch(name):
         raise ConfigError(f"there is no study {name!r}: a study's name has letters, digits, '.', '_' and '-'")
-    known = sorted({path.parent.name for file in ("study.json", "events.jsonl") for path in home().glob(f"*/{file}")})
+    check_study_name(name)
+    known = names_in_home()
     if name not in known:
         raise ConfigError(f"there is no study {name!r} here; there are: {', '.join(known) or 'none yet'}")
     return StudyFolder(name)
+
+
+MOST_DIGITS = 9  # of a number on the command line
 
 
 def given(text: str | None) -> str | None:
@@ -72,9 +76,10 @@ def whole_number(name: str, text: str | None) -> int | None:
     """
     if not text:
         return None
-    if not text.isdigit() or int(text) < 1:
-        raise ConfigError(f"{name} must be a whole number from 1, but got {text!r}")
-    return int(text)
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS else 0
+    if number < 1:
+        raise ConfigError(f"{name} must be a whole number from 1, but got {text[:50]!r}")
+    return number
 
 
 def repeat_command() -> str:

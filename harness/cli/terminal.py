@@ -7,6 +7,8 @@ cursor movements of rich are written separately and still work.
 
 from __future__ import annotations
 
+import io
+import sys
 import warnings
 from collections.abc import Iterable
 from typing import Any
@@ -45,3 +47,14 @@ def take_warnings(console: Terminal) -> None:
         console.print(warnings.formatwarning(message, category, filename, lineno, line).rstrip())
 
     warnings.showwarning = show
+
+
+def replace_missing_characters() -> None:
+    """Let both standard streams replace characters that their encoding lacks.
+
+    A terminal or pipe in ASCII or Latin-1 (LANG=C, PYTHONIOENCODING=ascii) has no "·" and no "…", and a message must
+    not end a study because of them.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace" if stream is sys.stdout else "backslashreplace")

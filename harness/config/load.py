@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,15 @@ from pydantic import ValidationError
 from harness.config.backbone_specs import backbone_spec, check_image_size
 from harness.config.space import faults_of_try, space
 from harness.config.study import AUTO, StudyConfig
-from harness.config.trial import NAME_RULE
+from harness.config.study_names import check_letters, check_study_name
 from harness.errors import ConfigError
+
+MAX_BYTES = 100_000  # of a study file; the longest in this project has 3,000
+MAX_DEPTH = 20
+MAX_VALUES = 10_000  # values in the file, each alias counted as all that it stands for
+_SHOWN = 200  # characters of a value in a message
+_MOST_FAULTS = 50
+_KEYS = "; the keys here are "
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -25,9 +32,12 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
+            line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise ConfigError(f"line {line}: a key must be a word, but got a list or a mapping; put it in quotes")
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                raise ConfigError(f"line {key_node.start_mark.line + 1}: the key {key!r} is given twice; keep one")
+                raise ConfigError(f"line {line}: the key {_short(key)} is given twice; keep one")
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -75,31 +85,107 @@ class Overrides:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file; raise ConfigError, with the line, if it cannot be read."""
+    """Return the mapping in a YAML file.
+
+    Raises:
+        ConfigError: the file cannot be read, with the line; it is too large; or its aliases make it too large.
+    """
     try:
-        loader = _StrictLoader(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"{path.name} must have at most {MAX_BYTES} bytes, but has {path.stat().st_size}")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise ConfigError(f"{path.name} must be UTF-8 text") from None
+        raise ConfigError(f"{path.name} must be UTF-8 text; save it in this encoding") from None
+    except OSError as error:
+        raise ConfigError(f"{path.name} cannot be read ({error.strerror})") from None
     try:
-        document = loader.get_single_data()
+        document = _document(text)
     except ConfigError as error:
         raise ConfigError(f"{path.name}: {error}") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path.name} is not valid YAML: {' '.join(str(error).split())}") from None
-    finally:
-        loader.dispose()
+        why = " ".join(str(error).split())
+        raise ConfigError(f"{path.name} is not valid YAML: {_short_text(why)}{_hint(why)}") from None
+    except RecursionError:
+        raise ConfigError(f"{path.name} must not nest lists and mappings deeper than {MAX_DEPTH} levels") from None
     if not isinstance(document, dict):
         raise ConfigError(f"{path.name} must contain keys and values, but it contains a {type(document).__name__}")
     return document
 
 
+def _document(text: str) -> Any:
+    """Return what a YAML text describes. Its size is checked first, because each alias may repeat another one."""
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise ConfigError(f"line {line}: it has a NUL character; remove it, and save the file as UTF-8")
+    loader = _StrictLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _count(node, {}, 0)
+        return loader.construct_document(node)
+    except (ValueError, TypeError, AttributeError, KeyError) as error:  # `!!int x`, a number of 5,000 digits
+        if isinstance(error, yaml.YAMLError):
+            raise
+        why = _short_text(str(error))
+        raise ConfigError(f"a value cannot be read ({why}); correct it, or put it in quotes") from None
+    finally:
+        loader.dispose()
+
+
+def _count(node: yaml.Node, known: dict[int, int], depth: int) -> int:
+    """Return how many values a node stands for, with all that its aliases repeat.
+
+    Args:
+        known: the count of each node that was counted before, by its `id`; 0 while a node is being counted.
+    """
+    if depth > MAX_DEPTH:
+        raise RecursionError
+    if (count := known.get(id(node))) is not None:
+        if count == 0:
+            raise ConfigError(f"line {node.start_mark.line + 1}: a value must not contain itself (`*` names it)")
+        return count
+    known[id(node)] = 0
+    inner: list[yaml.Node] = []
+    if isinstance(node, yaml.MappingNode):
+        inner = [part for pair in node.value for part in pair]
+    elif isinstance(node, yaml.SequenceNode):
+        inner = node.value
+    count = 1 + sum(_count(part, known, depth + 1) for part in inner)
+    if count > MAX_VALUES:
+        raise ConfigError(f"the file must describe at most {MAX_VALUES} values; its aliases (`*`) make it larger")
+    known[id(node)] = count
+    return count
+
+
+def _hint(why: str) -> str:
+    """Return what to do about a fault that the YAML reader names, or nothing."""
+    if "unknown escape character" in why:
+        return "; use single quotes ('...') for texts with a backslash"
+    if "'\\t'" in why:
+        return "; indent with spaces instead of tabs"
+    if "expected a single document" in why:
+        return "; keep one study in the file, without a line ---"
+    if "special characters are not allowed" in why:
+        return "; remove this character, which may be invisible"
+    return ""
+
+
+def _short_text(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def _short(value: object) -> str:
+    """Return a value as a message shows it; at most 200 characters of it."""
+    try:
+        return _short_text(repr(value))
+    except ValueError:  # an integer of more digits than Python prints
+        return "a number of several thousand digits"
+
+
 def find_study(name: str, studies: Path = Path("studies")) -> Path:
     """Return the file of a study; raise ConfigError, with the names that exist, if there is none."""
-    if not NAME_RULE.fullmatch(name):
-        raise ConfigError(
-            "a study's name may have letters, digits, '.', '_' and '-' (64 at most, a letter or digit first), "
-            f"but got {name!r}"
-        )
+    check_letters(name)
     path = studies / f"{name}.yaml"
     if not path.is_file():
         known = sorted(p.stem for p in studies.glob("*.yaml"))
@@ -118,10 +204,10 @@ def load_study(
         ConfigError: the name, the file or an override is wrong; lists all faults of the file, each with its key.
     """
     path = find_study(name, studies)
-    if save_as is not None and not NAME_RULE.fullmatch(save_as):
-        raise ConfigError(
-            f"AS may have letters, digits, '.', '_' and '-' (64 at most, a letter or digit first), but got {save_as!r}"
-        )
+    if save_as is None:
+        check_study_name(name)
+    else:
+        check_study_name(save_as, "AS")
     document = read_yaml(path)
     replaced = _override(document, overrides)
     study = parse(document, path.name)
@@ -135,13 +221,14 @@ def parse(document: dict[str, Any], name: str) -> StudyConfig:
     try:
         study = StudyConfig.model_validate(document)
     except ValidationError as error:
-        for fault in error.errors():
-            faults += _readable(fault)
+        faults += _without_repeated_keys(line for fault in error.errors() for line in _readable(fault))
     if study is not None:
         faults += _against_backbones(study)
         faults += faults_of_try(study)
     if study is None or faults:
-        raise ConfigError(f"{name} has {len(faults)} fault{'s' if len(faults) > 1 else ''}:", faults)
+        more = [f"… and {len(faults) - _MOST_FAULTS} more"] if len(faults) > _MOST_FAULTS else []
+        shown = [_short_text(fault) if len(fault) > 2 * _SHOWN else fault for fault in faults[:_MOST_FAULTS]]
+        raise ConfigError(f"{name} has {len(faults)} fault{'s' if len(faults) > 1 else ''}:", [*shown, *more])
     return study
 
 
@@ -173,8 +260,17 @@ def _readable(fault: Any) -> list[str]:
     if where == "search" and not text.startswith("must map"):  # one line for each parameter, which begins with its name
         return [f"{where}.{line}" for line in text.splitlines()]
     if fault["type"] not in ("value_error", "missing"):
-        text = f"{text[0].lower()}{text[1:]}, but got {fault['input']!r}"
+        text = f"{text[0].lower()}{text[1:]}, but got {_short(fault['input'])}"
     return [f"{where or 'the file'}: {text}"]
+
+
+def _without_repeated_keys(lines: Iterable[str]) -> Iterator[str]:
+    """Return the faults, with each list of the keys that may stand in a place only once."""
+    told: set[str] = set()
+    for line in lines:
+        fault, _, keys = line.partition(_KEYS)
+        yield fault if keys in told else line
+        told |= {keys} if keys else set()
 
 
 def _near(loc: tuple[Any, ...]) -> str:
@@ -187,7 +283,7 @@ def _near(loc: tuple[Any, ...]) -> str:
         return ""
     known = [field.alias or key for key, field in model.model_fields.items()]
     near = difflib.get_close_matches(str(loc[-1]), known, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; the keys here are {', '.join(known)}"
+    return f"; did you mean {near[0]}?" if near else f"{_KEYS}{', '.join(known)}"
 
 
 def _against_backbones(study: StudyConfig) -> list[str]:

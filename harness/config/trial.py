@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,12 +23,10 @@ from harness.config.parameters import (
 )
 from harness.config.strategies import DEPTH_MAX, STAGES, STRATEGIES, Strategy
 
-__all__ = ["DEPTH_MAX", "NAME_RULE", "STAGES", "STRATEGIES", "Shift", "Strategy", "TrialConfig", "canonical"]
+__all__ = ["DEPTH_MAX", "STAGES", "STRATEGIES", "Shift", "Strategy", "TrialConfig", "canonical"]
 
 Shift = Literal["blur", "noise", "brightness", "stain", "jpeg"]
 LOGISTIC_VIEWS = 8  # most epochs whose views a logistic head uses: the recipe `flips` has no more
-NAME_RULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # of a study
-
 
 _DEFAULTS: dict[str, Any] = {name: parameter.default for name, parameter in PARAMETERS.items()}
 

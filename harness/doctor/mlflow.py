@@ -17,14 +17,14 @@ from harness.errors import StudyHeldError
 from harness.results import sqlite_check
 from harness.results.event_types import SessionEnded, TrialFinished, TrialStarted, VerdictReached
 from harness.results.events import Event, of_type
-from harness.results.paths import StudyFolder, home
+from harness.results.paths import StudyFolder, names_in_home
 from harness.safe_text import masked
 from harness.study.lock import is_held
 from harness.study.sync import bridge_of
 from harness.tracking.address import TrackingUnavailable, address_of, is_remote, sqlite_path
 from harness.tracking.mapping import study_id
 from harness.tracking.mlflow_models import missing_models
-from harness.tracking.mlflow_store import StudyRuns, close_store, set_experiment_aside, study_runs
+from harness.tracking.mlflow_store import StudyRuns, close_store, set_study_aside, study_runs
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -96,14 +96,15 @@ def _compared(case: Case, study: StudyConfig, where: str, address: str, found: S
     if wrong is not None:
 
         def repair() -> str:
-            aside = set_experiment_aside(address, case.folder.name, f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}")
-            return f"{_send(case, study)}; the old runs are in the deleted experiment {aside!r}"
+            identity, now = study_id(case.folder.name, events[0]), f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
+            aside = set_study_aside(address, case.folder.name, identity, now)
+            return f"{_send(case, study)}; the old runs are {aside}"
 
         yield Finding(
             where,
             wrong,
             "its pages show something else than was run",
-            "--fix sets the experiment aside and sends the log again.",
+            "--fix sets these runs aside and sends the log again.",
             repair,
         )
 
@@ -137,7 +138,7 @@ def _damaged(case: Case, study: StudyConfig, where: str, path: Path, address: st
     """Return the finding of a database that cannot be used. It also holds the runs of other studies."""
 
     def repair() -> str:
-        others = [p.parent.name for p in sorted(home().glob("*/study.json")) if p.parent.name != case.folder.name]
+        others = [name for name in names_in_home() if name != case.folder.name]
         if busy := [name for name in others if is_held(StudyFolder(name))]:
             raise StudyHeldError(f"the study {busy[0]} is running and uses it; wait until it ends")
         close_store(address)

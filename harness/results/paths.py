@@ -30,19 +30,30 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.config.trial import NAME_RULE
-from harness.errors import ConfigError
+from harness.config.study_names import is_own, is_study_name
+from harness.errors import ConfigError, ResourceError
 from harness.safe_text import escape_name
 
 STORED = "study"  # folder of the stored files, beside their page
 MOST_JSON = 1 << 25  # bytes of a JSON file that comes from elsewhere; those of 10,000 trials have thousands
 _LOGS = ("events.jsonl", "events.jsonl.gz")
+_OF_STUDIES = ("study.json", *_LOGS, "checkpoints")
 
 
 def home() -> Path:
-    """Return the folder of all state; create it if it is missing."""
+    """Return the folder of all state; create it if it is missing.
+
+    Raises:
+        ResourceError: it cannot be created.
+    """
     path = _home()
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(
+            f"the folder of all state cannot be made at {escape_name(str(path))} ({os.strerror(error.errno or 0)}): "
+            "choose another one with HARNESS_HOME."
+        ) from error
     return path
 
 
@@ -51,15 +62,21 @@ def _home() -> Path:
 
 
 def names_in_home() -> list[str]:
-    """The names of the studies in HARNESS_HOME, sorted; makes no folder."""
-    return sorted(path.parent.name for path in _home().glob("*/study.json"))
+    """The names of the studies in HARNESS_HOME, sorted; makes no folder.
+
+    A study is there as long as something of it is left that cannot be made again without its log: a study whose log or
+    study.json is gone is found here, so that it can be looked at and removed. Folders of the harness itself are none.
+    """
+    try:
+        found = {path.parent.name for part in _OF_STUDIES for path in _home().glob(f"*/{part}")}
+    except OSError:  # HARNESS_HOME cannot be read, or is no folder
+        return []
+    return sorted(name for name in found if not is_own(name))
 
 
 def in_home(name: str) -> bool:
     """Whether a study of this name lies in HARNESS_HOME; makes no folder."""
-    if not NAME_RULE.fullmatch(name):
-        return False
-    return any((_home() / name / file).exists() for file in ("study.json", "events.jsonl"))
+    return is_study_name(name) and any((_home() / name / part).exists() for part in _OF_STUDIES)
 
 
 def reports() -> Path:
@@ -104,7 +121,7 @@ class StudyFolder:
         root, place = path.expanduser().resolve(), found.resolve()
         if not place.is_relative_to(root):
             raise ConfigError(f"{shown} is not read: {STORED} is a link that leads out of it.")
-        if place.parent == _home() and NAME_RULE.fullmatch(place.name):
+        if place.parent == _home() and is_study_name(place.name):
             return cls(place.name)
         _check_inside(root, place)
         try:
@@ -112,13 +129,13 @@ class StudyFolder:
                 name = json.loads(stream.read(MOST_JSON))["name"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             name = None
-        if not isinstance(name, str) or not NAME_RULE.fullmatch(name):
+        if not isinstance(name, str) or not is_study_name(name):
             raise ConfigError(f"the study stored in {shown} has no name that a study may have in its study.json.")
         return cls(name, place)
 
     @property
     def path(self) -> Path:
-        return self.place or home() / self.name
+        return self.place or _home() / self.name
 
     @property
     def study_json(self) -> Path:

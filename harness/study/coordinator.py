@@ -60,6 +60,11 @@ def run_study(loaded: LoadedStudy, observer: Observer) -> StudyResult:
         devices = resolve_devices(loaded.study.device, loaded.study.workers)
         prepared = prepare(loaded, devices, observer.working)
         with held(prepared.folder):
+            stop.before_end_at_once(lambda: prepared.folder.owner.unlink(missing_ok=True))
+            stop.last_words = (
+                "harness: the machine is too busy to end in time, so the study ends at once. Nothing finished is lost: "
+                f"the same command continues it, and `harness report {prepared.name}` makes its page.\n"
+            )
             session = Session(prepared, devices, observer, stop)
             try:
                 if session.state.done and not _wants_more(session):

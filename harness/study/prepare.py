@@ -15,6 +15,7 @@ from harness.config.auto_epochs import with_epochs
 from harness.config.load import LoadedStudy, faults_of_phases
 from harness.config.space import backbones, sides, space
 from harness.config.study import StudyConfig
+from harness.config.study_names import check_letters
 from harness.data import split as splitting
 from harness.data.augmentation import image_keys
 from harness.data.dataset import Dataset, arrays, open_dataset
@@ -72,7 +73,10 @@ def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prep
     _check_source(loaded)
     cache = home() / "cache"
     dataset = open_dataset(study.data, cache=cache, progress=lambda i, n: progress("Reading images", i, n))
-    name = f"{loaded.name}-{dataset.digest[:8]}" if loaded.data_replaced else loaded.name
+    name = loaded.name
+    if loaded.data_replaced:
+        name = f"{loaded.name}-{dataset.digest[:8]}"
+        check_letters(name, "the study's name with the data's digest")
     folder = StudyFolder(name)
     parts = first_split(dataset, study)
     train = int((parts == "train").sum())

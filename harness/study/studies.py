@@ -10,14 +10,14 @@ from pathlib import Path
 
 from harness.errors import HarnessError
 from harness.results.events import first_event, read_events
-from harness.results.paths import StudyFolder, home
+from harness.results.paths import StudyFolder, names_in_home
 from harness.results.study_state import StudyState
 from harness.search import optuna_journal
 from harness.study.lock import held, is_held
 from harness.study.sync import storage_address
 from harness.tracking.address import address_of
 from harness.tracking.mapping import study_id
-from harness.tracking.mlflow_store import delete_experiment
+from harness.tracking.mlflow_store import delete_study
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class StudyRow:
 
 def list_studies() -> list[StudyRow]:
     """Return a row for every study in the home folder, by name."""
-    return [_row(StudyFolder(path.parent.name)) for path in sorted(home().glob("*/study.json"))]
+    return [_row(StudyFolder(name)) for name in names_in_home()]
 
 
 def _row(folder: StudyFolder) -> StudyRow:
@@ -71,7 +71,8 @@ def remove_study(folder: StudyFolder) -> None:
         if stored and created:  # optuna.log is in the folder
             storage = storage_address(folder.name, stored)
             optuna_journal.remove(storage, folder.name, study_id(folder.name, created))
-        delete_experiment(folder.name, address)
+        if created:  # without it, nothing says which runs are its own
+            delete_study(address, study_id(folder.name, created))
         shutil.rmtree(folder.path)
         shutil.rmtree(folder.report, ignore_errors=True)
 

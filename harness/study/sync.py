@@ -144,10 +144,11 @@ def _to_mlflow(folder: StudyFolder, study: StudyConfig, events: Sequence[Event])
     sent = bridge.catch_up(events, retry_now=True)
     bridge.log_artifacts()
     where = f"MLflow at {masked(bridge.address)}"
+    back = f" Runs that had been deleted there were restored: {bridge.restored}." if bridge.restored else ""
     if not sent:
-        return f"{where} had all {len(events)} events of {folder.name}."
+        return f"{where} had all {len(events)} events of {folder.name}.{back}"
     trials = sum(isinstance(event.data, TrialFinished) for event in events[-sent:])
-    return f"{where} got {sent} of {len(events)} events of {folder.name}, among them {trials} finished trials."
+    return f"{where} got {sent} of {len(events)} events of {folder.name}, among them {trials} finished trials.{back}"
 
 
 def _model_missing(folder: StudyFolder, events: Sequence[Event]) -> list[str]:

@@ -4,7 +4,9 @@ This file does not import MLflow: it calls the `RunStore` interface, which `mlfl
 
 Everything is sent exactly once. The metrics of a run are sent in one batch that ends with a tag (`harness.logged`), so
 a run with this tag has all of them. If the tag is missing after a crash, the store compares the batch with the metrics
-that the run holds and sends the others. Runs are found by their key, so no run is created twice.
+that the run holds and sends the others. Runs are found by their key, so no run is created twice. At every connection
+the runs of the study are listed: if one of a finished trial is missing, the whole log is sent again, which adds only
+what is missing.
 """
 
 from __future__ import annotations
@@ -46,8 +48,8 @@ class RunStore(Protocol):
     def open_study(self, first: Event) -> tuple[Run, bool]:
         """Find or create the study's parent run; return it, and whether it existed."""
 
-    def find_trial(self, parent: Run, key: str) -> Run | None:
-        """Return the child run with this key; None if there is none."""
+    def trial_runs(self, parent: Run) -> dict[str, Run]:
+        """Return the child runs by key. Of several runs with one key, one is returned and the others are removed."""
 
     def create_trial(self, parent: Run, name: str, tags: Mapping[str, str], at: str) -> Run:
         """Create a child run that started at this time."""
@@ -99,7 +101,7 @@ class Projector:
             self._connect(events)
         before = self._position
         pending = events[before:]
-        finished = {event.data.record.job.key for event in pending if isinstance(event.data, TrialFinished)}
+        finished = _finished_keys(pending)
         for event in pending:
             if should_stop():
                 self._end_running(event.at)
@@ -133,8 +135,12 @@ class Projector:
 
     def _connect(self, events: Sequence[Event]) -> None:
         parent, known = self.store.open_study(events[0])
+        self._runs = self.store.trial_runs(parent) if known else {}
         if not (known and parent.run_id == self._parent_id):
             self._position = _stored_position(parent.tags.get("harness.position"), events)
+            self._state = StudyState()
+        if not _finished_keys(events[: self._position]) <= self._runs.keys():
+            self._position = 0  # a run was removed for good
             self._state = StudyState()
         for event in events[: self._position]:
             self._state.apply(event)
@@ -217,13 +223,8 @@ class Projector:
         self.store.log_data(parent)
 
     def _find(self, key: str) -> Run | None:
-        """Return the run of this key. The store is searched only if an earlier session may have created the run."""
-        run = self._runs.get(key)
-        if run is None and key in self._doubtful:
-            run = self.store.find_trial(self._study_run(), key)
-            if run is not None:
-                self._runs[key] = run
-        return run
+        """Return the run of this key; None if the store has none."""
+        return self._runs.get(key)
 
     def _create(self, job: TrialJob, at: str) -> Run:
         role = self._state.role(job)
@@ -236,6 +237,11 @@ class Projector:
         """Set the parent run's position tag: the store holds everything up to this event."""
         self.store.log(self._study_run(), mapping.Update(tags={"harness.position": f"{event.seq} {event.at}"}))
         self._marked = event.seq
+
+
+def _finished_keys(events: Sequence[Event]) -> set[str]:
+    """Return the keys of the runs of all finished trials."""
+    return {event.data.record.job.key for event in events if isinstance(event.data, TrialFinished)}
 
 
 def _key(event: Event) -> str | None:

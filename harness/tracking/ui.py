@@ -16,6 +16,7 @@ from types import FrameType
 from harness.errors import ConfigError, ResourceError
 from harness.results.paths import home
 from harness.safe_text import masked
+from harness.tracking import ui_guard
 from harness.tracking.address import is_remote, prepare_environment, sqlite_path
 from harness.tracking.ui_urls import describe, family, is_up
 
@@ -127,15 +128,19 @@ def _environment(address: str, exposed: bool) -> dict[str, str]:
 def _server(
     environment: dict[str, str], host: str, base: str, log: Path, stopped: list[int]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Start the server in its own process group, wait until it answers, and end the whole group after the block."""
+    """Start the server in its own process group, wait until it answers, and end the whole group after the block.
+
+    The group also ends if this process is killed; see `ui_guard`.
+    """
     port = base.rpartition(":")[2]
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", port, "--workers", "1"]
+    guard = [sys.executable, "-I", str(Path(ui_guard.__file__).resolve())]
     with log.open("wb") as stream:
         server = subprocess.Popen(
-            command,
+            [*guard, *command],
             env=environment,
             start_new_session=True,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # never written to; see `ui_guard`
             stdout=stream,
             stderr=subprocess.STDOUT,
         )
@@ -165,6 +170,8 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
         while time.monotonic() < end and _group_lives(server.pid):
             time.sleep(0.05)
     server.wait()
+    if server.stdin is not None:
+        server.stdin.close()
 
 
 def _group_lives(group: int) -> bool:
@@ -183,7 +190,8 @@ def _stopping() -> Iterator[list[int]]:
     def note(signum: int, _frame: FrameType | None) -> None:
         stopped.append(signum)
 
-    signs = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # started with nohup, to outlive its terminal
+    signs = (signal.SIGINT, signal.SIGTERM, *(() if ignored else (signal.SIGHUP,)))
     before = [(sign, signal.signal(sign, note)) for sign in signs]
     try:
         yield stopped

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from rich.progress import Progress, TextColumn
 from rich.table import Table
 
 from harness import cli
-from harness.cli.terminal import Terminal, take_warnings
+from harness.cli.terminal import Terminal, replace_missing_characters, take_warnings
 from harness.errors import DataError
 from harness.safe_text import masked
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # Clears the screen, retitles the window, moves up and turns the text around.
 EVIL = "\x1b[2J\x1b]0;title\x07\x1b[A\x9b31m\u202eevil\udcff"
@@ -101,3 +106,33 @@ def test_the_view_in_a_link_to_mlflow_is_no_secret() -> None:
     link = "http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=harness"
     assert masked(link) == link
     assert masked(f"{link}&apiKey=sesame") == f"{link}&apiKey=***"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437"])
+def test_characters_that_an_encoding_lacks_are_replaced(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict") for _ in range(2)]
+    monkeypatch.setattr(sys, "stdout", streams[0])
+    monkeypatch.setattr(sys, "stderr", streams[1])
+    replace_missing_characters()
+    for terminal in (Terminal(width=80), Terminal(stderr=True, width=80)):
+        terminal.print("fine_tuning 3 · resnet18 … 漢字")
+        table = Table()
+        table.add_column("Größe · 漢")
+        table.add_row("3 µm")
+        terminal.print(table)
+        with Progress(TextColumn("{task.description} ·"), console=terminal) as bars:
+            bars.add_task("trial · 漢", total=1)
+    for stream in streams:
+        stream.flush()
+        assert b"fine_tuning 3 " in stream.buffer.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_command_prints_its_message_to_a_pipe_in_ascii(tmp_path: Path) -> None:
+    """The error names the study, and rich would draw its own traceback around a failed print."""
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LANG": "C", "LC_ALL": "C"}
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", "log", "größe·…"], capture_output=True, env=environment, cwd=ROOT
+    )
+    assert done.returncode == 2, done.stderr
+    assert b"there is no study" in done.stderr and b"Traceback" not in done.stderr
+    assert done.stderr.isascii()

@@ -193,3 +193,69 @@ def test_the_key_names_a_configuration() -> None:
     assert BASE.key() == dataclasses.replace(BASE).key()
     assert BASE.key() != dataclasses.replace(BASE, head_lr=2e-3).key()
     assert TrialConfig.from_json(BASE.to_json()) == BASE
+
+
+ODD = {
+    "a NUL": ("trials: 3\nname\0: 1\n", r"line 2: it has a NUL character"),
+    "a list as a key": ("[a, b]: 1\n", r"line 1: a key must be a word"),
+    "a mapping as a key": ("data: {? {a: 1} : 2}\n", r"a key must be a word"),
+    "a number of 5,000 digits": (f"seed: {'9' * 5000}\n", r"a value cannot be read"),
+    "another number of 5,000 digits": (f"search: {{head_lr: [1, {'8' * 5000}]}}\n", r"a value cannot be read"),
+    "a tag that does not fit": ("trials: !!int three\n", r"a value cannot be read"),
+    "a time that is none": ("trials: !!timestamp soon\n", r"a value cannot be read"),
+    "a truth that is none": ("trials: !!bool maybe\n", r"a value cannot be read"),
+    "deep nesting": (f"search: {'[' * 5000}{']' * 5000}\n", r"deeper than 20 levels"),
+    "somewhat deep nesting": (f"search: {'[' * 30}{']' * 30}\n", r"deeper than 20 levels"),
+    "deep nesting by indentation": ("".join(f"{' ' * depth}a:\n" for depth in range(150)), r"deeper than 20 levels"),
+    "an endless value": ("search: &a [*a]\n", r"must not contain itself"),
+    "tabs": ("search:\n\thead_lr: 1e-3\n", r"spaces instead of tabs"),
+    "a tab before a value": ("search:\n  head_lr: \t{low: 1\n\t- 2}\n", r"is not valid YAML"),
+    "a backslash in double quotes": ('data: {split: {group: "slide(\\d+)"}}\n', r"use single quotes"),
+    "several documents": ("trials: 3\n---\ntrials: 4\n", r"keep one study in the file, without a line ---"),
+    "an invisible character": ("trials: 3\nseed: \x07 1\n", r"remove this character"),
+    "a list": ("- 1\n- 2\n", r"must contain keys and values"),
+    "nothing": ("# soon\n", r"must contain keys and values"),
+    "no number": ("batch_size: .nan\n", r"batch_size"),
+    "a rate that is no number": ("search: {head_lr: nan}\n", r"search\.head_lr"),
+    "a rate without a bound": ("search: {head_lr: {low: 1e-4, high: inf}}\n", r"search\.head_lr"),
+    "a rate of infinity": ("search: {head_lr: 1e999}\n", r"search\.head_lr"),
+    "a large file": (f"# {'x' * 200_000}\ntrials: 3\n", r"at most 100000 bytes"),
+    "a long value": (f"objective: {'x' * 50_000}\n", r"objective"),
+    "many unknown keys": ("".join(f"key{number}: 1\n" for number in range(3000)), r"3000 faults"),
+}
+
+
+@pytest.mark.parametrize(("text", "told"), ODD.values(), ids=ODD)
+def test_an_odd_file_ends_with_one_short_message(studies: Path, text: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told) as caught:
+        load(studies, text)
+    said = str(caught.value)
+    assert len(said) < 5000 and (said.startswith("s.yaml") or said.startswith("line"))
+    assert "\0" not in said
+
+
+@pytest.mark.parametrize("merged", [False, True], ids=["in lists", "merged"])
+def test_aliases_that_grow_are_refused_before_they_have_grown(studies: Path, merged: bool) -> None:
+    lines = ["a0: &a0 {k: 1, l: 2}" if merged else "a0: &a0 [1, 2]"]
+    for number in range(1, 60):
+        again = ", ".join([f"*a{number - 1}"] * 10)
+        lines.append(f"a{number}: &a{number} {{<<: [{again}]}}" if merged else f"a{number}: &a{number} [{again}]")
+        if number == 8:
+            break
+    with pytest.raises(ConfigError, match=r"at most 10000 values; its aliases"):
+        load(studies, "\n".join(lines) + "\n")
+
+
+def test_a_file_in_utf_16_or_latin_1_is_refused_and_one_with_a_byte_order_mark_is_read(studies: Path) -> None:
+    for encoding in ("utf-16", "utf-16-le", "latin-1"):
+        (studies / "s.yaml").write_bytes("description: für alle\ntrials: 3\n".encode(encoding))
+        with pytest.raises(ConfigError, match="UTF-8"):
+            load_study("s", studies=studies)
+    (studies / "s.yaml").write_bytes(b"\xef\xbb\xbftrials: 3\n")
+    assert load_study("s", studies=studies).study.trials == 3
+
+
+def test_an_alias_may_repeat_a_value(studies: Path) -> None:
+    text = "search:\n  head_lr: &rate {low: 1e-4, high: 1e-2, log: true}\n  backbone_lr: *rate\n"
+    study = load(studies, text)
+    assert study.search["head_lr"] == study.search["backbone_lr"]

@@ -220,3 +220,57 @@ def test_a_table_without_its_columns_or_in_another_encoding_is_refused(tmp_path:
         table(tmp_path / "t.csv", cache)
     with pytest.raises(DataError, match="does not exist"):
         table(tmp_path / "none.csv", cache)
+
+
+ODD_TABLES = {
+    "a NUL": (b"path,label\nx\0.png,a\n", "line 2 has a NUL character"),
+    "utf-16": ("path,label\nx.png,a\n".encode("utf-16-le"), "NUL character"),
+    "utf-16 with its mark": ("path,label\nx.png,a\n".encode("utf-16"), "must be CSV in UTF-8"),
+    "latin-1": ("path,label\nx.png,für\n".encode("latin-1"), "byte 0xfc.*save it as UTF-8"),
+    "a quotation mark that is never closed": (b'path,label\nx.png,"a\ny.png,b\n', "a quotation mark may be missing"),
+    "a quotation mark that is not doubled": (b'path,label\nx.png,"a"b"\n', "may not be doubled"),
+    "semicolons": (b"path;label\nx.png;a\n", "separated by commas"),
+    "too many values": (b"path,label\nx.png,a,left\n", "line 2: it has 3 values for 2 columns"),
+    "too few values": (b"path,label\nx.png\n", "line 2: label is empty"),
+    "a column twice": (b"path,label, path\nx.png,a,y.png\n", "must name each column once"),
+    "nothing": (b"", "it is empty"),
+    "blank lines": (b"\n\n , \n", "it is empty"),
+    "a path of 300 characters": (b"path,label\n" + b"x" * 300 + b".png,a\n", "cannot be opened \\(File name too long"),
+    "a path of 5,000 characters": (b"path,label\n" + b"x/" * 2500 + b",a\n", "path has more than 4096 characters"),
+    "a label of 100 kB": (b"path,label\nx.png," + b"a" * 100_000 + b"\n", "label has more than 200 characters"),
+    "a cell of 1 MB": (b"path,label\nx.png," + b"a" * 1_000_000 + b"\n", "cannot be read as CSV, line 2: field larger"),
+    "a group of 1,000 characters": (b"path,label,group\nx.png,a," + b"g" * 1000 + b"\n", "group has more than 200"),
+}
+
+
+@pytest.mark.parametrize(("content", "told"), ODD_TABLES.values(), ids=ODD_TABLES)
+def test_an_odd_table_ends_with_one_short_message(
+    tmp_path: Path, cache: Path, write_image: Callable[..., Path], content: bytes, told: str
+) -> None:
+    write_image(tmp_path / "x.png")
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(DataError, match=told) as error:
+        table(tmp_path / "t.csv", cache)
+    assert len(str(error.value)) < 1500
+
+
+def test_a_table_from_a_spreadsheet_is_read(tmp_path: Path, cache: Path, write_image: Callable[..., Path]) -> None:
+    write_image(tmp_path / "x.png")
+    write_image(tmp_path / "a, b.png")
+    text = '\ufeffpath,label,,\r\nx.png,a,,\r\n"a, b.png"," b",,\r\n,,,\r\n'
+    (tmp_path / "t.csv").write_bytes(text.encode("utf-8"))
+    assert [(s.path, s.label) for s in table(tmp_path / "t.csv", cache).samples] == [("a, b.png", "b"), ("x.png", "a")]
+
+
+def test_faults_of_a_table_have_the_lines_of_the_file(tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "t.csv").write_text('path,label,note\nx.png,a,"of two\nlines"\n\ngone.png,b,\n')
+    with pytest.raises(DataError, match=r"line 5: gone\.png does not exist"):
+        table(tmp_path / "t.csv", cache)
+
+
+def test_a_table_of_very_many_missing_files_names_the_first_of_them(tmp_path: Path, cache: Path) -> None:
+    lines = "".join(f"images/{number}.png,{number % 3}\n" for number in range(20_000))
+    (tmp_path / "t.csv").write_text("path,label\n" + lines)
+    with pytest.raises(DataError, match="has 20000 faults") as error:
+        table(tmp_path / "t.csv", cache)
+    assert len(str(error.value)) < 2000

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from damaging import confirmed, cut, diagnosed, flip, of_event, remove_database, trials
 from small_study import Watching, World, records
@@ -17,7 +16,7 @@ from harness.results.event_types import Explored, ModelLogged, SessionStarted
 from harness.results.events import EventLog
 from harness.results.paths import home
 from harness.results.trial_id import file_stem
-from harness.study.lock import held
+from harness.study.lock import held, owner
 
 
 def test_a_finished_study_is_well(copied: World) -> None:
@@ -159,5 +158,4 @@ def test_a_recommended_model_whose_checkpoint_is_gone_does_not_end_the_command(c
 def test_nobody_is_left_holding_the_study(copied: World) -> None:
     diagnosed(fix=True)
     with held(copied.folder()):
-        assert copied.folder().owner.read_text() == str(os.getpid())
-        assert psutil.pid_exists(os.getpid())
+        assert owner(copied.folder()) == os.getpid()

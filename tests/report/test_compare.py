@@ -23,7 +23,7 @@ from harness.analysis.comparison import (
     read_study,
 )
 from harness.analysis.study_data import StudyData
-from harness.config.trial import NAME_RULE
+from harness.config.study_names import NAME_RULE
 from harness.errors import ConfigError, HarnessError
 from harness.report.compare import findings, tables
 from harness.report.compare.figures import shorten

@@ -18,6 +18,7 @@ from harness.config.trial import TrialConfig
 from harness.results.event_types import ConfirmationSelected, SearchFinished, SelectedConfig, TestScored
 from harness.results.records import EpochRecord, TrialRecord
 from harness.tracking.address import TrackingError, TrackingUnavailable, default_address
+from harness.tracking.mapping import study_id
 
 METRICS_AN_EPOCH = 8  # train_loss, four of validation, epoch_seconds, two rates
 
@@ -416,24 +417,25 @@ def test_a_removed_study_frees_its_name(
     database: str,
     config_of: Callable[..., TrialConfig],
 ) -> None:
-    from harness.tracking.mlflow_store import delete_experiment
+    from harness.tracking.mlflow_store import delete_study
 
     study = make_study()
     study.trial("fine_tuning/1", config_of())
     make_bridge(study).catch_up(study.events)
-    delete_experiment("microscopy", database)
-    delete_experiment("microscopy", database)
+    identity = study_id("microscopy", study.events[0])
+    delete_study(database, identity)
+    delete_study(database, identity)
     make_bridge(study).catch_up(study.events)
     assert len(runs_of(database)) == 2
 
 
 def test_removing_a_study_makes_no_database_and_says_where_a_server_is_down(state: Path, free_port: int) -> None:
-    from harness.tracking.mlflow_store import delete_experiment
+    from harness.tracking.mlflow_store import delete_study
 
-    delete_experiment("microscopy", default_address())
+    delete_study(default_address(), "0" * 16)
     assert not (state / "mlflow.db").exists()
     with pytest.raises(TrackingUnavailable):
-        delete_experiment("microscopy", f"http://127.0.0.1:{free_port}")
+        delete_study(f"http://127.0.0.1:{free_port}", "0" * 16)
 
 
 def test_artifacts_are_logged_after_a_failure_without_another_call_to_catch_up(

@@ -53,7 +53,7 @@ class MemoryStore:
         return effect()
 
     def _new(self, name: str, parent: str | None, tags: Mapping[str, str]) -> Run:
-        run_id = f"run{len(self.held)}"
+        run_id = f"run{self.calls}"
         self.held[run_id] = Held(name, parent, dict(tags))
         return Run(run_id, tags=dict(tags))
 
@@ -70,12 +70,12 @@ class MemoryStore:
         result: tuple[Run, bool] = self._call(effect)
         return result
 
-    def find_trial(self, parent: Run, key: str) -> Run | None:
-        def effect() -> Run | None:
-            found = [run_id for run_id, held in self.held.items() if held.tags.get("harness.key") == key]
-            return self._known(found[0]) if found else None
+    def trial_runs(self, parent: Run) -> dict[str, Run]:
+        def effect() -> dict[str, Run]:
+            keyed = {held.tags.get("harness.key"): run_id for run_id, held in self.held.items()}
+            return {key: self._known(run_id) for key, run_id in keyed.items() if key is not None}
 
-        result: Run | None = self._call(effect)
+        result: dict[str, Run] = self._call(effect)
         return result
 
     def create_trial(self, parent: Run, name: str, tags: Mapping[str, str], at: str) -> Run:
@@ -244,7 +244,7 @@ def test_the_whole_log_at_once_gives_the_same_as_event_by_event(events: list[Eve
 def test_a_finished_log_is_not_walked_again_after_a_restart(events: list[Event], undisturbed: MemoryStore) -> None:
     before = undisturbed.calls
     assert Projector(undisturbed, "why").catch_up(events) == 0
-    assert undisturbed.calls == before + 1, "only the study's run is looked up"
+    assert undisturbed.calls == before + 2, "only the study's run and its trials' runs are looked up"
 
 
 def test_a_position_noted_for_events_that_a_power_cut_took_is_not_believed(events: list[Event]) -> None:
@@ -253,3 +253,13 @@ def test_a_position_noted_for_events_that_a_power_cut_took_is_not_believed(event
     shorter = events[: len(events) // 2]
     changed = [*shorter, Event(len(shorter) + 1, "2030-01-01T00:00:00+00:00", SessionStarted({}, resumed=True))]
     assert Projector(store, "why").catch_up(changed) == len(changed)
+
+
+def test_a_run_that_was_removed_for_good_is_sent_again(events: list[Event], undisturbed: MemoryStore) -> None:
+    store = MemoryStore()
+    Projector(store, "why").catch_up(events)
+    gone = [run_id for run_id, held in store.held.items() if held.tags.get("harness.key") == "fine_tuning/1#1"]
+    kept = store.held.pop(gone[0])
+    assert Projector(store, "why").catch_up(events) == len(events)
+    assert kept.name in {held.name for held in store.held.values()}
+    assert store.state() == undisturbed.state()

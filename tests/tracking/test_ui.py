@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import signal
 import socket
 import sqlite3
@@ -20,7 +21,7 @@ import pytest
 from harness.config.trial import TrialConfig
 from harness.errors import ConfigError, ResourceError
 from harness.results.paths import home
-from harness.tracking import ui
+from harness.tracking import ui, ui_guard
 from harness.tracking.address import TrackingUnavailable, sqlite_address
 
 START_SECONDS = 90
@@ -253,3 +254,44 @@ def test_without_a_database_there_is_nothing_to_show(tmp_path: Any) -> None:
 def test_the_server_module_does_not_import_mlflow() -> None:
     script = "import sys; import harness.tracking.ui, harness.tracking.mlflow_runs; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_the_guard_ends_its_command_when_its_parent_is_killed(tmp_path: Any) -> None:
+    """The command has a child of its own, as MLflow's server has."""
+    inner = "import subprocess, sys; c = subprocess.Popen(['sleep', '600']); print(c.pid, flush=True); c.wait()"
+    outer = (
+        "import subprocess, sys, time\n"
+        f"command = [sys.executable, '-I', {ui_guard.__file__!r}, sys.executable, '-c', {inner!r}]\n"
+        "guard = subprocess.Popen(command, start_new_session=True, stdin=subprocess.PIPE)\n"
+        "time.sleep(600)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", outer], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    last = psutil.Process(int(parent.stdout.readline()))
+    family = [last, *last.parents()[:2]]
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    _, alive = psutil.wait_procs(family, timeout=60)
+    assert alive == []
+
+
+def test_the_guard_gives_the_exit_code_of_its_command_and_waits_for_it_after_sigterm() -> None:
+    guard = [sys.executable, "-I", ui_guard.__file__, sys.executable, "-c"]
+    for code, wanted in (("raise SystemExit(3)", 3), ("import os; os.kill(os.getpid(), 9)", 137)):
+        done = subprocess.Popen([*guard, code], start_new_session=True, stdin=subprocess.PIPE)
+        assert done.wait() == wanted
+        assert done.stdin is not None
+        done.stdin.close()
+
+
+def test_a_server_that_was_started_with_nohup_outlives_its_terminal() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ui._stopping() as stopped:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stopped == []
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stopped == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -161,17 +161,20 @@ class Activations:
             ResourceError: the disk is full.
         """
         values = self.boundary(cut).to_array(x)
-        with disk_errors(self._folder):
-            for view in np.unique(views).tolist():
-                mask = views == view
+        for view in np.unique(views).tolist():
+            mask = views == view
+            with disk_errors(self._path(cut, view)):
                 self._view(cut, view).write(rows[mask], values[mask])
+
+    def _path(self, cut: int, view: int) -> Path:
+        return self._folder / f"cut{cut}-view{view}.rows"
 
     def _view(self, cut: int, view: int) -> _View:
         key = (cut, view)
         if key not in self._views:
             verified = self._verified.setdefault(key, np.zeros(self._images, bool))
-            with disk_errors(self._folder):
-                path = self._folder / f"cut{cut}-view{view}.rows"
+            path = self._path(cut, view)
+            with disk_errors(path):
                 self._views[key] = _View(path, self._images, self.boundary(cut), verified)
             if len(self._views) > MAX_OPEN_VIEWS:
                 self._views.popitem(last=False)
