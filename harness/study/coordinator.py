@@ -25,6 +25,7 @@ from harness.results.paths import home
 from harness.study import confirm, explore, export, lost_predictions
 from harness.study.environment import environment, resolve_devices
 from harness.study.estimate import memory
+from harness.study.executors import forkserver
 from harness.study.identity import without_passwords
 from harness.study.lock import held
 from harness.study.prepare import prepare
@@ -60,6 +61,7 @@ def run_study(loaded: LoadedStudy, observer: Observer) -> StudyResult:
         devices = resolve_devices(loaded.study.device, loaded.study.workers)
         prepared = prepare(loaded, devices, observer.working)
         with held(prepared.folder):
+            stop.before_end_at_once(forkserver.remove_traces)
             stop.before_end_at_once(lambda: prepared.folder.owner.unlink(missing_ok=True))
             stop.last_words = (
                 "harness: the machine is too busy to end in time, so the study ends at once. Nothing finished is lost: "

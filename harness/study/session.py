@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from harness.errors import ConfigError, DiskFullError
+from harness.errors import ConfigError, DiskFullError, ResourceError
 from harness.results.event_types import (
     EpochDone,
     StudyCreated,
@@ -160,9 +160,14 @@ class Session:
         """Raise Interrupted instead of an error of the executor, if a signal to the process group caused that error."""
         try:
             yield
-        except (OSError, EOFError):
+        except (OSError, EOFError) as error:
             time.sleep(SIGNAL_SECONDS)
             self.stop.check()
+            if isinstance(error, EOFError | ConnectionError):
+                raise ResourceError(
+                    f"no worker process can be started ({error}); it may lack memory: set workers to a smaller number, "
+                    "or find the error with `executor: inline` in the study file."
+                ) from error
             raise
 
     def start(self, job: TrialJob, redraw: int, params: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ import pytest
 from executor_contract import ExecutorContract, job, pids, until
 
 from harness.errors import Interrupted
+from harness.study.executors import forkserver
 from harness.study.executors.base import Died, EpochMessage, Message, Trained, TrainTask, WorkerContext, make_executor
 from harness.study.executors.processes import ProcessExecutor
 
@@ -136,3 +137,77 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path, context: Worker
     with contextlib.suppress(psutil.NoSuchProcess):
         worker.wait(timeout=60)
     assert not worker.is_running()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked from a server on Linux only")
+@pytest.mark.parametrize("lives", [0, 1], ids=["at once", "after a first worker"])
+def test_a_server_that_dies_while_a_worker_is_awaited_is_started_again(context: WorkerContext, lives: int) -> None:
+    for _ in range(lives):
+        ProcessExecutor(context, ["cpu"]).close()
+    forkserver.warm_up()
+    killed = forkserver._server_pid()
+    assert killed is not None
+    os.kill(killed, signal.SIGKILL)  # it is still at its imports, or has just been asked for a worker
+    made = ProcessExecutor(context, ["cpu"])
+    made.submit(TrainTask(job()))
+    assert isinstance(until(made, (Trained,))[-1], Trained)
+    assert forkserver._server_pid() != killed
+    made.close()
+
+
+def test_a_server_that_dies_again_and_again_is_an_error_and_no_end_without_a_word(
+    context: WorkerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An EOFError that reached the command would be printed as "Aborted."."""
+    starts = []
+
+    class Process:
+        def __init__(self, **options: object) -> None: ...
+
+        def start(self) -> None:
+            starts.append(1)
+            raise EOFError("unexpected EOF")
+
+    monkeypatch.setattr(forkserver, "warm_up", lambda: None)
+    monkeypatch.setattr(forkserver, "restart", lambda: None)
+    monkeypatch.setattr(forkserver.context(), "Process", Process)
+    with pytest.raises(ConnectionError, match="died 3 times"):
+        ProcessExecutor(context, ["cpu"])
+    assert len(starts) == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked from a server on Linux only")
+def test_a_command_that_is_killed_leaves_no_server_and_no_temporary_folder(tmp_path: Path) -> None:
+    script = (
+        "import time\n"
+        "from harness.study.executors import forkserver\n"
+        "forkserver.warm_up()\n"
+        "print(forkserver._server_pid(), flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment
+    )
+    assert command.stdout is not None
+    server = psutil.Process(int(command.stdout.readline()))
+    assert list(tmp_path.iterdir()), "the server has a socket in a temporary folder"
+    until_it_heeds(server)
+    command.kill()
+    command.wait()
+    command.stdout.close()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        server.wait(timeout=60)
+    assert not server.is_running()
+    assert list(tmp_path.iterdir()) == []
+
+
+def until_it_heeds(server: psutil.Process) -> None:
+    """Wait until the server has asked for the signal, by the mask of the signals that it handles."""
+    mask = 1 << (signal.SIGUSR2 - 1)
+    while True:
+        status = Path(f"/proc/{server.pid}/status").read_text()
+        caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
+        if int(caught.split()[1], 16) & mask:
+            return
+        time.sleep(0.05)

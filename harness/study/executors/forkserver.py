@@ -15,12 +15,14 @@ import atexit
 import contextlib
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
-from multiprocessing import forkserver
+from multiprocessing import forkserver, util
 from multiprocessing.context import BaseContext
 
 _FORKS = sys.platform.startswith("linux")
+TEMPORARY = "HARNESS_WORKERS_TEMPORARY"  # tells the server which folder its socket is in; see `ignore_signals`
 
 
 def context() -> BaseContext:
@@ -30,19 +32,47 @@ def context() -> BaseContext:
 
 
 def warm_up() -> None:
-    """Start the server, which then does its imports in a process of its own; return at once."""
+    """Start the server if it does not run; it does its imports in a process of its own. Return at once."""
     _configure()
     if _FORKS:
-        forkserver.ensure_running()
+        os.environ[TEMPORARY] = util.get_temp_dir()
+        try:
+            forkserver.ensure_running()
+        finally:
+            del os.environ[TEMPORARY]
+
+
+def restart() -> None:
+    """Start the server again, after it died or does not answer."""
+    _stop_server()
+    warm_up()
+
+
+def remove_traces() -> None:
+    """Kill the server and remove the folder of its socket, before the process ends without its `atexit` functions."""
+    if _FORKS and _server_pid() is not None:
+        _kill_server()
+        shutil.rmtree(util.get_temp_dir(), ignore_errors=True)
+
+
+def _server_pid() -> int | None:
+    pid: int | None = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    return pid
+
+
+def _kill_server() -> None:
+    pid = _server_pid()
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _stop_server() -> None:
     """Kill the server when the command ends. Otherwise it needs a second to tear torch down."""
-    server = forkserver._forkserver
-    if server._forkserver_pid is not None:  # type: ignore[attr-defined]
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(server._forkserver_pid, signal.SIGKILL)  # type: ignore[attr-defined]
-        server._stop()  # type: ignore[attr-defined]
+    if _server_pid() is not None:
+        _kill_server()
+        with contextlib.suppress(FileNotFoundError):  # of the server's socket
+            forkserver._forkserver._stop()  # type: ignore[attr-defined]
 
 
 def _configure() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -21,6 +22,8 @@ from harness.study.executors.base import (
     WorkerContext,
 )
 from harness.study.executors.worker import main as worker_main
+
+SERVER_STARTS = 3
 
 
 @dataclass
@@ -99,11 +102,33 @@ class ProcessExecutor:
         return self._start(worker.device)
 
     def _start(self, device: str) -> _Worker:
-        ours, theirs = self._forking.Pipe()
-        process = self._forking.Process(target=worker_main, args=(theirs, self._context, device), daemon=True)  # type: ignore[attr-defined]
-        process.start()
-        theirs.close()
-        return _Worker(process, ours, device)
+        """Start a worker; if the fork server has died, start that again.
+
+        Raises:
+            ConnectionError: the server dies again and again.
+        """
+        for left in reversed(range(SERVER_STARTS)):
+            forkserver.warm_up()
+            ours, theirs = self._forking.Pipe()
+            process = self._forking.Process(target=worker_main, args=(theirs, self._context, device), daemon=True)  # type: ignore[attr-defined]
+            try:
+                process.start()
+            except (EOFError, ConnectionError, FileNotFoundError) as error:
+                ours.close()
+                if not left:
+                    raise ConnectionError(f"the server that starts workers died {SERVER_STARTS} times") from error
+                self._between_starts()
+                forkserver.restart()
+                continue
+            finally:
+                theirs.close()
+            return _Worker(process, ours, device)
+        raise AssertionError("the loop returns or raises")
+
+    @staticmethod
+    def _between_starts() -> None:
+        """Wait a moment: the signal that ended the server may be meant to end the study, and is then handled first."""
+        time.sleep(0.1)
 
 
 make: MakeExecutor = ProcessExecutor

@@ -24,7 +24,9 @@ def main(pipe: Connection, context: WorkerContext, device_name: str) -> None:
     for name in ("SIGINT", "SIGHUP"):  # only the coordinator reacts to these, and then stops its workers
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the fork server ignores it, and the worker inherited that
+    for name in ("SIGTERM", "SIGUSR2"):  # a worker inherits what the fork server does with them
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(pipe, inbox), daemon=True).start()
     configure_torch(context)
