@@ -15,6 +15,7 @@ FLOORS = {
     "atomic": 1,
     "safe_text": 1,
     "seeds": 1,
+    "stop_signals": 1,
     "config": 2,
     "data": 3,
     "model": 3,

@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from types import FrameType
 
 from harness.errors import HarnessError, Interrupted
+from harness.stop_signals import stop_signals
 
 END_SECONDS = 7.0  # after this and the end of the interpreter, a signal was answered within 10 s
-_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 class StopRequest:
@@ -108,12 +108,6 @@ def listening() -> Iterator[StopRequest]:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def stop_signals() -> list[signal.Signals]:
-    """Return the signals that stop a command: not SIGHUP if nohup started it, so that it outlives its terminal."""
-    numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
-    return [n for n in numbers if not (n.name == "SIGHUP" and signal.getsignal(n) is signal.SIG_IGN)]
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from types import FrameType
 from harness.errors import ConfigError, ResourceError
 from harness.results.paths import home
 from harness.safe_text import masked
+from harness.stop_signals import stop_signals
 from harness.tracking import ui_guard
 from harness.tracking.address import is_remote, prepare_environment, sqlite_path
 from harness.tracking.ui_urls import describe, family, is_up
@@ -190,9 +191,7 @@ def _stopping() -> Iterator[list[int]]:
     def note(signum: int, _frame: FrameType | None) -> None:
         stopped.append(signum)
 
-    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # started with nohup, to outlive its terminal
-    signs = (signal.SIGINT, signal.SIGTERM, *(() if ignored else (signal.SIGHUP,)))
-    before = [(sign, signal.signal(sign, note)) for sign in signs]
+    before = [(sign, signal.signal(sign, note)) for sign in stop_signals()]
     try:
         yield stopped
     finally:

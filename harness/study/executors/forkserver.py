@@ -22,7 +22,7 @@ from multiprocessing import forkserver, util
 from multiprocessing.context import BaseContext
 
 _FORKS = sys.platform.startswith("linux")
-TEMPORARY = "HARNESS_WORKERS_TEMPORARY"  # tells the server which folder its socket is in; see `ignore_signals`
+COMMAND = "HARNESS_COMMAND_OF_WORKERS"  # tells the server its command and its socket's folder; see `ignore_signals`
 
 
 def context() -> BaseContext:
@@ -35,11 +35,11 @@ def warm_up() -> None:
     """Start the server if it does not run; it does its imports in a process of its own. Return at once."""
     _configure()
     if _FORKS:
-        os.environ[TEMPORARY] = util.get_temp_dir()
+        os.environ[COMMAND] = f"{os.getpid()} {util.get_temp_dir()}"
         try:
             forkserver.ensure_running()
         finally:
-            del os.environ[TEMPORARY]
+            del os.environ[COMMAND]
 
 
 def restart() -> None:

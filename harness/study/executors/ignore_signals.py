@@ -14,26 +14,24 @@ import os
 import shutil
 import signal
 import sys
-from types import FrameType
 
-from harness.study.executors.forkserver import TEMPORARY
+from harness.study.executors.forkserver import COMMAND
 
-PARENT_ENDED = getattr(signal, "SIGUSR2", None)
 _PR_SET_PDEATHSIG = 1  # see prctl(2)
-_PARENT = os.getppid()
 
 
-def _end(signum: int, frame: FrameType | None) -> None:
-    if os.getppid() == _PARENT:  # only the thread that started this server has ended
-        return
-    if folder := os.environ.get(TEMPORARY):
+def _end_without(command: int, folder: str) -> None:
+    """End this server and remove the folder of its socket, if its command has ended."""
+    if os.getppid() != command:
         shutil.rmtree(folder, ignore_errors=True)
-    os._exit(0)
+        os._exit(0)
 
 
 for _name in ("SIGINT", "SIGTERM", "SIGHUP"):
     if hasattr(signal, _name):
         signal.signal(getattr(signal, _name), signal.SIG_IGN)
-if sys.platform.startswith("linux") and TEMPORARY in os.environ and PARENT_ENDED is not None:
-    signal.signal(PARENT_ENDED, _end)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(PARENT_ENDED))
+if sys.platform.startswith("linux") and COMMAND in os.environ:
+    _pid, _folder = os.environ[COMMAND].split(" ", 1)
+    signal.signal(signal.SIGUSR2, lambda signum, frame: _end_without(int(_pid), _folder))
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGUSR2))
+    _end_without(int(_pid), _folder)  # it may have ended before
