@@ -1,11 +1,13 @@
-"""Start the command. Signals are answered from here on, before the imports that take seconds."""
+"""Start the command. What must be decided before the imports, which take seconds, is decided here."""
 
 from harness.stop_signals import end_at_once, leave_in_order
+from harness.thread_waiting import wait_briefly
 
 
 def main() -> None:
     """Run a command; it ends with its exit code, also when a signal stops it."""
     end_at_once()
+    wait_briefly()
     from harness.cli import main as run_command
 
     leave_in_order()

@@ -16,6 +16,7 @@ FLOORS = {
     "safe_text": 1,
     "seeds": 1,
     "stop_signals": 1,
+    "thread_waiting": 1,
     "config": 2,
     "data": 3,
     "model": 3,

@@ -21,6 +21,8 @@ import sys
 from multiprocessing import forkserver, util
 from multiprocessing.context import BaseContext
 
+from harness.thread_waiting import wait_briefly
+
 _FORKS = sys.platform.startswith("linux")
 COMMAND = "HARNESS_COMMAND_OF_WORKERS"  # tells the server its command and its socket's folder; see `ignore_signals`
 
@@ -76,12 +78,8 @@ def _stop_server() -> None:
 
 
 def _configure() -> None:
-    """Set how OpenMP threads wait, and what the server imports."""
-    # Threads that spin while they wait stall one another as soon as another process wants a core, and threads that
-    # sleep at once are slow to wake. ResNet-18 on two cores trained 96 images a second when spinning, 87 when sleeping,
-    # and 97 when spinning for 10,000 turns and then sleeping; beside two busy processes it trained 15, 37 and 48.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "10000")}
+    """Set how the workers' threads wait, and what the server imports."""
+    wait_briefly()
     if _FORKS:
         atexit.unregister(_stop_server)  # so that it is registered once, however often this is called
         atexit.register(_stop_server)
