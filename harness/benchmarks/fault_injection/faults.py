@@ -1,4 +1,4 @@
-"""Faults injected into a study at seeded moments until it is finished: kills, signals, suspension, dead workers.
+"""Faults injected into a study at seeded moments until it is finished: kills, signals, suspension, dead children.
 
 After each fault every finished trial must be in the log once and unchanged, and no process of the study may be left.
 What must hold at the end is in `checks`.
@@ -12,6 +12,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,13 +20,17 @@ import numpy as np
 import psutil
 
 from harness.benchmarks.fault_injection.checks import broken_promises
-from harness.benchmarks.fault_injection.sandbox import PATIENCE, Sandbox, numbers, workers
-from harness.results.event_types import TrialFinished, TrialInterrupted, TrialStarted
+from harness.benchmarks.fault_injection.sandbox import PATIENCE, Sandbox, fork_server, numbers, workers
+from harness.results.event_types import TrialFinished, TrialInterrupted
 from harness.results.events import of_type
 
 STOP_SECONDS = 10.0  # longest time from a signal to the end of the study
 KILLS = ("kill the group", "kill the coordinator")
-FAULTS = ("kill a worker", "SIGINT", "SIGTERM", "SIGHUP", "sleep")
+FAULTS = ("kill a worker", "kill the fork server", "SIGINT", "SIGTERM", "SIGHUP", "sleep")
+CHILDREN: dict[str, Callable[[subprocess.Popen[bytes]], psutil.Process | None]] = {
+    "kill a worker": lambda process: next(workers(process), None),
+    "kill the fork server": fork_server,
+}
 SLEEP_SECONDS = 2.0
 
 
@@ -92,21 +97,21 @@ def _lines(sandbox: Sandbox) -> int:
 
 def _inject(sandbox: Sandbox, process: subprocess.Popen[bytes], rng: np.random.Generator, tally: Tally) -> str:
     """Inject one fault and return its kind. The session is over afterwards."""
-    kind = str(rng.choice([*KILLS, *FAULTS], p=[0.4, 0.2, 0.12, 0.07, 0.07, 0.07, 0.07]))
+    kind = str(rng.choice([*KILLS, *FAULTS], p=[0.35, 0.2, 0.1, 0.1, 0.06, 0.06, 0.06, 0.07]))
     if kind in KILLS:
         with contextlib.suppress(ProcessLookupError):
             (os.killpg if kind == "kill the group" else os.kill)(process.pid, signal.SIGKILL)
         process.wait()
         _all_gone(sandbox, tally, kind)
         return kind
-    if kind == "kill a worker":
-        victim = next(workers(process), None)
+    if kind in CHILDREN:
+        victim = CHILDREN[kind](process)
         if victim is None or _has_died(sandbox):
-            kind = "SIGTERM"  # no worker runs, or this trial has already lost one: three lost workers fail its slot
+            kind = "SIGTERM"  # there is none, or a running trial has lost a worker: three lost workers fail its slot
         else:
             with contextlib.suppress(psutil.Error):
                 victim.kill()
-            _wait(sandbox, process, rng)  # it continues with another worker for a while
+            _wait(sandbox, process, rng)  # it continues with another one for a while
             _end_by(sandbox, process, signal.SIGKILL, tally)
             return kind
     if kind == "sleep":
@@ -129,7 +134,7 @@ def _end_by(sandbox: Sandbox, process: subprocess.Popen[bytes], sign: signal.Sig
     code = process.wait(PATIENCE)
     took = time.monotonic() - began
     if sign != signal.SIGKILL:
-        # -n: the signal came before the command had installed its handlers. 0: the study was finished.
+        # -n: the signal came before the command's first line. 0: the study was finished.
         if code not in (128 + sign, -sign, 0):
             tally.broken.append(f"{sign.name} ended the study with exit code {code}: {_last_words(sandbox)}")
         tally.slowest_stop = max(tally.slowest_stop, took)
@@ -155,10 +160,11 @@ def _all_gone(sandbox: Sandbox, tally: Tally, after: str) -> None:
 
 
 def _has_died(sandbox: Sandbox) -> bool:
-    """Return whether a worker died during the trial that was started last."""
+    """Return whether a worker died during a trial that has not finished."""
     events = sandbox.events()
-    last = of_type(events, TrialStarted)[-1].job.trial_id
-    return any(cut.trial_id == last and cut.cause == "worker_died" for cut in of_type(events, TrialInterrupted))
+    finished = {ended.record.trial_id for ended in of_type(events, TrialFinished)}
+    cut = (one for one in of_type(events, TrialInterrupted) if one.cause == "worker_died")
+    return any(one.trial_id not in finished for one in cut)
 
 
 def _end_undisturbed(sandbox: Sandbox, process: subprocess.Popen[bytes], tally: Tally) -> None:

@@ -79,7 +79,7 @@ class Sandbox:
 
 
 def prepare(root: Path, **changes: Any) -> Sandbox:
-    """Write images and a study file below `root`; `changes` replace keys of the study."""
+    """Write images and a study file below `root`; `changes` replace keys of the study, None takes one out."""
     rng = np.random.default_rng(0)
     for number in range(SLIDES * PER_SLIDE):
         label = number % 3
@@ -108,7 +108,8 @@ def prepare(root: Path, **changes: Any) -> Sandbox:
         "device": "cpu",
     }
     (root / "studies").mkdir()
-    (root / "studies" / f"{NAME}.yaml").write_text(yaml.safe_dump(study | changes), encoding="utf-8")
+    study = {key: value for key, value in (study | changes).items() if value is not None}
+    (root / "studies" / f"{NAME}.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
     return Sandbox(root)
 
 
@@ -144,9 +145,20 @@ def numbers(events: list[Event]) -> dict[str, Any]:
 
 def workers(process: subprocess.Popen[bytes]) -> Iterator[psutil.Process]:
     """Yield the workers of a coordinator: children of its fork server, or spawned processes."""
+    for child, line in _children(process):
+        if "spawn_main" in line or ("forkserver" in line and child.ppid() != process.pid):
+            yield child
+
+
+def fork_server(process: subprocess.Popen[bytes]) -> psutil.Process | None:
+    """Return the process from which a coordinator forks its workers; None if there is none (yet)."""
+    servers = (child for child, line in _children(process) if "forkserver" in line and child.ppid() == process.pid)
+    return next(servers, None)
+
+
+def _children(process: subprocess.Popen[bytes]) -> Iterator[tuple[psutil.Process, str]]:
+    """Yield every process below a coordinator and its command line."""
     with contextlib.suppress(psutil.Error):
         for child in psutil.Process(process.pid).children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                line = " ".join(child.cmdline())
-                if "spawn_main" in line or ("forkserver" in line and child.ppid() != process.pid):
-                    yield child
+                yield child, " ".join(child.cmdline())

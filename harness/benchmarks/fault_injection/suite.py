@@ -16,6 +16,12 @@ from harness.benchmarks.task import Say, machine
 
 OUT = Path("reports/benchmarks/torture.json")
 KILLS = 50  # least number, over as many studies as needed
+# The studies take turns. Nine trials a strategy are enough for the sampler to learn from earlier ones.
+REGIMES: dict[str, dict[str, Any]] = {
+    "everything": {},
+    "two workers": {"workers": 2},
+    "TPE": {"trials": 9, "controlled": None, "data_sizes": None, "shifts": None},
+}
 
 
 def run(say: Say, out: Path = OUT, kills: int = KILLS) -> list[str]:
@@ -35,20 +41,26 @@ def run(say: Say, out: Path = OUT, kills: int = KILLS) -> list[str]:
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is signal.SIG_IGN:
             signal.signal(getattr(signal, name), signal.SIG_DFL)
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        wanted = run_undisturbed(prepare(folder / "undisturbed"))
-        say(f"{machine()}; an undisturbed study: {len(wanted)} results")
-        while tally.kills < kills and not tally.broken:
-            inject_faults(prepare(folder / str(studies)), studies, wanted, tally)
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        say(machine())
+        wanted = {}
+        for name, changes in REGIMES.items():
+            wanted[name] = run_undisturbed(prepare(folder / f"undisturbed {name}", **changes))
+            say(f"an undisturbed study, {name}: {len(wanted[name])} results")
+        names = list(REGIMES)
+        while (tally.kills < kills or studies < len(names)) and not tally.broken:
+            name = names[studies % len(names)]
+            inject_faults(prepare(folder / str(studies), **REGIMES[name]), studies, wanted[name], tally)
             studies += 1
             others = sum(tally.injected.values()) - tally.kills
-            say(f"study {studies}: {tally.kills} kills, {others} other faults so far")
+            say(f"study {studies}, {name}: {tally.kills} kills, {others} other faults so far")
         long = endure(folder / "long")
     faults = [*tally.broken, *long.faults()]
     result: dict[str, Any] = {
         "machine": machine(),
         "studies": studies,
+        "regimes": list(REGIMES),
         "sessions": tally.sessions,
         "kills": tally.kills,
         "faults": sum(tally.injected.values()) - tally.kills,
