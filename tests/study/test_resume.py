@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
@@ -69,6 +70,18 @@ def test_a_resumed_study_has_the_numbers_of_an_uninterrupted_one(canned_world: W
     canned_world.run("resumed")
     assert numbers(canned_world, "resumed") == numbers(canned_world, "whole")
     assert {r.state for r in records(canned_world, "whole")} == {"complete", "pruned"}
+
+
+def test_a_study_in_another_thread_has_the_numbers_of_one_in_the_main_thread(canned_world: World) -> None:
+    """A notebook or a server runs it there, where Python allows no signal handlers."""
+    for name in ("main", "other"):
+        canned_world.write(name, trials=3)
+    canned_world.run("main")
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(canned_world.run, "other").result()
+    assert result.report.exists()
+    assert numbers(canned_world, "other") == numbers(canned_world, "main")
+    assert all(run.info.status == "FINISHED" for run in runs("other", "search"))
 
 
 @pytest.mark.parametrize(
