@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from harness.config.trial import STRATEGIES
 from harness.results.event_types import Explored, TestScored
-from harness.results.metrics import all_metrics
+from harness.results.metrics import METRICS, all_metrics
 from harness.results.paths import StudyFolder
 from harness.results.records import TrialRecord
 from harness.results.study_state import StudyState, config_key, of_kind
@@ -27,6 +27,7 @@ ScoreEvent = TestScored | Explored
 SAME = (
     1e-6  # largest difference between a metric of a file and the log's: other machines round the last digits otherwise
 )
+_MOST_PROBABILITIES = 1 << 27  # of one file that holds class indices: 512 MB
 
 
 @dataclass(frozen=True)
@@ -103,18 +104,35 @@ def read_file(folder: StudyFolder, event: ScoreEvent) -> StoredPredictions | str
         # Opened here, because numpy leaves the file of a damaged archive open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             order = np.argsort(stored["rows"], kind="stable")
+            only_classes = "answers" in stored
+            probabilities = _certain(stored["answers"], stored["classes"]) if only_classes else stored["probabilities"]
             found = StoredPredictions(
-                probabilities=stored["probabilities"][order],
+                probabilities=probabilities[order],
                 labels=stored["labels"][order].astype(np.int64),
                 groups=stored["groups"][order].astype(np.str_),
                 rows=stored["rows"][order],
             )
             metrics = all_metrics(found.probabilities, found.labels)
+            if only_classes:
+                metrics = {name: value for name, value in metrics.items() if not METRICS[name].needs_probabilities}
     except Exception:  # a damaged archive raises errors of zipfile, zlib, numpy or the system
         return "it cannot be read"
     if not same_metrics(metrics, event.metrics):
         return "it does not give the metrics that the log holds for this model"
     return found
+
+
+def _certain(answers: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.float32]:
+    """Return probabilities (N, C) of 1 for the answered class, from a packed study's file of class indices (N,).
+
+    Raises:
+        ValueError: they would take more memory than any study's predictions.
+    """
+    if len(answers) * int(classes) > _MOST_PROBABILITIES:
+        raise ValueError(f"{len(answers)} images of {int(classes)} classes")
+    probabilities = np.zeros((len(answers), int(classes)), np.float32)
+    probabilities[np.arange(len(answers)), answers] = 1
+    return probabilities
 
 
 def same_metrics(one: Mapping[str, float], other: Mapping[str, float]) -> bool:

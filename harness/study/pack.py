@@ -2,7 +2,8 @@
 
 Held back are the images (thumbnails, mistakes), the models, and the test labels but for those that stand beside the
 predictions. Absolute paths, passwords and the names of groups are taken out, in the words in which the page takes them
-out. Predictions keep their float32: as float16 they take half the room, and change the page's numbers.
+out. Predictions that the verdict is made of keep their float32: as float16 they take half the room, and change the
+page's numbers. Of those on smaller data and shifted images the answered classes are enough for most objectives.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from harness.results import event_types
 from harness.results.compressed import compressed
 from harness.results.csv import map_texts
 from harness.results.events import Event, encode, read_events
+from harness.results.metrics import METRICS
 from harness.results.packed import open_stored
 from harness.results.paths import STORED, StudyFolder, home, reports, stored_in
 from harness.results.study_state import StudyState
@@ -116,11 +118,13 @@ def _write(folder: StudyFolder, events: Sequence[Event], place: Path) -> None:
     if folder.manifest.exists():
         atomic_write(place / f"{folder.manifest.name}.gz", compressed(_manifest(folder.manifest).encode()))
     state = StudyState.of(events)
-    names = [scored.predictions for scored in state.test_scores] + [one.predictions for one in state.explored]
-    for name in dict.fromkeys(names):
-        source = folder.predictions / PurePosixPath(name).name
+    judged = {PurePosixPath(scored.predictions).name for scored in state.test_scores}
+    explored = {PurePosixPath(one.predictions).name for one in state.explored} - judged
+    by_class = not METRICS[document["study"]["objective"]].needs_probabilities
+    for name in sorted(judged | explored):
+        source = folder.predictions / name
         if source.exists():
-            atomic_write(place / "predictions" / source.name, _predictions(source))
+            atomic_write(place / "predictions" / name, _predictions(source, only_answers=by_class and name in explored))
 
 
 def _write_json(path: Path, document: dict[str, Any]) -> None:
@@ -137,10 +141,24 @@ def _manifest(path: Path) -> str:
     return str(table.apply(map_texts, change=redact).to_csv(index=False, lineterminator="\n"))
 
 
-def _predictions(path: Path) -> bytes:
-    """The file's arrays, the groups by numbers that sort as their names do: a name may tell of a patient."""
+def _predictions(path: Path, *, only_answers: bool) -> bytes:
+    """The file's arrays, the groups by numbers that sort as their names do: a name may tell of a patient.
+
+    Args:
+        path: the file of predictions in the study's folder.
+        only_answers: keep the classes that were answered instead of the probabilities, which takes a fortieth of the
+            room. It is enough for scores on smaller data or shifted images if the objective counts answers.
+    """
     with np.load(path, allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in ("probabilities", "labels", "groups", "rows")}
+    if only_answers:
+        probabilities = arrays.pop("probabilities")
+        classes = probabilities.shape[1]
+        arrays = {
+            "answers": probabilities.argmax(1).astype(np.min_scalar_type(classes)),
+            "classes": np.array(classes),
+            **arrays,
+        }
     _, number = np.unique(arrays["groups"].astype(np.str_), return_inverse=True)
     arrays["groups"] = np.array([f"{group:06d}" for group in number.tolist()])
     stream = io.BytesIO()

@@ -15,8 +15,11 @@ import pytest
 from small_study import World
 from stored_study import MakeStudy, make_study  # noqa: F401 - a fixture
 
+from harness.analysis import test_predictions
+from harness.analysis.test_predictions import read_file
 from harness.errors import ConfigError, HarnessError, StudyHeldError
 from harness.report.page import write_report
+from harness.results.event_types import Explored, TestScored
 from harness.results.events import EventLog, read_events
 from harness.results.packed import open_stored
 from harness.results.paths import StudyFolder, reports
@@ -129,6 +132,52 @@ def test_predictions_and_events_are_packed_to_the_last_bit(study: StudyFolder) -
     ]
 
 
+@pytest.mark.parametrize(("objective", "kept"), [("balanced_accuracy", "answers"), ("log_loss", "probabilities")])
+def test_what_is_scored_after_the_verdict_is_packed_as_the_objective_needs_it(
+    canned_world: World, tmp_path: Path, objective: str, kept: str
+) -> None:
+    """Eighty of the hundred files of an example are of this kind; as classes they take a fortieth of the room."""
+    canned_world.write(objective=objective, data_sizes=[0.5, 1.0], shifts=["blur"])
+    canned_world.run()
+    study = canned_world.folder()
+    study.thumbnails.unlink()
+    study.mistakes.unlink(missing_ok=True)
+    place = pack_study(study, tmp_path / "tiny" / "study").place
+    explored = {Path(one.predictions).name for one in canned_world.of(Explored)}
+    judged = {Path(one.predictions).name for one in canned_world.of(TestScored)}
+    assert explored and judged and not explored & judged
+    for name in explored | judged:
+        with np.load(place / "predictions" / name) as stored:
+            assert (kept if name in explored else "probabilities") in stored, name
+    write_report(study)
+    write_report(open_stored(str(place)))
+    for name in ("trials.csv", "summary.json"):
+        assert (place.parent / name).read_bytes() == (study.report / name).read_bytes()
+    assert page(place.parent) == page(study.report)
+
+
+def test_packed_classes_that_are_not_those_of_the_log_are_not_read(
+    canned_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canned_world.write(shifts=["blur"])
+    canned_world.run()
+    place = pack_study(canned_world.folder(), tmp_path / "tiny" / "study").place
+    packed = open_stored(str(place))
+    event = canned_world.of(Explored)[0]
+    found = read_file(packed, event)
+    assert not isinstance(found, str)
+    monkeypatch.setattr(test_predictions, "_MOST_PROBABILITIES", found.probabilities.size - 1)
+    assert read_file(packed, event) == "it cannot be read", "so many classes would fill the memory"
+    monkeypatch.setattr(test_predictions, "_MOST_PROBABILITIES", found.probabilities.size)
+
+    path = place / "predictions" / Path(event.predictions).name
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    arrays["answers"] = (arrays["answers"] + 1) % 3
+    np.savez_compressed(path, **arrays)
+    assert read_file(packed, event) == "it does not give the metrics that the log holds for this model"
+
+
 def test_packing_again_gives_the_same_bytes_and_replaces_them(study: StudyFolder) -> None:
     place = pack_study(study).place
     before = {path.relative_to(place): path.read_bytes() for path in place.rglob("*") if path.is_file()}
@@ -219,7 +268,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(make_study: MakeStudy,
 def test_a_pack_that_would_say_something_else_is_not_written(
     study: StudyFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def rounded(path: Path) -> bytes:
+    def rounded(path: Path, *, only_answers: bool) -> bytes:
         import io
 
         with np.load(path) as stored:
