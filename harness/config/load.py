@@ -27,7 +27,11 @@ _KEYS = "; the keys here are "
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """A YAML loader that refuses duplicate keys, reads `1e-4` as a number, and only true and false as booleans."""
+    """A YAML loader that refuses duplicate keys, and reads numbers and booleans as YAML 1.2 does.
+
+    So `1e-4` is a number, 010 is ten instead of eight, 1:30 is a text instead of ninety, and only true and false are
+    booleans.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
@@ -46,7 +50,7 @@ _StrictLoader.yaml_implicit_resolvers = {
     first: [
         (tag, rule)
         for tag, rule in rules
-        if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp")
+        if tag.removeprefix("tag:yaml.org,2002:") not in ("bool", "float", "int", "timestamp")
     ]
     for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
@@ -56,6 +60,8 @@ _StrictLoader.add_implicit_resolver(
     re.compile(r"^[-+]?(?:\d+\.\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+)$"),
     list("-+.0123456789"),
 )
+_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?\d+$", re.ASCII), list("-+0123456789"))
+_StrictLoader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,18 @@ def test_numbers_in_scientific_notation_are_numbers(studies: Path) -> None:
     assert study.search["head_lr"] == FloatRange(low=1e-4, high=1e-1, log=True)
 
 
+@pytest.mark.parametrize(("text", "number"), [("010", 10), ("09", 9), ("+5", 5), ("1_000", 1000)])
+def test_a_number_is_decimal_whatever_it_begins_with(studies: Path, text: str, number: int) -> None:
+    """YAML 1.1 reads 010 as eight, and 09 as a text."""
+    assert load(studies, f"trials: {text}\n").trials == number
+
+
+@pytest.mark.parametrize("text", ["0x1F", "0b11", "1:30"])
+def test_a_number_in_another_notation_is_refused(studies: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=rf"trials: .*{text}"):
+        load(studies, f"trials: {text}\n")
+
+
 def test_all_faults_of_a_file_are_shown_together_each_with_its_key(studies: Path) -> None:
     found = faults(
         studies,
