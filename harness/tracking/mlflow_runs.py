@@ -34,6 +34,7 @@ from harness.tracking.mlflow_store import (
     reason,
     replace_run,
 )
+from harness.tracking.moved_home import follow_home
 from harness.tracking.replay import Projector, Run
 
 if TYPE_CHECKING:
@@ -217,6 +218,7 @@ class MlflowBridge:
     def _client(self) -> MlflowClient:
         if self._open_client is None:
             prepare_store(self.address)
+            follow_home(self.address)
             self._open_client = open_client(self.address)
         return self._open_client
 

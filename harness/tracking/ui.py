@@ -18,6 +18,7 @@ from harness.results.paths import home
 from harness.safe_text import masked
 from harness.tracking import ui_guard
 from harness.tracking.address import is_remote, prepare_environment, sqlite_path
+from harness.tracking.moved_home import follow_home
 from harness.tracking.ui_urls import describe, family, is_up
 
 HOST = "127.0.0.1"
@@ -65,6 +66,7 @@ def serve(
     path = sqlite_path(address)
     if path is not None and not path.exists():
         raise ResourceError(f"{path.name} does not exist yet: MLflow has runs to show once a study has started.")
+    follow_home(address)
     base = f"http://{_url_host(host)}:{free_port(port, host)}"
     log = home() / "mlflow-server.log"
     with _stopping() as stopped, _server(_environment(address, exposed), host, base, log, stopped) as server:
