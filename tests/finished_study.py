@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from small_study import World, draw_images
 
 from harness.tracking.address import default_address
 from harness.tracking.mlflow_store import close_store
+from harness.tracking.moved_home import follow_home
 
 # All that a study can leave behind; what is not here are the defaults of `World.write`.
 ASKED: dict[str, Any] = {"shifts": ["blur"], "data_sizes": [0.5]}
@@ -65,23 +65,10 @@ def copy_of(finished: Path, root: Path) -> World:
     """Copy the study's home, report, file and images below `root`; MLflow's addresses lead into the copy."""
     for part in ("home", "reports", "studies", "cells"):
         shutil.copytree(finished / part, root / part, dirs_exist_ok=True)
-    _lead_into(root / "home" / "mlflow.db", str(finished), str(root))
+    with pytest.MonkeyPatch.context() as patch:
+        live_below(patch, root)
+        follow_home(default_address())
+    remove_journal(root / "home" / "mlflow.db")
     copied = World(root, root / "cells")
     copied.write(**ASKED)
     return copied
-
-
-def _lead_into(database: Path, before: str, now: str) -> None:
-    """Replace a folder by another one in every text of a database: MLflow notes where artifacts lie in full."""
-    connection = sqlite3.connect(database)
-    tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-    for table in tables:
-        for _, column, kind, *_ in connection.execute(f"PRAGMA table_info({table})").fetchall():
-            if kind.startswith(("VARCHAR", "TEXT")):
-                connection.execute(
-                    f"UPDATE {table} SET {column} = replace({column}, ?, ?) WHERE instr({column}, ?)",
-                    (before, now, before),
-                )
-    connection.commit()
-    connection.close()
-    remove_journal(database)

@@ -42,6 +42,7 @@ from harness.results.records import TrialJob, TrialRecord
 from harness.search.strategy_search import pruner
 from harness.seeds import derive
 from harness.study.prepare import Prepared, prepare
+from harness.tracking.address import sqlite_address
 from harness.training.trial import run_trial
 
 LIMIT = 750  # largest number of training and validation images
@@ -205,7 +206,7 @@ def run(say: Say, name: str, data: str | None, out: Path = Path("reports/benchma
         torch.set_num_threads(context.threads)
         files = _files(prepared, Path(folder) / "images")
         loader = BaselineLoop.tuned_workers(files, tried(loaded.study, "feature_extraction")[0])
-        baseline = BaselineLoop(files, f"sqlite:///{folder}/baseline.db", loader)
+        baseline = BaselineLoop(files, sqlite_address(Path(folder) / "baseline.db"), loader)
         say(f"{machine()}; {prepared.study.data.name or name}, {len(files.train)} training and")
         say(
             f"{len(files.validation)} validation images, {sum(POOL.values())} configurations, "

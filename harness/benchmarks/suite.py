@@ -36,6 +36,7 @@ from harness.benchmarks.task import (
 from harness.benchmarks.worker_costs import second_sweep, worker_seconds
 from harness.results.names import SEARCH_SPLIT
 from harness.study.prepare import prepare
+from harness.tracking.address import sqlite_address
 
 TABLES = Path("reports/benchmarks")
 
@@ -59,7 +60,7 @@ def run(say: Say, device: str = "cpu", out: Path | None = None) -> None:
         say("of each depth")
         workers = BaselineLoop.tuned_workers(files, config_of("flips", 0))
         say(f"the baseline loop's DataLoader reads fastest with {workers} worker(s)")
-        store = f"sqlite:///{folder / 'baseline.db'}"
+        store = sqlite_address(folder / "baseline.db")
         baseline = BaselineLoop(files, store, workers, torch_device)
         mixed = BaselineLoop(files, store, workers, torch_device, mixed=True) if torch_device.type == "cuda" else None
         # This includes imports. What follows includes none on either side, since workers are forked from now on.

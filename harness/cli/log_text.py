@@ -244,7 +244,9 @@ class LogFormatter:
 def _environment(values: dict[str, Any]) -> str:
     shown = [f"torch {values['torch']}"] if values.get("torch") else []
     shown += [values["device"]] if values.get("device") else []
-    shown += [wording.count(values[unit + "s"], unit) for unit in ("thread", "worker") if unit + "s" in values]
+    kept = f" (kept; here they would be {values['threads_here']})" if "threads_here" in values else ""
+    shown += [wording.count(values["threads"], "thread") + kept] if "threads" in values else []
+    shown += [wording.count(values["workers"], "worker")] if "workers" in values else []
     shown += [f"commit {values['commit']}"] if values.get("commit") else []
     return ", ".join(shown)
 

@@ -229,7 +229,7 @@ class StudyConfig(_Model):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:0, mps")
     workers: int = Field(1, ge=1, le=64, description="trials in parallel on a CPU; GPUs run one trial each")
     threads: int | None = Field(
-        None, ge=1, description="CPU threads of each worker; without it, all cores are divided evenly"
+        None, ge=1, description="CPU threads of each worker; without it, all cores at the first start, divided evenly"
     )
     precision: Literal["exact", "auto"] | None = Field(
         None,

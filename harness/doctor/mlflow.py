@@ -1,7 +1,7 @@
-"""Compare MLflow with the log: the database is sound, each trial has one run, and no run is shown as running.
+"""Compare MLflow with the log: the database is sound and names this home, and every run is there once and has ended.
 
-The values of a run are not compared. Events that MLflow lacks are sent. Every other fault is repaired in one way: the
-study's experiment is set aside, and the whole log is sent again.
+The values of a run are not compared. Events that MLflow lacks are sent, and a home that was moved is noted. Every other
+fault is repaired in one way: the study's experiment is set aside, and the whole log is sent again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from harness.errors import StudyHeldError
 from harness.results import sqlite_check
 from harness.results.event_types import SessionEnded, TrialFinished, TrialStarted, VerdictReached
 from harness.results.events import Event, of_type
-from harness.results.paths import StudyFolder, names_in_home
+from harness.results.paths import StudyFolder, home, names_in_home
 from harness.safe_text import masked
 from harness.study.lock import is_held
 from harness.study.sync import bridge_of
@@ -25,6 +25,7 @@ from harness.tracking.address import TrackingUnavailable, address_of, is_remote,
 from harness.tracking.mapping import study_id
 from harness.tracking.mlflow_models import missing_models
 from harness.tracking.mlflow_store import StudyRuns, close_store, set_study_aside, study_runs
+from harness.tracking.moved_home import follow_home, former_folders
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -51,8 +52,9 @@ def check(case: Case) -> Iterator[Finding]:
         return
     events = case.reading.events
     try:
+        former = former_folders(address)
         found = study_runs(address, case.folder.name, study_id(case.folder.name, events[0]))
-        models = missing_models(address, case.state.models)
+        models = [] if former else missing_models(address, case.state.models)
     except TrackingUnavailable as error:
         if sqlite_check.is_busy(error):
             raise
@@ -67,6 +69,15 @@ def check(case: Case) -> Iterator[Finding]:
             )
         return
     case.checked.append(where)
+    if former:
+        yield Finding(
+            where,
+            f"it names {former[0]} as the folder of its artifacts, but the home is {home()} now",
+            "models and reports are looked for in the old folder",
+            "--fix lets it name the new one, and so do `make study`, `harness sync` and `make ui`.",
+            lambda: _follow(address),
+            first=True,
+        )
     if not case.running:
         yield from _compared(case, study, where, address, found)
     for uri in models:
@@ -76,6 +87,11 @@ def check(case: Case) -> Iterator[Finding]:
             "the recommended model cannot be loaded from MLflow",
             f"`make study NAME={case.folder.name}` logs it again, if the images are at hand.",
         )
+
+
+def _follow(address: str) -> str:
+    follow_home(address)
+    return f"it names {home() / 'artifacts'} as the folder of its artifacts"
 
 
 def _compared(case: Case, study: StudyConfig, where: str, address: str, found: StudyRuns | None) -> Iterator[Finding]:

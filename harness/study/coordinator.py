@@ -109,10 +109,16 @@ def _start(session: Session) -> SlotSearch:
     write_folder(session.prepared)  # also of a resumed study, so that missing and changed files are written again
     if len(session.log) == 0:
         session.append(StudyCreated(without_passwords(session.study), session.prepared.fingerprint))
-    machine = environment(session.devices[0], session.prepared.context.threads, len(session.devices))
+    prepared, workers = session.prepared, len(session.devices)
+    machine = environment(session.devices[0], prepared.context.threads, workers, prepared.threads_here)
     session.append(SessionStarted(machine, resumed=session.state.sessions_started > 0))
-    if session.prepared.epochs_reason is not None:
-        session.observer.message(session.prepared.epochs_reason)
+    if prepared.epochs_reason is not None:
+        session.observer.message(prepared.epochs_reason)
+    if prepared.threads_here is not None:
+        session.observer.message(
+            f"Threads: each worker keeps the {prepared.context.threads} with which the study was started, because its "
+            f"numbers depend on them; a new study would take {prepared.threads_here} here, with {workers} worker(s)."
+        )
     session.requeue_orphans()
     search = SlotSearch(session)
     session.tracker.start()

@@ -15,8 +15,12 @@ from harness.errors import ResourceError
 _PACKAGES = ("torch", "torchvision", "optuna", "mlflow", "numpy", "pandas")
 
 
-def environment(device: str, threads: int, workers: int) -> dict[str, Any]:
-    """Return versions, platform, device, threads, workers and commit as plain values."""
+def environment(device: str, threads: int, workers: int, threads_here: int | None = None) -> dict[str, Any]:
+    """Return versions, platform, device, threads, workers and commit as plain values.
+
+    Args:
+        threads_here: threads that a new study would have, if this one keeps others.
+    """
     values: dict[str, Any] = {"harness": _version("finetune-harness"), "python": platform.python_version()}
     values |= {name: _version(name) for name in _PACKAGES}
     return values | {
@@ -25,6 +29,7 @@ def environment(device: str, threads: int, workers: int) -> dict[str, Any]:
         "threads": threads,
         "workers": workers,
         "commit": commit(),
+        **({} if threads_here is None else {"threads_here": threads_here}),
     }
 
 

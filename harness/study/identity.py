@@ -11,6 +11,7 @@ from typing import Any
 from harness.config.space import backbones
 from harness.config.study import StudyConfig
 from harness.data.dataset import Dataset
+from harness.errors import ConfigError
 from harness.model import weights
 from harness.safe_text import masked
 from harness.study.executors.base import WorkerContext
@@ -58,6 +59,40 @@ def differences(before: Any, now: Any, where: str = "") -> list[str]:
             lines += differences(before.get(key), now.get(key), f"{where}.{key}" if where else str(key))
         return lines
     return [] if before == now else [f"{where}: was {json.dumps(before)}, is {json.dumps(now)}"]
+
+
+# Fields of the fingerprint that say less than the key of the study file does, and what makes them as they were.
+_WAYS_BACK = {
+    "data digest": "the key data (DATA=...) leads to other images, or reads them in another way",
+    "weights": "the key weights (WEIGHTS=...) names other weights",
+    "device": "the key device (DEVICE=...) chooses it",
+    "threads": "without the key threads the study keeps its own number",
+    "epochs": "the key epochs, or EPOCHS=..., sets it",
+    "precision": "the key precision sets it; without it, the device decides",
+}
+
+
+def refusal(name: str, before: dict[str, Any], now: dict[str, Any]) -> ConfigError | None:
+    """Return the error of a study that was started with other settings; None if nothing differs that changes a number.
+
+    It names every key that differs, with both values, and what gets past it.
+
+    Args:
+        name: of the study.
+        before, now: the stored fingerprint and the present one.
+    """
+    lines = []
+    for line in differences(before, now):
+        field = line.partition(":")[0]
+        way = next((way for key, way in _WAYS_BACK.items() if field == key or field.startswith(f"{key}.")), None)
+        lines.append(f"{line}; {way}" if way else line)
+    if not lines:
+        return None
+    return ConfigError(
+        f"the study {name} was started with other settings; start the new ones under another name (AS=newname, or "
+        "--as newname), or set these keys as they were:",
+        lines,
+    )
 
 
 def without_passwords(study: StudyConfig) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from harness.data.augmentation import image_keys
 from harness.data.dataset import Dataset, arrays, open_dataset
 from harness.errors import ConfigError, DataError
 from harness.model import weights
+from harness.results.event_types import StudyCreated
+from harness.results.events import first_event
 from harness.results.names import SEARCH_SPLIT, confirmation_split, fraction_split
 from harness.results.paths import StudyFolder, home
 from harness.seeds import derive
@@ -46,6 +48,7 @@ class Prepared:
     context: WorkerContext
     fingerprint: dict[str, Any]
     epochs_reason: str | None = None  # how `epochs: auto` was resolved; None if the file gives a number
+    threads_here: int | None = None  # threads that this machine would give a worker, if the study keeps others
 
     @property
     def test_rows(self) -> NDArray[np.int64]:
@@ -53,9 +56,16 @@ class Prepared:
         return np.flatnonzero(self.parts == "test").astype(np.int64)
 
 
-def threads_for(study: StudyConfig, workers: int) -> int:
-    """Return the CPU threads of each worker: the study's `threads`, or all cores shared evenly."""
-    return study.threads or max(_cores() // workers, 1)
+def threads_for(study: StudyConfig, workers: int, folder: StudyFolder) -> tuple[int, int]:
+    """Return the CPU threads of each worker, and how many this machine would give it.
+
+    Without the key `threads`, all cores are shared evenly when the study is started. From then on it keeps this number,
+    with any number of workers and on any machine, because sums depend on it, and so the study's numbers do.
+    """
+    here = study.threads or max(_cores() // workers, 1)
+    created = first_event(folder.events) if study.threads is None else None
+    stored = created.data.fingerprint.get("threads") if created and isinstance(created.data, StudyCreated) else None
+    return (stored if isinstance(stored, int) and stored > 0 else here), here
 
 
 def _cores() -> int:
@@ -90,6 +100,7 @@ def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prep
     }
     labels = dataset.table["label"].to_numpy(np.int64).copy()
     labels[parts == "test"] = -1
+    threads, threads_here = threads_for(study, len(devices), folder)
     sizes_of_parts = Sizes(train, int((parts == "validation").sum()))
     context = WorkerContext(
         images=files,
@@ -100,14 +111,15 @@ def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prep
         classes=tuple(dataset.classes),
         objective=study.objective,
         weights=study.weights,
-        threads=threads_for(study, len(devices)),
+        threads=threads,
         checkpoints=folder.checkpoints,
         plan=plan_cache(study, sizes_of_parts, cache / "prefix"),
         precision=resolve_precision(study.precision, devices[0]),
         precision_notes=cache / "precision.json",
     )
     identity = fingerprint(study, dataset, context, devices[0])
-    return Prepared(name, study, folder, dataset, parts, context, identity, epochs_reason)
+    here = None if threads == threads_here else threads_here
+    return Prepared(name, study, folder, dataset, parts, context, identity, epochs_reason, here)
 
 
 def plan_cache(study: StudyConfig, sizes: Sizes, folder: Path) -> Plan:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from harness.errors import ConfigError, DiskFullError, ResourceError
+from harness.errors import DiskFullError, ResourceError
 from harness.results.event_types import (
     EpochDone,
     StudyCreated,
@@ -25,7 +25,7 @@ from harness.results.events import Event, EventLog, first_event
 from harness.results.records import EpochRecord, TrialJob, TrialRecord
 from harness.results.study_state import StudyState, cut_off
 from harness.study.executors.base import Died, DiskFull, Executor, Handler, Message, Task, TrainTask, make_executor
-from harness.study.identity import differences
+from harness.study.identity import refusal
 from harness.study.prepare import Prepared
 from harness.study.signals import StopRequest
 from harness.tracking.address import tracking_address
@@ -86,12 +86,8 @@ class Session:
         if stored is None:
             return
         now = json.loads(json.dumps(self.prepared.fingerprint))
-        if changed := differences(stored, now):
-            raise ConfigError(
-                f"the study {self.prepared.name} was started with other settings; "
-                "start the new ones under another name (AS=newname), or undo these changes:",
-                changed,
-            )
+        if (error := refusal(self.prepared.name, stored, now)) is not None:
+            raise error
 
     def _stored_fingerprint(self) -> dict[str, Any] | None:
         """Return the fingerprint that the study was started with, from the log, whose lines have checksums."""

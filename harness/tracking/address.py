@@ -108,11 +108,13 @@ def default_address() -> str:
 
 
 def sqlite_address(path: Path) -> str:
-    """Return the address of a SQLite file."""
-    text = str(path)
+    """Return the address of a SQLite file, whatever its path contains. Every address of a path is made here."""
+    text = quoted = str(path)
     for sign in "%?#":  # they have a meaning in an address; SQLAlchemy accepts a space
-        text = text.replace(sign, quote(sign))
-    return f"sqlite:///{text}"
+        quoted = quoted.replace(sign, quote(sign))
+    # MLflow makes the folder of a sqlite:/// address without decoding it: an empty folder of a wrong name. It makes
+    # none if the address names the driver, which is the same one.
+    return f"sqlite{'' if quoted == text else '+pysqlite'}:///{quoted}"
 
 
 def sqlite_path(address: str) -> Path | None:
@@ -125,9 +127,12 @@ def sqlite_path(address: str) -> Path | None:
 
 
 def local_path(address: str) -> Path | None:
-    """Return the folder of a `file:` address or a plain path; None for every other kind."""
+    """Return the folder of a `file:` address or a plain path; None for every other kind.
+
+    MLflow decodes both, but only an address can have a part after `?` or `#`.
+    """
     parts = urlsplit(address)
-    return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
+    return Path(unquote(parts.path if parts.scheme else address)) if parts.scheme in ("", "file") else None
 
 
 def is_remote(address: str) -> bool:

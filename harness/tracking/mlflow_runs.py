@@ -1,9 +1,8 @@
-"""Write a study's event log to MLflow. Only the three files mlflow_*.py import mlflow.
+"""Write a study's event log to MLflow. Only the four files mlflow_*.py import mlflow.
 
-A study is one experiment of the study's name, with one parent run and one child run for each trial. Each study has an
-experiment of its own so that the runs table, the charts and the parallel coordinates show only runs with the same data
-set and objective. The parent run holds what belongs to no single trial: the description, the data, the verdict and the
-report. `replay` decides what is sent when, and why nothing is sent twice.
+`mlflow_own_runs` finds and creates the runs that are written here; the parent run holds what belongs to no single
+trial: the description, the data, the verdict and the report. `replay` decides what is sent when, and why nothing is
+sent twice.
 """
 
 from __future__ import annotations
@@ -18,26 +17,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.results.event_types import SessionEnded, StudyCreated
+from harness.results.event_types import SessionEnded
 from harness.results.events import Event
-from harness.results.paths import StudyFolder, home
+from harness.results.paths import StudyFolder
 from harness.safe_text import masked
 from harness.tracking import mapping
 from harness.tracking.address import TrackingError, TrackingUnavailable, answers, is_remote
 from harness.tracking.mlflow_models import export_model, global_tracking, holds_model
-from harness.tracking.mlflow_store import (
-    all_runs,
-    failures,
-    open_client,
-    parent_runs,
-    prepare_store,
-    reason,
-    replace_run,
-)
+from harness.tracking.mlflow_own_runs import OwnRuns
+from harness.tracking.mlflow_store import failures, open_client, prepare_store, reason
+from harness.tracking.moved_home import follow_home
 from harness.tracking.replay import Projector, Run
 
 if TYPE_CHECKING:
-    import mlflow.entities
     import numpy as np
     import torch
     from mlflow import MlflowClient
@@ -63,12 +55,10 @@ class MlflowBridge:
         self.description = description
         self.address = address
         self.folder = folder
-        self.run_ids: dict[str, str] = {}  # by key; of the trials whose run was created or found here
-        self.restored = 0  # runs that had been deleted by hand
         self._projector = Projector(self, description)
         self._events: Sequence[Event] = ()  # the log as of the last `catch_up`
         self._open_client: MlflowClient | None = None
-        self._experiment = ""
+        self._own = OwnRuns(study, description, address, self._client)
         self._rest_until = 0.0
 
     def catch_up(
@@ -93,6 +83,16 @@ class MlflowBridge:
             if sent and is_remote(self.address) and isinstance(events[-1].data, SessionEnded):
                 self.trial_runs(self._study_run())  # a request that was given up may have been carried out late
             return sent
+
+    @property
+    def run_ids(self) -> dict[str, str]:
+        """The ids of the trials' runs by key, as far as they were created or found here."""
+        return self._own.run_ids
+
+    @property
+    def restored(self) -> int:
+        """How many runs had been deleted by hand and were restored."""
+        return self._own.restored
 
     def left(self) -> int:
         """Return how many events of the last `catch_up` were not sent."""
@@ -156,7 +156,7 @@ class MlflowBridge:
                 uri = self._ready_model(run.run_id)
             if uri is None:
                 # created here, because MLflow's own function would create it in the default experiment
-                logged = self._client().create_logged_model(self._experiment, "model", run.run_id)
+                logged = self._client().create_logged_model(self._own.experiment, "model", run.run_id)
                 with global_tracking(self.address):
                     export_model(model, example, metadata, run.run_id, logged.model_id)
                 uri = str(logged.model_uri)
@@ -170,7 +170,7 @@ class MlflowBridge:
         from mlflow.entities import LoggedModelStatus
 
         found = None
-        for model in self._client().search_logged_models([self._experiment], f"source_run_id = '{run_id}'"):
+        for model in self._client().search_logged_models([self._own.experiment], f"source_run_id = '{run_id}'"):
             if model.status == LoggedModelStatus.READY and holds_model(self._client(), model.model_uri):
                 found = str(model.model_uri)
             else:
@@ -181,7 +181,7 @@ class MlflowBridge:
         """Delete models that the server made when the request for this one was repeated."""
         if not is_remote(self.address):
             return
-        for model in self._client().search_logged_models([self._experiment], f"source_run_id = '{run_id}'"):
+        for model in self._client().search_logged_models([self._own.experiment], f"source_run_id = '{run_id}'"):
             if str(model.model_uri) != uri:
                 self._client().delete_logged_model(model.model_id)
 
@@ -217,6 +217,7 @@ class MlflowBridge:
     def _client(self) -> MlflowClient:
         if self._open_client is None:
             prepare_store(self.address)
+            follow_home(self.address)
             self._open_client = open_client(self.address)
         return self._open_client
 
@@ -231,104 +232,13 @@ class MlflowBridge:
     # --- the methods that the projector calls (replay.RunStore) ---------------------------------------------
 
     def open_study(self, first: Event) -> tuple[Run, bool]:
-        """Find or create the study's experiment and parent run; return that run, and whether it existed.
-
-        The run is found by the study's id, in whatever experiment, so that a renamed experiment is still the study's.
-        """
-        identity = mapping.study_id(self.study, first)
-        found = parent_runs(self._client(), self.study, identity)
-        if found:
-            parent = self._only(found)
-            self._experiment = self._experiment_of(parent.run_id, found)
-            return parent, True
-        self._experiment = self._study_experiment()
-        tags = {"harness.study_id": identity, "kind": "study", "state": "running"}
-        tags["mlflow.note.content"] = mapping.note(self.description, None)
-        parent = self._create(self.study, tags, first.at, f"tags.`harness.study_id` = '{identity}'")
-        view = mapping.view_state(first.data.objective if isinstance(first.data, StudyCreated) else None)
-        self._client().set_experiment_tag(self._experiment, mapping.VIEW_TAG, view)
-        return parent, False
-
-    @staticmethod
-    def _experiment_of(run_id: str, runs: Sequence[mlflow.entities.Run]) -> str:
-        return next(str(run.info.experiment_id) for run in runs if run.info.run_id == run_id)
-
-    def _study_experiment(self) -> str:
-        """Return the id of the experiment of this study's name; create it if it is missing."""
-        from mlflow.exceptions import MlflowException
-
-        client = self._client()
-        experiment = client.get_experiment_by_name(self.study)
-        if experiment is None:
-            # a server has its own folder for artifacts; for a database we have to name one
-            location = None if is_remote(self.address) else (home() / "artifacts" / self.study).as_uri()
-            note = mapping.shortened(self.description, mapping.EXPERIMENT_TAG_LIMIT)
-            # with this kind the UI opens the table of runs; otherwise it would show traces of language models
-            tags = {"mlflow.experimentKind": "custom_model_development", "mlflow.note.content": note}
-            try:
-                return str(client.create_experiment(self.study, artifact_location=location, tags=tags))
-            except MlflowException as error:
-                # made meanwhile by another process, or by this request, whose answer was lost and which was repeated
-                experiment = client.get_experiment_by_name(self.study)
-                if error.error_code != "RESOURCE_ALREADY_EXISTS" or experiment is None:
-                    raise
-        if experiment.lifecycle_stage == "deleted":
-            raise TrackingError(
-                f"the MLflow experiment {self.study!r} was deleted, but its name is still taken; restore it with "
-                f"`MLFLOW_TRACKING_URI={masked(self.address)} mlflow experiments restore --experiment-id "
-                f"{experiment.experiment_id}`, or start the study under another name (AS=newname)."
-            )
-        return str(experiment.experiment_id)
+        return self._own.open_study(first)
 
     def trial_runs(self, parent: Run) -> dict[str, Run]:
-        """Return the child runs by key. Restore those that a user deleted, and remove doubles."""
-        same: dict[str, list[mlflow.entities.Run]] = {}
-        for run in all_runs(self._client(), [self._experiment], f"tags.`mlflow.parentRunId` = '{parent.run_id}'"):
-            if key := run.data.tags.get("harness.key"):
-                same.setdefault(key, []).append(run)
-        runs = {key: self._only(group, self.run_ids.get(key)) for key, group in same.items()}
-        self.run_ids |= {key: run.run_id for key, run in runs.items()}
-        return runs
-
-    def _only(self, runs: Sequence[mlflow.entities.Run], used: str | None = None) -> Run:
-        """Return the one of these equal runs to go on with, remove the others, and restore it if it was deleted.
-
-        A run stands twice if the answer to its creation was lost and the request was repeated.
-
-        Args:
-            used: id of the run that this session uses already, if any.
-        """
-        best = max(runs, key=lambda run: (run.info.run_id == used, len(run.data.tags), run.info.run_id))
-        for double in runs:
-            if double is not best:
-                replace_run(self._client(), double, f"by {best.info.run_id}")
-        if best.info.lifecycle_stage == "deleted":  # by a user; the log still holds the trial
-            self._client().restore_run(best.info.run_id)
-            self.restored += 1
-        return Run(best.info.run_id, best.info.status, dict(best.data.tags))
+        return self._own.trial_runs(parent)
 
     def create_trial(self, parent: Run, name: str, tags: Mapping[str, str], at: str) -> Run:
-        key, child = tags["harness.key"], f"tags.`mlflow.parentRunId` = '{parent.run_id}'"
-        run = self._create(
-            name, {**tags, "mlflow.parentRunId": parent.run_id}, at, f"{child} and tags.`harness.key` = '{key}'"
-        )
-        self.run_ids[key] = run.run_id
-        return run
-
-    def _create(self, name: str, tags: dict[str, str], at: str, same: str) -> Run:
-        """Create a run.
-
-        Args:
-            same: the condition by which this run is found. MLflow's client repeats a request to a server if its answer
-                is lost, so that there may be two runs afterwards.
-        """
-        tags = {**tags, "mlflow.source.name": "harness", "mlflow.source.type": "LOCAL"}
-        created = self._client().create_run(self._experiment, mapping.milliseconds(at), tags, name)
-        if is_remote(self.address):
-            found = all_runs(self._client(), [self._experiment], same)
-            if len(found) > 1:
-                return self._only(found, created.info.run_id)
-        return Run(created.info.run_id, tags=tags)
+        return self._own.create_trial(parent, name, tags, at)
 
     def set_status(self, run: Run, status: str, at: str | None = None) -> None:
         if run.status == status:

@@ -65,7 +65,9 @@ def prepare_store(address: str) -> None:
         temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
         temporary.unlink(missing_ok=True)
         store = SqlAlchemyStore(  # type: ignore[no-untyped-call]
-            sqlite_address(temporary), (home() / "artifacts").as_uri()
+            # beside the database, so that it names its home, also if a study of another home comes first
+            sqlite_address(temporary),
+            (path.parent.resolve() / "artifacts").as_uri(),
         )
         store.engine.dispose()
         connection = sqlite3.connect(temporary)

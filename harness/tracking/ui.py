@@ -13,12 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from harness.errors import ConfigError, ResourceError
-from harness.results.paths import home
+from harness.errors import ConfigError, HarnessError, ResourceError
+from harness.results.events import first_event
+from harness.results.paths import StudyFolder, home
 from harness.safe_text import masked
 from harness.stop_signals import stop_signals
 from harness.tracking import ui_guard
 from harness.tracking.address import is_remote, prepare_environment, sqlite_path
+from harness.tracking.mapping import study_id
+from harness.tracking.moved_home import follow_home
 from harness.tracking.ui_urls import describe, family, is_up
 
 HOST = "127.0.0.1"
@@ -60,17 +63,18 @@ def serve(
             "HOST=... EXPOSED=1 (--host ... --exposed). A tunnel (ssh -L) needs neither."
         )
     if is_remote(address):
-        for line in describe(address, study):
+        for line in describe(address, study, _identity(study)):
             say(line)
         return 0
     path = sqlite_path(address)
     if path is not None and not path.exists():
         raise ResourceError(f"{path.name} does not exist yet: MLflow has runs to show once a study has started.")
+    follow_home(address)
     base = f"http://{_url_host(host)}:{free_port(port, host)}"
     log = home() / "mlflow-server.log"
     with _stopping() as stopped, _server(_environment(address, exposed), host, base, log, stopped) as server:
         if server.poll() is None and not stopped:
-            for line in (*describe(base, study), "Ctrl-C stops it."):
+            for line in (*describe(base, study, _identity(study)), "Ctrl-C stops it."):
                 say(line)
         while not stopped and server.poll() is None:
             time.sleep(0.2)
@@ -81,6 +85,15 @@ def serve(
                 f"its messages are in {log.parent.name}/{log.name}."
             )
     return 0
+
+
+def _identity(study: str | None) -> str | None:
+    """Return the id of a study in the home; None if its log does not give one."""
+    try:
+        first = first_event(StudyFolder(study).events) if study is not None else None
+    except HarnessError:  # the page of all experiments can be shown all the same
+        return None
+    return study_id(study, first) if study is not None and first is not None else None
 
 
 def _url_host(host: str) -> str:

@@ -8,7 +8,7 @@ import socket
 from base64 import b64encode
 from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
 from harness.safe_text import masked
@@ -16,42 +16,58 @@ from harness.tracking.address import TrackingError
 from harness.tracking.mapping import MODE, VIEW, VIEW_TAG
 
 
-def describe(base: str, study: str | None) -> list[str]:
+def describe(base: str, study: str | None, identity: str | None) -> list[str]:
     """Return lines with the addresses of a study's runs and of its parent run with verdict, data and report.
 
     The saved view sets the columns (see `mapping.view_state`).
+
+    Args:
+        base: address of the server.
+        study: name of the study, as it is shown.
+        identity: the study's id, see `mapping.study_id`; without it, the page of all experiments is named.
     """
     shown = masked(base).rstrip("/")
-    experiment = _experiment(base, study) if study is not None else None
-    if experiment is None:
+    try:
+        found = _parent_run(base, identity) if identity is not None else None
+    except (OSError, ValueError, LookupError):  # it does not answer, or not as MLflow does
+        found = None
+    if found is None:
         return [f"MLflow: {shown}/#/experiments?{MODE}"]
-    number = experiment["experiment_id"]
+    experiment, parent = found
+    page = f"{shown}/#/experiments/{experiment['experiment_id']}/runs"
     view = any(tag["key"] == VIEW_TAG for tag in experiment.get("tags", []))
-    runs = f"{shown}/#/experiments/{number}/runs?{MODE}{f'&viewStateShareKey={VIEW}' * view}"
-    parent = _parent_run(base, number)
-    return [f"MLflow, all runs of {study}: {runs}"] + (
-        [f"Its verdict, data and report: {shown}/#/experiments/{number}/runs/{parent}?{MODE}"] if parent else []
-    )
+    return [
+        f"MLflow, all runs of {study}: {page}?{MODE}{f'&viewStateShareKey={VIEW}' * view}",
+        f"Its verdict, data and report: {page}/{parent}?{MODE}",
+    ]
 
 
-def _experiment(base: str, study: str) -> dict[str, Any] | None:
-    """Return a study's experiment on a running server; None if there is none or the server does not answer."""
-    query = f"/api/2.0/mlflow/experiments/get-by-name?experiment_name={quote(study, safe='')}"
-    try:
-        found: dict[str, Any] = json.loads(_get(base.rstrip("/") + query))["experiment"]
-        return found
-    except (OSError, ValueError, KeyError):
-        return None
+def _parent_run(base: str, identity: str) -> tuple[dict[str, Any], str] | None:
+    """Return a study's experiment on a running server and the id of its parent run; None if the server has none.
+
+    The run is found by the study's id, as everywhere: a user may have renamed the experiment, and another study may
+    have an experiment of this name.
+    """
+    experiments: dict[str, dict[str, Any]] = {}
+    wanted: dict[str, Any] = {"max_results": 1000}
+    while True:
+        page = _ask(base, "experiments/search", wanted)
+        experiments |= {found["experiment_id"]: found for found in page.get("experiments", [])}
+        if not page.get("next_page_token"):
+            break
+        wanted["page_token"] = page["next_page_token"]
+    condition = f"tags.`harness.study_id` = '{identity}'"
+    wanted = {"experiment_ids": list(experiments), "filter": condition, "max_results": 1}
+    for run in _ask(base, "runs/search", wanted).get("runs", []) if experiments else []:
+        return experiments[run["info"]["experiment_id"]], str(run["info"]["run_id"])
+    return None
 
 
-def _parent_run(base: str, experiment: str) -> str | None:
-    """Return the run id of an experiment's newest parent run; None if there is none."""
-    wanted = {"experiment_ids": [experiment], "filter": "tags.kind = 'study'", "max_results": 1}
-    try:
-        body = _get(base.rstrip("/") + "/api/2.0/mlflow/runs/search", send=json.dumps(wanted).encode())
-        return str(json.loads(body)["runs"][0]["info"]["run_id"])
-    except (OSError, ValueError, LookupError):
-        return None
+def _ask(base: str, method: str, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Call a method of MLflow's interface for programs."""
+    body = _get(f"{base.rstrip('/')}/api/2.0/mlflow/{method}", send=json.dumps(wanted).encode())
+    answer: dict[str, Any] = json.loads(body)
+    return answer
 
 
 def _get(url: str, seconds: float = 5.0, send: bytes | None = None) -> bytes:

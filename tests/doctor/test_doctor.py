@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from damaging import confirmed, cut, diagnosed, flip, of_event, remove_database, trials
 from small_study import Watching, World, records
 
@@ -17,6 +18,8 @@ from harness.results.events import EventLog
 from harness.results.paths import home
 from harness.results.trial_id import file_stem
 from harness.study.lock import held, owner
+from harness.tracking.address import default_address
+from harness.tracking.mlflow_models import load_model
 
 
 def test_a_finished_study_is_well(copied: World) -> None:
@@ -153,6 +156,26 @@ def test_a_recommended_model_whose_checkpoint_is_gone_does_not_end_the_command(c
     assert diagnosed(fix=True).left  # the model itself is still not in MLflow
     copied.run()
     assert diagnosed().well, list(diagnosed().lines())
+
+
+def test_a_moved_home_is_named_and_mended_and_its_model_can_be_loaded(
+    copied: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = home()
+    before.rename(tmp_path / "elsewhere")
+    monkeypatch.setenv("HARNESS_HOME", str(tmp_path / "elsewhere"))
+    database = (tmp_path / "elsewhere" / "mlflow.db").read_bytes()
+    [finding] = diagnosed().left
+    assert f"mlflow.db: it names {before}/artifacts as the folder of its artifacts, but the home is" in str(finding)
+    assert (tmp_path / "elsewhere" / "mlflow.db").read_bytes() == database
+    repaired = diagnosed(fix=True)
+    assert repaired.well and len(repaired.repaired) == 1, list(repaired.lines())
+    assert str(tmp_path / "elsewhere" / "artifacts") in repaired.repaired[0]
+    assert diagnosed().well
+    [logged] = copied.of(ModelLogged)
+    images = torch.zeros(1, 3, 32, 32)
+    assert load_model(default_address(), logged.uri)(images).shape == (1, 3)
+    assert not before.exists()
 
 
 def test_nobody_is_left_holding_the_study(copied: World) -> None:

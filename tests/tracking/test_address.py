@@ -28,10 +28,32 @@ def test_a_folder_of_files_is_refused_with_the_way_out(address: str) -> None:
         store.tracking_address(address)
 
 
-@pytest.mark.parametrize("name", ["with space", "100%", "a?b#c", "%20"])
-def test_any_folder_name_survives_the_address(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name", ["two words", "100%", "%41", "%2541", "a?b", "a#b", 'it\'s "here"', "über 細胞", "a@b:c"]
+)
+def test_a_folder_of_any_name_is_opened_and_no_other_is_made(name: str, tmp_path: Path) -> None:
+    """By MLflow, by Optuna and by ourselves; MLflow would make a folder of the name as it is written in the address."""
+    from mlflow.store.db.utils import create_sqlalchemy_engine_with_retry
+    from sqlalchemy import create_engine
+
     path = tmp_path / name / "mlflow.db"
-    assert store.sqlite_path(store.sqlite_address(path)) == path
+    address = store.sqlite_address(path)
+    assert store.sqlite_path(address) == path
+    path.parent.mkdir()
+    for engine in (create_sqlalchemy_engine_with_retry(address), create_engine(address)):
+        with engine.begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS here (number INTEGER)")
+        engine.dispose()
+    assert [found.relative_to(tmp_path) for found in tmp_path.rglob("*.db")] == [path.relative_to(tmp_path)]
+    assert [found.name for found in tmp_path.iterdir()] == [name]
+    assert store.tracking_address(address) == address and store.masked(address) == address
+
+
+@pytest.mark.parametrize("name", ["two words", "%41", "a?b", "a#b", "über 細胞"])
+def test_an_address_of_artifacts_and_a_path_lead_to_the_same_folder(name: str, tmp_path: Path) -> None:
+    assert store.local_path((tmp_path / name).as_uri()) == tmp_path / name
+    assert store.local_path(str(tmp_path / name).replace("%", "%25")) == tmp_path / name  # as MLflow decodes a path
+    assert store.local_path("s3://bucket/cells") is None
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from harness.config.trial import TrialConfig
 from harness.results.paths import StudyFolder
-from harness.tracking import mlflow_runs
+from harness.tracking import mlflow_own_runs, mlflow_runs
 from harness.tracking.address import TrackingUnavailable
 from harness.tracking.mapping import study_id
 from harness.tracking.mlflow_store import delete_study, open_client, set_study_aside, study_runs
@@ -155,6 +155,7 @@ def test_a_run_that_was_removed_from_the_database_is_sent_again(
 @pytest.fixture
 def like_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bridge takes the database for a server."""
+    monkeypatch.setattr(mlflow_own_runs, "is_remote", lambda address: True)
     monkeypatch.setattr(mlflow_runs, "is_remote", lambda address: True)
     monkeypatch.setattr(mlflow_runs, "answers", lambda address: True)
 

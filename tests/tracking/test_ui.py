@@ -17,35 +17,14 @@ from typing import Any
 
 import psutil
 import pytest
+from ui_server import serving
 
 from harness.config.trial import TrialConfig
 from harness.errors import ConfigError, ResourceError
 from harness.results.paths import home
 from harness.tracking import ui, ui_guard
 from harness.tracking.address import TrackingUnavailable, sqlite_address
-
-START_SECONDS = 90
-
-
-@contextmanager
-def serving(address: str, port: int, more: str = "") -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
-    """`serve` in a process of its own, with the lines it said so far; it has gone at the end."""
-    script = "import sys; from harness.tracking.ui import serve; sys.exit(serve('microscopy', port=%d, address=%r%s))"
-    command = [sys.executable, "-u", "-c", script % (port, address, more)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    lines: list[str] = []
-    try:
-        end = time.monotonic() + START_SECONDS
-        while "Ctrl-C stops it." not in lines and time.monotonic() < end:
-            line = process.stdout.readline()
-            assert line, f"it ended with {process.wait()} after {lines}"
-            lines.append(line.strip())
-        yield process, lines
-    finally:
-        process.kill()
-        process.stdout.close()
-        process.wait()
+from harness.tracking.mlflow_store import open_client
 
 
 def stop(process: subprocess.Popen[str], sign: signal.Signals) -> None:
@@ -103,6 +82,9 @@ def test_the_server_opens_on_the_study_and_what_it_missed_arrives_once(
     study, address = make_study(), f"http://127.0.0.1:{free_port}"
     study.session()
     make_bridge(study, database).catch_up(study.events)
+    client = open_client(database)
+    client.rename_experiment("1", "for the paper")
+    client.create_experiment("microscopy")  # of another study of this name
     with serving(database, free_port) as (server, said):
         assert f"{address}/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=harness" in said[0]
         bridge = make_bridge(study, address)
