@@ -13,7 +13,11 @@ from typing import BinaryIO
 from harness.errors import DiskFullError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NOT_WRITABLE = (*_FULL, errno.EROFS, errno.EACCES)
+_NOT_WRITABLE = (
+    *_FULL,
+    *(errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENOTDIR, errno.EEXIST),  # a file lies where a folder should be
+)
 
 
 @contextmanager

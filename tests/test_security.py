@@ -31,6 +31,7 @@ from harness.config.study import StudyConfig
 from harness.errors import ConfigError
 from harness.results.event_types import StudyCreated
 from harness.results.paths import StudyFolder, home
+from harness.results.stored_study import stored_address
 from harness.safe_text import escape_name
 from harness.study.environment import environment
 from harness.study.studies import remove_study
@@ -328,7 +329,7 @@ def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyFolder:
 
 def test_a_missing_password_is_asked_for_and_nothing_is_removed(stored: StudyFolder) -> None:
     with pytest.raises(ConfigError, match=r"postgresql://me:\*\*\*@127.*MLFLOW_TRACKING_PASSWORD.*MLFLOW_TRACKING_URI"):
-        address_of(stored.name, stored.tracking_uri())
+        address_of(stored.name, stored_address(stored, "tracking_uri"))
     with pytest.raises(ConfigError, match="MLFLOW_TRACKING_PASSWORD"):
         remove_study(stored)
     assert stored.study_json.exists()
@@ -336,9 +337,12 @@ def test_a_missing_password_is_asked_for_and_nothing_is_removed(stored: StudyFol
 
 def test_the_password_comes_from_the_environment(stored: StudyFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", SECRET)
-    assert address_of(stored.name, stored.tracking_uri()) == "postgresql://me:s3cr%2Ft%40word@127.0.0.1:9/db"
+    assert (
+        address_of(stored.name, stored_address(stored, "tracking_uri"))
+        == "postgresql://me:s3cr%2Ft%40word@127.0.0.1:9/db"
+    )
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://other:5000")
-    assert address_of(stored.name, stored.tracking_uri()) == "http://other:5000"
+    assert address_of(stored.name, stored_address(stored, "tracking_uri")) == "http://other:5000"
 
 
 def test_the_password_comes_from_the_study_file_while_that_names_the_same_address(
@@ -347,11 +351,11 @@ def test_the_password_comes_from_the_study_file_while_that_names_the_same_addres
     (tmp_path / "studies").mkdir()
     file = tmp_path / "studies" / "tiny.yaml"
     file.write_text(f"tracking_uri: postgresql://me:{SECRET}@127.0.0.1:9/db\n")
-    assert address_of(stored.name, stored.tracking_uri()) == f"postgresql://me:{SECRET}@127.0.0.1:9/db"
+    assert address_of(stored.name, stored_address(stored, "tracking_uri")) == f"postgresql://me:{SECRET}@127.0.0.1:9/db"
     for changed in ("tracking_uri: postgresql://me:other@elsewhere/db\n", "no: [yaml\n", "description: nothing\n"):
         file.write_text(changed)
         with pytest.raises(ConfigError, match="MLFLOW_TRACKING_PASSWORD"):
-            address_of(stored.name, stored.tracking_uri())
+            address_of(stored.name, stored_address(stored, "tracking_uri"))
 
 
 def test_the_password_of_a_storage_comes_from_study_file_or_environment(

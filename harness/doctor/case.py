@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +15,7 @@ from harness.results.event_types import StudyCreated, TrialFinished
 from harness.results.events import Reading, of_type, scan_log
 from harness.results.paths import StudyFolder
 from harness.results.records import TrialRecord
+from harness.results.stored_study import object_or_empty
 from harness.results.study_state import StudyState
 
 
@@ -56,11 +56,7 @@ class Case:
     @cached_property
     def document(self) -> dict[str, Any]:
         """The content of study.json; {} if it cannot be read."""
-        try:
-            found = json.loads(self.folder.study_json.read_text(encoding="utf-8"))
-            return found if isinstance(found, dict) else {}
-        except (OSError, ValueError):
-            return {}
+        return object_or_empty(self.folder.study_json)
 
     @cached_property
     def created(self) -> StudyCreated | None:

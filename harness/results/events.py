@@ -86,8 +86,11 @@ def _is_compressed(path: Path) -> bool:
 
 
 def _open(path: Path) -> BinaryIO:
-    """The log for reading, also a compressed one."""
-    return open_compressed(path) if _is_compressed(path) else path.open("rb")
+    """The log for reading, also a compressed one; raises HarnessError if it is no file or must not be read."""
+    try:
+        return open_compressed(path) if _is_compressed(path) else path.open("rb")
+    except OSError as error:
+        raise HarnessError(f"the log of {path.parent.name} cannot be read ({error.strerror}).") from error
 
 
 def _check_schema(path: Path) -> None:

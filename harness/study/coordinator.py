@@ -22,7 +22,7 @@ from harness.errors import HarnessError, Interrupted
 from harness.report.page import write_report
 from harness.results.event_types import SessionEnded, SessionStarted, StudyCreated
 from harness.results.paths import home
-from harness.study import confirm, explore, export, lost_predictions
+from harness.study import confirm, explore, export, lost_files, lost_predictions
 from harness.study.environment import environment, resolve_devices
 from harness.study.estimate import memory
 from harness.study.identity import without_passwords
@@ -31,7 +31,7 @@ from harness.study.prepare import prepare
 from harness.study.search_loop import SlotSearch
 from harness.study.session import Observer, Session
 from harness.study.signals import listening
-from harness.study.study_files import update_stored_study, write_folder
+from harness.study.study_files import update_stored_study, write_data, write_study
 from harness.study.sync import mirror
 
 STORES_SECONDS = 2.0  # for each of the two stores after a signal, so that the study ends within 10 s
@@ -69,6 +69,7 @@ def run_study(loaded: LoadedStudy, observer: Observer) -> StudyResult:
             try:
                 if session.state.done and not _wants_more(session):
                     update_stored_study(prepared)
+                    lost_files.restore(session)
                     result = _result(session, already_finished=True)
                     _send_missing(session)
                     return result
@@ -92,6 +93,7 @@ def _run_session(session: Session) -> None:
             lost_predictions.restore(session)
             confirm.run(session)
             explore.run(session)
+            lost_files.restore_mistakes(session)
         state = "finished"
     except Interrupted:
         state = "interrupted"
@@ -104,9 +106,11 @@ def _run_session(session: Session) -> None:
 
 def _start(session: Session) -> SlotSearch:
     """Write the files and events that precede the first trial, and let both stores follow the log."""
-    write_folder(session.prepared)  # also of a resumed study, so that missing and changed files are written again
+    write_data(session.prepared)  # also of a resumed study, so that missing and changed files are written again
     if len(session.log) == 0:
         session.append(StudyCreated(without_passwords(session.study), session.prepared.fingerprint))
+    # After the log's first event: a study.json without a log then shows that a log was lost, see `Session`.
+    write_study(session.prepared)
     machine = environment(session.devices[0], session.prepared.context.threads, len(session.devices))
     session.append(SessionStarted(machine, resumed=session.state.sessions_started > 0))
     if session.prepared.epochs_reason is not None:

@@ -25,11 +25,12 @@ from harness.analysis.wording import redact, redact_all
 from harness.atomic import atomic_write, disk_errors
 from harness.errors import ConfigError, HarnessError, StudyHeldError
 from harness.results import event_types
-from harness.results.compressed import compressed
+from harness.results.compressed import compressed, read_arrays
 from harness.results.csv import map_texts
 from harness.results.events import Event, encode, read_events
 from harness.results.packed import open_stored
 from harness.results.paths import STORED, StudyFolder, home, reports, stored_in
+from harness.results.stored_study import object_or_empty, stored_document
 from harness.results.study_state import StudyState
 from harness.study.lock import is_held
 
@@ -106,11 +107,11 @@ def _check_free(folder: StudyFolder, place: Path) -> None:
 
 
 def _write(folder: StudyFolder, events: Sequence[Event], place: Path) -> None:
-    document = json.loads(folder.study_json.read_text(encoding="utf-8"))
+    document = stored_document(folder)
     _write_json(place / folder.study_json.name, {**document, "name": folder.name})
     for path in (folder.data_card, folder.importance):
-        if path.exists():
-            _write_json(place / path.name, json.loads(path.read_text(encoding="utf-8")))
+        if found := object_or_empty(path):
+            _write_json(place / path.name, found)
     lines = b"".join(encode(_without_paths(event)) for event in events)
     atomic_write(place / "events.jsonl.gz", compressed(lines))
     if folder.manifest.exists():
@@ -139,8 +140,7 @@ def _manifest(path: Path) -> str:
 
 def _predictions(path: Path) -> bytes:
     """The file's arrays, the groups by numbers that sort as their names do: a name may tell of a patient."""
-    with np.load(path, allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in ("probabilities", "labels", "groups", "rows")}
+    arrays: dict[str, Any] = dict(read_arrays(path, ("probabilities", "labels", "groups", "rows")))
     _, number = np.unique(arrays["groups"].astype(np.str_), return_inverse=True)
     arrays["groups"] = np.array([f"{group:06d}" for group in number.tolist()])
     stream = io.BytesIO()

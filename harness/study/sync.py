@@ -5,16 +5,17 @@ Coordinator and doctor open both stores with the functions of this file too.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 
+from harness.atomic import disk_errors
 from harness.config.space import space
 from harness.config.study import StudyConfig
 from harness.errors import ConfigError, HarnessError, ResourceError
 from harness.results.event_types import StudyCreated, TrialFinished
 from harness.results.events import Event, read_events
 from harness.results.paths import StudyFolder
+from harness.results.stored_study import stored_document
 from harness.results.study_state import EndedTrial, StudyState
 from harness.safe_text import lacks_password, masked, with_password
 from harness.search.optuna_journal import ID, Location, OptunaMirror, describe_location
@@ -33,12 +34,14 @@ def sync(folder: StudyFolder, say: Say) -> list[str]:
         StudyHeldError: the study is running, and sends its events itself.
         ResourceError: the MLflow server does not answer; Optuna's storage was written before.
         HarnessError: the log is damaged.
+        ConfigError: a link leads out of the study's folder, and what it leads to would be sent.
     """
-    with held(folder):
+    with disk_errors(folder.path), held(folder):
+        folder.check_inside()
         events = read_events(folder.events)
         if not events:
             raise HarnessError(f"the study {folder.name} has no event yet, so there is nothing to send")
-        study = stored_study(folder, events)
+        study = StudyConfig.model_validate(stored_document(folder)["study"])
         mirror(folder, study, events)
         try:
             lines = [_to_mlflow(folder, study, events)]
@@ -50,16 +53,6 @@ def sync(folder: StudyFolder, say: Say) -> list[str]:
         lines += _model_missing(folder, events)
         where = describe_location(storage_location(folder, study))
         return [f"{where} holds all trials of the log of {folder.name}.", *lines]
-
-
-def stored_study(folder: StudyFolder, events: Sequence[Event]) -> StudyConfig:
-    """Return the resolved study from study.json; if that cannot be read, from the log's first event."""
-    try:
-        document = json.loads(folder.study_json.read_text(encoding="utf-8"))
-        return StudyConfig.model_validate(document["study"])
-    except (OSError, ValueError, KeyError, TypeError):
-        created = events[0].data
-        return StudyConfig.model_validate(created.study if isinstance(created, StudyCreated) else None)
 
 
 def storage_location(folder: StudyFolder, study: StudyConfig) -> Location:
