@@ -66,6 +66,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     with disk_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.unlink(missing_ok=True)  # nothing is written through a link that someone made of that name
             yield temporary
             with temporary.open("rb+") as stream:
                 os.fsync(stream.fileno())

@@ -123,7 +123,9 @@ class StudyFolder:
         if not place.is_relative_to(root):
             raise ConfigError(f"{shown} is not read: {STORED} is a link that leads out of it.")
         if place.parent == _home() and is_study_name(place.name):
-            return cls(place.name)
+            at_home = cls(place.name)
+            at_home.check_inside()
+            return at_home
         check_inside(root, place)
         try:
             with (place / "study.json").open("rb") as stream:
@@ -132,7 +134,12 @@ class StudyFolder:
             name = None
         if not isinstance(name, str) or not is_study_name(name):
             raise ConfigError(f"the study stored in {shown} has no name that a study may have in its study.json.")
-        return cls(name, place)
+        found_study = cls(name, place)
+        if found_study.report.is_symlink():
+            raise ConfigError(
+                f"{shown} is not read: its page would be written through the link {found_study.report.name}."
+            )
+        return found_study
 
     @property
     def path(self) -> Path:
@@ -185,8 +192,12 @@ class StudyFolder:
         return self.path / "importance.json"
 
     def check_inside(self) -> None:
-        """Raise ConfigError if a link leads out of the study's folder, or something in it is no file."""
-        check_inside(self.path.resolve(), self.path)
+        """Raise ConfigError if a link leads out of the study's folder or its report's, or something there is no file.
+
+        The report's folder counts too, because it is sent to MLflow as a whole.
+        """
+        for place in (self.path, self.report):
+            check_inside(place.resolve(), place)
 
     @property
     def lock(self) -> Path:

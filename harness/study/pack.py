@@ -59,8 +59,9 @@ def pack_study(folder: StudyFolder, to: Path | None = None) -> Packed:
 
     Raises:
         StudyHeldError: the study runs.
-        ConfigError: it has no verdict yet, or the folder holds something else.
+        ConfigError: it has no verdict yet, a link leads out of its folder, or the other folder holds something else.
     """
+    folder.check_inside()
     place = (to.expanduser() if to else reports() / "examples" / folder.name / STORED).resolve()
     events = read_events(folder.events)
     _check_finished(folder, StudyState.of(events))

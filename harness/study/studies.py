@@ -7,10 +7,12 @@ import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from harness.atomic import disk_errors
 from harness.errors import HarnessError
-from harness.results.events import first_event, read_events
+from harness.results.events import Event, first_event, read_events
+from harness.results.inside import is_plain_file
 from harness.results.paths import StudyFolder, names_in_home
 from harness.results.stored_study import read_object, stored_document
 from harness.results.study_state import StudyState
@@ -100,23 +102,22 @@ def remove_study(folder: StudyFolder) -> list[str]:
     """
     left = []
     with disk_errors(folder.path), held(folder):
-        try:
-            document, created = stored_document(folder), first_event(folder.events)
-        except HarnessError:
+        document, created = _document_and_creation(folder)
+        if document is None:
             left.append("Nothing readable says where else its trials were stored; another database keeps its copy.")
-            document, created = {"study": {}}, None
+            document = {"study": {}}
         # The addresses come before anything is removed, because a password may be missing.
         address = address_of(folder.name, document["study"].get("tracking_uri") or None)
         if stored := document["study"].get("storage"):  # without one, optuna.log is in the folder
             storage = storage_address(folder.name, stored)
             if created is None:
-                left.append(f"Its log is gone, so {describe_location(storage)} keeps its copy of the trials.")
+                left.append(f"Its log cannot be read, so {describe_location(storage)} keeps its copy of the trials.")
             else:
                 optuna_journal.remove(storage, folder.name, study_id(folder.name, created))
         if created is not None:
             delete_study(address, study_id(folder.name, created))
         else:
-            left.append("Its log is gone, so nothing says which runs in MLflow are its own: they are still there.")
+            left.append("Its log cannot be read, so its runs in MLflow are not known and are still there.")
         if folder.path.is_symlink():
             folder.path.unlink()
             left.append("Its folder was a link: what it led to is still there.")
@@ -124,6 +125,19 @@ def remove_study(folder: StudyFolder) -> list[str]:
             shutil.rmtree(folder.path)
         shutil.rmtree(folder.report, ignore_errors=True)
     return left
+
+
+def _document_and_creation(folder: StudyFolder) -> tuple[dict[str, Any] | None, Event | None]:
+    """Return the content of study.json and the log's first event, each None if it cannot be read or is no plain file.
+
+    A link would be followed and a pipe would be waited for.
+    """
+    if not all(is_plain_file(path) for path in (folder.study_json, folder.events) if path.exists()):
+        return None, None
+    try:
+        return stored_document(folder), first_event(folder.events)
+    except HarnessError:
+        return None, None
 
 
 def _bytes(count: int) -> str:
