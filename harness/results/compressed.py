@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from harness.errors import HarnessError
 
 # A bomb shrinks to a thousandth. The log of 10,000 trials has 60 MB and packs to a tenth; as events in memory it takes
-# several times as much. Predictions shrink less.
+# several times as much. Predictions shrink less, and small images with one background may shrink more.
 MOST_BYTES = 1 << 27
-MOST_RATIO = 100
+_MOST_RATIO = 30
+_MOST_ARRAY_RATIO = 100
 _ALWAYS_ALLOWED = 1 << 20  # however small the file is
 _MOST_ARRAY_BYTES = 1 << 29
 # Names of groups are stored in four bytes a character, so a few thousand long ones pack to almost nothing.
@@ -29,12 +30,12 @@ _ALWAYS_ALLOWED_ARRAYS = 1 << 24
 
 def most_unpacked(path: Path) -> int:
     """Bytes that a gzip file may unpack to, from its size alone."""
-    return min(MOST_BYTES, _ALWAYS_ALLOWED + MOST_RATIO * path.stat().st_size)
+    return min(MOST_BYTES, _ALWAYS_ALLOWED + _MOST_RATIO * path.stat().st_size)
 
 
 def _most_array_bytes(path: Path) -> int:
     """Bytes that all arrays of an .npz file may have together, from its size alone."""
-    return min(_MOST_ARRAY_BYTES, _ALWAYS_ALLOWED_ARRAYS + MOST_RATIO * path.stat().st_size)
+    return min(_MOST_ARRAY_BYTES, _ALWAYS_ALLOWED_ARRAYS + _MOST_ARRAY_RATIO * path.stat().st_size)
 
 
 def compressed(content: bytes) -> bytes:
@@ -93,7 +94,7 @@ def check_arrays(path: Path) -> None:
                     version = npy.read_magic(stream)
                     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
                     shape, _, dtype = read(stream)
-                if dtype.hasobject or math.prod(shape) * dtype.itemsize > member.file_size:
+                if dtype.hasobject or math.prod(shape) * max(dtype.itemsize, 1) > member.file_size:
                     raise HarnessError(_too_large(path, most))
     except (OSError, ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise HarnessError(f"{path.name} is damaged and cannot be unpacked: {error}") from None
@@ -117,6 +118,20 @@ def read_arrays(path: Path, names: Iterable[str] | None = None) -> dict[str, NDA
         raise HarnessError(f"{path.name} lacks the array {error}") from None
     except Exception as error:  # a damaged archive raises errors of zipfile, zlib, numpy or the system
         raise HarnessError(f"{path.name} is damaged and cannot be unpacked: {error}") from None
+
+
+def is_stored(path: Path) -> bool:
+    """Whether this is a zip archive whose members are not compressed, as torch writes it, and fit into its size.
+
+    Such a file takes no more memory than it has bytes.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        return False
+    plain = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+    return plain and sum(member.file_size for member in members) <= path.stat().st_size
 
 
 def _too_large(path: Path, most: int) -> str:

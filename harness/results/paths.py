@@ -36,7 +36,7 @@ from harness.results.inside import check_inside
 from harness.safe_text import escape_name
 
 STORED = "study"  # folder of the stored files, beside their page
-MOST_JSON = 1 << 25  # bytes of a JSON file that comes from elsewhere; those of 10,000 trials have thousands
+MOST_JSON = 1 << 23  # bytes of a JSON text that may come from elsewhere; in memory it may take thirty times as much
 _LOGS = ("events.jsonl", "events.jsonl.gz")
 _OF_STUDIES = ("study.json", *_LOGS, "checkpoints")
 
