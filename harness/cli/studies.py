@@ -136,7 +136,7 @@ def ui(
     from harness.tracking.ui import serve
 
     folder = existing(name) if name else None
-    address = address_of(folder.name, stored_address(folder, "tracking_uri")) if folder else tracking_address()
+    address = address_of(stored_address(folder, "tracking_uri")) if folder else tracking_address()
     shown = folder.name if folder else None
     raise typer.Exit(serve(shown, port=port, address=address, host=host or "127.0.0.1", exposed=exposed, say=say))
 

@@ -114,6 +114,8 @@ def run_check(check: Check, case: Case, where: str) -> Iterator[Finding]:
     """Yield the findings of a check. An error in the check becomes a finding, so that the other checks still run."""
     try:
         yield from check(case)
+    except HarnessError as error:  # it says itself what helps
+        yield Finding(where, "cannot be checked", "it is not known whether all is well there", _sentence(str(error)))
     except Exception as error:
         text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         yield Finding(
@@ -122,3 +124,9 @@ def run_check(check: Check, case: Case, where: str) -> Iterator[Finding]:
             "it is not known whether all is well there",
             "Repair the other findings first; if this one stays, please report it with this line.",
         )
+
+
+def _sentence(text: str) -> str:
+    """Return a message of an error in one line, as a sentence of its own."""
+    line = " ".join(text.split()).rstrip(".")
+    return f"{line[:1].upper()}{line[1:]}."

@@ -32,7 +32,7 @@ from harness.study.search_loop import SlotSearch
 from harness.study.session import Observer, Session
 from harness.study.signals import listening
 from harness.study.study_files import update_stored_study, write_data, write_study
-from harness.study.sync import mirror
+from harness.study.sync import given_location, mirror
 
 STORES_SECONDS = 2.0  # for each of the two stores after a signal, so that the study ends within 10 s
 
@@ -148,7 +148,8 @@ def _send_missing(session: Session) -> None:
             export.log_recommended(session, recommended)
     session.tracker.finish()
     try:
-        mirror(session.folder, session.study, list(session.log), session.state.ended)
+        location = given_location(session.folder, session.study)
+        mirror(session.folder, session.study, list(session.log), location, session.state.ended)
     except HarnessError as error:  # the study is finished, so a copy that cannot be written must not fail it
         session.observer.message(str(error))
 

@@ -97,7 +97,7 @@ def remove_study(folder: StudyFolder) -> list[str]:
 
     Raises:
         StudyHeldError: the study is running.
-        ConfigError: an address lacks its password, which is not stored; nothing is removed then.
+        ConfigError: an address is not used, or lacks its password, see `address_of`; nothing is removed then.
         DiskFullError: the folder cannot be written.
     """
     left = []
@@ -106,10 +106,10 @@ def remove_study(folder: StudyFolder) -> list[str]:
         if document is None:
             left.append("Nothing readable says where else its trials were stored; another database keeps its copy.")
             document = {"study": {}}
-        # The addresses come before anything is removed, because a password may be missing.
-        address = address_of(folder.name, document["study"].get("tracking_uri") or None)
+        # The addresses come before anything is removed, because they may be refused.
+        address = address_of(document["study"].get("tracking_uri") or None)
         if stored := document["study"].get("storage"):  # without one, optuna.log is in the folder
-            storage = storage_address(folder.name, stored)
+            storage = storage_address(stored)
             if created is None:
                 left.append(f"Its log cannot be read, so {describe_location(storage)} keeps its copy of the trials.")
             else:
