@@ -13,7 +13,11 @@ from typing import BinaryIO
 from harness.errors import DiskFullError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NOT_WRITABLE = (*_FULL, errno.EROFS, errno.EACCES)
+_NOT_WRITABLE = (
+    *_FULL,
+    *(errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENOTDIR, errno.EEXIST),  # a file lies where a folder should be
+)
 
 
 @contextmanager
@@ -62,6 +66,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     with disk_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.unlink(missing_ok=True)  # nothing is written through a link that someone made of that name
             yield temporary
             with temporary.open("rb+") as stream:
                 os.fsync(stream.fileno())

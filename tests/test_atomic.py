@@ -72,3 +72,15 @@ def test_a_folder_that_may_not_be_written_is_no_full_disk(tmp_path: Path) -> Non
 def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), disk_errors(tmp_path):
         raise FileNotFoundError(errno.ENOENT, "No such file", str(tmp_path / "x"))
+
+
+def test_nothing_is_written_through_a_link_of_the_temporary_name(tmp_path: Path) -> None:
+    """A folder from someone else may hold links of many such names."""
+    secret = tmp_path / "secret"
+    secret.write_text("mine")
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / f".page.{os.getpid()}.part.html").symlink_to(secret)
+    atomic_write(tmp_path / "study" / "page.html", "new")
+    assert secret.read_text() == "mine"
+    assert (tmp_path / "study" / "page.html").read_text() == "new"
+    assert not (tmp_path / "study" / "page.html").is_symlink()

@@ -10,10 +10,13 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +25,7 @@ from finished_study import live_below
 from mlflow import MlflowClient
 from PIL import Image
 from small_study import Watching, World, draw_images, records, runs
+from stored_study import build_study
 from study_fixtures import enter
 
 from harness import cli
@@ -31,12 +35,14 @@ from harness.config.study import StudyConfig
 from harness.errors import ConfigError
 from harness.results.event_types import StudyCreated
 from harness.results.paths import StudyFolder, home
+from harness.results.stored_study import stored_address
 from harness.safe_text import escape_name
 from harness.study.environment import environment
 from harness.study.studies import remove_study
 from harness.study.sync import storage_address
 from harness.tracking.address import address_of
 
+Harness = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).resolve().parent.parent
 STEERS = re.compile(r"\x1b\[2J|\x1b\]|[\x07\x9b\u202e\udc80-\udcff]")
 SHOWN_RAW = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -313,6 +319,10 @@ def test_a_password_in_an_address_is_stored_and_told_nowhere(world: World) -> No
     assert holders == []
 
 
+POSTGRES = "postgresql+psycopg://me:***@127.0.0.1:9/db"  # as a study's folder holds it
+WHOLE = POSTGRES.replace("***", SECRET)
+
+
 @pytest.fixture
 def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyFolder:
     """A study's folder as it lies there after a run; its file is not where the command is given."""
@@ -320,52 +330,196 @@ def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyFolder:
 
     folder = StudyFolder("tiny")
     folder.path.mkdir(parents=True)
-    study = StudyConfig(tracking_uri=f"postgresql://me:{SECRET}@127.0.0.1:9/db")
+    study = StudyConfig(tracking_uri=WHOLE)
     folder.study_json.write_text(json.dumps({"study": without_passwords(study)}))
+    assert stored_address(folder, "tracking_uri") == POSTGRES
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    (tmp_path / "studies").mkdir()
     return folder
 
 
 def test_a_missing_password_is_asked_for_and_nothing_is_removed(stored: StudyFolder) -> None:
-    with pytest.raises(ConfigError, match=r"postgresql://me:\*\*\*@127.*MLFLOW_TRACKING_PASSWORD.*MLFLOW_TRACKING_URI"):
-        address_of(stored.name, stored.tracking_uri())
-    with pytest.raises(ConfigError, match="MLFLOW_TRACKING_PASSWORD"):
+    with pytest.raises(ConfigError, match=r"postgresql\+psycopg://me:\*\*\*@127.*MLFLOW_TRACKING_URI.*studies/"):
+        address_of(POSTGRES)
+    with pytest.raises(ConfigError, match="MLFLOW_TRACKING_URI"):
         remove_study(stored)
     assert stored.study_json.exists()
 
 
-def test_the_password_comes_from_the_environment(stored: StudyFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", SECRET)
-    assert address_of(stored.name, stored.tracking_uri()) == "postgresql://me:s3cr%2Ft%40word@127.0.0.1:9/db"
+def test_the_address_comes_from_the_environment(stored: StudyFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", WHOLE)
+    assert address_of(POSTGRES) == WHOLE
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", POSTGRES)
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "s3cr/t@word")
+    assert address_of(POSTGRES) == "postgresql+psycopg://me:s3cr%2Ft%40word@127.0.0.1:9/db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://other:5000")
-    assert address_of(stored.name, stored.tracking_uri()) == "http://other:5000"
+    assert address_of(POSTGRES) == "http://other:5000"
 
 
-def test_the_password_comes_from_the_study_file_while_that_names_the_same_address(
-    stored: StudyFolder, tmp_path: Path
-) -> None:
-    (tmp_path / "studies").mkdir()
-    file = tmp_path / "studies" / "tiny.yaml"
-    file.write_text(f"tracking_uri: postgresql://me:{SECRET}@127.0.0.1:9/db\n")
-    assert address_of(stored.name, stored.tracking_uri()) == f"postgresql://me:{SECRET}@127.0.0.1:9/db"
-    for changed in ("tracking_uri: postgresql://me:other@elsewhere/db\n", "no: [yaml\n", "description: nothing\n"):
-        file.write_text(changed)
-        with pytest.raises(ConfigError, match="MLFLOW_TRACKING_PASSWORD"):
-            address_of(stored.name, stored.tracking_uri())
+def test_the_address_comes_from_a_study_file_that_names_the_same(stored: StudyFolder, tmp_path: Path) -> None:
+    (tmp_path / "studies" / "a.yaml").write_text("no: [yaml\n")
+    file = tmp_path / "studies" / "other.yaml"  # a study may have another name than its file
+    file.write_text(f"tracking_uri: {WHOLE}\n")
+    assert address_of(POSTGRES) == WHOLE
+    for changed in (WHOLE.replace("127.0.0.1", "elsewhere"), WHOLE.replace("me:", "you:"), WHOLE + "x"):
+        file.write_text(f"tracking_uri: {changed}\n")
+        with pytest.raises(ConfigError, match="only the stored study names it"):
+            address_of(POSTGRES)
+    file.write_text(f"storage: {WHOLE}\ndescription: {WHOLE}\n")
+    with pytest.raises(ConfigError, match="only the stored study names it"):
+        address_of(POSTGRES)
 
 
-def test_the_password_of_a_storage_comes_from_study_file_or_environment(
+def test_the_address_of_a_storage_comes_from_study_file_or_environment(
     stored: StudyFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    masked = "postgresql+psycopg://me:***@127.0.0.1:9/db"
+    with pytest.raises(ConfigError, match="HARNESS_STORAGE, or name it as storage in a file of studies/"):
+        storage_address(POSTGRES)
+    monkeypatch.setenv("HARNESS_STORAGE", WHOLE)
+    assert storage_address(POSTGRES) == WHOLE
+    monkeypatch.delenv("HARNESS_STORAGE")
+    file = tmp_path / "studies" / "tiny.yaml"
+    file.write_text(f"storage: {WHOLE}\n")
+    assert storage_address(POSTGRES) == WHOLE
+    file.write_text(f"storage: {POSTGRES}\n")
     with pytest.raises(ConfigError, match="HARNESS_STORAGE_PASSWORD"):
-        storage_address("tiny", masked)
-    monkeypatch.setenv("HARNESS_STORAGE_PASSWORD", SECRET)
-    assert storage_address("tiny", masked) == "postgresql+psycopg://me:s3cr%2Ft%40word@127.0.0.1:9/db"
-    monkeypatch.delenv("HARNESS_STORAGE_PASSWORD")
+        storage_address(POSTGRES)
+    monkeypatch.setenv("HARNESS_STORAGE_PASSWORD", "s3cr/t@word")
+    assert storage_address(POSTGRES) == "postgresql+psycopg://me:s3cr%2Ft%40word@127.0.0.1:9/db"
+
+
+# --- credentials for an address that only a stored study names ------------------------------------------------------
+
+CREDENTIALS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_AUTH")
+
+
+class Listener(ThreadingHTTPServer):
+    """A server of someone else that remembers the headers of each request."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        listener = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def _answer(self) -> None:
+                listener.heard.append(f"{self.path} {self.headers}")
+                self.send_error(404)
+
+            do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = _answer  # noqa: N815 - the names that http.server calls
+
+            def log_message(self, *words: object) -> None: ...
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.server_port}"
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Listener]:
+    with Listener() as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def foreign(elsewhere: Listener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyFolder:
+    """A finished study from someone else, whose study.json and log name that server."""
+    for name in list(os.environ):
+        if name.startswith("MLFLOW_TRACKING"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    small: dict[str, Any] = {"classes": ("dark", "light"), "trials": 2, "seeds": 2, "images": 24, "groups": None}
+    return build_study("tiny", study={"tracking_uri": elsewhere.address}, **small)
+
+
+COMMANDS = (("sync", "tiny"), ("doctor", "tiny", "--fix"), ("ui", "tiny"), ("rm", "--yes", "tiny"))
+
+
+@pytest.mark.parametrize("name", CREDENTIALS)
+def test_no_credential_goes_to_an_address_that_only_a_stored_study_names(
+    stored: StudyFolder, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    assert address_of("http://elsewhere:5000") == "http://elsewhere:5000"
+    monkeypatch.setenv(name, SECRET)
+    with pytest.raises(ConfigError, match=f"only the stored study names it, and {name} would be sent there"):
+        address_of("http://elsewhere:5000")
+    with pytest.raises(ConfigError, match="only the stored study names it, and it needs a password"):
+        address_of("http://me:***@elsewhere:5000")
+
+
+def test_credentials_are_not_sent_to_a_server_that_only_a_stored_study_names(
+    foreign: StudyFolder, elsewhere: Listener, monkeypatch: pytest.MonkeyPatch, harness: Harness
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", SECRET)
+    for words in COMMANDS:
+        code, out, err = harness(*words)
+        said = " ".join((out if words[0] == "doctor" else err).split())
+        assert code == (1 if words[0] == "doctor" else 2), (words, out, err)
+        assert "only the stored study names it, and MLFLOW_TRACKING_PASSWORD would be sent there" in said, words
+        assert "MLFLOW_TRACKING_URI" in said and SECRET not in out + err and "Traceback" not in out + err
+    assert elsewhere.heard == []
+    assert foreign.events.exists()
+
+
+@pytest.mark.parametrize("file", [".mlflow/credentials", ".netrc"])
+def test_credentials_in_files_of_the_user_are_not_sent_either(
+    foreign: StudyFolder, elsewhere: Listener, tmp_path: Path, file: str
+) -> None:
+    path = tmp_path / "user" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(f"default login me password {SECRET}\n")
+    path.chmod(0o600)
+    with pytest.raises(ConfigError, match=r"netrc would be sent there|~/\.mlflow/credentials would be sent there"):
+        address_of(elsewhere.address)
+    if file == ".netrc":  # the user names this server there
+        path.write_text(f"machine 127.0.0.1 login me password {SECRET}\ndefault login me password {SECRET}\n")
+        assert address_of(elsewhere.address) == elsewhere.address
+
+
+def test_a_user_without_credentials_sends_a_stored_study_to_its_server(
+    foreign: StudyFolder, elsewhere: Listener, harness: Harness
+) -> None:
+    code, _, err = harness("sync", "tiny")
+    assert code == 4 and "does not answer" in err  # it answers 404
+    assert elsewhere.heard and "uthorization" not in "".join(elsewhere.heard)
+
+
+def test_credentials_are_sent_to_a_server_that_the_user_names(
+    foreign: StudyFolder, elsewhere: Listener, monkeypatch: pytest.MonkeyPatch, harness: Harness, tmp_path: Path
+) -> None:
+    """The same address, from a file of studies/ where the command is given, or from the environment."""
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", SECRET)
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "studies").mkdir()
-    (tmp_path / "studies" / "tiny.yaml").write_text(f"storage: postgresql+psycopg://me:{SECRET}@127.0.0.1:9/db\n")
-    assert storage_address("tiny", masked) == f"postgresql+psycopg://me:{SECRET}@127.0.0.1:9/db"
+    (tmp_path / "studies" / "mine.yaml").write_text(f"tracking_uri: {elsewhere.address}\n")
+    assert harness("sync", "tiny")[0] == 4
+    assert f"Bearer {SECRET}" in elsewhere.heard[-1]
+    elsewhere.heard.clear()
+    shutil.rmtree(tmp_path / "studies")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", elsewhere.address)
+    assert harness("sync", "tiny")[0] == 4
+    assert f"Bearer {SECRET}" in elsewhere.heard[-1]
+
+
+def test_a_database_that_only_a_stored_study_names_is_neither_written_nor_moved_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harness: Harness
+) -> None:
+    """`doctor --fix` moves a damaged database aside, and Optuna makes its tables in whatever file it is given."""
+    mine = tmp_path / "thesis.db"
+    mine.write_text("chapter one")
+    small: dict[str, Any] = {"classes": ("dark", "light"), "trials": 2, "seeds": 2, "images": 24, "groups": None}
+    for name, study in (("one", {"tracking_uri": f"sqlite:///{mine}"}), ("two", {"storage": f"sqlite:///{mine}"})):
+        folder = build_study(name, study=study, **small)
+        for words in (("sync", name), ("doctor", name, "--fix"), ("rm", "--yes", name)):
+            code, out, err = harness(*words)
+            assert code in (1, 2) and "only the stored study names it" in " ".join((out + err).split()), words
+        assert folder.events.exists()
+    assert mine.read_text() == "chapter one" and list(tmp_path.glob("thesis*")) == [mine]
 
 
 def test_the_recorded_environment_comes_from_an_allow_list(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-
 from harness.analysis.study_data import StudyData
 from harness.analysis.wording import redact
 from harness.errors import ConfigError, HarnessError
+from harness.results.compressed import read_arrays
 from harness.results.packed import is_path, open_stored, reading
 from harness.results.paths import StudyFolder, names_in_home, reports
 from harness.results.study_state import StudyState
@@ -116,7 +115,9 @@ def find_studies(names: Sequence[str]) -> list[StudyFolder]:
             if is_path(name):
                 found[name] = open_stored(name)
             elif name in known:
-                found[name] = StudyFolder(name)
+                folder = StudyFolder(name)
+                folder.check_inside()
+                found[name] = folder
             else:
                 faults.append(f"there is no study {name!r} here")
         except ConfigError as error:
@@ -227,7 +228,9 @@ def _test_rows(state: StudyState, folder: StudyFolder) -> frozenset[int] | None:
     """Return the manifest rows of the test images that were scored last."""
     scored = state.test_scores
     path = folder.predictions / PurePosixPath(scored[-1].predictions).name if scored else None
-    if path is None or not path.exists():
+    if path is None:
         return None
-    with np.load(path, allow_pickle=False) as stored:
-        return frozenset(stored["rows"].tolist())
+    try:
+        return frozenset(read_arrays(path, ("rows",))["rows"].tolist())
+    except (HarnessError, TypeError):  # the file is gone or damaged, or its rows are no list of numbers
+        return None

@@ -5,7 +5,6 @@ It is a file of its own because the page, the comparison of studies and the test
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +23,7 @@ from harness.config.study import StudyConfig
 from harness.results.events import read_events
 from harness.results.paths import StudyFolder
 from harness.results.records import TrialRecord
+from harness.results.stored_study import object_or_empty, stored_document
 from harness.results.study_state import StudyState
 
 
@@ -45,21 +45,25 @@ class StudyData:
 
     @classmethod
     def read(cls, folder: StudyFolder) -> StudyData:
-        """Read the stored files of a study. A study that has only begun has empty tables."""
-        stored = json.loads(folder.study_json.read_text())
+        """Read the stored files of a study. A study that has only begun has empty tables.
+
+        Files that the page can do without (data card, importances) count as missing if they cannot be read.
+
+        Raises:
+            HarnessError: the log is damaged, or neither log nor study.json describes the study.
+        """
+        stored = stored_document(folder)
         study = StudyConfig.model_validate(stored["study"])
-        card = redact_all(json.loads(folder.data_card.read_text())) if folder.data_card.exists() else {}
-        importance = json.loads(folder.importance.read_text()) if folder.importance.exists() else {}
         state = StudyState.of(read_events(folder.events), study.objective)
         return cls(
             folder=folder,
             study=study,
             study_json=redact_all(stored["study"]),
             fingerprint=redact_all(stored.get("fingerprint", {})),
-            card=card,
+            card=redact_all(_card(folder, stored)),
             state=state,
             records=state.records,
-            importance=importance,
+            importance=object_or_empty(folder.importance),
         )
 
     @cached_property
@@ -138,3 +142,9 @@ class StudyData:
     def looks(self) -> int:
         """How many times the test split was scored."""
         return self.state.test_looks
+
+
+def _card(folder: StudyFolder, stored: dict[str, Any]) -> dict[str, Any]:
+    """Return the data card; {} if it cannot be read, or if it is of other images than the study's."""
+    card, wanted = object_or_empty(folder.data_card), stored.get("fingerprint", {}).get("data digest")
+    return card if wanted is None or card.get("digest") == wanted else {}

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.config.trial import STRATEGIES
+from harness.results.compressed import read_arrays
 from harness.results.event_types import Explored, TestScored
 from harness.results.metrics import METRICS, all_metrics
 from harness.results.paths import StudyFolder
@@ -101,21 +102,20 @@ def read_file(folder: StudyFolder, event: ScoreEvent) -> StoredPredictions | str
     if not path.exists():
         return "it is gone"
     try:
-        # Opened here, because numpy leaves the file of a damaged archive open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            order = np.argsort(stored["rows"], kind="stable")
-            only_classes = "answers" in stored
-            probabilities = _certain(stored["answers"], stored["classes"]) if only_classes else stored["probabilities"]
-            found = StoredPredictions(
-                probabilities=probabilities[order],
-                labels=stored["labels"][order].astype(np.int64),
-                groups=stored["groups"][order].astype(np.str_),
-                rows=stored["rows"][order],
-            )
-            metrics = all_metrics(found.probabilities, found.labels)
-            if only_classes:
-                metrics = {name: value for name, value in metrics.items() if not METRICS[name].needs_probabilities}
-    except Exception:  # a damaged archive raises errors of zipfile, zlib, numpy or the system
+        stored = read_arrays(path)
+        order = np.argsort(stored["rows"], kind="stable")
+        only_classes = "answers" in stored
+        probabilities = _certain(stored["answers"], stored["classes"]) if only_classes else stored["probabilities"]
+        found = StoredPredictions(
+            probabilities=probabilities[order],
+            labels=stored["labels"][order].astype(np.int64),
+            groups=stored["groups"][order].astype(np.str_),
+            rows=stored["rows"][order],
+        )
+        metrics = all_metrics(found.probabilities, found.labels)
+        if only_classes:
+            metrics = {name: value for name, value in metrics.items() if not METRICS[name].needs_probabilities}
+    except Exception:  # arrays of other shapes and types raise errors of numpy
         return "it cannot be read"
     if not same_metrics(metrics, event.metrics):
         return "it does not give the metrics that the log holds for this model"

@@ -28,7 +28,7 @@ from harness.study.prepare import Prepared, prepare
 from harness.study.search_loop import SlotSearch
 from harness.study.session import Session
 from harness.study.signals import StopRequest
-from harness.study.study_files import write_folder
+from harness.study.study_files import write_data, write_study
 
 EPOCHS = 10
 
@@ -43,7 +43,8 @@ def bookkeeping(images: Path, trials: int, before: int = 0) -> float:
     """
     loaded = _study(images, trials + before)
     prepared = prepare(loaded, ["cpu"], lambda *a: None)
-    write_folder(prepared)
+    write_data(prepared)
+    write_study(prepared)
     rng = np.random.default_rng(0)
     _write(prepared, before, rng)
     session = _ArtificialSession(prepared, ["cpu"], SearchWatcher(), StopRequest())

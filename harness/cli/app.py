@@ -45,11 +45,14 @@ def stored(name: str) -> StudyFolder:
     return open_stored(name) if is_path(name) else existing(name)
 
 
-def existing(name: str) -> StudyFolder:
+def existing(name: str, *, to_remove: bool = False) -> StudyFolder:
     """Return the folder of an existing study, also if study.json or the log is missing; makes no folder.
 
+    Args:
+        to_remove: the study is going to be removed, so nothing is read through links that its folder may hold.
+
     Raises:
-        ConfigError: there is no such study, or the name is one of the harness's own.
+        ConfigError: there is no such study, the name is one of the harness's own, or a link leads out of the folder.
     """
     if not NAME_RULE.fullmatch(name):
         raise ConfigError(f"there is no study {name!r}: a study's name has letters, digits, '.', '_' and '-'")
@@ -57,7 +60,10 @@ def existing(name: str) -> StudyFolder:
     known = names_in_home()
     if name not in known:
         raise ConfigError(f"there is no study {name!r} here; there are: {', '.join(known) or 'none yet'}")
-    return StudyFolder(name)
+    folder = StudyFolder(name)
+    if not to_remove:
+        folder.check_inside()
+    return folder
 
 
 MOST_DIGITS = 9  # of a number on the command line

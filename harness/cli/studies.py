@@ -131,11 +131,12 @@ def ui(
     ] = False,
 ) -> None:
     """Serve the MLflow UI on 127.0.0.1; stop it with Ctrl-C."""
+    from harness.results.stored_study import stored_address
     from harness.tracking.address import address_of, tracking_address
     from harness.tracking.ui import serve
 
     folder = existing(name) if name else None
-    address = address_of(folder.name, folder.tracking_uri()) if folder else tracking_address()
+    address = address_of(stored_address(folder, "tracking_uri")) if folder else tracking_address()
     shown = folder.name if folder else None
     raise typer.Exit(serve(shown, port=port, address=address, host=host or "127.0.0.1", exposed=exposed, say=say))
 
@@ -153,6 +154,8 @@ def list_all() -> None:
         table.add_row(row.name, row.state, str(row.trials), row.size, row.age)
     if rows:
         out.print(table, markup=False)
+        if damaged := [row.name for row in rows if row.state == "damaged"]:
+            say(f"`harness doctor {damaged[0]}` says what is damaged, and what helps.")
     else:
         say("There are no studies yet; `make study NAME=microscopy` starts one.")
 
@@ -160,11 +163,13 @@ def list_all() -> None:
 @app.command("rm")
 def remove(name: Name, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
     """Remove a study: its folder, its Optuna studies, its MLflow experiment and its report."""
-    folder = existing(name)
+    folder = existing(name, to_remove=True)
     from harness.study.studies import remove_study
 
     if not yes and not typer.confirm(f"Remove the study {name} with all its trials, models and its report?"):
         say("Nothing was removed.")
         return
-    remove_study(folder)
+    left = remove_study(folder)
     say(f"Removed {name}.")
+    for line in left:
+        say(line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +15,7 @@ from harness.results.event_types import StudyCreated, TrialFinished
 from harness.results.events import Reading, of_type, scan_log
 from harness.results.paths import StudyFolder
 from harness.results.records import TrialRecord
+from harness.results.stored_study import object_or_empty
 from harness.results.study_state import StudyState
 
 
@@ -56,11 +56,7 @@ class Case:
     @cached_property
     def document(self) -> dict[str, Any]:
         """The content of study.json; {} if it cannot be read."""
-        try:
-            found = json.loads(self.folder.study_json.read_text(encoding="utf-8"))
-            return found if isinstance(found, dict) else {}
-        except (OSError, ValueError):
-            return {}
+        return object_or_empty(self.folder.study_json)
 
     @cached_property
     def created(self) -> StudyCreated | None:
@@ -118,6 +114,8 @@ def run_check(check: Check, case: Case, where: str) -> Iterator[Finding]:
     """Yield the findings of a check. An error in the check becomes a finding, so that the other checks still run."""
     try:
         yield from check(case)
+    except HarnessError as error:  # it says itself what helps
+        yield Finding(where, "cannot be checked", "it is not known whether all is well there", _sentence(str(error)))
     except Exception as error:
         text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         yield Finding(
@@ -126,3 +124,9 @@ def run_check(check: Check, case: Case, where: str) -> Iterator[Finding]:
             "it is not known whether all is well there",
             "Repair the other findings first; if this one stays, please report it with this line.",
         )
+
+
+def _sentence(text: str) -> str:
+    """Return a message of an error in one line, as a sentence of its own."""
+    line = " ".join(text.split()).rstrip(".")
+    return f"{line[:1].upper()}{line[1:]}."

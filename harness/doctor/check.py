@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
+from harness.atomic import disk_errors
 from harness.doctor import cache, checkpoints, data_files, leftovers, log, mlflow, optuna, predictions
 from harness.doctor.case import Case, Finding, run_check
 from harness.errors import StudyHeldError
@@ -70,8 +71,10 @@ def examine(folder: StudyFolder, *, fix: bool) -> Diagnosis:
 
     Raises:
         StudyHeldError: `fix` is set and the study is running.
+        ConfigError: a link leads out of the study's folder; a repair would follow it.
     """
-    with _locked(folder, fix) as running:
+    with disk_errors(folder.path), _locked(folder, fix) as running:
+        folder.check_inside()
         diagnosis = Diagnosis(folder.name)
         found = _check_all(folder, running, diagnosis)
         for _ in range(ROUNDS if fix else 0):

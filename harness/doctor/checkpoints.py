@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness.doctor.case import Case, Finding
 from harness.errors import ContractError, ResourceError
+from harness.results.compressed import is_stored
 from harness.results.event_types import TrialInterrupted
 from harness.results.events import of_type
 from harness.results.records import TrialRecord
@@ -94,6 +95,8 @@ def _to_run_again(case: Case) -> set[str]:
 
 def _readable(path: Path) -> bool:
     """Whether a file in torch's format, which is a zip archive, has all its bytes."""
+    if not is_stored(path):
+        return False
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None

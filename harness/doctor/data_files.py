@@ -6,17 +6,18 @@ computed again from these files, without the images.
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from harness.data.dataset import digest_of
 from harness.doctor.case import Case, Finding
+from harness.errors import HarnessError
+from harness.results.compressed import read_arrays
 from harness.results.csv import unquote
+from harness.results.stored_study import read_object
 
 
 class _Wrong(Exception):
@@ -52,11 +53,11 @@ def _checked(case: Case) -> tuple[int, tuple[str, ...]]:
     """Return the number of images and the class names; raise _Wrong for the first file that is not as written."""
     folder, wanted = case.folder, case.fingerprint.get("data digest")
     try:
-        card = json.loads(folder.data_card.read_text(encoding="utf-8"))
+        if not folder.data_card.exists():
+            raise _Wrong(folder.data_card, "it is gone")
+        card = read_object(folder.data_card)
         names = [str(entry["name"]) for entry in card["classes"]]
-    except FileNotFoundError:
-        raise _Wrong(folder.data_card, "it is gone") from None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (HarnessError, KeyError, TypeError):
         raise _Wrong(folder.data_card, "it cannot be read") from None
     if card.get("digest") != wanted:
         raise _Wrong(folder.data_card, "its digest of the data differs from the log's")
@@ -90,13 +91,12 @@ def archive_fault(path: Path, names: tuple[str, ...]) -> str | None:
     if not path.exists():
         return "it is gone"
     try:
+        stored = read_arrays(path)
         with zipfile.ZipFile(path) as archive:
-            torn = archive.testzip()
-        with np.load(path, allow_pickle=False) as stored:
-            lacking = next((name for name in names if name not in stored.files), None)
-            sizes = {name: stored[name].shape for name in stored.files}
-    except Exception:  # a damaged archive raises errors of zipfile, zlib, numpy or the system
+            torn = archive.testzip()  # numpy does not read as far as the checksums
+    except (HarnessError, OSError, zipfile.BadZipFile):
         return "it cannot be read"
     if torn is not None:
         return f"its array {torn} is damaged"
-    return f"it lacks {lacking}" if lacking is not None or not sizes else None
+    lacking = next((name for name in names if name not in stored), None)
+    return f"it lacks {lacking}" if lacking is not None else None

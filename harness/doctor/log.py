@@ -13,6 +13,7 @@ from harness.results.event_types import SessionEnded, StudyCreated
 from harness.results.events import Damage, EventLog
 from harness.results.study_state import StudyState, cut_off
 from harness.study.identity import FREE_TO_CHANGE, differences
+from harness.study.study_files import left_without_log
 
 _WHERE = "events.jsonl"
 # Keys of a stored study that may change, or that the fingerprint holds in another form (see identity.fingerprint).
@@ -23,14 +24,14 @@ def events(case: Case) -> Iterator[Finding]:
     """Check that every line is sound and the last session has an end."""
     reading, folder = case.reading, case.folder
     case.checked.append(f"{len(reading.events)} events")
-    if not folder.events.exists() or not folder.events.stat().st_size:
-        if folder.checkpoints.exists() and any(folder.checkpoints.iterdir()):
-            yield Finding(
-                _WHERE,
-                "it is gone or empty, although there are models",
-                "the results of the study are lost",
-                "Restore it from a copy. Without a copy, remove the study with `harness rm` and start it again.",
-            )
+    if not reading.events and not case.running and (left := left_without_log(folder)):
+        yield Finding(
+            _WHERE,
+            f"it is gone or empty, but {' and '.join(left)} are there",
+            "the results of the study are lost, and it is not begun again over them",
+            "Restore it from a copy. Without a copy, start the study under another name (AS=newname), or remove what "
+            f"is left with `harness rm {folder.name}`.",
+        )
         return
     yield from (_damaged(case, damage) for damage in reading.damages if not (damage.torn and case.running))
     if reading.damages:
@@ -103,14 +104,7 @@ def _end(case: Case) -> str:
 def study_json(case: Case) -> Iterator[Finding]:
     """Check that study.json can be read and holds the study of the log's first event."""
     if case.created is None:
-        if not case.document and case.reading.whole:
-            yield Finding(
-                "study.json",
-                "it cannot be read, and the log does not hold the study yet",
-                "the study cannot start",
-                f"Remove the rest with `harness rm {case.folder.name}`; nothing was trained.",
-            )
-        return
+        return  # `events` says so if anything was run
     created = case.created
     faults = _faults(case, created)
     if faults:

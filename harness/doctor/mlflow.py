@@ -33,7 +33,7 @@ def check(case: Case) -> Iterator[Finding]:
     study = case.study
     if case.state is None or study is None:
         return
-    address = address_of(case.folder.name, study.tracking_uri)
+    address = address_of(study.tracking_uri)
     where = f"MLflow at {masked(address)}" if is_remote(address) else "mlflow.db"
     path = sqlite_path(address)
     if path is not None and not path.exists():

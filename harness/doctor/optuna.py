@@ -32,7 +32,7 @@ def check(case: Case) -> Iterator[Finding]:
         return
 
     def repair() -> str:
-        mirror(case.folder, study, case.reading.events)
+        mirror(case.folder, study, case.reading.events, location)
         return f"written again from the log of {case.folder.name}"
 
     yield Finding(

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 from harness.analysis.test_predictions import ScoreEvent, lost_predictions
-from harness.config.space import space
 from harness.doctor import data_files
 from harness.doctor.case import Case, Finding
 from harness.errors import HarnessError
-from harness.search.strategy_search import StrategySearch
-from harness.study.search_loop import write_importances
+from harness.results.stored_study import read_object
+from harness.study.lost_files import importances_again
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -78,19 +76,13 @@ def _moved(case: Case, path: Path) -> str:
 
 def _is_json(case: Case) -> bool:
     try:
-        return isinstance(json.loads(case.folder.importance.read_text(encoding="utf-8")), dict)
-    except (OSError, ValueError):
+        read_object(case.folder.importance)
+    except HarnessError:
         return False
+    return True
 
 
 def _importances(case: Case) -> str:
-    study, state = case.study, case.state
-    assert study is not None and state is not None  # checked before
-    searches = {}
-    for strategy in study.strategies:
-        search = StrategySearch(space(study, strategy), study.objective, study.seed, study.epochs)
-        search.replay(ended for name, ended in state.ended if name == strategy)
-        searches[strategy] = search
-    case.folder.importance.unlink()
-    write_importances(case.folder, searches)
+    assert case.study is not None and case.state is not None  # checked before
+    importances_again(case.folder, case.study, case.state)
     return "computed again from the trials"

@@ -9,16 +9,25 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from harness.errors import HarnessError
+from harness.results.compressed import read_arrays
+
 EACH = 6  # images of a class
 SIZE = 96  # largest width or height in pixels
 
 
 def samples(path: Path, classes: int) -> dict[int, list[str]]:
-    """Return class index -> data URLs of at most EACH of its images; {} if no thumbnails are stored."""
-    if not path.exists():
+    """Return class index -> data URLs of at most EACH of its images; {} if no thumbnails are stored.
+
+    A file that is damaged, or does not hold images and a label for each, counts as missing.
+    """
+    try:
+        stored = read_arrays(path, ("images", "labels"))
+    except HarnessError:
         return {}
-    with np.load(path, allow_pickle=False) as stored:
-        images, labels = stored["images"], stored["labels"]
+    images, labels = stored["images"], stored["labels"]
+    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or labels.shape != images.shape[:1]:
+        return {}
     return {k: [address(image) for image in images[labels == k][:EACH]] for k in range(classes) if (labels == k).any()}
 
 

@@ -29,6 +29,7 @@ from harness.errors import ConfigError, HarnessError
 from harness.results import event_types
 from harness.results.compressed import open_compressed
 from harness.results.event_types import SCHEMA, StudyEvent
+from harness.results.paths import MOST_JSON
 
 E = TypeVar("E", bound=StudyEvent)
 
@@ -69,7 +70,7 @@ def decode(line: bytes) -> Event | None:
         if body is None:
             return None
         return Event(body["seq"], body["at"], event_types.from_json(body["kind"], body["data"]))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -86,18 +87,33 @@ def _is_compressed(path: Path) -> bool:
 
 
 def _open(path: Path) -> BinaryIO:
-    """The log for reading, also a compressed one."""
-    return open_compressed(path) if _is_compressed(path) else path.open("rb")
+    """The log for reading, also a compressed one; raises HarnessError if it is no file or must not be read."""
+    try:
+        return open_compressed(path) if _is_compressed(path) else path.open("rb")
+    except OSError as error:
+        raise HarnessError(f"the log of {path.parent.name} cannot be read ({error.strerror}).") from error
+
+
+def _lines(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Yield each line and its number of bytes; of a line that is longer than any event, only the last byte.
+
+    Such a line is no event, so it is not kept in memory: the log may be from someone else.
+    """
+    while line := stream.readline(MOST_JSON):
+        size = len(line)
+        while size >= MOST_JSON and not line.endswith(b"\n") and (piece := stream.readline(MOST_JSON)):
+            line, size = piece[-1:], size + len(piece)
+        yield line, size
 
 
 def _check_schema(path: Path) -> None:
     """Refuse a log whose first line has another schema. If that line is damaged, its readers report it."""
     with _open(path) as stream:
-        line = stream.readline()
+        line = stream.readline(MOST_JSON)
     try:
         body = _body(line)
         found = body.get("schema", "none") if body is not None and body["seq"] == 1 else SCHEMA
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return
     if found != SCHEMA:
         raise HarnessError(
@@ -147,7 +163,7 @@ def scan_log(path: Path) -> Reading:
     last = offset = 0  # seq, byte
     broken: tuple[int, int] | None = None  # line and first byte of the damage that the loop is in
     with _open(path) if path.exists() else io.BytesIO() as stream:
-        for number, line in enumerate(stream, 1):
+        for number, (line, size) in enumerate(_lines(stream), 1):
             event = decode(line)
             if event is None or event.seq <= last:
                 broken = broken or (number, offset)
@@ -157,7 +173,7 @@ def scan_log(path: Path) -> Reading:
                     damages.append(Damage(where, start, offset, last, event.seq))
                 events.append(event)
                 last, broken = event.seq, None
-            offset += len(line)
+            offset += size
         if broken:
             torn = not line.endswith(b"\n") and broken[0] == number
             damages.append(Damage(*broken, offset, last, None, torn))
@@ -181,7 +197,7 @@ def _scan(path: Path) -> tuple[list[Event], int]:
     events: list[Event] = []
     sound = 0
     with _open(path) as stream:
-        for line in stream:
+        for line, size in _lines(stream):
             event = decode(line)
             if event is None or event.seq != len(events) + 1:
                 rest = stream.read(1)
@@ -198,7 +214,7 @@ def _scan(path: Path) -> tuple[list[Event], int]:
                     )
                 break
             events.append(event)
-            sound += len(line)
+            sound += size
     return events, sound
 
 
@@ -221,7 +237,7 @@ def first_event(path: Path) -> Event | None:
         return None
     _check_schema(path)
     with _open(path) as stream:
-        return decode(stream.readline())
+        return decode(stream.readline(MOST_JSON))
 
 
 class EventLog:
@@ -247,7 +263,7 @@ class EventLog:
         """Write one event.
 
         Raises:
-            ValueError: the event holds NaN or infinity, which are not JSON.
+            ValueError: the event holds NaN or infinity, which are not JSON, or is longer than a reader takes.
             DiskFullError: the disk is full; the log is as it was before.
         """
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -255,6 +271,8 @@ class EventLog:
         at = max(now, self._events[-1].at) if self._events else now
         event = Event(len(self._events) + 1, at, data)
         line = encode(event)
+        if len(line) > MOST_JSON:
+            raise ValueError(f"an event must have at most {MOST_JSON:,} bytes, but this {event.kind} has {len(line):,}")
         with disk_errors(self._path):
             try:
                 self._write(line)

@@ -6,17 +6,16 @@ unpack to an absurd size, and what it says of the study is what a study says.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from harness.config.study import StudyConfig
 from harness.errors import ConfigError, HarnessError
 from harness.results.compressed import check_arrays
-from harness.results.paths import MOST_JSON, StudyFolder, in_home, stored_in
+from harness.results.paths import StudyFolder, in_home, stored_in
+from harness.results.stored_study import read_object
 from harness.safe_text import escape_name
 
 
@@ -44,44 +43,31 @@ def open_stored(path: str) -> StudyFolder:
 
 @contextmanager
 def reading(folder: StudyFolder) -> Iterator[None]:
-    """Say in one line that a study from elsewhere says what no study says; `--debug` shows where that was met.
+    """Say in one line that a study's files say what no study says; `--debug` shows where that was met.
 
     Raises:
-        HarnessError: anything but an error of ours was raised, and the study lies outside HARNESS_HOME.
+        HarnessError: anything but an error of ours was raised.
     """
     try:
         yield
     except HarnessError:
         raise
     except Exception as error:
-        if folder.place is None:
-            raise
         what = f"{type(error).__name__}: {error}".splitlines()[0]
+        ways = f"; `harness doctor {folder.name}` says which of its files are damaged" if folder.place is None else ""
         raise HarnessError(
-            f"the stored study {folder.name} holds what no study holds ({escape_name(what)})."
+            f"the stored study {folder.name} holds what no study holds ({escape_name(what)}){ways}."
         ) from error
 
 
 def _check(folder: StudyFolder) -> None:
     for path in (folder.study_json, folder.data_card, folder.importance):
         if path.exists():
-            _object(path)
+            read_object(path)
     try:
-        StudyConfig.model_validate(_object(folder.study_json)["study"])
+        StudyConfig.model_validate(read_object(folder.study_json)["study"])
     except (KeyError, TypeError, ValueError):
         raise HarnessError(f"{folder.study_json.name} describes no study of this version") from None
     for path in (*sorted(folder.predictions.glob("*.npz")), folder.thumbnails, folder.mistakes):
         if path.exists():
             check_arrays(path)
-
-
-def _object(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > MOST_JSON:
-        raise HarnessError(f"{path.name} has {path.stat().st_size:,} bytes, which no study needs")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        raise HarnessError(f"{path.name} is no JSON") from None
-    if not isinstance(found, dict):
-        raise HarnessError(f"{path.name} is no JSON object")
-    return found

@@ -32,10 +32,11 @@ from pathlib import Path
 
 from harness.config.study_names import is_own, is_study_name
 from harness.errors import ConfigError, ResourceError
+from harness.results.inside import check_inside
 from harness.safe_text import escape_name
 
 STORED = "study"  # folder of the stored files, beside their page
-MOST_JSON = 1 << 25  # bytes of a JSON file that comes from elsewhere; those of 10,000 trials have thousands
+MOST_JSON = 1 << 23  # bytes of a JSON text that may come from elsewhere; in memory it may take thirty times as much
 _LOGS = ("events.jsonl", "events.jsonl.gz")
 _OF_STUDIES = ("study.json", *_LOGS, "checkpoints")
 
@@ -122,8 +123,10 @@ class StudyFolder:
         if not place.is_relative_to(root):
             raise ConfigError(f"{shown} is not read: {STORED} is a link that leads out of it.")
         if place.parent == _home() and is_study_name(place.name):
-            return cls(place.name)
-        _check_inside(root, place)
+            at_home = cls(place.name)
+            at_home.check_inside()
+            return at_home
+        check_inside(root, place)
         try:
             with (place / "study.json").open("rb") as stream:
                 name = json.loads(stream.read(MOST_JSON))["name"]
@@ -131,7 +134,12 @@ class StudyFolder:
             name = None
         if not isinstance(name, str) or not is_study_name(name):
             raise ConfigError(f"the study stored in {shown} has no name that a study may have in its study.json.")
-        return cls(name, place)
+        found_study = cls(name, place)
+        if found_study.report.is_symlink():
+            raise ConfigError(
+                f"{shown} is not read: its page would be written through the link {found_study.report.name}."
+            )
+        return found_study
 
     @property
     def path(self) -> Path:
@@ -183,17 +191,13 @@ class StudyFolder:
     def importance(self) -> Path:
         return self.path / "importance.json"
 
-    def tracking_uri(self) -> str | None:
-        """Return the study's `tracking_uri` without its password; None if the study has none."""
-        return self._stored("tracking_uri")
+    def check_inside(self) -> None:
+        """Raise ConfigError if a link leads out of the study's folder or its report's, or something there is no file.
 
-    def storage(self) -> str | None:
-        """Return the study's `storage` without its password; None if the study has none."""
-        return self._stored("storage")
-
-    def _stored(self, key: str) -> str | None:
-        address = json.loads(self.study_json.read_text(encoding="utf-8"))["study"].get(key)
-        return str(address) if address else None
+        The report's folder counts too, because it is sent to MLflow as a whole.
+        """
+        for place in (self.path, self.report):
+            check_inside(place.resolve(), place)
 
     @property
     def lock(self) -> Path:
@@ -225,19 +229,3 @@ class StudyFolder:
             return self.name
         path, here = self.place.parent if self.place.name == STORED else self.place, Path.cwd()
         return str(path.relative_to(here)) if path.is_relative_to(here) else f"…/{path.name}"
-
-
-def _check_inside(root: Path, place: Path) -> None:
-    """Refuse stored files of which one is a link that leads out of `root`, or no file at all."""
-    for folder, folders, files in os.walk(place):
-        for path in (Path(folder) / name for name in (*folders, *files)):
-            try:
-                inside = path.resolve().is_relative_to(root)
-            except (OSError, RuntimeError):  # a link to itself
-                inside = False
-            if not inside:
-                raise ConfigError(
-                    f"{escape_name(str(root))} is not read: {escape_name(path.name)} is a link that leads out of it."
-                )
-            if path.exists() and not path.is_file() and not path.is_dir():
-                raise ConfigError(f"{escape_name(str(root))} is not read: {escape_name(path.name)} is no file.")

@@ -133,7 +133,14 @@ class TrialRecord:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> TrialRecord:
-        """Return the record that `to_json` made these values of."""
+        """Return the record that `to_json` made these values of.
+
+        Raises:
+            ValueError: the checkpoint is no file name. A path could lead out of the folder, and old files are removed.
+        """
+        name = values.get("checkpoint")
+        if name is not None and ("/" in name or name in ("", ".", "..")):
+            raise ValueError(f"a checkpoint must be a file name, but got {name!r}")
         parts = {
             "job": TrialJob.from_json(values["job"]),
             "epochs": tuple([EpochRecord.from_json(epoch) for epoch in values["epochs"]]),

@@ -22,7 +22,7 @@ from harness.errors import HarnessError, Interrupted
 from harness.report.page import write_report
 from harness.results.event_types import SessionEnded, SessionStarted, StudyCreated
 from harness.results.paths import home
-from harness.study import confirm, explore, export, lost_predictions
+from harness.study import confirm, explore, export, lost_files, lost_predictions
 from harness.study.environment import environment, resolve_devices
 from harness.study.estimate import memory
 from harness.study.executors import forkserver
@@ -32,8 +32,8 @@ from harness.study.prepare import prepare
 from harness.study.search_loop import SlotSearch
 from harness.study.session import Observer, Session
 from harness.study.signals import listening
-from harness.study.study_files import update_stored_study, write_folder
-from harness.study.sync import mirror
+from harness.study.study_files import update_stored_study, write_data, write_study
+from harness.study.sync import given_location, mirror
 
 STORES_SECONDS = 2.0  # for each of the two stores after a signal, so that the study ends within 10 s
 
@@ -71,6 +71,7 @@ def run_study(loaded: LoadedStudy, observer: Observer) -> StudyResult:
             try:
                 if session.state.done and not _wants_more(session):
                     update_stored_study(prepared)
+                    lost_files.restore(session)
                     result = _result(session, already_finished=True)
                     _send_missing(session)
                     return result
@@ -94,6 +95,7 @@ def _run_session(session: Session) -> None:
             lost_predictions.restore(session)
             confirm.run(session)
             explore.run(session)
+            lost_files.restore_mistakes(session)
         state = "finished"
     except Interrupted:
         state = "interrupted"
@@ -106,9 +108,11 @@ def _run_session(session: Session) -> None:
 
 def _start(session: Session) -> SlotSearch:
     """Write the files and events that precede the first trial, and let both stores follow the log."""
-    write_folder(session.prepared)  # also of a resumed study, so that missing and changed files are written again
+    write_data(session.prepared)  # also of a resumed study, so that missing and changed files are written again
     if len(session.log) == 0:
         session.append(StudyCreated(without_passwords(session.study), session.prepared.fingerprint))
+    # After the log's first event: a study.json without a log then shows that a log was lost, see `Session`.
+    write_study(session.prepared)
     prepared, workers = session.prepared, len(session.devices)
     machine = environment(session.devices[0], prepared.context.threads, workers, prepared.threads_here)
     session.append(SessionStarted(machine, resumed=session.state.sessions_started > 0))
@@ -152,7 +156,8 @@ def _send_missing(session: Session) -> None:
             export.log_recommended(session, recommended)
     session.tracker.finish()
     try:
-        mirror(session.folder, session.study, list(session.log), session.state.ended)
+        location = given_location(session.folder, session.study)
+        mirror(session.folder, session.study, list(session.log), location, session.state.ended)
     except HarnessError as error:  # the study is finished, so a copy that cannot be written must not fail it
         session.observer.message(str(error))
 

@@ -98,8 +98,8 @@ def refusal(name: str, before: dict[str, Any], now: dict[str, Any]) -> ConfigErr
 def without_passwords(study: StudyConfig) -> dict[str, Any]:
     """Return the study as it is written to disk, log and MLflow: without the passwords in its addresses.
 
-    To use an address again, call `tracking.address.address_of` or `sync.storage_location`. They find the password, or
-    raise an error that says where to give it.
+    To use an address again, call `tracking.address.address_of` or `sync.storage_location`. They find the password if
+    the user gave the address himself, and otherwise raise an error that says where to give it.
     """
     values = study.model_dump(mode="json", by_alias=True)
     addresses = {"tracking_uri": study.tracking_uri, "storage": study.storage}

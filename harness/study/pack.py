@@ -26,12 +26,13 @@ from harness.analysis.wording import redact, redact_all
 from harness.atomic import atomic_write, disk_errors
 from harness.errors import ConfigError, HarnessError, StudyHeldError
 from harness.results import event_types
-from harness.results.compressed import compressed
+from harness.results.compressed import compressed, read_arrays
 from harness.results.csv import map_texts
 from harness.results.events import Event, encode, read_events
 from harness.results.metrics import METRICS
 from harness.results.packed import open_stored
 from harness.results.paths import STORED, StudyFolder, home, reports, stored_in
+from harness.results.stored_study import object_or_empty, stored_document
 from harness.results.study_state import StudyState
 from harness.study.lock import is_held
 
@@ -60,8 +61,9 @@ def pack_study(folder: StudyFolder, to: Path | None = None) -> Packed:
 
     Raises:
         StudyHeldError: the study runs.
-        ConfigError: it has no verdict yet, or the folder holds something else.
+        ConfigError: it has no verdict yet, a link leads out of its folder, or the other folder holds something else.
     """
+    folder.check_inside()
     place = (to.expanduser() if to else reports() / "examples" / folder.name / STORED).resolve()
     events = read_events(folder.events)
     _check_finished(folder, StudyState.of(events))
@@ -108,11 +110,11 @@ def _check_free(folder: StudyFolder, place: Path) -> None:
 
 
 def _write(folder: StudyFolder, events: Sequence[Event], place: Path) -> None:
-    document = json.loads(folder.study_json.read_text(encoding="utf-8"))
+    document = stored_document(folder)
     _write_json(place / folder.study_json.name, {**document, "name": folder.name})
     for path in (folder.data_card, folder.importance):
-        if path.exists():
-            _write_json(place / path.name, json.loads(path.read_text(encoding="utf-8")))
+        if found := object_or_empty(path):
+            _write_json(place / path.name, found)
     lines = b"".join(encode(_without_paths(event)) for event in events)
     atomic_write(place / "events.jsonl.gz", compressed(lines))
     if folder.manifest.exists():
@@ -149,8 +151,7 @@ def _predictions(path: Path, *, only_answers: bool) -> bytes:
         only_answers: keep the classes that were answered instead of the probabilities, which takes a fortieth of the
             room. It is enough for scores on smaller data or shifted images if the objective counts answers.
     """
-    with np.load(path, allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in ("probabilities", "labels", "groups", "rows")}
+    arrays: dict[str, Any] = read_arrays(path, ("probabilities", "labels", "groups", "rows"))
     if only_answers:
         probabilities = arrays.pop("probabilities")
         classes = probabilities.shape[1]

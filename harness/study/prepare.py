@@ -88,6 +88,7 @@ def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prep
         name = f"{loaded.name}-{dataset.digest[:8]}"
         check_letters(name, "the study's name with the data's digest")
     folder = StudyFolder(name)
+    folder.check_inside()
     parts = first_split(dataset, study)
     train = int((parts == "train").sum())
     _check_batch_sizes(study, train)

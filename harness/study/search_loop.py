@@ -21,7 +21,7 @@ from harness.search.strategy_search import StrategySearch
 from harness.seeds import derive
 from harness.study.executors.base import Died, EpochMessage, Message, Trained
 from harness.study.session import Session
-from harness.study.sync import open_mirror
+from harness.study.sync import given_location, open_mirror
 from harness.study.time_budget import Budget
 
 MAX_REDRAWS = 10  # after so many duplicates in a row a strategy is exhausted
@@ -52,7 +52,9 @@ class SlotSearch:
     def _open_mirror(self) -> OptunaMirror:
         session = self._session
         created = next(iter(session.log))  # the first event
-        return open_mirror(session.folder, self._study, created, session.observer.message, session.tracker.run_of)
+        location = given_location(session.folder, self._study)
+        say, run_of = session.observer.message, session.tracker.run_of
+        return open_mirror(session.folder, self._study, created, location, say, run_of)
 
     def finish(self, within: float = math.inf) -> None:
         """Write the trials that Optuna's storage lacks, or as many as `within` seconds allow."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from harness.errors import DiskFullError, ResourceError
+from harness.errors import DiskFullError, HarnessError, ResourceError
 from harness.results.event_types import (
     EpochDone,
     StudyCreated,
@@ -28,6 +28,7 @@ from harness.study.executors.base import Died, DiskFull, Executor, Handler, Mess
 from harness.study.identity import refusal
 from harness.study.prepare import Prepared
 from harness.study.signals import StopRequest
+from harness.study.study_files import left_without_log
 from harness.tracking.address import tracking_address
 from harness.tracking.follower import Tracker
 from harness.training.frozen_features import eviction
@@ -66,12 +67,14 @@ class Session:
 
     Raises:
         ConfigError: the study was started with other settings.
+        HarnessError: its log is gone, or damaged.
     """
 
     def __init__(self, prepared: Prepared, devices: list[str], observer: Observer, stop: StopRequest) -> None:
         self.prepared, self.devices, self.observer, self.stop = prepared, devices, observer, stop
         self.study, self.folder = prepared.study, prepared.folder
         self.started = time.monotonic()
+        self._check_log()
         self._check_identity()
         self.log = EventLog(self.folder.events)
         self.state = StudyState.of(self.log, self.study.objective)
@@ -79,6 +82,17 @@ class Session:
         self.tracker = Tracker(prepared.name, self.study.description, address, self.folder, self.log, observer.message)
         self.jobs: dict[str, TrialJob] = {}  # in flight, by trial_id
         self._executor: Executor | None = None
+
+    def _check_log(self) -> None:
+        """Refuse a study whose log is gone or empty beside results, which would otherwise begin again in silence."""
+        left = left_without_log(self.folder)
+        if left:
+            raise HarnessError(
+                f"the log of the study {self.folder.name} ({self.folder.events.name}) is gone or empty, but "
+                f"{' and '.join(left)} are there: it has run before, and would begin again. Restore the log from a "
+                "copy; without one, begin under another name (AS=newname), or remove what is left with `harness rm "
+                f"{self.folder.name}`."
+            )
 
     def _check_identity(self) -> None:
         """Refuse a study that differs from the one that was started, before anything is written."""

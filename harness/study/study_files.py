@@ -1,25 +1,36 @@
 """Write the files that a study's folder holds before its first trial.
 
-The coordinator writes them; the doctor writes the data's files again if they are damaged.
+The coordinator writes them; the doctor writes the data's files again if they are damaged. A file that holds already
+what would be written is left alone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from harness.atomic import atomic_path, atomic_write
 from harness.data.card import data_card
+from harness.errors import HarnessError
+from harness.results.compressed import read_arrays
 from harness.results.csv import csv_text
+from harness.results.events import first_event
 from harness.results.names import SEARCH_SPLIT
+from harness.results.paths import StudyFolder
+from harness.results.stored_study import object_or_empty, stored_document
 from harness.study.identity import without_passwords
 from harness.study.prepare import Prepared
 
 
 def write_data(prepared: Prepared) -> None:
-    """Write the files about the images: manifest, test labels, data card and thumbnails."""
+    """Write the files about the images that are missing or differ: manifest, test labels, data card, thumbnails."""
     folder, dataset, study = prepared.folder, prepared.dataset, prepared.study
     folder.path.mkdir(parents=True, exist_ok=True)
     card = data_card(dataset, study.data, prepared.parts, max(prepared.context.images))
@@ -29,9 +40,9 @@ def write_data(prepared: Prepared) -> None:
     test = pd.DataFrame({"row": prepared.test_rows, "label": dataset.table["label"].to_numpy()[prepared.test_rows]})
     # The manifest is for people and MLflow, so its texts may be quoted: the program finds an image by the number of its
     # row. The test labels, which the program reads back, are numbers only.
-    atomic_write(folder.manifest, csv_text(manifest))
-    atomic_write(folder.test_labels, test.to_csv(index=False))
-    atomic_write(folder.data_card, json.dumps(card, indent=1, ensure_ascii=True))
+    _write_text(folder.manifest, csv_text(manifest))
+    _write_text(folder.test_labels, test.to_csv(index=False))
+    _write_text(folder.data_card, json.dumps(card, indent=1, ensure_ascii=True))
     write_thumbnails(prepared)
 
 
@@ -47,14 +58,38 @@ def write_thumbnails(prepared: Prepared, per_class: int = 6) -> None:
     ).astype(np.int64)
     chosen = np.ascontiguousarray(images[rows])
     small = (chosen >> 8).astype(np.uint8) if chosen.dtype == np.uint16 else chosen
+    if _holds(prepared.folder.thumbnails, {"images": small, "labels": prepared.context.labels[rows]}):
+        return
     with atomic_path(prepared.folder.thumbnails) as temporary:
         np.savez_compressed(temporary, images=small, labels=prepared.context.labels[rows])
 
 
-def write_folder(prepared: Prepared) -> None:
-    """Write all files that are known before the first trial."""
-    write_data(prepared)
-    write_study(prepared)
+def _write_text(path: Path, text: str) -> None:
+    content = text.encode()
+    with contextlib.suppress(OSError):
+        if path.stat().st_size == len(content) and path.read_bytes() == content:
+            return
+    atomic_write(path, content)
+
+
+def _holds(path: Path, arrays: Mapping[str, NDArray[Any]]) -> bool:
+    """Whether an .npz file can be read and holds exactly these arrays."""
+    try:
+        stored = read_arrays(path)
+    except HarnessError:
+        return False
+    return stored.keys() == arrays.keys() and all(np.array_equal(stored[name], arrays[name]) for name in arrays)
+
+
+def left_without_log(folder: StudyFolder) -> list[str]:
+    """Return the names of results that lie in a study's folder although its log holds no event; [] if it holds one.
+
+    A study that was killed before its first event has none of these files.
+    """
+    if first_event(folder.events) is not None:
+        return []
+    folders = [path for path in (folder.checkpoints, folder.predictions) if path.is_dir() and any(path.iterdir())]
+    return [path.name for path in (*folders, folder.study_json) if path.exists()]
 
 
 def write_study(prepared: Prepared) -> None:
@@ -65,9 +100,12 @@ def write_study(prepared: Prepared) -> None:
 
 def update_stored_study(prepared: Prepared) -> None:
     """Update the keys of study.json that may change without training: description, report and addresses."""
+    before = object_or_empty(prepared.folder.study_json)
     try:
-        before = json.loads(prepared.folder.study_json.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # missing or damaged: write the study as the file in studies/ has it
+        sound = before == stored_document(prepared.folder)
+    except HarnessError:
+        sound = False
+    if not sound:  # damaged, or of another study: write what studies/NAME.yaml says
         write_study(prepared)
         return
     now = without_passwords(prepared.study)

@@ -5,21 +5,22 @@ Coordinator and doctor open both stores with the functions of this file too.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 
+from harness.atomic import disk_errors
 from harness.config.space import space
 from harness.config.study import StudyConfig
 from harness.errors import ConfigError, HarnessError, ResourceError
 from harness.results.event_types import StudyCreated, TrialFinished
 from harness.results.events import Event, read_events
 from harness.results.paths import StudyFolder
+from harness.results.stored_study import stored_document
 from harness.results.study_state import EndedTrial, StudyState
 from harness.safe_text import lacks_password, masked, with_password
 from harness.search.optuna_journal import ID, Location, OptunaMirror, describe_location
 from harness.study.lock import held
-from harness.tracking.address import TrackingUnavailable, address_of, in_study_file
+from harness.tracking.address import TrackingUnavailable, address_of, given_in_studies
 from harness.tracking.mapping import study_id
 from harness.tracking.mlflow_runs import MlflowBridge
 
@@ -33,13 +34,16 @@ def sync(folder: StudyFolder, say: Say) -> list[str]:
         StudyHeldError: the study is running, and sends its events itself.
         ResourceError: the MLflow server does not answer; Optuna's storage was written before.
         HarnessError: the log is damaged.
+        ConfigError: a link leads out of the study's folder, and what it leads to would be sent.
     """
-    with held(folder):
+    with disk_errors(folder.path), held(folder):
+        folder.check_inside()
         events = read_events(folder.events)
         if not events:
             raise HarnessError(f"the study {folder.name} has no event yet, so there is nothing to send")
-        study = stored_study(folder, events)
-        mirror(folder, study, events)
+        study = StudyConfig.model_validate(stored_document(folder)["study"])
+        location = storage_location(folder, study)
+        mirror(folder, study, events, location)
         try:
             lines = [_to_mlflow(folder, study, events)]
         except TrackingUnavailable as error:
@@ -48,47 +52,64 @@ def sync(folder: StudyFolder, say: Say) -> list[str]:
                 f"sends it when it answers, and `harness doctor {folder.name}` checks a database on this machine."
             ) from None
         lines += _model_missing(folder, events)
-        where = describe_location(storage_location(folder, study))
-        return [f"{where} holds all trials of the log of {folder.name}.", *lines]
-
-
-def stored_study(folder: StudyFolder, events: Sequence[Event]) -> StudyConfig:
-    """Return the resolved study from study.json; if that cannot be read, from the log's first event."""
-    try:
-        document = json.loads(folder.study_json.read_text(encoding="utf-8"))
-        return StudyConfig.model_validate(document["study"])
-    except (OSError, ValueError, KeyError, TypeError):
-        created = events[0].data
-        return StudyConfig.model_validate(created.study if isinstance(created, StudyCreated) else None)
+        return [f"{describe_location(location)} holds all trials of the log of {folder.name}.", *lines]
 
 
 def storage_location(folder: StudyFolder, study: StudyConfig) -> Location:
-    """Return where Optuna's copy of the search is: `optuna.log`, or the address in `storage` with its password.
+    """Return where Optuna's copy of a stored study is: `optuna.log`, or the address in `storage` with its password.
 
     Raises:
-        ConfigError: the address lacks its password, and neither studies/NAME.yaml nor the environment holds it.
+        ConfigError: as `storage_address`.
     """
-    return folder.optuna_log if study.storage is None else storage_address(folder.name, study.storage)
+    return folder.optuna_log if study.storage is None else storage_address(study.storage)
 
 
-def storage_address(name: str, stored: str) -> str:
-    """Return the address of a study's Optuna storage with its password; raise as `storage_location` does."""
-    if not lacks_password(stored):
-        return stored
-    password = os.environ.get("HARNESS_STORAGE_PASSWORD")
-    address = in_study_file(name, "storage", stored) or (with_password(stored, password) if password else None)
-    if address is None:
+def storage_address(stored: str) -> str:
+    """Return the address of a stored study's Optuna storage with its password, if the user gave that address himself.
+
+    The study may be from someone else, and would otherwise get the user's password, or have a file of his written.
+
+    Args:
+        stored: the stored study's `storage`, without a password.
+
+    Raises:
+        ConfigError: neither HARNESS_STORAGE nor a file of studies/ names the address, or its password is missing.
+    """
+    own = os.environ.get("HARNESS_STORAGE", "")
+    given = own if own and masked(own) == stored else given_in_studies("storage", stored)
+    if given is None:
         raise ConfigError(
-            f"the password of the Optuna storage {stored} is not stored with the study, but it is needed here: set "
-            "HARNESS_STORAGE_PASSWORD."
+            f"the Optuna storage {masked(stored)} is not used, because only the stored study names it: if it is yours, "
+            "set it with its password as HARNESS_STORAGE, or name it as storage in a file of studies/."
         )
+    return _with_password(given)
+
+
+def _with_password(given: str) -> str:
+    """Put HARNESS_STORAGE_PASSWORD into an address that the user gave, if its password is masked."""
+    if not lacks_password(given):
+        return given
+    password = os.environ.get("HARNESS_STORAGE_PASSWORD")
+    address = with_password(given, password) if password else None
+    if address is None:
+        raise ConfigError(f"the Optuna storage {given} lacks its password: set HARNESS_STORAGE_PASSWORD.")
     return address
+
+
+def given_location(folder: StudyFolder, study: StudyConfig) -> Location:
+    """Return where Optuna's copy is of a study that was read from the user's own file, whose address counts.
+
+    Raises:
+        ConfigError: its password is masked, and HARNESS_STORAGE_PASSWORD is not set.
+    """
+    return folder.optuna_log if study.storage is None else _with_password(study.storage)
 
 
 def open_mirror(
     folder: StudyFolder,
     study: StudyConfig,
     created: Event,
+    location: Location,
     say: Say,
     run_of: Callable[[str], str | None] = lambda key: None,
 ) -> OptunaMirror:
@@ -96,6 +117,7 @@ def open_mirror(
 
     Args:
         created: the log's first event.
+        location: from `storage_location` or `given_location`.
         say, run_of: see `OptunaMirror`.
     """
     attributes = {
@@ -108,7 +130,6 @@ def open_mirror(
         "data_digest": created.data.fingerprint.get("data digest") if isinstance(created.data, StudyCreated) else None,
     }
     spaces = [space(study, strategy) for strategy in study.strategies]
-    location = storage_location(folder, study)
     return OptunaMirror(location, folder.name, spaces, study.objective, say, attributes=attributes, run_of=run_of)
 
 
@@ -116,18 +137,20 @@ def mirror(
     folder: StudyFolder,
     study: StudyConfig,
     events: Sequence[Event],
+    location: Location,
     ended: Sequence[tuple[str, EndedTrial]] | None = None,
 ) -> None:
     """Write the trials of the log that Optuna's storage lacks.
 
     Args:
+        location: from `storage_location` or `given_location`.
         ended: the ended trials of these events, if the caller has them already.
 
     Raises:
         HarnessError: the storage cannot be written.
     """
     failures: list[str] = []
-    copy = open_mirror(folder, study, events[0], failures.append)
+    copy = open_mirror(folder, study, events[0], location, failures.append)
     copy.start(StudyState.of(events, study.objective).ended if ended is None else ended)
     copy.finish()
     if failures:
@@ -136,7 +159,7 @@ def mirror(
 
 def bridge_of(folder: StudyFolder, study: StudyConfig) -> MlflowBridge:
     """Return the bridge to the MLflow store or server of this study."""
-    return MlflowBridge(folder.name, study.description, address_of(folder.name, study.tracking_uri), folder)
+    return MlflowBridge(folder.name, study.description, address_of(study.tracking_uri), folder)
 
 
 def _to_mlflow(folder: StudyFolder, study: StudyConfig, events: Sequence[Event]) -> str:

@@ -5,8 +5,10 @@ This file does not import MLflow, so that every command can use it at once.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+from netrc import NetrcParseError, netrc
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -26,6 +28,14 @@ _SETTINGS = {
     "MLFLOW_UV_AUTO_DETECT": "false",  # a logged model must not depend on files of the current folder
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
+# What MLflow's client reads itself and uses for whatever server it is told.
+_CREDENTIALS = (
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "MLFLOW_TRACKING_AUTH",
+    "MLFLOW_TRACKING_AWS_SIGV4",
+    "MLFLOW_TRACKING_CLIENT_CERT_PATH",
+)
 
 
 class TrackingError(HarnessError):
@@ -48,7 +58,8 @@ def prepare_environment() -> None:
 def tracking_address(configured: str | None = None) -> str:
     """Return the MLflow address: MLFLOW_TRACKING_URI, otherwise the study's `tracking_uri`, otherwise <home>/mlflow.db.
 
-    A stored address has no password (see `study.identity.without_passwords`); MLFLOW_TRACKING_PASSWORD is put in.
+    The caller vouches for the address: see `address_of` for that of a stored study. If its password is masked,
+    MLFLOW_TRACKING_PASSWORD is put in.
 
     Raises:
         TrackingError: the address is a folder, and MLflow no longer writes to folders.
@@ -77,29 +88,72 @@ def _insert_password(address: str) -> str:
     return complete
 
 
-def address_of(study: str, stored: str | None) -> str:
-    """Return the MLflow address of an existing study, with its password from studies/NAME.yaml if that file has it.
+def address_of(stored: str | None) -> str:
+    """Return the MLflow address of an existing study.
+
+    A stored study may be from someone else, so its address is used only if the user gave it himself, in
+    MLFLOW_TRACKING_URI or in a file of studies/, or if nothing of the user's can be lost there: it is a server, and
+    there is no password or token that MLflow's client would send to it.
 
     Args:
-        study: name of the study.
         stored: the stored study's `tracking_uri`, without a password.
 
     Raises:
-        TrackingError, ConfigError: as `tracking_address`.
+        ConfigError: only the stored study names the address, and a password would be sent there or a file be written.
+        TrackingError: as `tracking_address`.
     """
-    if stored is not None and lacks_password(stored):
-        stored = in_study_file(study, "tracking_uri", stored) or stored
-    return tracking_address(stored)
+    if os.environ.get("MLFLOW_TRACKING_URI") or stored is None:
+        return tracking_address()
+    given = given_in_studies("tracking_uri", stored)
+    if given is None and (why := _risk(stored)) is not None:
+        raise ConfigError(
+            f"the MLflow address {masked(stored)} is not used, because only the stored study names it, and {why}: if "
+            "it is yours, set it with its password as MLFLOW_TRACKING_URI, or name it as tracking_uri in a file of "
+            "studies/; if it is not, set MLFLOW_TRACKING_URI to your own."
+        )
+    return tracking_address(given or stored)
 
 
-def in_study_file(name: str, key: str, stored: str) -> str | None:
-    """Return the address under `key` in the study's file if it is the stored one with its password; otherwise None."""
-    path = Path("studies") / f"{name}.yaml"
+def _risk(stored: str) -> str | None:
+    """Return what speaks against an address that only a stored study names; None if nothing does."""
+    if not is_remote(stored):
+        return "a database is opened with passwords and files of this machine"
+    if lacks_password(stored):
+        return "it needs a password"
+    held = _credentials(urlsplit(stored).hostname or "")
+    return f"{held} would be sent there" if held else None
+
+
+def _credentials(host: str) -> str | None:
+    """Name what MLflow's client would send to any server, so also to this one; None if there is nothing."""
+    for name in _CREDENTIALS:
+        if os.environ.get(name):
+            return name
+    if (Path.home() / ".mlflow" / "credentials").exists():
+        return "~/.mlflow/credentials"
     try:
-        given = read_yaml(path).get(key) if path.is_file() else None
-    except ConfigError:  # a file that cannot be read counts as a missing one
+        hosts = netrc(os.environ.get("NETRC")).hosts  # None is ~/.netrc
+    except (OSError, NetrcParseError):
         return None
-    return given if isinstance(given, str) and masked(given) == stored else None
+    return "the default entry of .netrc" if "default" in hosts and host not in hosts else None
+
+
+def given_in_studies(key: str, stored: str) -> str | None:
+    """Return the address under `key` in one of the user's files in studies/ that is the stored one but for a password.
+
+    Args:
+        key: `tracking_uri` or `storage`.
+        stored: the address of a stored study, without its password.
+
+    Returns:
+        The address as the file has it; None if no file names it. A file that cannot be read counts as missing.
+    """
+    for path in sorted(Path("studies").glob("*.yaml")):
+        with contextlib.suppress(ConfigError):
+            given = read_yaml(path).get(key)
+            if isinstance(given, str) and masked(given) == stored:
+                return given
+    return None
 
 
 def default_address() -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from harness.results.event_types import SessionEnded
 from harness.results.events import Event
 from harness.results.paths import StudyFolder
+from harness.results.stored_study import object_or_empty
 from harness.safe_text import masked
 from harness.tracking import mapping
 from harness.tracking.address import TrackingError, TrackingUnavailable, answers, is_remote
@@ -300,8 +300,4 @@ class MlflowBridge:
         return digest if isinstance(digest, str) else None
 
     def _data_card(self) -> dict[str, Any]:
-        try:
-            card = json.loads(self.folder.data_card.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return card if isinstance(card, dict) else {}
+        return object_or_empty(self.folder.data_card)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from harness.atomic import atomic_write
 from harness.model.transfer import TransferModel
+from harness.results.compressed import is_stored
 from harness.results.records import EpochRecord, TrialJob
 from harness.training import checkpoint as checkpoint_files
 from harness.training.ema import Average
@@ -121,8 +122,10 @@ class ResumePoint:
     def load(cls, path: Path, identity: str) -> ResumePoint | None:
         """Read a file; return None if it is missing or damaged or has another identity.
 
-        Loads tensors and plain values only, so a file cannot run code.
+        Loads tensors and plain values only, so a file cannot run code, and nothing that would have to be unpacked.
         """
+        if not is_stored(path):
+            return None
         try:
             point = cls(**torch.load(path, map_location="cpu", weights_only=True))
         except Exception:  # a damaged file fails in many ways; in each case the trial starts from its first epoch

@@ -220,9 +220,12 @@ def test_the_list_shows_a_study_and_rm_takes_it_away_everywhere(canned_world: Wo
     assert len(runs("tiny", "search")) == 2
 
 
-def test_a_study_copies_its_trials_to_a_database_of_its_user_and_rm_takes_them_away(canned_world: World) -> None:
+def test_a_study_copies_its_trials_to_a_database_of_its_user_and_rm_takes_them_away(
+    canned_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from harness.study.studies import remove_study
 
+    monkeypatch.chdir(canned_world.root)  # where the user's files name the database
     address = f"sqlite:///{canned_world.root / 'mine.db'}"
     canned_world.write(trials=1, storage=address)
     canned_world.run()

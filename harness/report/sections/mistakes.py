@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +12,10 @@ from numpy.typing import NDArray
 
 from harness.analysis import wording
 from harness.analysis.study_data import StudyData
+from harness.errors import HarnessError
 from harness.report.images import address
 from harness.report.section import CaptionedImage, Section
+from harness.results.compressed import read_arrays
 
 _OF_EACH = ("labels", "predicted", "probability", "seeds_wrong")
 
@@ -72,9 +73,8 @@ def _sure(probability: float) -> str:
 def _read(path: Path) -> dict[str, NDArray[Any]] | None:
     """Return the arrays of the file; None if it is missing or damaged."""
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return read_arrays(path)
+    except HarnessError:
         return None
 
 
