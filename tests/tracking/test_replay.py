@@ -247,11 +247,15 @@ def test_a_finished_log_is_not_walked_again_after_a_restart(events: list[Event],
     assert undisturbed.calls == before + 2, "only the study's run and its trials' runs are looked up"
 
 
-def test_a_position_noted_for_events_that_a_power_cut_took_is_not_believed(events: list[Event]) -> None:
+@pytest.mark.parametrize("more", [1, 100], ids=["a shorter log", "a longer log"])
+def test_a_position_noted_for_events_that_a_power_cut_took_is_not_believed(events: list[Event], more: int) -> None:
+    """The study went on with other events, fewer than were lost or more."""
     store = MemoryStore()
     Projector(store, "why").catch_up(events)
     shorter = events[: len(events) // 2]
-    changed = [*shorter, Event(len(shorter) + 1, "2030-01-01T00:00:00+00:00", SessionStarted({}, resumed=True))]
+    later = range(len(shorter) + 1, len(shorter) + 1 + more)
+    at = "2030-01-01T00:00:00+00:00"
+    changed = [*shorter, *(Event(seq, at, SessionStarted({}, resumed=True)) for seq in later)]
     assert Projector(store, "why").catch_up(changed) == len(changed)
 
 
