@@ -449,12 +449,15 @@ MUTATIONS = (
         ("tests/study/test_explore.py::test_a_part_of_the_data_is_trained_on_and_scored_on_the_same_test_images",),
     ),
     Mutation(
-        "A process that is gone is taken for one that works on the study",
+        "A process with the number of one that is gone is taken for the study's owner",
         "harness/study/lock.py",
-        "noted.isdigit() and psutil.pid_exists(int(noted))",
-        "noted.isdigit()",
+        "return None if is_other else process.pid",
+        "return process.pid",
         ("tests/study/test_lock.py",),
-        ("tests/study/test_lock.py::test_a_process_that_is_gone_is_no_owner",),
+        (
+            "tests/study/test_lock.py"
+            "::test_the_note_of_a_killed_process_names_nobody_although_its_number_is_in_use_again",
+        ),
     ),
     # --- doctor and command line
     Mutation(
@@ -522,8 +525,8 @@ MUTATIONS = (
     Mutation(
         "Of equal L2 strengths a logistic head takes the weakest",
         "harness/training/logistic_head.py",
-        "value > best[0]",
-        "value >= best[0]",
+        "chosen is None or value > best:",
+        "chosen is None or value >= best:",
         ("tests/training/test_logistic_head.py",),
         (
             "tests/training/test_logistic_head.py"
