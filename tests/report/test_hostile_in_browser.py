@@ -20,6 +20,7 @@ from harness.results.event_types import (
     ModelLogged,
     SearchFinished,
     SessionStarted,
+    StudyCreated,
     TrialFinished,
     VerdictReached,
     from_json,
@@ -146,6 +147,8 @@ def poisoned_study(make_study: MakeStudy, poison: Poison, name: str) -> StudyFol
         if isinstance(event.data, TrialFinished):
             told = {"reason": "?", "warnings": ["?"], "device": "?", "cache_reason": "?", "precision": "?"}
             data["record"] |= poison.into(told, "trial")
+        elif isinstance(event.data, StudyCreated):  # study.json counts only if it is of the log's study
+            data |= {"study": stored["study"], "fingerprint": stored["fingerprint"]}
         elif isinstance(event.data, SessionStarted | VerdictReached | ModelLogged | SearchFinished):
             data |= poison.into({k: v for k, v in data.items() if k != "comparisons"}, event.kind)
         log.append(from_json(event.kind, data))

@@ -11,6 +11,7 @@ from html import unescape
 import pytest
 
 from harness.analysis.study_data import StudyData
+from harness.errors import HarnessError
 from harness.report.page import write_report
 from harness.report.sections.trial_table import trial_table
 from harness.results.event_types import TrialFinished
@@ -87,7 +88,8 @@ def test_the_collector_of_circles_runs_again_after_a_report(make_study: MakeStud
     folder = make_study(until="search", done=1)
     write_report(folder)
     assert gc.isenabled()
-    folder.study_json.write_text("{}")
-    with pytest.raises(KeyError):
+    folder.study_json.unlink()
+    folder.events.unlink()
+    with pytest.raises(HarnessError, match="is damaged"):
         write_report(folder)
     assert gc.isenabled()

@@ -33,6 +33,7 @@ def test_a_study_runs_in_a_home_of_any_name_and_goes_on_where_it_is_moved_to(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     canned.checkpoints = True  # type: ignore[attr-defined]
+    monkeypatch.chdir(canned_world.root)  # where the user's file names the storage
     optuna_database = sqlite_address(home() / "optuna.db")
     canned_world.write(trials=1, storage=optuna_database)
     assert not canned_world.run().already_finished
