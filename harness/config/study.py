@@ -7,9 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainSerializer,
     SkipValidation,
@@ -17,15 +15,16 @@ from pydantic import (
     model_validator,
 )
 
+from harness.config.data import DataConfig
 from harness.config.executors import EXECUTORS, check_executor
 from harness.config.parameters import PARAMETERS, TOP_LEVEL_PARAMETERS, unknown_parameter
 from harness.config.ranges import Range, Scalar
+from harness.config.strict_model import StrictModel
 from harness.config.trial import Shift, Strategy
 from harness.safe_text import masked
 
 OBJECTIVES = ("balanced_accuracy", "accuracy", "macro_f1", "auroc", "mcc", "log_loss")  # of results.metrics.METRICS
 AUTO = 0  # epochs that are not chosen yet: see harness.config.auto_epochs
-BitDepth = Literal["dtype", "minmax", 8, 10, 12, 14, 16]
 
 
 def _objective(name: str) -> str:
@@ -37,102 +36,11 @@ def _objective(name: str) -> str:
 Objective = Annotated[str, AfterValidator(_objective)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-
 # A value of the file, which the validators of StudyConfig read as a range. It is written in the form of the file.
 Entry = Annotated[Range, SkipValidation, PlainSerializer(lambda entry: entry.to_yaml())]
 
 
-class SplitConfig(_Model):
-    """How the images are divided: fractions of all images for validation and test; the other images train."""
-
-    validation: float = Field(0.2, gt=0, lt=1, description="share of all images for choosing configurations")
-    test: float = Field(0.2, gt=0, lt=1, description="share of all images for the verdict, scored once")
-    seed: int = Field(0, ge=0, description="seed of the random split")
-    group: str | None = Field(
-        None,
-        description="what images of one group have in common: a regular expression on the file name (its first group, "
-        "or the whole match), or a column of the CSV file",
-    )
-
-    @model_validator(mode="after")
-    def _leaves_training(self) -> SplitConfig:
-        if self.validation + self.test >= 1:
-            raise ValueError(
-                f"validation + test must leave images to train on, but got {self.validation} + {self.test}"
-            )
-        return self
-
-
-class FolderSource(_Model):
-    folder: str
-
-
-class CsvSource(_Model):
-    csv: str
-
-
-class TorchvisionSource(_Model):
-    torchvision: str
-
-
-Source = Literal["rendered_cells"] | FolderSource | CsvSource | TorchvisionSource
-
-
-class DataConfig(_Model):
-    """Where the images come from and how they are read."""
-
-    source: Source | None = Field(
-        "rendered_cells", description="rendered_cells, {folder: PATH}, {csv: PATH}, {torchvision: NAME}, or null"
-    )
-    name: str | None = Field(
-        None, max_length=80, description="name of the data on the page; without it, the source's own name"
-    )
-    wanted: str | None = Field(None, description="message that is shown if `source` is null and no DATA is given")
-    image_size: int | Literal["native"] = Field(
-        64, description="pixels a side, or native: the size that the backbone's official weights were evaluated at"
-    )
-    resize: Literal["stretch", "pad", "crop"] = Field(
-        "stretch", description="how an image becomes square: stretch, pad with the background, or crop the middle"
-    )
-    bit_depth: BitDepth = Field(
-        "dtype",
-        description="full scale of images with more than 8 bits: dtype (65535; 1 for float images), a number of bits, "
-        "or minmax of each image",
-    )
-    background: tuple[int, int, int] = Field(
-        (255, 255, 255), description="colour (red, green, blue) behind transparent pixels and of padding"
-    )
-    on_bad: Literal["error", "skip"] = Field(
-        "error", description="unreadable files: stop with a list of them, or skip them"
-    )
-    dedupe: Literal["error", "train"] = Field(
-        "error",
-        description="the same image in two splits: stop with the pairs, or put all copies into the training part",
-    )
-    limit: int | None = Field(
-        None, ge=1, description="largest number of training and validation images together; the test split stays whole"
-    )
-    split: SplitConfig = Field(default_factory=SplitConfig)
-
-    @field_validator("image_size")
-    @classmethod
-    def _size(cls, value: int | str) -> int | str:
-        if isinstance(value, int) and not 16 <= value <= 2048:
-            raise ValueError(f"must lie in 16..2048 pixels, but got {value}")
-        return value
-
-    @field_validator("background")
-    @classmethod
-    def _colour(cls, value: tuple[int, int, int]) -> tuple[int, int, int]:
-        if any(not 0 <= channel <= 255 for channel in value):
-            raise ValueError(f"must be three numbers in 0..255, but got {list(value)}")
-        return value
-
-
-class ConfirmationConfig(_Model):
+class ConfirmationConfig(StrictModel):
     """The second training of the best configurations, over several seeds."""
 
     top: int = Field(
@@ -146,7 +54,7 @@ class ConfirmationConfig(_Model):
     )
 
 
-class ControlledConfig(_Model):
+class ControlledConfig(StrictModel):
     """Changes of one parameter at a time around each strategy's winner, to measure how much each choice matters."""
 
     changes: int = Field(
@@ -155,7 +63,7 @@ class ControlledConfig(_Model):
     seeds: int = Field(3, ge=2, le=100, description="how many of the confirmation's seeds are used, at most all")
 
 
-class ReportConfig(_Model):
+class ReportConfig(StrictModel):
     """What the page may show."""
 
     images: bool = Field(True, description="false leaves out every image, for private data")
@@ -186,7 +94,7 @@ def _written_epochs(value: int) -> int | str:
     return "auto" if value == AUTO else value
 
 
-class StudyConfig(_Model):
+class StudyConfig(StrictModel):
     """One question about one data set: all keys of a study file."""
 
     description: str = Field("", description="the question, in a sentence")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.config.study import DataConfig
+from harness.config.data import DataConfig
 from harness.data.dataset import Dataset
 from harness.data.sources.listing import PARTS
 
@@ -42,7 +42,8 @@ def data_card(dataset: Dataset, config: DataConfig, parts: NDArray[np.str_], ima
         "digest": dataset.digest,
         "sizes": scanned["sizes"],
         "kinds": scanned["kinds"],
-        "ignored": scanned["ignored"],
+        "left_aside": scanned["left_aside"],
+        "split_from": scanned["split_from"],
         "skipped": scanned["skipped"],
         "converted": scanned["converted"],
         "duplicates": scanned["duplicates"],

@@ -8,7 +8,7 @@ import re
 import shutil
 import zlib
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from harness.atomic import allocate, atomic_write, disk_errors
-from harness.config.study import DataConfig
+from harness.config.data import DataConfig
 from harness.data.decoding import decode
 from harness.data.parallel import Progress, over_images
 from harness.data.scan import Scan, copies, fetch, scan
@@ -259,7 +259,8 @@ def _scan_card(found: Scan, group_rule: str | None) -> dict[str, Any]:
         "group_rule": group_rule,
         "sizes": [{"width": w, "height": h, "count": n} for (w, h), n in sizes.most_common(10)],
         "kinds": dict(Counter(fact.kind for fact in facts).most_common()),
-        "ignored": dict(sorted(found.listing.ignored.items())),
+        "left_aside": [asdict(one) for one in found.listing.left_aside],
+        "split_from": found.listing.split_from,
         "skipped": [{"path": path, "reason": reason} for path, reason in found.skipped],
         "converted": dict(Counter(label for fact in facts for label in fact.converted).most_common()),
         "duplicates": sum(len(positions) - 1 for positions in copies(found)),

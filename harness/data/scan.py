@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 
 from harness.atomic import atomic_write
-from harness.config.study import DataConfig
+from harness.config.data import DataConfig
 from harness.data.decoding import decode
 from harness.data.decoding.decode import Facts, Pixels
 from harness.data.decoding.raw import read_bytes
 from harness.data.parallel import Progress, over_images
 from harness.data.sources.listing import PARTS, Listing
 from harness.data.sources.open_source import list_source
+from harness.data.traits import Traits, traits_of
 from harness.errors import DataError
 from harness.safe_text import listed
 
@@ -39,6 +40,7 @@ class Scanned:
     sha256: str
     pixels_sha256: str
     facts: Facts
+    traits: Traits
 
 
 @dataclass(frozen=True)
@@ -92,14 +94,16 @@ def fetch(listing: Listing, row: int, config: DataConfig) -> tuple[Pixels, Scann
         pixels: Pixels = source
         facts = Facts(source.shape[1], source.shape[0], "8-bit RGB image")
         digest = pixel_digest(pixels)
-        return pixels, Scanned(digest, digest, facts)
+        return pixels, Scanned(digest, digest, facts, traits_of(pixels, None))
     try:
         data = read_bytes(source) if isinstance(source, Path) else source
     except OSError as error:
         raise DataError(f"cannot be opened ({error.strerror})") from None
     pixels, facts = decode.read(data, bit_depth=config.bit_depth, background=config.background)
     digest = pixel_digest(pixels)
-    return pixels, Scanned(hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else digest, digest, facts)
+    stored = data if isinstance(data, bytes) else None
+    traits = traits_of(pixels, stored)
+    return pixels, Scanned(hashlib.sha256(stored).hexdigest() if stored else digest, digest, facts, traits)
 
 
 def pixel_digest(pixels: Pixels) -> str:
@@ -159,13 +163,15 @@ class _Memory:
         if entry is None or (entry[0], entry[1]) != self._stamps[row]:
             return None
         facts = dict(entry[4])
-        return Scanned(entry[2], entry[3], Facts(**{**facts, "converted": tuple(facts["converted"])}))
+        return Scanned(
+            entry[2], entry[3], Facts(**{**facts, "converted": tuple(facts["converted"])}), Traits(**entry[5])
+        )
 
     def keep(self, row: int, image: Scanned) -> None:
         size, changed = self._stamps.get(row, (0, 0))
         if self._path is None or not changed or time.time() - changed / 1e9 < _FRESH:
             return
-        entry = [size, changed, image.sha256, image.pixels_sha256, asdict(image.facts)]
+        entry = [size, changed, image.sha256, image.pixels_sha256, asdict(image.facts), asdict(image.traits)]
         self._known[self._listing.samples[row].path] = entry
         self._changed = True
 
@@ -220,7 +226,7 @@ def _check_copies(found: Scan, config: DataConfig) -> None:
             f"copies of an image must have one label, but {len(labels)} pairs have two labels; keep the right copy:\n"
             + listed(labels)
         )
-    if parts and config.dedupe == "error":
+    if parts and config.dedupe.exact == "error":
         raise DataError(
             f"an image must be in one part of the split, but {len(parts)} images are in several; "
             "remove the copies, or set data.dedupe: train:\n" + listed(parts)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from harness.config.study import SplitConfig
+from harness.config.data import SplitConfig
 from harness.errors import DataError
 from harness.safe_text import listed
 

@@ -137,7 +137,9 @@ def first_split(dataset: Dataset, study: StudyConfig) -> NDArray[np.str_]:
 
 def _drawn(dataset: Dataset, study: StudyConfig) -> NDArray[np.str_]:
     split = study.data.split
-    return splitting.draw(dataset.table, split, seed=split.seed, dedupe=study.data.dedupe, classes=dataset.classes)
+    return splitting.draw(
+        dataset.table, split, seed=split.seed, dedupe=study.data.dedupe.exact, classes=dataset.classes
+    )
 
 
 def _limited(dataset: Dataset, study: StudyConfig, parts: NDArray[np.str_], seed: int) -> NDArray[np.str_]:

@@ -14,7 +14,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from harness.config.study import DataConfig
+from harness.config.data import DataConfig
 from harness.data import split
 from harness.data.card import data_card
 from harness.data.dataset import COLUMNS, Dataset, arrays, open_dataset
@@ -173,7 +173,9 @@ def test_the_card_counts_what_the_scan_met(cells: Path, cache: Path) -> None:
     assert card["images"] == 26 and card["duplicates"] == 2  # the turned one, composited, is a copy too
     assert card["kinds"] == {"8-bit RGB PNG": 25, "8-bit RGBA PNG": 1}
     assert card["converted"] == {"EXIF orientation": 1, "alpha composited": 1}
-    assert card["ignored"] == {"not an image by its suffix": 1}
+    assert card["left_aside"] == [
+        {"reason": "not an image by its suffix", "label": "", "count": 1, "example": "notes.txt"}
+    ]
     assert card["skipped"] == [{"path": "blast/broken.png", "reason": "is empty (0 bytes)"}]
     assert card["sizes"] == [{"width": 12, "height": 10, "count": 26}]
     assert [(c["name"], c["count"]) for c in card["classes"]] == [("blast", 13), ("resting", 13)]
@@ -253,7 +255,7 @@ def test_real_blood_cells_are_read_and_split_by_smear(shared: Path, cache: Path,
 def test_a_disk_that_fills_while_images_are_written_is_one_clear_error(cells: Path, cache: Path) -> None:
     """In a process of its own, whose files may not grow beyond 100 kB."""
     code = (
-        "import resource, sys; from pathlib import Path; from harness.config.study import DataConfig;"
+        "import resource, sys; from pathlib import Path; from harness.config.data import DataConfig;"
         "from harness.data.dataset import arrays, open_dataset; from harness.errors import ResourceError\n"
         "config = DataConfig.model_validate({'source': {'folder': sys.argv[1]}}); cache = Path(sys.argv[2])\n"
         "dataset = open_dataset(config, cache=cache)\n"

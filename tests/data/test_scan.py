@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.config.study import DataConfig
+from harness.config.data import DataConfig
 from harness.data.decoding import decode
 from harness.data.scan import Scan, scan
 from harness.errors import DataError

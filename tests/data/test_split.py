@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.config.study import SplitConfig
+from harness.config.data import SplitConfig
 from harness.data import split
 from harness.errors import DataError
 

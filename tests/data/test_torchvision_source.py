@@ -10,7 +10,7 @@ import pytest
 import torchvision.datasets
 from PIL import Image
 
-from harness.config.study import DataConfig
+from harness.config.data import DataConfig
 from harness.data import split
 from harness.data.dataset import arrays, open_dataset
 from harness.errors import ConfigError, DataError, ResourceError

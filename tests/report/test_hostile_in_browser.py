@@ -135,7 +135,7 @@ def poisoned_study(make_study: MakeStudy, poison: Poison, name: str) -> StudyFol
     folder.study_json.write_text(json.dumps(stored))
 
     card = json.loads(folder.data_card.read_text())
-    for key in ("kinds", "ignored", "converted"):  # whose keys are texts
+    for key in ("kinds", "converted"):  # whose keys are texts
         card[key] = {poison.text(f"card.{key}"): 3}
     folder.data_card.write_text(json.dumps(poison.into(card, "card")))
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from harness.config.study import BitDepth
+from harness.config.data import BitDepth
 from harness.data.decoding import png16, tiff
 from harness.data.decoding.raw import MAX_PIXELS, ORIENTATION, Raw, check_size, read_bytes, turn
 from harness.errors import DataError
@@ -28,7 +28,7 @@ Resize = Literal["stretch", "pad", "crop"]
 Colour = tuple[int, int, int]
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
-VERSION = 1  # of the pixels: raise it if a file decodes to other values
+VERSION = 2  # of the pixels: raise it if a file decodes to other values
 SUFFIXES = frozenset(
     (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
 )
@@ -271,7 +271,7 @@ def _fractions(colours: NDArray[Any], bit_depth: BitDepth) -> NDArray[np.float32
     low, high = colours.min(), colours.max()
     if floating and not (np.isfinite(low) and np.isfinite(high)):
         raise DataError("has values that are not finite")
-    if bit_depth == "minmax":
+    if bit_depth in ("minmax", "used"):
         spread = float(high) - float(low)
         return np.asarray((colours.astype(np.float64) - float(low)) / (spread or 1.0), dtype=np.float32)
     if bit_depth == "dtype":
@@ -284,7 +284,10 @@ def _fractions(colours: NDArray[Any], bit_depth: BitDepth) -> NDArray[np.float32
                 f"has {colours.dtype} samples, whose full scale is unknown: give bit_depth as a number or minmax"
             )
     else:
-        full, rule = float(2**bit_depth - 1), f"samples must lie in 0 to {2**bit_depth - 1} with bit_depth: {bit_depth}"
+        full, rule = (
+            float(2 ** int(bit_depth) - 1),
+            f"samples must lie in 0 to {2 ** int(bit_depth) - 1} with bit_depth: {bit_depth}",
+        )
     if low < 0 or high > full:
         raise DataError(f"has values from {low:g} to {high:g}: {rule}; give bit_depth as a number that fits, or minmax")
     return np.asarray(colours.astype(np.float64) / full, dtype=np.float32)

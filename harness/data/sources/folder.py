@@ -6,12 +6,11 @@ Files and folders that are not read are counted by reason.
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from harness.data.decoding.decode import SUFFIXES
-from harness.data.sources.listing import Listing, Sample, by_bytes
+from harness.data.sources.listing import Aside, Listing, Sample, by_bytes
 from harness.errors import DataError
 from harness.safe_text import escape_name, listed
 
@@ -44,12 +43,12 @@ def list_folder(given: Path) -> Listing:
             "or train/, val/ and test/ with those inside."
         )
     root = given.resolve()
-    ignored: Counter[str] = Counter()
-    tops = [entry for entry in _entries(root) if usable_folder(entry, root, [root], ignored)]
+    aside = Aside()
+    tops = [entry for entry in _entries(root) if usable_folder(entry, root, [root], aside)]
     for entry in _entries(root):
         if not entry.is_dir():
             reason = _unwanted_file(entry, root) or "image outside a class folder"
-            ignored[reason] += 1
+            aside.add(reason, _shown(entry, root))
     parts = {entry.name: PART_NAMES[entry.name.casefold()] for entry in tops if is_part(entry.name)}
     parted = {entry.name for entry in tops if entry.name in parts and _holds_folders(Path(entry.path))}
     if parted and len(parted) != len(tops):
@@ -65,18 +64,16 @@ def list_folder(given: Path) -> Listing:
         folder = Path(top.path)
         part = parts[top.name] if parted else ""
         if parted:
-            homes = [
-                Path(e.path) for e in _entries(folder) if usable_folder(e, root, [root, folder.resolve()], ignored)
-            ]
+            homes = [Path(e.path) for e in _entries(folder) if usable_folder(e, root, [root, folder.resolve()], aside)]
             for entry in _entries(folder):
                 if not entry.is_dir():
-                    ignored[_unwanted_file(entry, root) or "image outside a class folder"] += 1
+                    aside.add(_unwanted_file(entry, root) or "image outside a class folder", _shown(entry, root))
         else:
             homes = [folder]
         for home in homes:
             label = escape_name(home.name)
             class_folders.setdefault(f"{escape_name(home.parent.name) if parted else ''}/{label}", set()).add(home.name)
-            for file in _files(home, root, [root, home.resolve()], ignored):
+            for file in _files(home, label, root, [root, home.resolve()], aside):
                 shown = escape_name(file.relative_to(given.resolve()).as_posix())
                 if shown in found:
                     clashes.append(shown)
@@ -87,7 +84,7 @@ def list_folder(given: Path) -> Listing:
             "names must not differ only in how their characters are encoded; rename these:\n" + listed(sorted(clashes))
         )
     if not found:
-        left = "; ".join(f"{count} x {reason}" for reason, count in sorted(ignored.items()))
+        left = "; ".join(f"{one.count} x {one.reason}" for one in aside.entries())
         raise DataError(
             f"the data folder {escape_name(str(given))} holds no images in class folders"
             + (f" (not read: {left})" if left else "")
@@ -101,10 +98,15 @@ def list_folder(given: Path) -> Listing:
         source=f"folder {escape_name(root.name)}",
         samples=tuple(found[path][1] for path in order),
         fetch=lambda index: files[index],
-        ignored=ignored,
+        left_aside=aside.entries(),
+        split_from="folders" if parted else "drawn",
         classes=tuple(classes),
         root=root,
     )
+
+
+def _shown(entry: os.DirEntry[str], root: Path) -> str:
+    return escape_name(os.path.relpath(entry.path, root).replace(os.sep, "/"))
 
 
 def is_part(name: str) -> bool:
@@ -125,8 +127,8 @@ def _hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def usable_folder(entry: os.DirEntry[str], root: Path, above: list[Path], ignored: Counter[str]) -> bool:
-    """Return whether to read this folder; count it in `ignored` if not. Links to folders are never followed.
+def usable_folder(entry: os.DirEntry[str], root: Path, above: list[Path], aside: Aside) -> bool:
+    """Return whether to read this folder; count it in `aside` if not. Links to folders are never followed.
 
     Args:
         root: the data folder.
@@ -135,16 +137,16 @@ def usable_folder(entry: os.DirEntry[str], root: Path, above: list[Path], ignore
     if not entry.is_dir():
         return False
     if _hidden(entry.name):
-        ignored["hidden folder"] += 1
+        aside.add("hidden folder", _shown(entry, root))
         return False
     if entry.is_symlink():
         target = Path(entry.path).resolve()
         if target in above:
-            ignored["link cycle"] += 1
+            aside.add("link cycle", _shown(entry, root))
         elif target.is_relative_to(root):
-            ignored["link to a folder that is read under its own name"] += 1
+            aside.add("link to a folder that is read under its own name", _shown(entry, root))
         else:
-            ignored["link out of the data folder"] += 1
+            aside.add("link out of the data folder", _shown(entry, root))
         return False
     return True
 
@@ -169,14 +171,14 @@ def _unwanted_file(entry: os.DirEntry[str], root: Path) -> str | None:
     return None
 
 
-def _files(folder: Path, root: Path, above: list[Path], ignored: Counter[str]) -> Iterator[Path]:
+def _files(folder: Path, label: str, root: Path, above: list[Path], aside: Aside) -> Iterator[Path]:
     """Return the image files in a class folder and in the folders inside it."""
     for entry in _entries(folder):
         if entry.is_dir():
-            if usable_folder(entry, root, above, ignored):
+            if usable_folder(entry, root, above, aside):
                 path = Path(entry.path)
-                yield from _files(path, root, [*above, path], ignored)
+                yield from _files(path, label, root, [*above, path], aside)
         elif (reason := _unwanted_file(entry, root)) is not None:
-            ignored[reason] += 1
+            aside.add(reason, _shown(entry, root), label)
         else:
             yield Path(entry.path)

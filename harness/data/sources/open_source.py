@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.config.study import CsvSource, DataConfig, FolderSource, TorchvisionSource
+from harness.config.data import CsvSource, DataConfig, FolderSource, TorchvisionSource
 from harness.data.sources.folder import list_folder
 from harness.data.sources.listing import Listing
 from harness.data.sources.table import list_table

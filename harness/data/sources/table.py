@@ -86,6 +86,7 @@ def list_table(given: Path, group: str | None) -> Listing:
         classes=tuple(sorted({sample.label for _, sample in rows.values()}, key=by_bytes)),
         group_rule=f"column {escape_name(column)}" if column is not None else None,
         root=root,
+        split_from="column" if any(sample.fixed_split for _, sample in rows.values()) else "drawn",
     )
 
 

@@ -71,6 +71,7 @@ def list_torchvision(name: str, *, cache: Path) -> Listing:
         samples=tuple(samples[row] for row in order),
         fetch=fetch,
         classes=tuple(sorted(classes, key=by_bytes)),
+        split_from="folders" if any(sample.fixed_split for sample in samples) else "drawn",
     )
 
 

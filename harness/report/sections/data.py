@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import Any
+
 from harness.analysis import wording
 from harness.analysis.study_data import StudyData
 from harness.report.images import samples
@@ -31,6 +34,15 @@ def card_facts(data: StudyData) -> list[tuple[str, str]]:
         ("left unused", card["split"].get("unused")),
         *card["kinds"].items(),
         *card["converted"].items(),
-        *((f"ignored: {reason}", n) for reason, n in card["ignored"].items()),
+        *((f"left aside: {reason}", n) for reason, n in _left_aside(card).items()),
     ]
     return [(name, f"{value:,}" if isinstance(value, int) else str(value)) for name, value in facts if value]
+
+
+def _left_aside(card: dict[str, Any]) -> dict[str, int]:
+    """Return how many files and folders were left aside for each reason, over all classes."""
+    counts: Counter[str] = Counter()
+    counts.update(card.get("ignored", {}))  # in the card of a study that was packed by an earlier version
+    for one in card.get("left_aside", []):
+        counts[one["reason"]] += one["count"]
+    return dict(counts)
