@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -27,9 +26,13 @@ def show_data(
     ] = None,
 ) -> None:
     """Show what a study would see of its images: classes, split, kinds, what is left aside, and warnings."""
+    import numpy as np
+
     from harness.config.load import Overrides, load_study, study_of_data
+    from harness.config.space import space
     from harness.data.understanding.overview import overview_of
-    from harness.report.contact_sheet import check_sheet
+    from harness.data.understanding.sheet_images import near_strips, strips_of
+    from harness.report.contact_sheet import check_sheet, write_sheet
     from harness.results.paths import home
     from harness.study.open_data import check_source, open_data
 
@@ -51,11 +54,17 @@ def show_data(
     opened = open_data(study, cache=home() / "cache", progress=progress)
     overview = overview_of(opened.dataset, opened.parts, opened.findings)
     if page is not None:
-        from harness.study.contact_sheet import write_contact_sheet
-
-        write_contact_sheet(page, study, opened, overview)
+        images = np.load(opened.arrays[min(opened.arrays)], mmap_mode="r")
+        recipe = space(study, study.strategies[0]).default().augmentation
+        write_sheet(
+            page,
+            f"{opened.dataset.name}: images as the model will see them",
+            [overview.sentence(), *(f"Warning: {warning}" for warning in overview.warnings)],
+            strips_of(opened.dataset, images, recipe, study.seed),
+            near_strips(opened.dataset, images, opened.findings.near),
+        )
     if as_json:
-        sys.stdout.write(json.dumps(overview.as_json(), indent=1) + "\n")
+        out.print(json.dumps(overview.as_json(), indent=1), markup=False, highlight=False, soft_wrap=True)
         return
     classes = Table(box=None, pad_edge=False)
     for heading in ("Class", "Images", "Train", "Validation", "Test"):

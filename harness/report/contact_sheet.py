@@ -8,41 +8,18 @@ from __future__ import annotations
 import base64
 import html
 import io
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from PIL import Image
 
 from harness.atomic import atomic_write
+from harness.data.understanding.sheet_images import COLUMNS, NearStrip, Picture, Strip
 from harness.errors import ConfigError
 
-COLUMNS = 6  # images of a class; each takes two places
 SUFFIXES = (".png", ".html")
-_SIDE = 96  # pixels of an image on the HTML sheet, at least
 _MOST_CLASSES = 60  # on a PNG sheet, which is one picture
-
-Picture = NDArray[np.uint8]  # (S, S, 3)
-
-
-@dataclass(frozen=True)
-class Strip:
-    """The shown images of one class: (as the model sees it, one augmented view, the file's name) of each."""
-
-    name: str
-    count: int
-    images: list[tuple[Picture, Picture, str]]
-
-
-@dataclass(frozen=True)
-class NearStrip:
-    """Two images that show nearly the same."""
-
-    first: tuple[Picture, str]
-    second: tuple[Picture, str]
-    similarity: float
 
 
 def check_sheet(path: Path) -> None:

@@ -21,7 +21,7 @@ DEPTH = 3  # of the tree
 FOLDS = 5
 FEWEST = 6  # images of the smallest class; with fewer, a score says too little
 GAIN = 0.25  # of the way from guessing to certain that a fact must come, to be named
-SURE = 3.0  # standard errors above guessing that it must come, to be named
+SURE = 4.0  # standard errors above guessing that it must come, to be named
 _MOST = 20_000  # images that the tree looks at
 _SHOWN = 4  # classes in a message
 
