@@ -20,8 +20,8 @@ from scipy.ndimage import gaussian_filter
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-VERSION = 2  # raise it if the same images give other pairs
-SIMILAR = 0.88  # least correlation of the details; reports/benchmarks says how it was chosen
+VERSION = 1  # raise it if the same images give other pairs
+SIMILAR = 0.8  # least correlation of the details; reports/benchmarks says how it was chosen
 SIDE = 64  # pixels at which the details are compared
 SHIFT = 16  # of those pixels: the largest offset that is tried
 # How much the first and the second image of a pair are enlarged, since a cut image is shown enlarged. To each of the
@@ -33,10 +33,8 @@ _STEPS: tuple[tuple[tuple[float, float], tuple[tuple[float, float], ...]], ...] 
     ((1.0, 1.1), ((1.0, 1.06), (1.0, 1.12))),
     ((1.0, 1.2), ((1.0, 1.12), (1.0, 1.19))),
 )
-_DETAIL = (
-    1.0,
-    2.5,
-)  # detail is what the first blur keeps, and so is no noise, and the second does not, in pixels of SIDE
+_DETAIL = (1.0, 2.5)  # blurs, in pixels of SIDE: detail is what the first one keeps (no noise) and the second does not
+_AROUND, _FAINT = 3.0, 1.0  # detail is divided by its strength within this distance; weaker detail (of 255) counts less
 _LOW = 6  # frequencies of a thumbnail that propose pairs
 _FEW, _MANY, _NEIGHBOURS = 4, 20_000, 8  # proposals an image: _NEIGHBOURS, and _FEW beyond _MANY images
 _COARSE, _COARSE_DETAIL, _PASSES = 32, 1.0, 0.6
@@ -180,8 +178,13 @@ def _aligned(first: Grey, second: Grey) -> float:
 
 
 def _detail(image: Grey) -> Grey:
+    """Return the fine structure of an image, equally strong everywhere.
+
+    Otherwise the outline of a lone round cell outweighs everything, and any two such cells would be near duplicates.
+    """
     fine, coarse = (gaussian_filter(image, width) for width in _DETAIL)
-    return np.asarray(fine - coarse, dtype=np.float32)
+    detail = fine - coarse
+    return np.asarray(detail / np.sqrt(gaussian_filter(detail * detail, _AROUND) + _FAINT**2), dtype=np.float32)
 
 
 def _enlarged(image: Grey, scale: float) -> Grey:
