@@ -108,7 +108,7 @@ def measure(pictures: list[Picture]) -> dict[str, Any]:
         chosen = random.permutation(len(pictures))[: min(COPIES, len(pictures))].tolist()
         everything = pictures + [change(pictures[row], random) for row in chosen]
         thumbnails = np.stack([thumbnail_of(traits_of(picture, None)) for picture in everything])
-        images = np.stack([decode.fit(picture, SIDE, "stretch") for picture in everything])
+        images = np.asarray([decode.fit(picture, SIDE, "stretch") for picture in everything], np.uint8)
         started = time.perf_counter()
         pairs = {(pair.first, pair.second) for pair in near_duplicates(thumbnails, images, np.arange(len(everything)))}
         true = {(row, len(pictures) + number) for number, row in enumerate(chosen)}
