@@ -42,6 +42,7 @@ def data_card(dataset: Dataset, config: DataConfig, parts: NDArray[np.str_], ima
         "digest": dataset.digest,
         "sizes": scanned["sizes"],
         "kinds": scanned["kinds"],
+        "channels": dataset.channels,
         "left_aside": scanned["left_aside"],
         "split_from": scanned["split_from"],
         "skipped": scanned["skipped"],

@@ -5,10 +5,10 @@ that share a colour are divided by their number. So the response to a grey image
 each colour's filters see together what they saw alone. timm's `in_chans` repeats in the same way, but divides all
 filters by N / 3, which keeps the response only if N is a multiple of 3.
 
-With one or two channels there are fewer channels than colours, and no convolution of one or two channels gives the same
+With one or two channels there are fewer channels than colours, and no convolution of so few channels gives the same
 outputs, because a padded border (0 after normalisation) stands for another grey in each colour. The stem then begins
-with a fixed layer that mixes the channels to three colours, and the convolution stays as it is: one channel is all three
-colours, and of two channels the first is red, the second green, and their mean blue.
+with a fixed layer that mixes the channels to three colours, and the convolution stays as it is: one channel is all
+three colours; of two channels, the first is red, the second green, and their mean blue.
 
 Random weights are adapted by the same rule, so that channels that share a colour start with the same filters.
 """
@@ -105,8 +105,8 @@ def _first_convolution(stem: nn.Module, channels: int, backbone: str) -> nn.Conv
         return found[0]
     what = f"{len(found)} such convolutions" if len(found) != 1 else "a grouped one"
     raise ConfigError(
-        f"the stem of {backbone} must have one ungrouped convolution of three channels, which is adapted to {channels}, "
-        f"but it has {what}; use another backbone, or data.channels with three channels."
+        f"the stem of {backbone} must have one ungrouped convolution of three channels, which is adapted to "
+        f"{channels}, but it has {what}; use another backbone, or data.channels with three channels."
     )
 
 

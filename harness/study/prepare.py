@@ -18,6 +18,7 @@ from harness.config.study import StudyConfig
 from harness.config.study_names import check_letters
 from harness.data import split as splitting
 from harness.data.augmentation import image_keys
+from harness.data.corruptions import check_shifts
 from harness.data.dataset import Dataset, arrays, open_dataset
 from harness.errors import ConfigError, DataError
 from harness.model import weights
@@ -83,6 +84,7 @@ def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prep
     _check_source(loaded)
     cache = home() / "cache"
     dataset = open_dataset(study.data, cache=cache, progress=lambda i, n: progress("Reading images", i, n))
+    check_shifts(study.shifts, dataset.channels)
     name = loaded.name
     if loaded.data_replaced:
         name = f"{loaded.name}-{dataset.digest[:8]}"
@@ -114,7 +116,7 @@ def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prep
         weights=study.weights,
         threads=threads,
         checkpoints=folder.checkpoints,
-        plan=plan_cache(study, sizes_of_parts, cache / "prefix"),
+        plan=plan_cache(study, sizes_of_parts, cache / "prefix", dataset.channels),
         precision=resolve_precision(study.precision, devices[0]),
         precision_notes=cache / "precision.json",
     )
@@ -123,11 +125,11 @@ def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prep
     return Prepared(name, study, folder, dataset, parts, context, identity, epochs_reason, here)
 
 
-def plan_cache(study: StudyConfig, sizes: Sizes, folder: Path) -> Plan:
+def plan_cache(study: StudyConfig, sizes: Sizes, folder: Path, channels: int = 3) -> Plan:
     """Plan which activations are kept, within `cache_gb` or within the free memory and disk space."""
     folder.mkdir(parents=True, exist_ok=True)
     budget = default_budget(folder) if study.cache_gb is None else int(study.cache_gb * 1e9)
-    return make_plan(study, sizes, folder, budget)
+    return make_plan(study, sizes, folder, budget, channels)
 
 
 def first_split(dataset: Dataset, study: StudyConfig) -> NDArray[np.str_]:
