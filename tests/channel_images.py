@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
-from harness.config.data import DataConfig
 from harness.data.sources.listing import Listing, Sample
 
 CLASSES = ("actin", "membrane", "nucleus")
@@ -31,18 +28,3 @@ def listing_of(images: Sequence[NDArray[Any]]) -> Listing:
         Sample(f"slide{number // PER_SLIDE:02d}_{number:03d}", CLASSES[number % 3]) for number in range(len(images))
     )
     return Listing("stacks", "made by the test", samples, lambda row: images[row], classes=CLASSES)
-
-
-@pytest.fixture
-def stacks(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """stacks(channels, dtype): every study's source is 108 images of that many channels from now on."""
-
-    def become(channels: int, dtype: Any = np.uint8) -> None:
-        images = [pixels_of(number, channels, dtype) for number in range(SLIDES * PER_SLIDE)]
-
-        def source(config: DataConfig, *, cache: Path) -> Listing:
-            return listing_of(images)
-
-        monkeypatch.setattr("harness.data.scan.list_source", source)
-
-    return become
