@@ -222,9 +222,14 @@ def _channels(found: Scan) -> int:
     for row, image in zip(found.rows, found.images, strict=True):
         examples[image.facts.channels].append(found.listing.samples[row].path)
     if len(examples) > 1:
+        way = (
+            "leave data.channels out, so that grey images are read as RGB"
+            if set(examples) == {1, 3}
+            else "choose the same three channels of each image by data.channels, or remove the others"
+        )
         raise DataError(
-            "all images must have the same number of channels with data.channels: all, but they have "
-            f"{len(examples)} numbers; take some channels of each image by data.channels, or leave the others out:\n"
+            f"with data.channels: all, every image must have the same number of channels, but there are "
+            f"{len(examples)} numbers; {way}:\n"
             + listed(
                 f"{len(paths):,} image{'s' if len(paths) > 1 else ''} of {number} channel{'s' if number > 1 else ''}, "
                 f"such as {paths[0]}"

@@ -54,6 +54,9 @@ def test_different_numbers_of_channels_are_refused_with_examples(cache: Path, mo
         opened(images, cache, monkeypatch)
     assert "1 image of 2 channels, such as slide00_007" in str(caught.value)
     assert "11 images of 5 channels, such as slide00_000" in str(caught.value)
+    assert "choose the same three channels" in str(caught.value)
+    with pytest.raises(DataError, match=r"leave data[.]channels out, so that grey images are read as RGB"):
+        opened([pixels_of(number, 1 if number % 2 else 3) for number in range(12)], cache, monkeypatch)
 
 
 def test_more_than_sixteen_channels_are_refused(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

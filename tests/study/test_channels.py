@@ -73,7 +73,8 @@ def test_a_study_of_five_channels_runs_to_its_page(
     assert (card["channels"], card["kinds"]) == (5, {"16-bit image of 5 channels": 108})
     page = result.report.read_text() if result.report.is_file() else (result.report / "index.html").read_text()
     assert caption(5) in page
-    assert "<dt>channels</dt><dd>5</dd>" in page
+    assert "<dt>channels</dt><dd>5 channels</dd>" in page
+    assert "red, green and blue, repeated and rescaled" in page
     shown = np.load(world.folder().thumbnails)["images"]
     assert any(np.array_equal(composite(pixels_of(number, 5, np.uint16)), shown[0]) for number in range(108))
 

@@ -36,7 +36,7 @@ def card_facts(data: StudyData) -> list[tuple[str, str]]:
         ("source", card["source"]),
         ("grouped by", card["group_rule"]),
         ("image sizes", ", ".join(sizes)),
-        ("channels", channels(card) if channels(card) != 3 else None),
+        *_channel_facts(channels(card)),
         ("scaled to", f"{card['image_size']} px, {card['resize']}"),
         ("full scale", wording.FULL_SCALE.get(card["bit_depth"], f"{card['bit_depth']} bits")),
         ("digest", card["digest"]),
@@ -47,6 +47,18 @@ def card_facts(data: StudyData) -> list[tuple[str, str]]:
         *((f"left aside: {reason}", n) for reason, n in _left_aside(card).items()),
     ]
     return [(name, f"{value:,}" if isinstance(value, int) else str(value)) for name, value in facts if value]
+
+
+def _channel_facts(number: int) -> list[tuple[str, str]]:
+    """Return what a reader must know of images that do not have three channels."""
+    if number == 3:
+        return []
+    how = (
+        "the weights' filters for red, green and blue, repeated and rescaled so that grey gets the same response"
+        if number > 3
+        else f"the weights' own; {'the channel is' if number == 1 else 'the channels are'} mixed to red, green and blue"
+    )
+    return [("channels", f"{number} channel{'s' if number > 1 else ''}"), ("first convolution", how)]
 
 
 def _left_aside(card: dict[str, Any]) -> dict[str, int]:
