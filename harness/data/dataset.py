@@ -62,7 +62,7 @@ def open_dataset(config: DataConfig, *, cache: Path, progress: Progress | None =
     """
     cache.mkdir(parents=True, exist_ok=True)
     found = scan(config, cache=cache, progress=progress)
-    listing, channels = found.listing, _channels(found)
+    listing, channels = found.listing, _channels(found, config)
     groups, group_rule = _groups(found, config.split.group)
     classes = listing.classes
     label_of = {name: index for index, name in enumerate(classes)}
@@ -216,8 +216,10 @@ def _check_space(path: Path, needed: int) -> None:
         )
 
 
-def _channels(found: Scan) -> int:
-    """Return the number of channels, which must be the same in every image."""
+def _channels(found: Scan, config: DataConfig) -> int:
+    """Return the number of channels of the pixels, which must be the same in every image."""
+    if config.channels != "all":
+        return 3  # whatever the files have
     examples: dict[int, list[str]] = defaultdict(list)
     for row, image in zip(found.rows, found.images, strict=True):
         examples[image.facts.channels].append(found.listing.samples[row].path)

@@ -43,6 +43,12 @@ def test_an_array_holds_every_channel(channels: int, dtype: Any, cache: Path, mo
     assert dataset.card["kinds"] == {f"{np.dtype(dtype).itemsize * 8}-bit image of {channels} channel{plural}": 9}
 
 
+def test_padding_is_the_mean_of_the_background_s_colours() -> None:
+    padded = decode.fit(np.full((8, 16, 5), 7, np.uint8), 16, "pad", (30, 60, 90))
+    assert padded[:4].tolist() == np.full((4, 16, 5), 60).tolist()
+    assert decode.fit(np.full((8, 16, 3), 7, np.uint8), 16, "pad", (30, 60, 90))[0, 0].tolist() == [30, 60, 90]
+
+
 def test_all_channels_have_an_array_of_their_own(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = opened([pixels_of(number, 3) for number in range(9)], cache, monkeypatch)
     assert arrays(dataset, ALL, 32, cache=cache) != arrays(dataset, DataConfig(), 32, cache=cache)

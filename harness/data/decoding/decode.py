@@ -48,7 +48,7 @@ class Facts:
     frames: int = 1
     converted: tuple[str, ...] = ()  # what was done to it, as the data card shows it
     deep: bool = False  # whether its pixels have more than 8 bits
-    channels: int = 3
+    channels: int = 3  # in the file, without alpha
 
 
 @contextmanager
@@ -116,7 +116,7 @@ def decode(
 def fit(pixels: Pixels, size: int, resize: Resize, background: Colour = (255, 255, 255)) -> Pixels:
     """Resize an image (height, width, C) to (size, size, C) of the same dtype, bicubic with antialiasing.
 
-    With C other than three, the padding of channel j is colour j mod 3 of the background.
+    With C other than three, the padding is the mean of the background's colours.
     """
     height, width, channels = pixels.shape
     if resize == "crop":
@@ -128,7 +128,8 @@ def fit(pixels: Pixels, size: int, resize: Resize, background: Colour = (255, 25
         rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
         full = 65535 if pixels.dtype == np.uint16 else 255
         canvas = np.empty((size, size, channels), pixels.dtype)
-        canvas[:] = np.rint(np.resize(background, channels) * (full / 255)).astype(pixels.dtype)
+        colour = np.asarray(background if channels == 3 else [np.mean(background)])
+        canvas[:] = np.rint(colour * (full / 255)).astype(pixels.dtype)
         top, left = (size - rows) // 2, (size - columns) // 2
         canvas[top : top + rows, left : left + columns] = _resample(pixels, rows, columns)
         return canvas
