@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from channel_images import listing_of, pixels_of
+from PIL import Image
 
 from harness.config.data import DataConfig
 from harness.config.parameters import Augmentation
@@ -63,6 +64,16 @@ def test_different_numbers_of_channels_are_refused_with_examples(cache: Path, mo
     assert "choose the same three channels" in str(caught.value)
     with pytest.raises(DataError, match=r"leave data[.]channels out, so that grey images are read as RGB"):
         opened([pixels_of(number, 1 if number % 2 else 3) for number in range(12)], cache, monkeypatch)
+
+
+def test_without_all_grey_files_and_rgb_files_have_three_channels_together(cells: Path, cache: Path) -> None:
+    for name in ("blast", "resting"):
+        grey = np.random.default_rng(len(name)).integers(0, 256, (10, 12), dtype=np.uint8)
+        Image.fromarray(grey).save(cells / name / "grey.png")
+    config = DataConfig(source={"folder": str(cells)})  # type: ignore[arg-type]
+    dataset = open_dataset(config, cache=cache)
+    assert dataset.channels == 3
+    assert np.load(arrays(dataset, config, 16, cache=cache)).shape == (26, 16, 16, 3)
 
 
 def test_more_than_sixteen_channels_are_refused(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
