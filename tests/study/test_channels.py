@@ -6,11 +6,11 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import mlflow
 import numpy as np
 import pytest
 import torch
 from channel_images import PER_SLIDE, SLIDES, listing_of, pixels_of
-from mlflow import MlflowClient
 from small_study import Watching, World, records
 
 from harness.data.composite import caption, composite
@@ -79,8 +79,12 @@ def test_a_study_of_five_channels_runs_to_its_page(
     assert any(np.array_equal(composite(pixels_of(number, 5, np.uint16)), shown[0]) for number in range(108))
 
     [logged] = world.of(ModelLogged)
-    stored = MlflowClient(default_address()).get_logged_model(logged.uri.rpartition("/")[2])
     loaded = mlflow_models.load_model(default_address(), logged.uri)
+    with mlflow_models.global_tracking(default_address()):
+        info = mlflow.models.get_model_info(logged.uri)
+    assert info.metadata["channels"] == 5
+    assert info.metadata["input"].startswith("5 channels in the order of the files")
+    assert info.signature.inputs.inputs[0].shape == (-1, 5, 32, 32)
     prepared = prepare(world.load(), ["cpu"], lambda *_: None)
     record = next(r for r in records(world) if r.trial_id == logged.trial_id)
     data = prepared.context.data(record.config.backbone, record.job.split)
@@ -89,7 +93,6 @@ def test_a_study_of_five_channels_runs_to_its_page(
     assert images.shape == (3, 5, 32, 32)
     with torch.no_grad():
         assert torch.allclose(loaded(images), Deployable(model).eval()(images), atol=1e-4)
-    assert stored.name
 
 
 def test_a_shift_that_needs_three_channels_is_refused_before_anything_runs(world: World, stacks: Stacks) -> None:
