@@ -1,11 +1,11 @@
 # `make` prints the commands. It needs only python3 and make, and works in a path that contains a space.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help env study report compare ui list log doctor sync test test-all check bench bench-search calibrate torture pin clean
+.PHONY: help env data study report compare ui list log doctor sync test test-all check bench bench-search calibrate torture pin clean
 
 # Variables are passed to the commands through the environment, never in the text of a shell line,
 # so the content of NAME='…' is always a value and never a command.
-VARIABLES := NAME NAMES AS DATA WEIGHTS TRIALS EPOCHS SEEDS WORKERS DEVICE PORT FIX HOST EXPOSED
+VARIABLES := NAME NAMES AS DATA WEIGHTS TRIALS EPOCHS SEEDS WORKERS DEVICE SHEET PORT FIX HOST EXPOSED
 GIVEN_NAME := $(if $(filter command,$(origin NAME)),$(value NAME))
 HARNESS_NAME := $(if $(GIVEN_NAME),$(value GIVEN_NAME),microscopy)
 # Only values given by the user are passed on: make itself defines AS (the assembler).
@@ -23,6 +23,7 @@ PYTEST := $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 help:
 	@echo "make study   run or continue the study NAME (default: microscopy)"
+	@echo "make data    show what a study would see of its images; SHEET=sheet.html shows them"
 	@echo "make report  make the study's report again, without training"
 	@echo "make compare NAMES=\"one other\"   show several studies side by side on one page"
 	@echo "make ui      start the MLflow UI on 127.0.0.1, opened on the study's runs"
@@ -59,6 +60,9 @@ env: .venv/.installed
 
 study: env
 	@$(PY) -m harness study
+
+data: env
+	@$(PY) -m harness data
 
 report: env
 	@$(PY) -m harness report

@@ -299,5 +299,7 @@ def _card(classes: tuple[str, ...], images: int, groups: int | None) -> dict[str
         "bit_depth": "dtype",
         "split": part | {"unused": 0},
         "split_groups": {"train": 72, "validation": 24, "test": 24} if groups else {},
+        "near_duplicates": 2,
+        "warnings": ["2 pairs of images show nearly the same (a.png and b.png; c.png and d.png)."],
         "notes": ["Rendered images, not real cells."],
     }

@@ -11,7 +11,7 @@ import sys
 import traceback
 
 # isort: off
-from harness.cli import studies, maintain, inspect, benchmarks  # noqa: F401 - importing a module registers its commands
+from harness.cli import studies, data, maintain, inspect, benchmarks  # noqa: F401 - importing a module registers its commands
 
 # isort: on
 from harness.cli.app import app, err

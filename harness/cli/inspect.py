@@ -126,8 +126,8 @@ def plan(
     loaded = load_study(name, Overrides(data=data))
     devices = resolve_devices(loaded.study.device, loaded.study.workers)
     prepared = prepare(loaded, devices, lambda what, done, of: None)
-    if prepared.epochs_reason is not None:
-        say(prepared.epochs_reason)
+    for sentence in prepared.chosen:
+        say(sentence)
     found = forecast(prepared, devices)
     table = Table(box=None, pad_edge=False)
     for heading in ("Strategy", "Backbone", "Depth", "A trial alone", "With shared activations"):

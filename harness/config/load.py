@@ -220,6 +220,17 @@ def load_study(
     return LoadedStudy(save_as or name, study, replaced, path)
 
 
+def study_of_data(given: str) -> StudyConfig:
+    """Return a study of these images with the default of every key, to look at the images only.
+
+    Args:
+        given: path of a folder or table.
+    """
+    document: dict[str, Any] = {}
+    _override(document, Overrides(data=given))
+    return parse(document, given)
+
+
 def parse(document: dict[str, Any], name: str) -> StudyConfig:
     """Return the checked study of a document; raise ConfigError with all faults."""
     faults: list[str] = []

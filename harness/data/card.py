@@ -10,14 +10,18 @@ from numpy.typing import NDArray
 from harness.config.data import DataConfig
 from harness.data.dataset import Dataset
 from harness.data.sources.listing import PARTS
+from harness.data.understanding.findings import Findings
 
 
-def data_card(dataset: Dataset, config: DataConfig, parts: NDArray[np.str_], image_size: int) -> dict[str, Any]:
+def data_card(
+    dataset: Dataset, config: DataConfig, parts: NDArray[np.str_], image_size: int, findings: Findings | None = None
+) -> dict[str, Any]:
     """Return the card as plain JSON values.
 
     Args:
         parts: (N,) of train, validation, test and unused, as returned by `harness.data.split.draw`.
         image_size: size at which the study trains, in pixels a side.
+        findings: near duplicates and warnings; None if nobody looked.
     """
     table, scanned = dataset.table, dataset.card
     grouped = table["group"] != ""
@@ -48,6 +52,8 @@ def data_card(dataset: Dataset, config: DataConfig, parts: NDArray[np.str_], ima
         "skipped": scanned["skipped"],
         "converted": scanned["converted"],
         "duplicates": scanned["duplicates"],
+        "near_duplicates": len(findings.near) if findings else 0,
+        "warnings": list(findings.warnings) if findings else list(dataset.warnings),
         "image_size": image_size,
         "resize": config.resize,
         "bit_depth": config.bit_depth,

@@ -8,7 +8,7 @@ import re
 import shutil
 import zlib
 from collections import Counter, defaultdict
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from harness.atomic import allocate, atomic_write, disk_errors
 from harness.config.data import MAX_CHANNELS, DataConfig
 from harness.data.decoding import decode
 from harness.data.parallel import Progress, over_images
-from harness.data.scan import Scan, copies, fetch, scan
+from harness.data.scan import Scan, Scanned, copies, fetch, scan
 from harness.data.sources.listing import Listing
 from harness.errors import DataError, ResourceError
 from harness.safe_text import listed
@@ -46,7 +46,17 @@ class Dataset:
     digest: str  # SHA-256 (hex) of names, labels, groups, fixed parts and bytes; independent of the folder's place
     card: dict[str, Any]  # the scan's part of the data card; see harness.data.card
     channels: int  # of every image: 3 unless `data.channels` is all
+    warnings: tuple[str, ...]  # sentences about how the source was read
     _scan: Scan = field(repr=False)
+
+    @property
+    def scanned(self) -> tuple[Scanned, ...]:
+        """What the scan found out about each image, in the order of the table."""
+        return self._scan.images
+
+    def with_clusters(self, clusters: NDArray[np.int64]) -> Dataset:
+        """Return the data set with the column `near`: (N,) numbers that near duplicates have in common."""
+        return replace(self, table=self.table.assign(near=clusters))
 
 
 def open_dataset(config: DataConfig, *, cache: Path, progress: Progress | None = None) -> Dataset:
@@ -89,6 +99,7 @@ def open_dataset(config: DataConfig, *, cache: Path, progress: Progress | None =
         digest=digest_of(table, classes),
         card=_scan_card(found, group_rule),
         channels=channels,
+        warnings=listing.warnings,
         _scan=found,
     )
 

@@ -164,6 +164,8 @@ def _settled(table: pd.DataFrame, dedupe: str) -> tuple[Codes, Codes]:
         )
     units = _units(groups, pixels)
     torn = _straddling(units, parts)
+    if not len(torn):
+        units = _with_near(table, units, parts)
     if len(torn):
         raise DataError(
             "groups that share an image must be in one part of the split, but the folders or the table put them into "
@@ -176,6 +178,16 @@ def _settled(table: pd.DataFrame, dedupe: str) -> tuple[Codes, Codes]:
     if not free.any():
         parts[(parts == _TRAIN) & ~np.isin(units, units[copied])] = -1
     return parts, units
+
+
+def _with_near(table: pd.DataFrame, units: Codes, parts: Codes) -> Codes:
+    """Join the units that near duplicates connect, except those that the user put into two parts."""
+    if "near" not in table:
+        return units
+    near = table["near"].to_numpy(np.int64)
+    joined = _units(near, units)
+    apart = np.isin(joined, _straddling(joined, parts))
+    return _units(np.where(apart, -1, near), units) if apart.any() else joined
 
 
 def _straddling(keys: Codes, parts: Codes) -> Codes:
@@ -215,7 +227,7 @@ def _drawn(table: pd.DataFrame, units: Codes, wanted: Mapping[int, int], random:
             "give a part of your own (train/, val/, test/ folders, or a split column), or add data."
         )
     _, labels = np.unique(table["label"].to_numpy(), return_inverse=True)
-    if grouped:
+    if grouped or len(np.unique(np.stack([units, labels]), axis=1).T) > count:  # near duplicates of two classes
         return _best_of_many(labels, units, wanted, random)
     return _class_by_class(labels, units, wanted, random)
 

@@ -18,6 +18,7 @@ from typing import Literal
 from harness.analysis import verdict_text
 from harness.atomic import disk_errors
 from harness.config.load import LoadedStudy
+from harness.data.understanding.overview import overview_of
 from harness.errors import HarnessError, Interrupted
 from harness.report.page import write_report
 from harness.results.event_types import SessionEnded, SessionStarted, StudyCreated
@@ -116,8 +117,13 @@ def _start(session: Session) -> SlotSearch:
     prepared, workers = session.prepared, len(session.devices)
     machine = environment(session.devices[0], prepared.context.threads, workers, prepared.threads_here)
     session.append(SessionStarted(machine, resumed=session.state.sessions_started > 0))
-    if prepared.epochs_reason is not None:
-        session.observer.message(prepared.epochs_reason)
+    if not session.state.filled:
+        overview = overview_of(prepared.dataset, prepared.parts, prepared.data.findings)
+        session.observer.message(overview.sentence())
+        for warning in overview.warnings:
+            session.observer.message(f"Warning: {warning}")
+    for sentence in prepared.chosen:
+        session.observer.message(sentence)
     if prepared.threads_here is not None:
         session.observer.message(
             f"Threads: each worker keeps the {prepared.context.threads} with which the study was started, because its "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,30 +10,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.config.auto_batch import fitted_batch_size, with_batch_size
 from harness.config.auto_epochs import with_epochs
 from harness.config.load import LoadedStudy, faults_of_phases
-from harness.config.space import backbones, sides, space
+from harness.config.space import backbones, space
 from harness.config.study import StudyConfig
 from harness.config.study_names import check_letters
-from harness.data import split as splitting
 from harness.data.augmentation import image_keys
 from harness.data.corruptions import check_shifts
-from harness.data.dataset import Dataset, arrays, open_dataset
+from harness.data.dataset import Dataset
 from harness.errors import ConfigError, DataError
 from harness.model import weights
 from harness.results.event_types import StudyCreated
 from harness.results.events import first_event
-from harness.results.names import SEARCH_SPLIT, confirmation_split, fraction_split
+from harness.results.names import fraction_split, is_fraction_split
 from harness.results.paths import StudyFolder, home
-from harness.seeds import derive
 from harness.study.executors.base import WorkerContext
 from harness.study.identity import fingerprint
+from harness.study.open_data import OpenedData, Progress, check_source, open_data
 from harness.training.frozen_features.cache_plan import Sizes, default_budget, make_plan
 from harness.training.frozen_features.worker_cache import Plan
 from harness.training.precision import resolve_precision
 from harness.training.trial import weights_of
-
-Progress = Callable[[str, int, int], None]  # called with a description, how many are done, and of how many
 
 
 @dataclass(frozen=True)
@@ -44,12 +41,20 @@ class Prepared:
     name: str
     study: StudyConfig
     folder: StudyFolder
-    dataset: Dataset
-    parts: NDArray[np.str_]  # the search's split: "train", "validation", "test" or "unused" for each image
+    data: OpenedData
     context: WorkerContext
     fingerprint: dict[str, Any]
-    epochs_reason: str | None = None  # how `epochs: auto` was resolved; None if the file gives a number
+    chosen: tuple[str, ...] = ()  # sentences about what the study chose by itself: batch size, epochs, data sizes
     threads_here: int | None = None  # threads that this machine would give a worker, if the study keeps others
+
+    @property
+    def dataset(self) -> Dataset:
+        return self.data.dataset
+
+    @property
+    def parts(self) -> NDArray[np.str_]:
+        """The search's split: "train", "validation", "test" or "unused" for each image."""
+        return self.data.parts
 
     @property
     def test_rows(self) -> NDArray[np.int64]:
@@ -81,9 +86,10 @@ def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prep
     """
     study = loaded.study
     check_weights(study)
-    _check_source(loaded)
+    check_source(study, loaded.path.stem)
     cache = home() / "cache"
-    dataset = open_dataset(study.data, cache=cache, progress=lambda i, n: progress("Reading images", i, n))
+    opened = open_data(study, cache=cache, progress=progress)
+    dataset, parts = opened.dataset, opened.parts
     check_shifts(study.shifts, dataset.channels)
     name = loaded.name
     if loaded.data_replaced:
@@ -91,26 +97,24 @@ def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prep
         check_letters(name, "the study's name with the data's digest")
     folder = StudyFolder(name)
     folder.check_inside()
-    parts = first_split(dataset, study)
     train = int((parts == "train").sum())
-    _check_batch_sizes(study, train)
+    least = min(len(rows) for name, (rows, _) in opened.splits.items() if not is_fraction_split(name))
+    study, batch_reason = with_batch_size(study, least)
+    _check_batch_sizes(study, least)
+    study, sizes_reason = _with_data_sizes(study, opened)
     study, epochs_reason = with_epochs(study, train)
     if faults := faults_of_phases(study):
         raise ConfigError("with this number of training images, epochs: auto does not fit the schedules:", faults)
-    files = {
-        side: arrays(dataset, study.data, side, cache=cache, progress=lambda i, n: progress("Decoding images", i, n))
-        for side in sides(study)
-    }
     labels = dataset.table["label"].to_numpy(np.int64).copy()
     labels[parts == "test"] = -1
     threads, threads_here = threads_for(study, len(devices), folder)
     sizes_of_parts = Sizes(train, int((parts == "validation").sum()))
     context = WorkerContext(
-        images=files,
+        images=opened.arrays,
         image_size=None if study.data.image_size == "native" else int(study.data.image_size),
         labels=labels,
         keys=image_keys(list(dataset.table["sha256"])),
-        splits=_splits(dataset, study, parts),
+        splits=opened.splits,
         classes=tuple(dataset.classes),
         objective=study.objective,
         weights=study.weights,
@@ -122,7 +126,8 @@ def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prep
     )
     identity = fingerprint(study, dataset, context, devices[0])
     here = None if threads == threads_here else threads_here
-    return Prepared(name, study, folder, dataset, parts, context, identity, epochs_reason, here)
+    chosen = tuple(reason for reason in (batch_reason, sizes_reason, epochs_reason) if reason is not None)
+    return Prepared(name, study, folder, opened, context, identity, chosen, here)
 
 
 def plan_cache(study: StudyConfig, sizes: Sizes, folder: Path, channels: int = 3) -> Plan:
@@ -130,47 +135,6 @@ def plan_cache(study: StudyConfig, sizes: Sizes, folder: Path, channels: int = 3
     folder.mkdir(parents=True, exist_ok=True)
     budget = default_budget(folder) if study.cache_gb is None else int(study.cache_gb * 1e9)
     return make_plan(study, sizes, folder, budget, channels)
-
-
-def first_split(dataset: Dataset, study: StudyConfig) -> NDArray[np.str_]:
-    """Return the split of the search: the data's own split, otherwise a drawn one; then apply `limit`."""
-    return _limited(dataset, study, _drawn(dataset, study), derive(study.data.split.seed, "limit"))
-
-
-def _drawn(dataset: Dataset, study: StudyConfig) -> NDArray[np.str_]:
-    split = study.data.split
-    return splitting.draw(
-        dataset.table, split, seed=split.seed, dedupe=study.data.dedupe.exact, classes=dataset.classes
-    )
-
-
-def _limited(dataset: Dataset, study: StudyConfig, parts: NDArray[np.str_], seed: int) -> NDArray[np.str_]:
-    if study.data.limit is None:
-        return parts
-    return splitting.limit(dataset.table, parts, study.data.limit, seed=seed, classes=dataset.classes)
-
-
-def _splits(
-    dataset: Dataset, study: StudyConfig, parts: NDArray[np.str_]
-) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Return the rows of the search's split and of each confirmation seed, which redraws the non-test part."""
-    splits = {SEARCH_SPLIT: _rows(parts)}
-    unlimited = _drawn(dataset, study)
-    for index in range(study.confirmation.seeds):
-        seed = derive(study.seed, "confirmation", index, "split")
-        again = splitting.redraw(dataset.table, unlimited, study.data.split, seed=seed, classes=dataset.classes)
-        train, validation = _rows(_limited(dataset, study, again, derive(seed, "limit")))
-        splits[confirmation_split(index)] = train, validation
-        labels = dataset.table["label"].to_numpy(np.int64)[train]
-        for fraction in study.data_sizes:
-            if fraction < 1:
-                kept = train[splitting.nested(labels, fraction, seed=derive(seed, "data_sizes"))]
-                splits[fraction_split(index, fraction)] = kept, validation
-    return splits
-
-
-def _rows(parts: NDArray[np.str_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    return np.flatnonzero(parts == "train").astype(np.int64), np.flatnonzero(parts == "validation").astype(np.int64)
 
 
 def check_weights(study: StudyConfig) -> None:
@@ -187,26 +151,33 @@ def check_weights(study: StudyConfig) -> None:
         raise ConfigError("the weights do not fit the study:", faults)
 
 
-def _check_source(loaded: LoadedStudy) -> None:
-    if loaded.study.data.source is None:
-        wanted = loaded.study.data.wanted or "a folder with one folder of images for each class"
-        raise DataError(
-            f"the study {loaded.name} needs its images: {' '.join(wanted.split())} "
-            f"Point at them with: make study NAME={loaded.path.stem} DATA=path/to/images"
-        )
-
-
 def _check_batch_sizes(study: StudyConfig, train: int) -> None:
-    """Check that the largest batch fits into the training part, and into the smallest of `data_sizes`."""
+    """Check that the largest batch fits into the smallest training part of all splits."""
     largest = max(max(space(study, strategy).ranges["batch_size"].ends()) for strategy in study.strategies)
     if largest > train:
         raise DataError(
             f"batch_size must not exceed the training part, but got {largest} for {train} training images; "
-            "take a smaller batch_size, or more images."
+            f"take batch_size: {train} or less (without the key, it would be {fitted_batch_size(train)}), or more "
+            "images."
         )
-    least = min(study.data_sizes, default=1.0)
-    if largest > least * train:
-        raise DataError(
-            f"every fraction of data_sizes must hold a batch, but {least:g} of {train} training images is less than "
-            f"batch_size {largest}; leave that fraction out, or take a smaller batch_size."
+
+
+def _with_data_sizes(study: StudyConfig, opened: OpenedData) -> tuple[StudyConfig, str | None]:
+    """Return the study without the fractions of `data_sizes` that hold no batch, and a sentence that names them."""
+    largest = max(max(space(study, strategy).ranges["batch_size"].ends()) for strategy in study.strategies)
+    small = [
+        fraction
+        for fraction in study.data_sizes
+        if fraction < 1
+        and any(
+            len(opened.splits[fraction_split(index, fraction)][0]) < largest
+            for index in range(study.confirmation.seeds)
         )
+    ]
+    if not small:
+        return study, None
+    kept = tuple(fraction for fraction in study.data_sizes if fraction not in small)
+    named = " and ".join(f"{fraction:g}" for fraction in small)
+    return study.model_copy(update={"data_sizes": kept}), (
+        f"Data sizes: {named} of the training images hold no batch of {largest} and are left out."
+    )

@@ -20,6 +20,7 @@ from harness.data.composite import PALETTE, caption, composite
 from harness.data.corruptions import check_shifts, shifted
 from harness.data.dataset import Dataset, arrays, open_dataset
 from harness.data.decoding import decode
+from harness.data.understanding.sheet_images import strips_of
 from harness.errors import ConfigError, DataError
 
 ALL = DataConfig(channels="all")
@@ -150,6 +151,18 @@ def test_a_composite_shows_each_channel_in_its_own_colour() -> None:
         assert shown.shape == (2, 4, 4, 3) and shown.dtype == np.uint8
         assert shown[0, 0, 0].tolist() == [round(share * (40_000 >> 8)) for share in PALETTE[channel][1]]
     assert composite(np.full((4, 4, 5), 255, np.uint8)).tolist() == np.full((4, 4, 3), 255).tolist()
+
+
+@pytest.mark.parametrize("recipe", ["microscopy", "flips"])
+def test_the_contact_sheet_shows_composites_of_images_and_views(
+    recipe: Augmentation, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = opened([pixels_of(number, 5, np.uint16) for number in range(9)], cache, monkeypatch)
+    images = np.load(arrays(dataset, ALL, 32, cache=cache))
+    shown, view, name = strips_of(dataset, images, recipe, 0)[0].images[0]
+    assert name == "slide00_000"
+    assert np.abs(shown.astype(int) - composite(images[0])).max() <= 3  # rounded before the colours are added
+    assert view.shape == (32, 32, 3) and view.dtype == np.uint8
 
 
 def test_three_channels_are_shown_as_they_are_and_one_in_grey() -> None:

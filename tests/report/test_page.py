@@ -122,7 +122,14 @@ def test_hostile_texts_anywhere_stay_text(make_study: MakeStudy) -> None:
         "report": {"title": payload},
         "try": [{"strategy": "fine_tuning", "note": payload}],
     }
-    card = {"name": payload, "source": payload, "notes": [payload], "kinds": {payload: 3}, "group_rule": payload}
+    card = {
+        "name": payload,
+        "source": payload,
+        "notes": [payload],
+        "warnings": [payload],
+        "kinds": {payload: 3},
+        "group_rule": payload,
+    }
     page = page_of(make_study(until="search", done=1, study=study, card=card))
     assert page.text.count("{{ 7*7 }}") >= 4
     assert "49" not in page.text.split("{{ 7*7 }}")[0][-4:]

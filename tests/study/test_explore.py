@@ -15,7 +15,7 @@ from small_study import Watching, World, draw_images, records, runs
 from study_fixtures import enter
 
 from harness.data.split import nested
-from harness.errors import DataError, Interrupted
+from harness.errors import Interrupted
 from harness.results.event_types import ControlledSelected, Explored, TestScored, VerdictReached
 from harness.results.paths import home
 from harness.results.records import TrialRecord
@@ -156,12 +156,6 @@ def test_without_time_left_it_is_left_out_and_says_so(canned_world: World, monke
     assert of_kind(canned_world, "data_size") == []
     assert any("time is used up" in text for text in watching.texts)
     assert canned_world.run().already_finished
-
-
-def test_a_fraction_without_room_for_a_batch_is_refused(world: World) -> None:
-    world.write(data_sizes=[0.1, 1.0])
-    with pytest.raises(DataError, match=r"0\.1 of 63 training images is less than batch_size 16"):
-        world.run()
 
 
 def test_a_smaller_fraction_is_a_part_of_a_larger_one() -> None:

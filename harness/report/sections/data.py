@@ -41,6 +41,7 @@ def card_facts(data: StudyData) -> list[tuple[str, str]]:
         ("full scale", wording.FULL_SCALE.get(card["bit_depth"], f"{card['bit_depth']} bits")),
         ("digest", card["digest"]),
         ("same image again", card["duplicates"]),
+        ("pairs that show nearly the same", card.get("near_duplicates")),
         ("left unused", card["split"].get("unused")),
         *card["kinds"].items(),
         *card["converted"].items(),

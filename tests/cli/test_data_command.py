@@ -1,0 +1,135 @@
+"""`harness data`: what a study would see of its images, for people and for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+Harness = Callable[..., tuple[int, str, str]]
+
+
+def noise(path: Path, seed: int, size: tuple[int, int] = (24, 24)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Two classes of 15 images; those of one class are JPEG."""
+    root = tmp_path / "images"
+    for number in range(15):
+        noise(root / "round" / f"{number:02d}.png", number)
+        noise(root / "long" / f"{number:02d}.jpg", 100 + number)
+    (root / "long" / "notes.txt").write_text("x")
+    return root
+
+
+def test_a_program_gets_every_fact(harness: Harness, images: Path) -> None:
+    code, out, err = harness("data", str(images), "--json")
+    told = json.loads(out)
+    assert (code, err) == (0, "")
+    assert told["classes"] == {
+        "long": {"train": 9, "validation": 3, "test": 3},
+        "round": {"train": 9, "validation": 3, "test": 3},
+    }
+    assert (told["images"], told["groups"], told["split"]) == (30, 0, "drawn")
+    assert told["kinds"] == {"8-bit RGB JPEG": 15, "8-bit RGB PNG": 15}
+    [aside] = told["left_aside"]
+    assert (aside["class"], aside["count"], aside["example"]) == ("long", 1, "long/notes.txt")
+    assert any("JPEG" in warning and "100%" in warning for warning in told["warnings"])
+
+
+def test_a_person_reads_classes_split_and_warnings(harness: Harness, images: Path) -> None:
+    code, out, _ = harness("data", str(images))
+    assert code == 0
+    for words in ("round", "Validation", "drawn at random", "Left aside", "long/notes.txt", "Warning: The class"):
+        assert words in out, words
+
+
+@pytest.mark.parametrize("suffix", ["png", "html"])
+def test_the_sheet_shows_every_class(harness: Harness, images: Path, tmp_path: Path, suffix: str) -> None:
+    sheet = tmp_path / f"sheet.{suffix}"
+    code, out, _ = harness("data", str(images), "--sheet", str(sheet))
+    assert code == 0 and sheet.name in out
+    if suffix == "png":
+        with Image.open(sheet) as picture:
+            assert picture.format == "PNG" and picture.width > 500
+            assert len(set(np.asarray(picture.convert("L")).ravel().tolist())) > 100  # images, not an empty page
+    else:
+        page = sheet.read_text()
+        assert page.count("<figure>") == 12 and page.count("<img") == 24
+        assert "round/" in page and "http" not in page.replace("http-equiv", "")
+
+
+def test_a_sheet_shows_the_very_pixels_beside_a_view_of_them(harness: Harness, tmp_path: Path) -> None:
+    import base64
+    import io
+    import re
+
+    root = tmp_path / "images"
+    for number in range(12):
+        noise(root / "ab"[number % 2] / f"{number}.png", number, (64, 64))
+    sheet = tmp_path / "sheet.html"
+    assert harness("data", str(root), "--sheet", str(sheet))[0] == 0
+    shown = [
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+        for data in re.findall(r"base64,([^']+)", sheet.read_text())
+    ]
+    first = np.asarray(Image.open(root / "a" / "0.png"))
+    assert any(np.array_equal(first, picture) for picture in shown[::2])
+    plain, view = shown[0], shown[1]
+    assert any(  # the recipe of a study without a key of its own turns and mirrors
+        np.array_equal(view, np.rot90(side, turns)) for side in (plain, plain[:, ::-1]) for turns in range(4)
+    )
+
+
+def test_near_duplicates_are_shown_as_pairs(harness: Harness, images: Path, tmp_path: Path) -> None:
+    with Image.open(images / "round" / "03.png") as image:
+        darker = (np.asarray(image) * 0.9).astype(np.uint8)
+    Image.fromarray(darker).save(images / "round" / "again.png")
+    sheet = tmp_path / "sheet.html"
+    code, out, _ = harness("data", str(images), "--json", "--sheet", str(sheet))
+    told = json.loads(out)
+    assert code == 0 and told["near_pairs"] == 1
+    assert any("round/03.png and round/again.png" in warning for warning in told["warnings"])
+    assert "nearly the same" in sheet.read_text()
+
+
+def test_a_study_is_shown_by_its_name_and_with_other_data(harness: Harness, images: Path) -> None:
+    code, out, _ = harness("data", "microscopy", "--data", str(images), "--json")
+    told = json.loads(out)
+    assert code == 0 and told["images"] == 30
+    assert sum(parts["test"] for parts in told["classes"].values()) > 6  # the study's own share is 0.3, not 0.2
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("data", "microscop"), 2, "Did you mean microscopy"),
+        (("data", "no/such/folder"), 3, "no/such/folder"),
+        (("data", "blood-cells"), 3, "Chula RBC-12"),
+        (("data", "microscopy", "--sheet", "sheet.gif"), 2, "ends in .png or .html"),
+        (("data", "microscopy", "--sheet", "no/such/folder/sheet.png"), 2, "no/such/folder"),
+    ],
+)
+def test_what_cannot_be_shown_has_a_studys_exit_code(
+    harness: Harness, words: tuple[str, ...], code: int, message: str
+) -> None:
+    ended, _, err = harness(*words)
+    assert ended == code and message in err and err.count("\n") <= 3
+
+
+def test_images_that_make_no_study_are_refused_as_the_study_refuses_them(harness: Harness, tmp_path: Path) -> None:
+    noise(tmp_path / "few" / "a" / "1.png", 0)
+    noise(tmp_path / "few" / "b" / "1.png", 1)
+    code, _, err = harness("data", str(tmp_path / "few"))
+    again, _, study_err = harness("study", "microscopy", "--data", str(tmp_path / "few"))
+    assert code == again == 3
+    assert err == study_err
