@@ -36,6 +36,7 @@ from harness.benchmarks.task import BASELINE_TRIALS, SEED, Say, machine, run_sea
 from harness.config.load import LoadedStudy, Overrides, load_study, parse
 from harness.config.space import tried
 from harness.config.trial import Strategy, TrialConfig
+from harness.errors import ConfigError
 from harness.results.metrics import direction
 from harness.results.names import SEARCH_SPLIT
 from harness.results.records import TrialJob, TrialRecord
@@ -197,9 +198,17 @@ def run(say: Say, name: str, data: str | None, out: Path = Path("reports/benchma
     Args:
         name: of the study file.
         data: path of the images, if the study file names none.
+
+    Raises:
+        ConfigError: the study takes all channels of its images.
     """
     began = time.perf_counter()
     loaded = _pool(load_study(name, Overrides(data=data)))
+    if loaded.study.data.channels == "all":
+        raise ConfigError(
+            f"the benchmark's baseline loop reads RGB files, but the study {name} sets data.channels: all; choose "
+            "three channels, or another study."
+        )
     with TemporaryDirectory() as folder, temporary_home(Path(folder)):
         prepared = prepare(loaded, ["cpu"], lambda *a: None)
         context = prepared.context

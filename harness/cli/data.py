@@ -30,6 +30,7 @@ def show_data(
 
     from harness.config.load import Overrides, load_study, study_of_data
     from harness.config.space import space
+    from harness.data.composite import caption
     from harness.data.understanding.overview import overview_of
     from harness.data.understanding.sheet_images import near_strips, strips_of
     from harness.report.contact_sheet import check_sheet, write_sheet
@@ -56,10 +57,11 @@ def show_data(
     if page is not None:
         images = np.load(opened.arrays[min(opened.arrays)], mmap_mode="r")
         recipe = space(study, study.strategies[0]).default().augmentation
+        warnings = [f"Warning: {warning}" for warning in overview.warnings]
         write_sheet(
             page,
             f"{opened.dataset.name}: images as the model will see them",
-            [overview.sentence(), *(f"Warning: {warning}" for warning in overview.warnings)],
+            [text for text in (overview.sentence(), *warnings, caption(opened.dataset.channels)) if text],
             strips_of(opened.dataset, images, recipe, study.seed),
             near_strips(opened.dataset, images, opened.findings.near),
         )

@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from harness.cli.app import app, out, say
+from harness.config.data import MAX_CHANNELS
 from harness.config.trial import DEPTH_MAX, STAGES
 from harness.errors import ConfigError
 
@@ -67,6 +68,9 @@ def inspect(
     ] = None,
     classes: Annotated[int, typer.Option(min=2, help="Number of classes.")] = 2,
     epochs: Annotated[int | None, typer.Option(min=1, help="Default: the study's epochs; 10 if they are auto.")] = None,
+    channels: Annotated[
+        int, typer.Option(min=1, max=MAX_CHANNELS, help="Channels of the images, for data.channels: all.")
+    ] = 3,
 ) -> None:
     """Print what a trial would train, stage by stage, before anything runs."""
     from harness.config.load import load_study
@@ -79,7 +83,9 @@ def inspect(
     if depth is not None:
         chosen["unfreeze_depth"] = str(depth)
     study = load_study(name).study
-    config, stages = inspect_trial(study, chosen, classes, epochs)
+    if channels != 3 and study.data.channels != "all":
+        raise ConfigError(f"--channels must be 3 without `data.channels: all` in the study file, but got {channels}.")
+    config, stages = inspect_trial(study, chosen, classes, epochs, channels)
     table = Table(box=None, pad_edge=False)
     for heading in ("Stage", "Parameters", "Train", "In epochs", "Peak rate", "BN", "BatchNorm's statistics"):
         table.add_column(heading, justify="right" if heading in ("Parameters", "Train", "Peak rate", "BN") else "left")
@@ -99,6 +105,8 @@ def inspect(
     )
     if epochs is None and study.epochs == AUTO:
         say("The study chooses its number of epochs from its images; --epochs sets the one that is shown here.")
+    if study.data.channels == "all":
+        say(f"The study takes every channel of its images; --channels sets their number, here {channels}.")
     out.print(table, markup=False)
     total, training = sum(s.parameters for s in stages), sum(s.training for s in stages)
     say(f"{training:,} of {total:,} parameters train ({training / total:.2%}).")

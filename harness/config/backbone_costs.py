@@ -23,7 +23,10 @@ def _table() -> dict[str, Cost]:
 
 
 def cost(backbone: str) -> Cost:
-    """Return the costs of a backbone, from its spec or from the table.
+    """Return the costs of a backbone for images of three channels, from its spec or from the table.
+
+    With other channels (`data.channels: all`), only the first convolution costs more, which is not counted. All trials
+    of a study have the same number of channels.
 
     Raises:
         ConfigError: there is no backbone of that name, or it has no costs.

@@ -8,6 +8,9 @@ therefore not caused by different random views.
     flips        one of the eight rotations and mirror images of a square   8
     microscopy   flips, then stain strength of each channel and brightness  unbounded
     natural      a random crop, resized, a left-right flip, brightness      unbounded
+
+Images of three channels are taken for RGB, where stains absorb light. Images of other channels are taken for
+fluorescence, where dyes emit it: there, `microscopy` multiplies the light of each channel instead of its density.
 """
 
 from __future__ import annotations
@@ -20,12 +23,12 @@ from numpy.typing import NDArray
 from harness.config.parameters import Augmentation
 
 _MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
-STAIN_JITTER = 0.2  # each channel's optical density is multiplied by 1 ± this
+STAIN_JITTER = 0.2  # each channel's optical density, or its light if it is fluorescence, is multiplied by 1 ± this
 BRIGHTNESS_JITTER = 0.1  # the whole image is multiplied by 1 ± this
 CROP_AREA = (0.35, 1.0)  # of the image
 CROP_RATIO = (3 / 4, 4 / 3)  # width to height
-# How many random numbers a view needs.
-_NUMBERS = {"none": 0, "flips": 1, "microscopy": 5, "natural": 6}
+# How many random numbers a view needs; microscopy needs one more for each channel.
+_NUMBERS = {"none": 0, "flips": 1, "microscopy": 2, "natural": 6}
 
 
 def image_keys(digests: list[str]) -> NDArray[np.uint64]:
@@ -34,7 +37,12 @@ def image_keys(digests: list[str]) -> NDArray[np.uint64]:
 
 
 def draw(
-    recipe: Augmentation, seed: int, epoch: int, keys: NDArray[np.uint64], occurrence: NDArray[np.integer] | int = 0
+    recipe: Augmentation,
+    seed: int,
+    epoch: int,
+    keys: NDArray[np.uint64],
+    occurrence: NDArray[np.integer] | int = 0,
+    channels: int = 3,
 ) -> NDArray[np.float64]:
     """Draw the random numbers of the views of images with these keys in one epoch, (N, numbers of the recipe).
 
@@ -42,8 +50,9 @@ def draw(
 
     Args:
         occurrence: how often the image came before in the same epoch; 0 unless images are drawn with replacement.
+        channels: of the images.
     """
-    numbers = _NUMBERS[recipe]
+    numbers = _NUMBERS[recipe] + (channels if recipe == "microscopy" else 0)
     uniform = _uniform(seed, epoch, keys, np.broadcast_to(np.asarray(occurrence, np.uint64), keys.shape), numbers)
     if recipe in ("flips", "microscopy"):
         uniform[:, 0] = np.floor(uniform[:, 0] * 8)
@@ -54,11 +63,11 @@ def apply(recipe: Augmentation, images: torch.Tensor, drawn: NDArray[np.float64]
     """Render the views.
 
     Args:
-        images: (B, 3, H, W), float32 in [0, 1], H = W.
-        drawn: rows of `draw` for these images.
+        images: (B, C, H, W), float32 in [0, 1], H = W.
+        drawn: rows of `draw` for these images and this number of channels.
 
     Returns:
-        (B, 3, H, W), float32. Rotations and flips move pixels and do not change their values.
+        (B, C, H, W), float32. Rotations and flips move pixels and do not change their values.
     """
     if recipe == "none":
         return images
@@ -80,9 +89,15 @@ def dihedral(images: torch.Tensor, code: int) -> torch.Tensor:
 
 
 def _stained(images: torch.Tensor, uniform: NDArray[np.float64]) -> torch.Tensor:
-    """Scale each channel's optical density, which is proportional to the dye (Beer and Lambert), and the brightness."""
-    scale = _column(1 + STAIN_JITTER * (2 * uniform[:, :3] - 1), images)
-    bright = _column(1 + BRIGHTNESS_JITTER * (2 * uniform[:, 3:4] - 1), images)
+    """Vary the strength of each channel's dye, and the brightness.
+
+    In RGB images the optical density is proportional to the dye (Beer and Lambert); in fluorescence the light is.
+    """
+    channels = images.shape[1]
+    scale = _column(1 + STAIN_JITTER * (2 * uniform[:, :channels] - 1), images)
+    bright = _column(1 + BRIGHTNESS_JITTER * (2 * uniform[:, channels : channels + 1] - 1), images)
+    if channels != 3:
+        return (images * scale * bright).clamp(0, 1)
     density = -torch.log(images.clamp(min=1 / 255))
     return (torch.exp(-density * scale) * bright).clamp(0, 1)
 

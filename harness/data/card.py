@@ -46,6 +46,7 @@ def data_card(
         "digest": dataset.digest,
         "sizes": scanned["sizes"],
         "kinds": scanned["kinds"],
+        "channels": dataset.channels,
         "left_aside": scanned["left_aside"],
         "split_from": scanned["split_from"],
         "skipped": scanned["skipped"],

@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from harness.atomic import allocate, atomic_write, disk_errors
-from harness.config.data import DataConfig
+from harness.config.data import MAX_CHANNELS, DataConfig
 from harness.data.decoding import decode
 from harness.data.parallel import Progress, over_images
 from harness.data.scan import Scan, Scanned, copies, fetch, scan
@@ -45,6 +45,7 @@ class Dataset:
     table: pd.DataFrame
     digest: str  # SHA-256 (hex) of names, labels, groups, fixed parts and bytes; independent of the folder's place
     card: dict[str, Any]  # the scan's part of the data card; see harness.data.card
+    channels: int  # of every image: 3 unless `data.channels` is all
     warnings: tuple[str, ...]  # sentences about how the source was read
     _scan: Scan = field(repr=False)
 
@@ -67,11 +68,11 @@ def open_dataset(config: DataConfig, *, cache: Path, progress: Progress | None =
 
     Raises:
         ConfigError, DataError, ResourceError: as `harness.data.scan.scan`; also if the group rule does not match every
-            file name.
+            file name, or if the images have different numbers of channels.
     """
     cache.mkdir(parents=True, exist_ok=True)
     found = scan(config, cache=cache, progress=progress)
-    listing = found.listing
+    listing, channels = found.listing, _channels(found, config)
     groups, group_rule = _groups(found, config.split.group)
     classes = listing.classes
     label_of = {name: index for index, name in enumerate(classes)}
@@ -97,13 +98,14 @@ def open_dataset(config: DataConfig, *, cache: Path, progress: Progress | None =
         table=table,
         digest=digest_of(table, classes),
         card=_scan_card(found, group_rule),
+        channels=channels,
         warnings=listing.warnings,
         _scan=found,
     )
 
 
 def arrays(dataset: Dataset, config: DataConfig, size: int, *, cache: Path, progress: Progress | None = None) -> Path:
-    """Return the path of a read-only .npy file (N, size, size, 3) with all images; make the file if necessary.
+    """Return the path of a read-only .npy file (N, size, size, C) with all images; make the file if necessary.
 
     The type is uint8, or uint16 with full scale 65535 if any image has more than 8 bits. The file's name is a digest
     of everything that determines its content. An existing file is used only if its checksum fits.
@@ -118,7 +120,7 @@ def arrays(dataset: Dataset, config: DataConfig, size: int, *, cache: Path, prog
         ResourceError: there is not enough space on the disk.
     """
     deep = any(image.facts.deep for image in dataset._scan.images)
-    shape, dtype = (len(dataset.table), size, size, 3), np.dtype(np.uint16 if deep else np.uint8)
+    shape, dtype = (len(dataset.table), size, size, dataset.channels), np.dtype(np.uint16 if deep else np.uint8)
     path = array_path(dataset.digest, config, size, cache=cache)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -140,6 +142,8 @@ def arrays(dataset: Dataset, config: DataConfig, size: int, *, cache: Path, prog
 def array_path(digest: str, config: DataConfig, size: int, *, cache: Path) -> Path:
     """Return the path of a data set's array; its name is a digest of everything that determines its content."""
     rule = [digest, size, config.resize, config.bit_depth, config.background, _VERSION, decode.VERSION]
+    if config.channels is not None:
+        rule.append(config.model_dump(mode="json", include={"channels"})["channels"])
     return cache / "images" / f"{hashlib.sha256(json.dumps(rule).encode()).hexdigest()[:32]}.npy"
 
 
@@ -221,6 +225,37 @@ def _check_space(path: Path, needed: int) -> None:
             f"the images need {needed >> 20} MiB in {path.parent}, but {free >> 20} MiB are free: "
             "make room, choose a smaller data.image_size, or move the state with HARNESS_HOME."
         )
+
+
+def _channels(found: Scan, config: DataConfig) -> int:
+    """Return the number of channels of the pixels, which must be the same in every image."""
+    if config.channels != "all":
+        return 3  # whatever the files have
+    examples: dict[int, list[str]] = defaultdict(list)
+    for row, image in zip(found.rows, found.images, strict=True):
+        examples[image.facts.channels].append(found.listing.samples[row].path)
+    if len(examples) > 1:
+        way = (
+            "leave data.channels out, so that grey images are read as RGB"
+            if set(examples) == {1, 3}
+            else "choose the same three channels of each image by data.channels, or remove the others"
+        )
+        raise DataError(
+            f"with data.channels: all, every image must have the same number of channels, but there are "
+            f"{len(examples)} numbers; {way}:\n"
+            + listed(
+                f"{len(paths):,} image{'s' if len(paths) > 1 else ''} of {number} channel{'s' if number > 1 else ''}, "
+                f"such as {paths[0]}"
+                for number, paths in sorted(examples.items())
+            )
+        )
+    channels = next(iter(examples), 3)
+    if channels > MAX_CHANNELS:
+        raise DataError(
+            f"images must have at most {MAX_CHANNELS} channels, but these have {channels}; take some of them by "
+            "data.channels."
+        )
+    return channels
 
 
 def _groups(found: Scan, rule: str | None) -> tuple[list[str], str | None]:

@@ -92,7 +92,7 @@ def fetch(listing: Listing, row: int, config: DataConfig) -> tuple[Pixels, Scann
     source = listing.fetch(row)
     if isinstance(source, np.ndarray):
         pixels: Pixels = source
-        facts = Facts(source.shape[1], source.shape[0], "8-bit RGB image")
+        facts = _facts(pixels)
         digest = pixel_digest(pixels)
         return pixels, Scanned(digest, digest, facts, traits_of(pixels, None))
     try:
@@ -104,6 +104,14 @@ def fetch(listing: Listing, row: int, config: DataConfig) -> tuple[Pixels, Scann
     stored = data if isinstance(data, bytes) else None
     traits = traits_of(pixels, stored)
     return pixels, Scanned(hashlib.sha256(stored).hexdigest() if stored else digest, digest, facts, traits)
+
+
+def _facts(pixels: Pixels) -> Facts:
+    """Return the facts about pixels (H, W, C) that a source has in memory."""
+    height, width, channels = pixels.shape
+    colour = "RGB image" if channels == 3 else f"image of {channels} channel{'s' if channels > 1 else ''}"
+    deep = pixels.dtype == np.uint16
+    return Facts(width, height, f"{16 if deep else 8}-bit {colour}", deep=deep, channels=channels)
 
 
 def pixel_digest(pixels: Pixels) -> str:

@@ -209,7 +209,7 @@ def recalibrate(model: nn.Module, images: Tensor | Iterable[Tensor], *, batch_si
 
     Args:
         model: on the device that computes.
-        images: normalised floats (N, 3, H, W), not augmented, or batches of them; all are kept in memory. A thousand
+        images: normalised floats (N, C, H, W), not augmented, or batches of them; all are kept in memory. A thousand
             to ten thousand images are enough.
         batch_size: images in one pass; the last batch is padded to this number.
 

@@ -35,11 +35,15 @@ class GlobalMean(nn.Module):
 
 
 class HalfScaling(nn.Module):
-    """The conversion from ImageNet's normalisation to (x - 0.5) / 0.5, with which Inception's weights were trained."""
+    """The conversion from ImageNet's normalisation to (x - 0.5) / 0.5, with which Inception's weights were trained.
+
+    Of images with another number of channels, channel j is normalised as colour j mod 3; see `input_channels`.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         constants = ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))
-        channels = [x[:, i] * (std / 0.5) + (mean - 0.5) / 0.5 for i, (mean, std) in enumerate(constants)]
+        scales = [(std / 0.5, (mean - 0.5) / 0.5) for mean, std in constants]
+        channels = [x[:, j] * scales[j % 3][0] + scales[j % 3][1] for j in range(x.shape[1])]
         return torch.stack(channels, dim=1)
 
 

@@ -9,12 +9,12 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from harness.config.backbone_specs import Triple, backbone_spec, check_image_size
+from harness.config.backbone_specs import backbone_spec, check_image_size
 from harness.config.batchnorm_policy import POLICIES, BatchNormPolicy
 from harness.config.parameters import PARAMETERS, Head, HeadInit
 from harness.config.trial import STAGES
 from harness.errors import ConfigError
-from harness.model import backbones
+from harness.model import backbones, input_channels
 from harness.model import weights as weight_files
 
 backbones.import_default_source()  # here, so that the import does not count as time of a worker's first trial
@@ -37,8 +37,8 @@ class TransferModel(nn.Module):
         backbone_name: str,
         num_classes: int,
         image_size: int,
-        mean: Triple,
-        std: Triple,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
         weights_name: str,
     ) -> None:
         super().__init__()
@@ -47,8 +47,9 @@ class TransferModel(nn.Module):
         self.backbone_name = backbone_name
         self.num_classes = num_classes
         self.image_size = image_size  # pixels a side that it was built for; most backbones accept other sizes too
-        self.mean = mean  # of the normalisation that the weights expect
+        self.mean = mean  # of each channel, of the normalisation that the weights expect
         self.std = std
+        self.in_channels = len(mean)  # of the images
         self.weights_name = weights_name
         self.batchnorm_policy: BatchNormPolicy | None = None  # None: train() works as in any torch module
         self.unfrozen: frozenset[str] = frozenset(STAGES)
@@ -61,7 +62,7 @@ class TransferModel(nn.Module):
         """Run the stages with numbers `first` to `last` - 1 on the input of stage `first`.
 
         Returns:
-            The input of stage `last`. Stage 0 is the stem, whose input is normalised images (N, 3, H, W);
+            The input of stage `last`. Stage 0 is the stem, whose input is normalised images (N, in_channels, H, W);
             `len(stages)` stands for the head.
         """
         for stage in list(self.stages.values())[first:last]:
@@ -69,7 +70,7 @@ class TransferModel(nn.Module):
         return x
 
     def forward(self, x: Tensor, first: int = 0) -> Tensor:
-        """Return the logits (N, num_classes) of normalised images (N, 3, H, W), or of the inputs of stage `first`."""
+        """Return the logits (N, num_classes) of normalised images (N, C, H, W), or of the inputs of stage `first`."""
         logits: Tensor = self.head(self.run_stages(x, first, len(self.stages)))
         return logits
 
@@ -156,6 +157,7 @@ def build(
     weights: str = "none",
     *,
     image_size: int | None = None,
+    in_channels: int = input_channels.COLOURS,
     seed: int = 0,
     head: Head = "linear",
     head_hidden: int = PARAMETERS["head_hidden"].default,
@@ -172,6 +174,7 @@ def build(
         num_classes: 2 or more.
         weights: `bundled`, `imagenet`, `none` (random, drawn from `seed`) or the path of a checkpoint.
         image_size: pixels a side; needed for ViT and MaxViT, which are built for one size. None is the native size.
+        in_channels: channels of the images, 1 or more; the stem is adapted by `harness.model.input_channels`.
         seed: of the head, and of the backbone if its weights are random.
         head: `linear` or `mlp`, whose hidden layer has `head_hidden` units and a ReLU.
         head_dropout: probability in [0, 1) before each layer of the head.
@@ -179,12 +182,15 @@ def build(
             probability at first.
 
     Raises:
-        ConfigError: there is no such backbone, it does not accept the size, or the weights do not fit it.
+        ConfigError: there is no such backbone, it does not accept the size or the channels, or the weights do not fit
+            it.
         ResourceError: official weights are neither cached nor reachable.
     """
     spec = backbone_spec(backbone)
     if num_classes < 2:
         raise ConfigError(f"num_classes must be 2 or more, but got {num_classes}.")
+    if in_channels < 1:
+        raise ConfigError(f"in_channels must be 1 or more, but got {in_channels}.")
     if image_size is not None:
         check_image_size(backbone, image_size)
     with torch.random.fork_rng(devices=[]):
@@ -192,9 +198,12 @@ def build(
         torch.default_generator.manual_seed(seed)
         network = backbones.build_backbone(backbone, image_size)
     weights_name = weight_files.load(network, backbone, weights)
-    mean, std = weight_files.normalisation(weights, backbone)
+    normalisation = weight_files.normalisation(weights, backbone)
+    mean, std = input_channels.normalisation_of(normalisation, in_channels)
+    stages = backbones.stages(network, backbone)
+    stages[STAGES[0]] = input_channels.adapt(stages[STAGES[0]], in_channels, normalisation, backbone)
     return TransferModel(
-        backbones.stages(network, backbone).items(),
+        stages.items(),
         new_head(
             backbones.head(network, backbone),
             num_classes,

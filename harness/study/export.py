@@ -17,7 +17,7 @@ from harness.training.trial_data import TrialData
 
 
 class Deployable(nn.Module):
-    """A trained model that includes its normalisation: images (B, 3, S, S), float32 in [0, 1], to logits (B, C)."""
+    """A trained model that includes its normalisation: images (B, C, S, S) in [0, 1] to logits."""
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -67,11 +67,16 @@ def log_recommended(session: Session, trial_id: str) -> None:
         "objective": session.study.objective,
         "validation_score": record.score,
         "image_size": int(data.images.shape[1]),
-        "input": "RGB, float32 in [0, 1], (batch, 3, size, size)",
+        "channels": data.channels,
+        "input": f"{_kind(data.channels)}, float32 in [0, 1], (batch, {data.channels}, size, size)",
     }
     uri = session.tracker.log_model(deployable, example, metadata, record)
     if uri is not None:
         session.append(ModelLogged(uri, record.trial_id, record.score))
+
+
+def _kind(channels: int) -> str:
+    return "RGB" if channels == 3 else f"{channels} channel{'s' if channels > 1 else ''} in the order of the files"
 
 
 def _check_answers(deployable: Deployable, model: TransferModel, data: TrialData) -> None:

@@ -16,6 +16,7 @@ from harness.analysis.surest_mistakes import surest_mistakes
 from harness.analysis.test_predictions import TestPredictions
 from harness.atomic import atomic_path
 from harness.config.study import StudyConfig
+from harness.data.composite import composite
 from harness.results.event_types import VerdictReached
 
 SIZE = 96  # pixels at most
@@ -64,11 +65,11 @@ def recommended_winner(
 
 
 def _small_images(files: Mapping[int, Path], rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Read these images as 8 bit, (n, s, s, 3), from the smallest array of at least SIZE pixels, and shrink them."""
+    """Read these images as RGB, (n, s, s, 3), from the smallest array of at least SIZE pixels, and shrink them."""
     size = min((size for size in files if size >= SIZE), default=max(files))
     stored = np.ascontiguousarray(np.load(files[size], mmap_mode="r")[rows])
-    images = (stored >> 8).astype(np.uint8) if stored.dtype == np.uint16 else stored
+    images = composite(stored)
     if size <= SIZE:
-        return np.asarray(images, np.uint8)
+        return images
     shape = (SIZE, SIZE)
     return np.stack([np.asarray(Image.fromarray(image).resize(shape, Image.Resampling.LANCZOS)) for image in images])

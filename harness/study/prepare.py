@@ -17,6 +17,7 @@ from harness.config.space import backbones, space
 from harness.config.study import StudyConfig
 from harness.config.study_names import check_letters
 from harness.data.augmentation import image_keys
+from harness.data.corruptions import check_shifts
 from harness.data.dataset import Dataset
 from harness.errors import ConfigError, DataError
 from harness.model import weights
@@ -89,6 +90,7 @@ def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prep
     cache = home() / "cache"
     opened = open_data(study, cache=cache, progress=progress)
     dataset, parts = opened.dataset, opened.parts
+    check_shifts(study.shifts, dataset.channels)
     name = loaded.name
     if loaded.data_replaced:
         name = f"{loaded.name}-{dataset.digest[:8]}"
@@ -118,7 +120,7 @@ def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prep
         weights=study.weights,
         threads=threads,
         checkpoints=folder.checkpoints,
-        plan=plan_cache(study, sizes_of_parts, cache / "prefix"),
+        plan=plan_cache(study, sizes_of_parts, cache / "prefix", dataset.channels),
         precision=resolve_precision(study.precision, devices[0]),
         precision_notes=cache / "precision.json",
     )
@@ -128,11 +130,11 @@ def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prep
     return Prepared(name, study, folder, opened, context, identity, chosen, here)
 
 
-def plan_cache(study: StudyConfig, sizes: Sizes, folder: Path) -> Plan:
+def plan_cache(study: StudyConfig, sizes: Sizes, folder: Path, channels: int = 3) -> Plan:
     """Plan which activations are kept, within `cache_gb` or within the free memory and disk space."""
     folder.mkdir(parents=True, exist_ok=True)
     budget = default_budget(folder) if study.cache_gb is None else int(study.cache_gb * 1e9)
-    return make_plan(study, sizes, folder, budget)
+    return make_plan(study, sizes, folder, budget, channels)
 
 
 def check_weights(study: StudyConfig) -> None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from harness.atomic import atomic_path, atomic_write
 from harness.data.card import data_card
+from harness.data.composite import composite
 from harness.errors import HarnessError
 from harness.results.compressed import read_arrays
 from harness.results.csv import csv_text
@@ -58,7 +59,7 @@ def write_thumbnails(prepared: Prepared, per_class: int = 6) -> None:
         [rng.permutation(train[labels == label])[:per_class] for label in range(len(prepared.context.classes))]
     ).astype(np.int64)
     chosen = np.ascontiguousarray(images[rows])
-    small = (chosen >> 8).astype(np.uint8) if chosen.dtype == np.uint16 else chosen
+    small = composite(chosen)
     if _holds(prepared.folder.thumbnails, {"images": small, "labels": prepared.context.labels[rows]}):
         return
     with atomic_path(prepared.folder.thumbnails) as temporary:

@@ -81,7 +81,7 @@ def missing_models(address: str, uris: Mapping[str, str]) -> list[str]:
 
 
 def load_model(address: str, uri: str) -> torch.nn.Module:
-    """Load a logged model: images (N, 3, H, W) in [0, 1] to logits (N, classes), N at least 1. It uses no pickle."""
+    """Load a logged model: images (N, C, H, W) in [0, 1] to logits (N, classes), N at least 1. It uses no pickle."""
     with global_tracking(address):
         import mlflow.pytorch
 

@@ -134,8 +134,8 @@ class MlflowBridge:
         the given shape, so that no image of the user leaves the machine with the model.
 
         Args:
-            model: images (N, 3, H, W) in [0, 1] to logits (N, classes); exported on the CPU in eval mode.
-            example: float32 (2, 3, H, W); only its shape is used. A batch of one would fix the batch size of the
+            model: images (N, C, H, W) in [0, 1] to logits (N, classes); exported on the CPU in eval mode.
+            example: float32 (2, C, H, W); only its shape is used. A batch of one would fix the batch size of the
                 export.
             metadata: JSON values stored with the model: classes, configuration, validation score.
             trial_id: the model's trial; `catch_up` must have sent its record.

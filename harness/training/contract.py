@@ -22,6 +22,7 @@ from torch import nn
 
 from harness.config.batchnorm_policy import POLICIES, BatchNormPolicy
 from harness.errors import ContractError, DivergedError
+from harness.model.input_channels import normalisation_of
 from harness.model.transfer import TransferModel
 from harness.model.weights import normalisation
 
@@ -164,19 +165,25 @@ def watch_head(model: TransferModel, num_classes: int) -> None:
 
 
 def check_normalisation(
-    normalise: Callable[[torch.Tensor], torch.Tensor], weights: str, backbone: str, device: torch.device
+    normalise: Callable[[torch.Tensor], torch.Tensor],
+    weights: str,
+    backbone: str,
+    device: torch.device,
+    channels: int = 3,
 ) -> None:
     """Check that a black and a white image are normalised as these weights expect.
 
     Args:
-        normalise: function from images (B, 3, H, W) in [0, 1] to normalised images of the same shape.
+        normalise: function from images (B, C, H, W) in [0, 1] to normalised images of the same shape.
         weights, backbone: as in a study file.
+        channels: C. Channel j must be normalised as colour j mod 3.
 
     Raises:
         ContractError: names the channel, the expected value and the value it got.
     """
-    mean, std = normalisation(weights, backbone)
-    given = normalise(torch.tensor([0.0, 1.0], device=device).view(2, 1, 1, 1).expand(2, 3, 1, 1)).flatten(1).tolist()
+    mean, std = normalisation_of(normalisation(weights, backbone), channels)
+    levels = torch.tensor([0.0, 1.0], device=device).view(2, 1, 1, 1)
+    given = normalise(levels.expand(2, channels, 1, 1)).flatten(1).tolist()
     for level, row in zip((0.0, 1.0), given, strict=True):
         for channel, value in enumerate(row):
             expected = (level - mean[channel]) / std[channel]

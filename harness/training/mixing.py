@@ -20,7 +20,7 @@ from harness.seeds import derive
 class Mixed:
     """A batch of mixed images: image i is mixed from itself, with weight `share`, and image `partner[i]`."""
 
-    images: Tensor  # (B, 3, H, W)
+    images: Tensor  # (B, C, H, W)
     partner: Tensor  # (B,) indices into the batch
     share: float  # in [0, 1]
 

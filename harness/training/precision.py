@@ -106,7 +106,7 @@ class Chooser:
         """
         if self.precision == "exact":
             return EXACT
-        key = _key(model.backbone_name, side, batch_size, device)
+        key = _key(model, side, batch_size, device)
         if key not in self._known:
             with self._stored() as stored:
                 if key not in stored:
@@ -139,7 +139,7 @@ def probe(model: TransferModel, side: int, batch_size: int, device: torch.device
     A candidate's time is that of its fastest turn. Plain float32 is chosen unless another candidate is faster by the
     factor MIN_SPEEDUP.
     """
-    images = torch.rand(batch_size, 3, side, side, device=device)
+    images = torch.rand(batch_size, model.in_channels, side, side, device=device)
     labels = torch.zeros(batch_size, dtype=torch.long, device=device)
     chosen = []
     for training in (False, True):
@@ -199,7 +199,8 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def _key(backbone: str, side: int, batch_size: int, device: torch.device) -> str:
+def _key(model: TransferModel, side: int, batch_size: int, device: torch.device) -> str:
+    channels = "" if model.in_channels == 3 else f" x {model.in_channels} channels"
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()} threads"
-    return f"{backbone} {side} px x {batch_size}, {kind}, {cpu}, torch {torch.__version__}"
+    return f"{model.backbone_name} {side} px{channels} x {batch_size}, {kind}, {cpu}, torch {torch.__version__}"

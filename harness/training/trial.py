@@ -232,7 +232,9 @@ class _Run:
         self.builder.count(model, names)
         with self.builder.clock.checking():
             contract.watch_head(model, self.data.num_classes)
-            contract.check_normalisation(normalise, self.weights_name, self.job.config.backbone, self.device)
+            contract.check_normalisation(
+                normalise, self.weights_name, self.job.config.backbone, self.device, self.data.channels
+            )
 
     def _go_on(self, training_state: TrainingState) -> int:
         """Continue from the resume file, if there is one; return the number of epochs that are done."""

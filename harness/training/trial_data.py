@@ -21,7 +21,7 @@ RESIDENT_SHARE = 0.25  # of a device's free memory that images may take: models 
 class TrialData:
     """Images and one split of them.
 
-    `images` is (N, S, S, 3), uint8 or uint16, usually a memory map. `labels` holds (N,) class indices; it is -1 for
+    `images` is (N, S, S, C), uint8 or uint16, usually a memory map. `labels` holds (N,) class indices; it is -1 for
     images of the test part, whose labels are hidden from this process. `keys` holds (N,) image keys, see
     `harness.data.augmentation.image_keys`. `train` and `validation` are row numbers. `classes` holds the names of the
     classes in the order of their indices.
@@ -40,13 +40,18 @@ class TrialData:
     def num_classes(self) -> int:
         return len(self.classes)
 
+    @property
+    def channels(self) -> int:
+        """Return the number of channels of every image, C."""
+        return int(self.images.shape[3])
+
     @cached_property
     def scale(self) -> float:
         """Return the largest value that the stored type represents: white."""
         return 255.0 if self.images.dtype == np.uint8 else 65535.0
 
     def batch(self, rows: NDArray[np.int64], device: torch.device) -> torch.Tensor:
-        """Return the images of these rows, (B, 3, S, S), float32 in [0, 1]."""
+        """Return the images of these rows, (B, C, S, S), float32 in [0, 1]."""
         if self.resident is not None:
             chosen = self.resident[torch.from_numpy(rows).to(self.resident.device)].to(device).float()
             return chosen.permute(0, 3, 1, 2).contiguous().div_(self.scale)
@@ -64,7 +69,7 @@ def on_device(images: NDArray[Any], device: torch.device, free: int) -> torch.Te
     Without such a copy, each batch is sent to the device when it is needed.
 
     Args:
-        images: (N, S, S, 3), uint8 or uint16. uint16 images become float32, which represents each of their values.
+        images: (N, S, S, C), uint8 or uint16. uint16 images become float32, which represents each of their values.
         free: free bytes on the device; the images may take RESIDENT_SHARE of them.
     """
     bytes_a_value = 4 if images.dtype == np.uint16 else 1
@@ -147,9 +152,9 @@ def draw_views(
     device: torch.device,
     occurrence: NDArray[np.int64] | int = 0,
 ) -> torch.Tensor:
-    """Return the augmented views of these rows in this epoch, (B, 3, S, S), float32 in [0, 1].
+    """Return the augmented views of these rows in this epoch, (B, C, S, S), float32 in [0, 1].
 
     `occurrence` is that of `harness.data.augmentation.draw`.
     """
-    drawn = augmentation.draw(recipe, seed, epoch, data.keys[rows], occurrence)
+    drawn = augmentation.draw(recipe, seed, epoch, data.keys[rows], occurrence, data.channels)
     return augmentation.apply(recipe, data.batch(rows, device), drawn)

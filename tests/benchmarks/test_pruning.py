@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from harness.benchmarks import pruning
 from harness.benchmarks.pruning import Curve, exhaustive, halving, median, one_epoch, percentile, replay
+from harness.errors import ConfigError
 
 EPOCHS = 8
 
@@ -64,3 +67,13 @@ def test_a_replay_tells_what_each_way_loses_and_gains() -> None:
     assert told["one epoch"]["loss"] == pytest.approx(0.3)
     assert told["one epoch"]["within_spread"] == 0
     assert told["median"]["epochs_share"] < 1
+
+
+def test_a_study_of_all_channels_is_refused_before_its_images_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "stacks.yaml").write_text("data: {source: {folder: nowhere}, channels: all}\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"reads RGB files, but the study stacks sets data\.channels: all"):
+        pruning.run(lambda text: None, "stacks", None)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from harness.analysis.study_data import StudyData
+from harness.data.composite import caption
 from harness.report.sections.mistakes import heading, mistakes_section
 from harness.results.paths import StudyFolder
 from tests.stored_study import HOSTILE, MakeStudy
@@ -32,6 +33,14 @@ def store(folder: StudyFolder, **changed: Any) -> StudyData:
     }
     np.savez(folder.mistakes, **(arrays | changed))
     return StudyData.read(folder)
+
+
+def test_composites_are_said_to_be_composites(make_study: MakeStudy) -> None:
+    plain, five = (
+        mistakes_section(store(make_study(f"of{channels}", card={"channels": channels}))) for channels in (3, 5)
+    )
+    assert plain is not None and five is not None
+    assert five.note == f"{plain.note} {caption(5)}"
 
 
 def test_every_stored_mistake_is_shown_with_what_it_was_taken_for(make_study: MakeStudy) -> None:

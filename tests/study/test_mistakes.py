@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from harness.analysis.test_predictions import scored_predictions
+from harness.data.composite import composite
 from harness.results.event_types import TestScored, VerdictReached
 from harness.results.events import EventLog
 from harness.results.metrics import all_metrics
@@ -104,6 +105,18 @@ def test_the_wrong_images_are_kept_the_surest_first(tmp_path: Path) -> None:
     assert found["images"][:, 0, 0, 0].tolist() == [102, 104, 101]
     assert (found["images"].dtype, found["images"].shape) == (np.uint8, (3, 8, 8, 3))
     assert (int(found["seeds"]), str(found["strategy"])) == (2, "fine_tuning")
+
+
+@pytest.mark.parametrize("size", [8, 128])
+def test_images_of_five_channels_are_kept_as_composites(tmp_path: Path, size: int) -> None:
+    made = session(tmp_path, np.array([0, 0]), [sure([1, 0], [0.9, 0.9])], size=size)
+    stacks = np.zeros((130, size, size, 5), np.uint8)
+    stacks[..., 3] = 200
+    np.save(made.prepared.context.images[size], stacks)
+    write(made, RECOMMENDED)
+    found = stored(made)["images"]
+    assert found.shape == (1, min(size, 96), min(size, 96), 3)
+    assert np.array_equal(found[0, 0, 0], composite(stacks[:1, 0, 0])[0])
 
 
 def test_an_image_counts_as_wrong_by_the_mean_over_the_seeds(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ class Facts:
     frames: int = 1
     converted: tuple[str, ...] = ()  # what was done to it, as the data card shows it
     deep: bool = False  # whether its pixels have more than 8 bits
+    channels: int = 3  # in the file, without alpha
 
 
 @contextmanager
@@ -87,6 +88,7 @@ def read(
         frames=raw.frames,
         converted=raw.converted + (("first frame of several",) if raw.frames > 1 else ()),
         deep=pixels.dtype == np.uint16,
+        channels=pixels.shape[2],
     )
     return pixels, facts
 
@@ -112,8 +114,11 @@ def decode(
 
 
 def fit(pixels: Pixels, size: int, resize: Resize, background: Colour = (255, 255, 255)) -> Pixels:
-    """Resize an image (height, width, 3) to (size, size, 3) of the same dtype, bicubic with antialiasing."""
-    height, width = pixels.shape[:2]
+    """Resize an image (height, width, C) to (size, size, C) of the same dtype, bicubic with antialiasing.
+
+    With C other than three, the padding is the mean of the background's colours.
+    """
+    height, width, channels = pixels.shape
     if resize == "crop":
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2
@@ -122,8 +127,9 @@ def fit(pixels: Pixels, size: int, resize: Resize, background: Colour = (255, 25
         scale = size / max(height, width)
         rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
         full = 65535 if pixels.dtype == np.uint16 else 255
-        canvas = np.empty((size, size, 3), pixels.dtype)
-        canvas[:] = np.rint(np.asarray(background) * (full / 255)).astype(pixels.dtype)
+        canvas = np.empty((size, size, channels), pixels.dtype)
+        colour = np.asarray(background if channels == 3 else [np.mean(background)])
+        canvas[:] = np.rint(colour * (full / 255)).astype(pixels.dtype)
         top, left = (size - rows) // 2, (size - columns) // 2
         canvas[top : top + rows, left : left + columns] = _resample(pixels, rows, columns)
         return canvas
@@ -134,15 +140,14 @@ def _resample(pixels: Pixels, rows: int, columns: int) -> Pixels:
     if pixels.shape[:2] == (rows, columns):
         return pixels
     shape = (columns, rows)
-    if pixels.dtype == np.uint8:
+    if pixels.dtype == np.uint8 and pixels.shape[2] == 3:
         image = Image.fromarray(np.ascontiguousarray(pixels))
         resized: NDArray[np.uint8] = np.asarray(image.resize(shape, Image.Resampling.BICUBIC))
         return resized
-    channels = [
-        np.asarray(Image.fromarray(pixels[..., c].astype(np.float32)).resize(shape, Image.Resampling.BICUBIC))
-        for c in range(3)
-    ]
-    return np.asarray(np.rint(np.clip(np.stack(channels, axis=-1), 0, 65535)), dtype=np.uint16)
+    exact = np.uint8 if pixels.dtype == np.uint8 else np.float32
+    planes = [Image.fromarray(np.ascontiguousarray(pixels[..., c], dtype=exact)) for c in range(pixels.shape[2])]
+    stacked = np.stack([np.asarray(plane.resize(shape, Image.Resampling.BICUBIC)) for plane in planes], axis=-1)
+    return stacked if exact is np.uint8 else np.asarray(np.rint(np.clip(stacked, 0, 65535)), dtype=np.uint16)
 
 
 def _reason(error: Exception) -> str:

@@ -12,7 +12,8 @@ from PIL import Image
 
 PARTS = ("train", "validation", "test")
 
-Stored = Path | Image.Image | NDArray[np.uint8]  # the file, an image that a library has opened, or the pixels
+# The file, an image that a library has opened, or the pixels (H, W, C).
+Stored = Path | Image.Image | NDArray[np.uint8] | NDArray[np.uint16]
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from harness.config.parameters import Augmentation
 from harness.data.augmentation import apply, draw, image_keys
+from harness.data.composite import composite
 from harness.data.dataset import Dataset
 from harness.data.understanding.near_duplicates import NearPair
 
 COLUMNS = 6  # images of a class
 _PAIRS = 12  # near duplicates
 
-Picture = NDArray[np.uint8]  # (S, S, 3)
+Picture = NDArray[np.uint8]  # (S, S, 3); a composite of images that have not three channels
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
 
@@ -55,7 +56,9 @@ def strips_of(dataset: Dataset, images: Pixels, recipe: Augmentation, seed: int)
         rows = np.sort(random.permutation(own)[:COLUMNS])
         fractions = _fractions(images[rows])
         batch = torch.from_numpy(fractions).permute(0, 3, 1, 2)
-        views = apply(recipe, batch, draw(recipe, seed, 1, keys[rows])).permute(0, 2, 3, 1).numpy()
+        views = (
+            apply(recipe, batch, draw(recipe, seed, 1, keys[rows], channels=batch.shape[1])).permute(0, 2, 3, 1).numpy()
+        )
         shown = zip(map(_picture, fractions), map(_picture, views), table["path"].iloc[rows], strict=True)
         strips.append(Strip(name, len(own), list(shown)))
     return strips
@@ -76,4 +79,4 @@ def _fractions(images: Pixels) -> NDArray[np.float32]:
 
 
 def _picture(image: NDArray[np.float32]) -> Picture:
-    return np.rint(image * 255).clip(0, 255).astype(np.uint8)
+    return composite(np.rint(image * 255).clip(0, 255).astype(np.uint8))

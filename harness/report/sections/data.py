@@ -7,6 +7,8 @@ from typing import Any
 
 from harness.analysis import wording
 from harness.analysis.study_data import StudyData
+from harness.config.data import MAX_CHANNELS
+from harness.data.composite import caption
 from harness.report.images import samples
 from harness.report.section import Section
 
@@ -14,7 +16,14 @@ from harness.report.section import Section
 def data_section(data: StudyData) -> Section:
     """Show the data card. The section is always made; it is empty without a data card."""
     shown = samples(data.folder.thumbnails, len(data.card.get("classes", []))) if data.study.report.images else {}
-    return Section("data", "The data", template="data", values={"card_facts": card_facts(data), "images": shown})
+    values = {"card_facts": card_facts(data), "images": shown, "caption": caption(channels(data.card)) if shown else ""}
+    return Section("data", "The data", template="data", values=values)
+
+
+def channels(card: dict[str, Any]) -> int:
+    """Return the number of channels that a data card gives; 3 if it gives none, as cards of earlier versions."""
+    given = card.get("channels")
+    return given if isinstance(given, int) and 1 <= given <= MAX_CHANNELS else 3
 
 
 def card_facts(data: StudyData) -> list[tuple[str, str]]:
@@ -27,6 +36,7 @@ def card_facts(data: StudyData) -> list[tuple[str, str]]:
         ("source", card["source"]),
         ("grouped by", card["group_rule"]),
         ("image sizes", ", ".join(sizes)),
+        *_channel_facts(channels(card)),
         ("scaled to", f"{card['image_size']} px, {card['resize']}"),
         ("full scale", wording.FULL_SCALE.get(card["bit_depth"], f"{card['bit_depth']} bits")),
         ("digest", card["digest"]),
@@ -38,6 +48,18 @@ def card_facts(data: StudyData) -> list[tuple[str, str]]:
         *((f"left aside: {reason}", n) for reason, n in _left_aside(card).items()),
     ]
     return [(name, f"{value:,}" if isinstance(value, int) else str(value)) for name, value in facts if value]
+
+
+def _channel_facts(number: int) -> list[tuple[str, str]]:
+    """Return what a reader must know of images that do not have three channels."""
+    if number == 3:
+        return []
+    how = (
+        "the weights' filters for red, green and blue, repeated and rescaled so that grey gets the same response"
+        if number > 3
+        else f"the weights' own; {'the channel is' if number == 1 else 'the channels are'} mixed to red, green and blue"
+    )
+    return [("channels", f"{number} channel{'s' if number > 1 else ''}"), ("first convolution", how)]
 
 
 def _left_aside(card: dict[str, Any]) -> dict[str, int]:

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from harness.analysis import wording
 from harness.analysis.study_data import StudyData
+from harness.data.composite import caption
 from harness.errors import HarnessError
 from harness.report.images import address
 from harness.report.section import CaptionedImage, Section
+from harness.report.sections.data import channels
 from harness.results.compressed import read_arrays
 
 _OF_EACH = ("labels", "predicted", "probability", "seeds_wrong")
@@ -44,7 +46,8 @@ def mistakes_section(data: StudyData) -> Section | None:
     note = (
         f"{who}, the recommended winner: the test images to which it gave a wrong class with the highest probability, "
         "the mean over the seeds; at most four of a true class. A label may be wrong, too."
-    )
+        f" {caption(channels(data.card))}"
+    ).rstrip()
     return Section("mistakes", heading(pairs), note=note, images=images)
 
 

@@ -105,8 +105,9 @@ def kept_rows(prepared: Prepared, views: str) -> float:
 def _measure(study: StudyConfig, backbone: str, data: TrialData, device: torch.device) -> Rate:
     """Time forward and backward passes of the largest batch; the fastest of each counts."""
     size = max(int(v) for s in study.strategies for v in space(study, s).ranges["batch_size"].ends())
-    model = build(backbone, data.num_classes, image_size=data.images.shape[1]).to(device).eval()
-    images = torch.rand(size, 3, *data.images.shape[1:3], device=device)
+    side, channels = data.images.shape[1], data.channels
+    model = build(backbone, data.num_classes, image_size=side, in_channels=channels).to(device).eval()
+    images = torch.rand(size, channels, side, side, device=device)
     labels = torch.zeros(size, dtype=torch.long, device=device)
     forward: list[float] = []
     both: list[float] = []

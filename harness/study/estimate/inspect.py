@@ -17,7 +17,7 @@ ASSUMED_EPOCHS = 10
 
 
 def inspect_trial(
-    study: StudyConfig, chosen: dict[str, str], num_classes: int, epochs: int | None = None
+    study: StudyConfig, chosen: dict[str, str], num_classes: int, epochs: int | None = None, channels: int = 3
 ) -> tuple[TrialConfig, list[Part]]:
     """Return the configuration with these parameters and otherwise the study's defaults, and its stages.
 
@@ -25,6 +25,7 @@ def inspect_trial(
         chosen: parameters and their values as text. They need not be in the study's search space. `unfreeze_depth` 0
             is feature extraction.
         epochs: None for the study's number, or ASSUMED_EPOCHS if the study chooses it from its images.
+        channels: of the images.
 
     Raises:
         ConfigError: a parameter is unknown, a value is out of its range, or a schedule has too few epochs.
@@ -53,6 +54,7 @@ def inspect_trial(
         config.backbone,
         num_classes,
         image_size=size,
+        in_channels=channels,
         head=config.head,
         head_hidden=config.head_hidden,
         head_dropout=config.head_dropout,

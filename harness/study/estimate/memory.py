@@ -53,10 +53,12 @@ def estimate_memory(prepared: Prepared, devices: list[str]) -> Memory:
     classes = len(prepared.context.classes)
     batch = max(int(v) for s in study.strategies for v in space(study, s).ranges["batch_size"].ends())
     depth = max(_depth(space(study, strategy)) for strategy in study.strategies)
+    channels = prepared.dataset.channels
     steps, models = {}, 0
     for backbone in backbones(study):
-        steps[backbone] = step_bytes(backbone, classes, side_of(study, backbone), batch, depth)
-        models = max(models, COPIES * _parameter_bytes(backbone, classes, side_of(study, backbone)))
+        side = side_of(study, backbone)
+        steps[backbone] = step_bytes(backbone, classes, side, batch, depth, channels)
+        models = max(models, COPIES * _parameter_bytes(backbone, classes, side, channels))
     largest = max(steps, key=lambda name: steps[name])
     on_gpu = devices[0].startswith("cuda")
     return Memory(
@@ -129,11 +131,11 @@ def _depth(searched: SearchSpace) -> int:
 
 
 @cache
-def step_bytes(backbone: str, classes: int, side: int, batch: int, depth: int) -> int:
+def step_bytes(backbone: str, classes: int, side: int, batch: int, depth: int, channels: int = 3) -> int:
     """Return the bytes that a float32 training step with `depth` unfrozen stages keeps for its backward pass."""
-    model = build_shapes(backbone, classes, image_size=side).eval()
+    model = build_shapes(backbone, classes, image_size=side, in_channels=channels).eval()
     unfreeze_last(model, depth)
-    return kept_bytes(model, torch.empty(batch, 3, side, side, device="meta"))
+    return kept_bytes(model, torch.empty(batch, channels, side, side, device="meta"))
 
 
 def kept_bytes(model: torch.nn.Module, images: torch.Tensor) -> int:
@@ -157,8 +159,9 @@ def kept_bytes(model: torch.nn.Module, images: torch.Tensor) -> int:
 
 
 @cache
-def _parameter_bytes(backbone: str, classes: int, side: int) -> int:
-    return 4 * sum(p.numel() for p in build_shapes(backbone, classes, image_size=side).parameters())
+def _parameter_bytes(backbone: str, classes: int, side: int, channels: int) -> int:
+    model = build_shapes(backbone, classes, image_size=side, in_channels=channels)
+    return 4 * sum(p.numel() for p in model.parameters())
 
 
 def _gb(size: int) -> str:

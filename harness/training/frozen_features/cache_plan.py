@@ -53,12 +53,13 @@ def default_budget(folder: Path) -> int:
     return int(min(MEMORY_SHARE * psutil.virtual_memory().available, DISK_SHARE * shutil.disk_usage(folder).free))
 
 
-def make_plan(study: StudyConfig, sizes: Sizes, folder: Path, budget: int) -> Plan:
+def make_plan(study: StudyConfig, sizes: Sizes, folder: Path, budget: int, channels: int = 3) -> Plan:
     """Choose the cuts whose activations are kept, one by one: those that save the most FLOPs for each byte first.
 
     Args:
         folder: folder of the activations.
         budget: bytes.
+        channels: of the images.
     """
     uses = _expected_uses(study)
     chosen: dict[CacheKey, tuple[int, ...]] = {}
@@ -67,10 +68,10 @@ def make_plan(study: StudyConfig, sizes: Sizes, folder: Path, budget: int) -> Pl
     candidates: dict[tuple[CacheKey, int], int] = {}
     for key, by_cut in uses.items():
         side = side_of(study, key[0])
-        limit = MAX_SIZE_RATIO * side * side * 3
-        for cut, size in enumerate(cut_bytes(key[0], side), start=1):
-            if size > limit:
-                reasons[key, cut] = f"an image's activations take {size / (side * side * 3):.1f} times its own bytes"
+        own = side * side * channels
+        for cut, size in enumerate(cut_bytes(key[0], side, channels), start=1):
+            if size > MAX_SIZE_RATIO * own:
+                reasons[key, cut] = f"an image's activations take {size / own:.1f} times its own bytes"
             elif any(by_cut.get(c) for c in range(cut, DEPTH_MAX + 1)):
                 candidates[key, cut] = int(size * (distinct_views(study, key[2]) * sizes.train + sizes.validation))
     while candidates:
@@ -93,10 +94,10 @@ def make_plan(study: StudyConfig, sizes: Sizes, folder: Path, budget: int) -> Pl
 
 
 @cache
-def cut_bytes(backbone: str, side: int) -> tuple[int, ...]:
+def cut_bytes(backbone: str, side: int, channels: int = 3) -> tuple[int, ...]:
     """Return the bytes of one image's activations after each stage, stem first, in float32."""
-    model = build_shapes(backbone, 2, image_size=side).eval()
-    x = torch.empty(2, 3, side, side, device="meta")
+    model = build_shapes(backbone, 2, image_size=side, in_channels=channels).eval()
+    x = torch.empty(2, channels, side, side, device="meta")
     sizes = []
     for stage in range(DEPTH_MAX):
         x = model.run_stages(x, stage, stage + 1)

@@ -81,13 +81,13 @@ class ViewFamily:
         return np.full(len(keys), epoch, np.int64)
 
     def render(self, images: Tensor, keys: NDArray[np.uint64], numbers: Rows) -> Tensor:
-        """Return the views with these numbers, (B, 3, S, S), of images of that shape in [0, 1]."""
+        """Return the views with these numbers, (B, C, S, S), of images of that shape in [0, 1]."""
         if self._right_angles:
             return augmentation.apply("flips", images, numbers[:, None].astype(np.float64))
         out = images.clone()
         for epoch in np.unique(numbers[numbers != PLAIN]).tolist():
             indices = torch.from_numpy(np.flatnonzero(numbers == epoch)).to(images.device)
-            drawn = augmentation.draw(self.recipe, self.seed, epoch, keys[numbers == epoch])
+            drawn = augmentation.draw(self.recipe, self.seed, epoch, keys[numbers == epoch], channels=images.shape[1])
             out[indices] = augmentation.apply(self.recipe, images[indices], drawn)
         return out
 
@@ -125,7 +125,7 @@ def identity(
         "side": data.images.shape[1],
         "backbone": model.backbone_name,
         "weights": initial.identity,
-        "mean": model.mean,
+        "mean": model.mean,  # one number for each channel, so that it says how many there are
         "std": model.std,
         "views": family.name,
         "arithmetic": str(arithmetic),

@@ -85,6 +85,7 @@ class InitialModels:
         key = (
             config.backbone,
             data.images.shape[1],
+            data.channels,
             weights_name,
             str(device),
             seed if weights_name == "none" else None,
@@ -115,6 +116,7 @@ def build_for(config: TrialConfig, seed: int, data: TrialData, weights_name: str
         data.num_classes,
         weights_name,
         image_size=data.images.shape[1],
+        in_channels=data.channels,
         seed=derive(seed, "initialisation"),
         head=config.head,
         head_hidden=config.head_hidden,

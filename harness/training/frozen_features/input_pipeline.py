@@ -32,7 +32,7 @@ class Normalise:
         self._std = torch.tensor(std, device=device)[:, None, None]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the normalised images; `images` is (B, 3, H, W) in [0, 1]."""
+        """Return the normalised images; `images` is (B, C, H, W) in [0, 1]."""
         return (images - self._mean) / self._std
 
 
