@@ -82,7 +82,9 @@ def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prep
     check_weights(study)
     _check_source(loaded)
     cache = home() / "cache"
-    dataset = open_dataset(study.data, cache=cache, progress=lambda i, n: progress("Reading images", i, n))
+    dataset = open_dataset(
+        study.data, cache=cache, sizes=sides(study), progress=lambda i, n: progress("Reading images", i, n)
+    )
     name = loaded.name
     if loaded.data_replaced:
         name = f"{loaded.name}-{dataset.digest[:8]}"
