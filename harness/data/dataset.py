@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from harness.errors import DataError
 from harness.safe_text import listed
 
 COLUMNS = ("path", "label", "group", "fixed_split", "sha256", "pixels_sha256", "width", "height", "kind")
+_PART = 4096  # rows of the table that are held as Python objects at a time
 _VERSION = 1  # of the arrays: raise it if the same images give other values
 
 
@@ -68,45 +69,49 @@ def open_dataset(
     groups, group_rule = _groups(found, config.split.group)
     classes = listing.classes
     label_of = {name: index for index, name in enumerate(classes)}
-    samples = [listing.samples[row] for row in found.rows]
-    columns: dict[str, Any] = {
-        "path": [sample.path for sample in samples],
-        "label": np.array([label_of[sample.label] for sample in samples], dtype=np.int64),
-        "group": groups,
-        "fixed_split": [sample.fixed_split for sample in samples],
-        **_found_columns(found),
-    }
-    table = pd.DataFrame(columns, columns=list(COLUMNS))
-    del columns, samples, groups  # Python's texts take several times the memory of the table's
+    table, counts = _table(found, groups, label_of)
     return Dataset(
         name=listing.name,
         rendered=listing.rendered,
         classes=classes,
         table=table,
         digest=digest_of(table, classes),
-        card=_scan_card(found, group_rule),
+        card=_scan_card(found, counts, group_rule),
         _scan=found,
     )
 
 
-def _found_columns(found: Scan) -> dict[str, Any]:
-    """Return the columns of the table that the scan found."""
-    sizes = np.zeros((len(found.images), 2), np.int64)
-    digests: list[str] = []
-    pixel_digests: list[str] = []
-    kinds: list[str] = []
-    for position, image in enumerate(found.images):
-        digests.append(image.sha256)
-        pixel_digests.append(image.pixels_sha256)
-        sizes[position] = image.facts.width, image.facts.height
-        kinds.append(sys.intern(image.facts.kind))
-    return {
-        "sha256": digests,
-        "pixels_sha256": pixel_digests,
-        "width": sizes[:, 0],
-        "height": sizes[:, 1],
-        "kind": kinds,
-    }
+@dataclass
+class _Counts:
+    """How many images have each size (width, height in pixels), kind and conversion."""
+
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    kinds: Counter[str] = field(default_factory=Counter)
+    converted: Counter[str] = field(default_factory=Counter)
+
+
+def _table(found: Scan, groups: Sequence[str], label_of: dict[str, int]) -> tuple[pd.DataFrame, _Counts]:
+    """Return the table, and counts for the data card.
+
+    The table is built in parts, because a text in a list takes several times the memory of a text in a table.
+    """
+    counts, parts = _Counts(), []
+    for start in range(0, max(len(found.rows), 1), _PART):
+        columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+        for position in range(start, min(start + _PART, len(found.rows))):
+            sample, image = found.listing.samples[found.rows[position]], found.images[position]
+            facts = image.facts
+            counts.sizes[facts.width, facts.height] += 1
+            counts.kinds[facts.kind] += 1
+            counts.converted.update(facts.converted)
+            row = (
+                *(sample.path, label_of[sample.label], groups[position], sample.fixed_split),
+                *(image.sha256, image.pixels_sha256, facts.width, facts.height, facts.kind),
+            )
+            for name, value in zip(COLUMNS, row, strict=True):
+                columns[name].append(value)
+        parts.append(pd.DataFrame(columns).astype(dict.fromkeys(("label", "width", "height"), np.int64)))
+    return pd.concat(parts, ignore_index=True), counts
 
 
 def arrays(dataset: Dataset, config: DataConfig, size: int, *, cache: Path, progress: Progress | None = None) -> Path:
@@ -125,7 +130,7 @@ def arrays(dataset: Dataset, config: DataConfig, size: int, *, cache: Path, prog
         DataError: an image changed since the scan.
         ResourceError: there is not enough space on the disk.
     """
-    deep = any(image.facts.deep for image in dataset._scan.images)
+    deep = dataset._scan.images.deep
     shape, dtype = (len(dataset.table), size, size, 3), np.dtype(np.uint16 if deep else np.uint8)
     path = array_path(dataset.digest, config, size, cache=cache)
     staging = Staging(dataset._scan.listing, config, size, pixel_rules(config), cache=cache)
@@ -175,34 +180,37 @@ def digest_of(table: pd.DataFrame, classes: tuple[str, ...]) -> str:
 
     The length of each field is hashed before it, so that different tables cannot give the same bytes.
     """
-    labels = [classes[label] for label in table["label"]]
-    columns = [table["path"], labels, table["group"], table["fixed_split"], table["sha256"]]
     digest = hashlib.sha256()
-    for row in sorted(zip(*columns, strict=True)):
+    rows: Iterable[tuple[str, ...]] = _digested(table, classes)
+    if not all(one < other for one, other in pairwise(table["path"])):  # a listing is sorted, a table may not be
+        rows = sorted(rows)
+    for row in rows:
         for value in row:
-            data = str(value).encode("utf-8")
+            data = value.encode("utf-8")
             digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()
 
 
-def _scan_card(found: Scan, group_rule: str | None) -> dict[str, Any]:
+def _digested(table: pd.DataFrame, classes: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Return the texts of each row that count for the digest, one row after the other."""
+    for start in range(0, len(table), _PART):
+        part = table.iloc[start : start + _PART]
+        labels = [classes[label] for label in part["label"]]
+        for row in zip(part["path"], labels, part["group"], part["fixed_split"], part["sha256"], strict=True):
+            yield tuple(map(str, row))
+
+
+def _scan_card(found: Scan, counts: _Counts, group_rule: str | None) -> dict[str, Any]:
     """Return the part of the data card that does not depend on a split."""
-    sizes: Counter[tuple[int, int]] = Counter()
-    kinds: Counter[str] = Counter()
-    converted: Counter[str] = Counter()
-    for image in found.images:
-        sizes[image.facts.width, image.facts.height] += 1
-        kinds[image.facts.kind] += 1
-        converted.update(image.facts.converted)
     return {
         "source": found.listing.source,
         "group_rule": group_rule,
-        "sizes": [{"width": w, "height": h, "count": n} for (w, h), n in sizes.most_common(10)],
-        "kinds": dict(kinds.most_common()),
+        "sizes": [{"width": w, "height": h, "count": n} for (w, h), n in counts.sizes.most_common(10)],
+        "kinds": dict(counts.kinds.most_common()),
         "left_aside": [asdict(one) for one in found.listing.left_aside],
         "split_from": found.listing.split_from,
         "skipped": [{"path": path, "reason": reason} for path, reason in found.skipped],
-        "converted": dict(converted.most_common()),
+        "converted": dict(counts.converted.most_common()),
         "duplicates": sum(len(positions) - 1 for positions in copies(found)),
         "notes": list(found.listing.notes),
     }

@@ -25,6 +25,7 @@ from harness.data.traits import SIDE
 
 _FRESH = 2.0  # seconds; a newer file is not stored, because it may change again without a new time stamp
 _THUMBNAIL = TRAITS.index("thumbnail")
+_DEEP = FACTS.index("deep")
 _THUMBNAIL_BYTES = SIDE * SIDE
 
 
@@ -33,11 +34,6 @@ class Images(Sequence[Scanned]):
 
     def __init__(self, packed: Sequence[bytes]) -> None:
         self._packed = packed
-
-    @classmethod
-    def of(cls, images: Sequence[Scanned]) -> Images:
-        """Return the same images in little memory."""
-        return images if isinstance(images, Images) else cls([pack(to_values(image)) for image in images])
 
     def __len__(self) -> int:
         return len(self._packed)
@@ -58,6 +54,11 @@ class Images(Sequence[Scanned]):
     def __hash__(self) -> int:
         return hash(tuple(self._packed))
 
+    @property
+    def deep(self) -> bool:
+        """Whether any image has more than 8 bits."""
+        return any(packed[64] for packed in self._packed)
+
     def pixel_digests(self) -> NDArray[np.uint8]:
         """Return the SHA-256 of each image's pixels as (images, 32) bytes."""
         digests = b"".join(packed[32:64] for packed in self._packed)
@@ -71,14 +72,16 @@ def pack(values: list[Any]) -> bytes:
     traits[_THUMBNAIL] = ""
     assert len(thumbnail) == _THUMBNAIL_BYTES
     rest = json.dumps([values[2], traits], separators=(",", ":")).encode()
-    return bytes.fromhex(values[0]) + bytes.fromhex(values[1]) + thumbnail + rest
+    return b"".join(
+        (bytes.fromhex(values[0]), bytes.fromhex(values[1]), bytes([bool(values[2][_DEEP])]), thumbnail, rest)
+    )
 
 
 def unpack(packed: bytes) -> Scanned:
     """Return the image that `pack` was given."""
-    end = 64 + _THUMBNAIL_BYTES
+    end = 65 + _THUMBNAIL_BYTES
     facts, traits = json.loads(packed[end:])
-    traits[_THUMBNAIL] = packed[64:end].hex()
+    traits[_THUMBNAIL] = packed[65:end].hex()
     return from_values([packed[:32].hex(), packed[32:64].hex(), facts, traits])
 
 
@@ -109,6 +112,16 @@ class Memory:
     def unknown(self) -> list[int]:
         """Return the rows whose file must be read."""
         return [row for row, packed in enumerate(self.found) if packed is None]
+
+    def rows(self) -> Sequence[int]:
+        """Return the rows whose image is known, which `images` returns."""
+        if None not in self.found:
+            return range(len(self.found))  # a tuple would take 36 bytes an image
+        return tuple(row for row, packed in enumerate(self.found) if packed is not None)
+
+    def images(self) -> Images:
+        """Return the images that are known."""
+        return Images([packed for packed in self.found if packed is not None])
 
     def about_to_read(self, row: int) -> None:
         """Note the size and time of a file, just before it is read."""

@@ -40,7 +40,7 @@ class Scan:
     """The result of a scan; `images[i]` belongs to `listing.samples[rows[i]]`."""
 
     listing: Listing
-    rows: tuple[int, ...]
+    rows: Sequence[int]
     images: Images
     skipped: tuple[tuple[str, str], ...]  # (path, reason) of unreadable files, with `on_bad: skip`
 
@@ -68,8 +68,7 @@ def scan(config: DataConfig, *, cache: Path, sizes: Sequence[int] = (), progress
             f"{len(bad)} of {len(memory.found)} images cannot be read; repair or remove them, or set "
             "data.on_bad: skip:\n" + listed((f"{path}: {reason}" for path, reason in bad), 50)
         )
-    good = [(row, packed) for row, packed in enumerate(memory.found) if packed is not None]
-    found = Scan(listing, tuple(row for row, _ in good), Images([packed for _, packed in good]), tuple(bad))
+    found = Scan(listing, memory.rows(), memory.images(), tuple(bad))
     _check_classes(found)
     _check_copies(found, config)
     return found
@@ -176,7 +175,7 @@ def _check_classes(found: Scan) -> None:
 
 def copies(found: Scan) -> Iterator[list[int]]:
     """Return the positions in `found.images` of every image that occurs more than once, as file or as pixels."""
-    digests = Images.of(found.images).pixel_digests()  # equal files decode to equal pixels
+    digests = found.images.pixel_digests()  # equal files decode to equal pixels
     rows = np.ascontiguousarray(digests).view("V32").ravel()
     order = np.argsort(rows, kind="stable")
     repeated = np.flatnonzero(rows[order][1:] == rows[order][:-1])
