@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -87,16 +87,19 @@ class DecoderPool:
         self._stop()
         self._selector.close()
 
-    def run(self, rows: Iterable[int], path_of: Callable[[int], Path], receive: Callable[[int, Answer], None]) -> None:
+    def run(
+        self, slots: Mapping[int, int], path_of: Callable[[int], Path], receive: Callable[[int, Answer], None]
+    ) -> None:
         """Read the file of every row; call `receive` from this thread, in the order in which they are done.
 
-        A row is also the slot that its resized pixels are written to.
+        Args:
+            slots: for each row, the slot that its resized pixels are written to.
 
         Raises:
             ResourceError: an image does not fit into the memory, or no process can be started.
             OSError: a resized image cannot be written.
         """
-        waiting = deque(rows)
+        waiting = deque(slots)
         left = len(waiting)
 
         def answered(lane: _Lane, message: dict[str, Any]) -> None:
@@ -112,7 +115,7 @@ class DecoderPool:
             try:
                 self._start_lanes(len(waiting))
                 for lane in list(self._lanes.values()):
-                    self._send(lane, waiting, path_of)
+                    self._send(lane, waiting, slots, path_of)
                 self._listen(answered)
             except _ServerGone:
                 for lane in self._lanes.values():
@@ -192,12 +195,12 @@ class DecoderPool:
         self._selector.register(ours, selectors.EVENT_READ, lane)
         return lane
 
-    def _send(self, lane: _Lane, waiting: deque[int], path_of: Callable[[int], Path]) -> None:
+    def _send(self, lane: _Lane, waiting: deque[int], slots: Mapping[int, int], path_of: Callable[[int], Path]) -> None:
         """Send images until the lane has enough; near the end, few, so that no process is left with many."""
         most = max(1, min(_AHEAD, len(waiting) // (2 * self._count)))
         while waiting and not lane.closed and len(lane.sent) < most:
             path = os.fsdecode(path_of(waiting[0]))
-            line = json.dumps({"row": waiting[0], "slot": waiting[0], "path": path}).encode() + b"\n"
+            line = json.dumps({"row": waiting[0], "slot": slots[waiting[0]], "path": path}).encode() + b"\n"
             if lane.sent and sum(size for _, size in lane.sent) + len(line) > _AHEAD_BYTES:
                 return
             lane.sent.append((waiting.popleft(), len(line)))

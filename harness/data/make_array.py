@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from harness.data.decoder_pool import Answer
 from harness.data.parallel import Progress, read_images
 from harness.data.scan import Recorder, Scan
 from harness.data.staged_rows import HEADER, row_bytes
-from harness.data.staging import Staging
+from harness.data.staging import Staging, assign_slots
 from harness.errors import DataError, ResourceError
 
 
@@ -75,19 +75,15 @@ def _complete(
     slots = staging.slots_of(found.rows, wanted)
     staging.damaged(slots[slots >= 0])
     slots = staging.slots_of(found.rows, wanted)
-    missing = set(np.flatnonzero(slots < 0).tolist())
+    missing = np.flatnonzero(slots < 0).tolist()
     if not missing:
         if progress is not None:
             progress(len(slots), len(slots))
         return slots
-    # An image is decoded into the slot of its own row; an image that lies there by chance is decoded, too.
-    overwritten = [found.rows[position] for position in missing]
-    while overwritten:
-        more = set(np.flatnonzero(np.isin(slots, overwritten)).tolist()) - missing
-        missing |= more
-        overwritten = [found.rows[position] for position in more]
     _check_space(folder, len(missing) * row_bytes(staging.target.size, deep=deep))
-    _decode(staging, found, config, sorted(missing), wanted, progress)
+    # Two images with the same pixels may share a slot, so there are always enough free slots.
+    rows = assign_slots([found.rows[position] for position in missing], slots.tolist(), len(found.listing.samples))
+    _decode(staging, found, config, rows, dict(zip(rows, missing, strict=True)), wanted, progress)
     return staging.slots_of(found.rows, wanted)
 
 
@@ -95,14 +91,14 @@ def _decode(
     staging: Staging,
     found: Scan,
     config: DataConfig,
-    missing: Sequence[int],
+    slots: Mapping[int, int],
+    position_of: Mapping[int, int],
     wanted: NDArray[np.uint8],
     progress: Progress | None,
 ) -> None:
-    """Decode these images into the slots of their rows; refuse any that is not what the scan saw."""
-    position_of = {found.rows[position]: position for position in missing}
-    recorder = Recorder([staging])
-    done = len(found.rows) - len(missing)
+    """Decode the images of these rows into their slots; refuse any that is not what the scan saw."""
+    recorder = Recorder([staging], slots)
+    done = len(found.rows) - len(slots)
 
     def receive(row: int, answer: Answer) -> None:
         nonlocal done
@@ -119,7 +115,7 @@ def _decode(
             progress(done, len(found.rows))
 
     try:
-        read_images(found.listing, list(position_of), config, [staging.target], receive)
+        read_images(found.listing, slots, config, [staging.target], receive)
     finally:
         recorder.flush()
 

@@ -59,10 +59,10 @@ class Images(Sequence[Scanned]):
         """Whether any image has more than 8 bits."""
         return any(packed[64] for packed in self._packed)
 
-    def pixel_digests(self) -> NDArray[np.uint8]:
-        """Return the SHA-256 of each image's pixels as (images, 32) bytes."""
-        digests = b"".join(packed[32:64] for packed in self._packed)
-        return np.frombuffer(digests, np.uint8).reshape(-1, 32)
+    def pixel_digests(self, count: int = 32) -> NDArray[np.uint8]:
+        """Return the first bytes of the SHA-256 of each image's pixels as (images, count)."""
+        digests = b"".join(packed[32 : 32 + count] for packed in self._packed)
+        return np.frombuffer(digests, np.uint8).reshape(-1, count)
 
 
 def pack(values: list[Any]) -> bytes:

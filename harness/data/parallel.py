@@ -6,7 +6,7 @@ Threads help because the decoders release Python's global lock.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -32,7 +32,7 @@ def cores() -> int:
 
 def read_images(
     listing: Listing,
-    rows: Sequence[int],
+    slots: Mapping[int, int],
     config: DataConfig,
     targets: Sequence[Target],
     receive: Callable[[int, Answer], None],
@@ -40,14 +40,15 @@ def read_images(
 ) -> None:
     """Read the image of every row, write it at every target's size, and call `receive` with what was found.
 
-    Each is written into the slot of its row. `receive` is called from this thread, in the order in which images are
-    done; `about_to_read`, if the images are files, before a file is read. An error, or an interrupt, ends all work. A
-    file that makes its decoder crash counts as unreadable: see `harness.data.decoder_pool`.
+    `slots` has the slot for each row that is read. `receive` is called from this thread, in the order in which images
+    are done; `about_to_read`, if the images are files, before a file is read. An error, or an interrupt, ends all work.
+    A file that makes its decoder crash counts as unreadable: see `harness.data.decoder_pool`.
 
     Raises:
         ResourceError: an image does not fit into the memory, or no process can be started.
         OSError: a resized image cannot be written.
     """
+    rows = list(slots)
     if not rows:
         return
 
@@ -60,11 +61,13 @@ def read_images(
     try:
         if listing.root is None or not hasattr(os, "fork"):
             with decode.quiet():
-                over_images(lambda row: _answer(listing, row, config, targets, about_to_read), rows, receive)
+                over_images(
+                    lambda row: _answer(listing, row, slots[row], config, targets, about_to_read), rows, receive
+                )
             return
         lanes = max(1, min(cores(), _MOST, len(rows) // 8))
         with DecoderPool(config, targets, lanes) as pool:
-            pool.run(rows, path_of, receive)
+            pool.run(slots, path_of, receive)
     finally:
         for target in targets:
             target.close()
@@ -87,10 +90,15 @@ def over_images(work: Callable[[int], T], rows: Iterable[int], receive: Callable
 
 
 def _answer(
-    listing: Listing, row: int, config: DataConfig, targets: Sequence[Target], about_to_read: Callable[[int], None]
+    listing: Listing,
+    row: int,
+    slot: int,
+    config: DataConfig,
+    targets: Sequence[Target],
+    about_to_read: Callable[[int], None],
 ) -> Answer:
     about_to_read(row)
     try:
-        return Answer(*examine(listing.fetch(row), config, targets, row))
+        return Answer(*examine(listing.fetch(row), config, targets, slot))
     except DataError as error:
         return Answer([], [], str(error))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from harness.data.reading import FACTS
 from harness.data.sources.listing import PARTS, Listing
 from harness.data.sources.open_source import list_source
 from harness.data.staged_rows import row_bytes
-from harness.data.staging import Staging
+from harness.data.staging import Staging, assign_slots, remove_abandoned
 from harness.errors import DataError
 from harness.safe_text import listed
 
@@ -82,15 +82,15 @@ def pixel_rules(config: DataConfig) -> tuple[object, ...]:
 class Recorder:
     """Stores what is found in images: in the scan's memory and in the index of every staging, every few seconds."""
 
-    def __init__(self, stagings: Sequence[Staging], memory: Memory | None = None) -> None:
-        self._stagings, self._memory = stagings, memory
+    def __init__(self, stagings: Sequence[Staging], slots: Mapping[int, int], memory: Memory | None = None) -> None:
+        self._stagings, self._slots, self._memory = stagings, slots, memory
         self._next = time.monotonic() + FLUSH_SECONDS
 
     def keep(self, row: int, answer: Answer) -> None:
         """Keep what was found in one readable image."""
         deep = bool(answer.values[2][_DEEP])
         for staging, check in zip(self._stagings, answer.checks, strict=True):
-            staging.note(row, answer.values[1], check, deep=deep)
+            staging.note(self._slots[row], answer.values[1], check, deep=deep)
         if self._memory is not None:
             self._memory.keep(row, answer.values)
         if time.monotonic() >= self._next:
@@ -129,9 +129,13 @@ def _read_unknown(
             staging = Staging(listing, config, size, pixel_rules(config), cache=cache)
             if owned.enter_context(staging.held(wait=False)):
                 stagings.append(staging)
-        recorder = Recorder(stagings, memory)
+        needed: set[int] = set()
+        for staging in stagings:
+            needed.update(staging.slots_of(memory.rows(), memory.images().pixel_digests()).tolist())
+        slots = assign_slots(rows, needed, count)
+        recorder = Recorder(stagings, slots, memory)
         try:
-            read_images(listing, rows, config, [one.target for one in stagings], receive, memory.about_to_read)
+            read_images(listing, slots, config, [one.target for one in stagings], receive, memory.about_to_read)
         finally:
             recorder.flush()
         memory.tidy()
@@ -148,6 +152,7 @@ def _staged_sizes(listing: Listing, config: DataConfig, sizes: Sequence[int], ro
     """
     if listing.root is None or not rows or config.bit_depth == "used":
         return ()
+    remove_abandoned(cache)
     needed = sum(row_bytes(size, deep=False) for size in sizes) * rows
     return sizes if shutil.disk_usage(cache).free > needed * 1.02 + (16 << 20) else ()
 
@@ -175,14 +180,14 @@ def _check_classes(found: Scan) -> None:
 
 def copies(found: Scan) -> Iterator[list[int]]:
     """Return the positions in `found.images` of every image that occurs more than once, as file or as pixels."""
-    digests = found.images.pixel_digests()  # equal files decode to equal pixels
-    rows = np.ascontiguousarray(digests).view("V32").ravel()
-    order = np.argsort(rows, kind="stable")
-    repeated = np.flatnonzero(rows[order][1:] == rows[order][:-1])
-    same: dict[bytes, list[int]] = defaultdict(list)
+    # Equal files decode to equal pixels. The first 8 bytes find the candidates in little memory.
+    starts = np.frombuffer(found.images.pixel_digests(8).tobytes(), np.uint64)
+    order = np.argsort(starts, kind="stable")
+    repeated = np.flatnonzero(np.diff(starts[order]) == 0)
+    same: dict[str, list[int]] = defaultdict(list)
     for position in sorted({*order[repeated].tolist(), *order[repeated + 1].tolist()}):
-        same[rows[position].tobytes()].append(position)
-    yield from same.values()
+        same[found.images[position].pixels_sha256].append(position)
+    yield from (positions for positions in same.values() if len(positions) > 1)
 
 
 def _check_copies(found: Scan, config: DataConfig) -> None:

@@ -1,10 +1,10 @@
 """Staging: the resized images of one size while the data set is read, until the array is made of them.
 
 The scan has each image in its memory once; so it resizes it there, too, and no file is read a second time. Each image
-has the slot of its row in the listing, in a file for 8-bit images and one for 16-bit images, because it is only known
-at the end whether any image has more than 8 bits. An index says which pixels (by their SHA-256) are in which slot, with
-the checksum of the row; so a row that was half written, or is another image's, is not taken for it, and after a kill
-the next start goes on.
+has a slot, that of its row in the listing if possible, in a file for 8-bit images and one for 16-bit images, because it
+is only known at the end whether any image has more than 8 bits. An index says which pixels (by their SHA-256) are in
+which slot, with the checksum of the row; so a row that was half written, or is another image's, is not taken for it,
+and after a kill the next start goes on.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import json
 import os
 import shutil
 import struct
+import time
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,31 @@ from harness.data.staged_rows import HEADER, Target, file_of, row_bytes
 
 _RECORD = struct.Struct("<II?32s")  # slot, CRC-32 of the row, whether it has 16 bits, SHA-256 of the pixels
 _CHECK = struct.Struct("<I")  # CRC-32 of the record
+_ABANDONED = 30 * 86400.0  # seconds
 _UNKNOWN, _SHALLOW, _DEEP = 0, 1, 2
+
+
+def assign_slots(rows: Sequence[int], needed: Iterable[int], count: int) -> dict[int, int]:
+    """Return a slot for each row: its own, or, if that is `needed` for an image that is staged already, another one.
+
+    Args:
+        rows: rows of the listing that will be read.
+        count: slots in all.
+    """
+    taken = set(needed)
+    slots = {row: row for row in rows if row not in taken}
+    free = iter(sorted(set(range(count)) - taken - slots.keys()) if len(slots) < len(rows) else ())
+    return {row: slots[row] if row in slots else next(free, row) for row in rows}
+
+
+def remove_abandoned(cache: Path) -> None:
+    """Remove what was staged for an array that nobody has gone on with for a month."""
+    for lock in (cache / "staged").glob("*.lock"):
+        folder = lock.with_suffix("")
+        times = [path.stat().st_mtime for path in folder.glob("*")] if folder.is_dir() else []
+        if times and time.time() - max(times) > _ABANDONED:
+            with suppress(Timeout), FileLock(lock, timeout=0):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 class Staging:

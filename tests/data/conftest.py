@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,9 @@ def files_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     rows_read: list[int] = []
     read_images = scan.read_images
 
-    def read(listing: Listing, rows: Sequence[int], *rest: Any) -> None:
-        rows_read.extend(rows)
-        read_images(listing, rows, *rest)
+    def read(listing: Listing, slots: Mapping[int, int], *rest: Any) -> None:
+        rows_read.extend(slots)
+        read_images(listing, slots, *rest)
 
     monkeypatch.setattr(scan, "read_images", read)
     monkeypatch.setattr(make_array, "read_images", read)
