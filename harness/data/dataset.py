@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
-import zlib
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,19 @@ import pandas as pd
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from harness.atomic import allocate, atomic_write, disk_errors
+from harness.atomic import disk_errors
 from harness.config.data import MAX_CHANNELS, DataConfig
-from harness.data.decoding import decode
-from harness.data.parallel import Progress, over_images
-from harness.data.scan import Scan, Scanned, copies, fetch, scan
-from harness.data.sources.listing import Listing
-from harness.errors import DataError, ResourceError
+from harness.data.array_file import is_sound
+from harness.data.make_array import make_array
+from harness.data.memory import Images
+from harness.data.parallel import Progress
+from harness.data.scan import Scan, copies, pixel_rules, scan
+from harness.data.staging import Staging
+from harness.errors import DataError
 from harness.safe_text import listed
 
 COLUMNS = ("path", "label", "group", "fixed_split", "sha256", "pixels_sha256", "width", "height", "kind")
+_PART = 4096  # rows of the table that are held as Python objects at a time
 _VERSION = 1  # of the arrays: raise it if the same images give other values
 
 
@@ -50,7 +53,7 @@ class Dataset:
     _scan: Scan = field(repr=False)
 
     @property
-    def scanned(self) -> tuple[Scanned, ...]:
+    def scanned(self) -> Images:
         """What the scan found out about each image, in the order of the table."""
         return self._scan.images
 
@@ -59,11 +62,14 @@ class Dataset:
         return replace(self, table=self.table.assign(near=clusters))
 
 
-def open_dataset(config: DataConfig, *, cache: Path, progress: Progress | None = None) -> Dataset:
+def open_dataset(
+    config: DataConfig, *, cache: Path, sizes: Sequence[int] = (), progress: Progress | None = None
+) -> Dataset:
     """Scan the source and build its table.
 
     Args:
         cache: folder for downloads, scans and arrays.
+        sizes: pixels a side of the arrays that will be asked for; images are resized for them while they are scanned.
         progress: called with (images done, images in all).
 
     Raises:
@@ -71,44 +77,64 @@ def open_dataset(config: DataConfig, *, cache: Path, progress: Progress | None =
             file name, or if the images have different numbers of channels.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    found = scan(config, cache=cache, progress=progress)
+    found = scan(config, cache=cache, sizes=sizes, progress=progress)
     listing, channels = found.listing, _channels(found, config)
     groups, group_rule = _groups(found, config.split.group)
     classes = listing.classes
     label_of = {name: index for index, name in enumerate(classes)}
-    samples = [listing.samples[row] for row in found.rows]
-    table = pd.DataFrame(
-        {
-            "path": [sample.path for sample in samples],
-            "label": np.array([label_of[sample.label] for sample in samples], dtype=np.int64),
-            "group": groups,
-            "fixed_split": [sample.fixed_split for sample in samples],
-            "sha256": [image.sha256 for image in found.images],
-            "pixels_sha256": [image.pixels_sha256 for image in found.images],
-            "width": np.array([image.facts.width for image in found.images], dtype=np.int64),
-            "height": np.array([image.facts.height for image in found.images], dtype=np.int64),
-            "kind": [image.facts.kind for image in found.images],
-        },
-        columns=list(COLUMNS),
-    )
+    table, counts = _table(found, groups, label_of)
     return Dataset(
         name=listing.name,
         rendered=listing.rendered,
         classes=classes,
         table=table,
         digest=digest_of(table, classes),
-        card=_scan_card(found, group_rule),
+        card=_scan_card(found, counts, group_rule),
         channels=channels,
         warnings=listing.warnings,
         _scan=found,
     )
 
 
+@dataclass
+class _Counts:
+    """How many images have each size (width, height in pixels), kind and conversion."""
+
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    kinds: Counter[str] = field(default_factory=Counter)
+    converted: Counter[str] = field(default_factory=Counter)
+
+
+def _table(found: Scan, groups: Sequence[str], label_of: dict[str, int]) -> tuple[pd.DataFrame, _Counts]:
+    """Return the table, and counts for the data card.
+
+    The table is built in parts, because a text in a list takes several times the memory of a text in a table.
+    """
+    counts, parts = _Counts(), []
+    for start in range(0, max(len(found.rows), 1), _PART):
+        columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+        for position in range(start, min(start + _PART, len(found.rows))):
+            sample, image = found.listing.samples[found.rows[position]], found.images[position]
+            facts = image.facts
+            counts.sizes[facts.width, facts.height] += 1
+            counts.kinds[facts.kind] += 1
+            counts.converted.update(facts.converted)
+            row = (
+                *(sample.path, label_of[sample.label], groups[position], sample.fixed_split),
+                *(image.sha256, image.pixels_sha256, facts.width, facts.height, facts.kind),
+            )
+            for name, value in zip(COLUMNS, row, strict=True):
+                columns[name].append(value)
+        parts.append(pd.DataFrame(columns).astype(dict.fromkeys(("label", "width", "height"), np.int64)))
+    return pd.concat(parts, ignore_index=True), counts
+
+
 def arrays(dataset: Dataset, config: DataConfig, size: int, *, cache: Path, progress: Progress | None = None) -> Path:
     """Return the path of a read-only .npy file (N, size, size, C) with all images; make the file if necessary.
 
     The type is uint8, or uint16 with full scale 65535 if any image has more than 8 bits. The file's name is a digest
-    of everything that determines its content. An existing file is used only if its checksum fits.
+    of everything that determines its content. An existing file is used only if the checksums of a sample of its rows
+    fit; `harness doctor` checks all rows.
 
     Args:
         size: pixels a side.
@@ -119,112 +145,26 @@ def arrays(dataset: Dataset, config: DataConfig, size: int, *, cache: Path, prog
         DataError: an image changed since the scan.
         ResourceError: there is not enough space on the disk.
     """
-    deep = any(image.facts.deep for image in dataset._scan.images)
+    deep = dataset._scan.images.deep
     shape, dtype = (len(dataset.table), size, size, dataset.channels), np.dtype(np.uint16 if deep else np.uint8)
     path = array_path(dataset.digest, config, size, cache=cache)
+    staging = Staging(dataset._scan.listing, config, size, pixel_rules(config), channels=dataset.channels, cache=cache)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
-            if _is_whole(path, shape, dtype):
+            if is_sound(path, shape, dtype):
+                staging.discard_if_free()
                 return path
-            _check_space(path, int(np.prod(shape)) * dtype.itemsize)
-            temporary = path.with_name(f".{path.stem}.part")
-            try:
-                _fill(temporary, shape, dtype, dataset, config, size, progress)
-                atomic_write(path.with_suffix(".crc"), str(_checksum(temporary)).encode())
-                temporary.chmod(0o444)
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+            with staging.held(wait=True):
+                make_array(path, staging, dataset._scan, config, dtype, progress)
+                staging.discard()
     return path
 
 
 def array_path(digest: str, config: DataConfig, size: int, *, cache: Path) -> Path:
     """Return the path of a data set's array; its name is a digest of everything that determines its content."""
-    rule = [digest, size, config.resize, config.bit_depth, config.background, _VERSION, decode.VERSION]
-    if config.channels is not None:
-        rule.append(config.model_dump(mode="json", include={"channels"})["channels"])
+    rule = [digest, size, config.resize, *pixel_rules(config), _VERSION]
     return cache / "images" / f"{hashlib.sha256(json.dumps(rule).encode()).hexdigest()[:32]}.npy"
-
-
-def is_whole(path: Path) -> bool:
-    """Return whether the file of an array has the checksum that was stored when it was made."""
-    try:
-        return _checksum(path) == int(path.with_suffix(".crc").read_bytes())
-    except (OSError, ValueError):
-        return False
-
-
-def _fill(
-    path: Path,
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    dataset: Dataset,
-    config: DataConfig,
-    size: int,
-    progress: Progress | None,
-) -> None:
-    """Decode every image into a new .npy file and sync it."""
-    with path.open("wb+") as stream:
-        np.lib.format.write_array_header_1_0(
-            stream, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-        )
-        # Reserve the space now: if the disk were full later, writing to a mapped page would kill the process.
-        allocate(stream, int(np.prod(shape)) * dtype.itemsize)
-    target = np.load(path, mmap_mode="r+")
-    listing, found = dataset._scan.listing, dataset._scan
-
-    def one(index: int) -> None:
-        target[index] = _square(listing, found.rows[index], found.images[index].pixels_sha256, dtype, config, size)
-
-    with decode.quiet():
-        over_images(one, shape[0], progress)
-    target.flush()
-
-
-def _square(
-    listing: Listing, row: int, wanted: str, dtype: np.dtype[Any], config: DataConfig, size: int
-) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """Return one image in its final size and type."""
-    path = listing.samples[row].path
-    try:
-        pixels, scanned = fetch(listing, row, config)
-    except DataError as error:
-        raise DataError(f"{path} was readable during the scan, but now it {error}; start the study again.") from None
-    if scanned.pixels_sha256 != wanted:
-        raise DataError(
-            f"{path} changed after it was scanned; start the study again when nothing changes its folder any more."
-        )
-    fitted = decode.fit(pixels, size, config.resize, config.background)
-    if dtype == np.uint16 and fitted.dtype == np.uint8:
-        return fitted.astype(np.uint16) * np.uint16(257)
-    return fitted
-
-
-def _is_whole(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
-    """Return whether the file has this shape and type, and the checksum that was stored when it was made."""
-    try:
-        stored = np.load(path, mmap_mode="r", allow_pickle=False)
-        return stored.shape == shape and stored.dtype == dtype and is_whole(path)
-    except (OSError, ValueError, EOFError):
-        return False
-
-
-def _checksum(path: Path) -> int:
-    value = 0
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 22):
-            value = zlib.crc32(block, value)
-    return value
-
-
-def _check_space(path: Path, needed: int) -> None:
-    free = shutil.disk_usage(path.parent).free
-    if free < needed * 1.02 + (16 << 20):
-        raise ResourceError(
-            f"the images need {needed >> 20} MiB in {path.parent}, but {free >> 20} MiB are free: "
-            "make room, choose a smaller data.image_size, or move the state with HARNESS_HOME."
-        )
 
 
 def _channels(found: Scan, config: DataConfig) -> int:
@@ -286,29 +226,37 @@ def digest_of(table: pd.DataFrame, classes: tuple[str, ...]) -> str:
 
     The length of each field is hashed before it, so that different tables cannot give the same bytes.
     """
-    labels = [classes[label] for label in table["label"]]
-    columns = [table["path"], labels, table["group"], table["fixed_split"], table["sha256"]]
     digest = hashlib.sha256()
-    for row in sorted(zip(*columns, strict=True)):
+    rows: Iterable[tuple[str, ...]] = _digested(table, classes)
+    if not all(one < other for one, other in pairwise(table["path"])):  # a listing is sorted, a table may not be
+        rows = sorted(rows)
+    for row in rows:
         for value in row:
-            data = str(value).encode("utf-8")
+            data = value.encode("utf-8")
             digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()
 
 
-def _scan_card(found: Scan, group_rule: str | None) -> dict[str, Any]:
+def _digested(table: pd.DataFrame, classes: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Return the texts of each row that count for the digest, one row after the other."""
+    for start in range(0, len(table), _PART):
+        part = table.iloc[start : start + _PART]
+        labels = [classes[label] for label in part["label"]]
+        for row in zip(part["path"], labels, part["group"], part["fixed_split"], part["sha256"], strict=True):
+            yield tuple(map(str, row))
+
+
+def _scan_card(found: Scan, counts: _Counts, group_rule: str | None) -> dict[str, Any]:
     """Return the part of the data card that does not depend on a split."""
-    facts = [image.facts for image in found.images]
-    sizes = Counter((fact.width, fact.height) for fact in facts)
     return {
         "source": found.listing.source,
         "group_rule": group_rule,
-        "sizes": [{"width": w, "height": h, "count": n} for (w, h), n in sizes.most_common(10)],
-        "kinds": dict(Counter(fact.kind for fact in facts).most_common()),
+        "sizes": [{"width": w, "height": h, "count": n} for (w, h), n in counts.sizes.most_common(10)],
+        "kinds": dict(counts.kinds.most_common()),
         "left_aside": [asdict(one) for one in found.listing.left_aside],
         "split_from": found.listing.split_from,
         "skipped": [{"path": path, "reason": reason} for path, reason in found.skipped],
-        "converted": dict(Counter(label for fact in facts for label in fact.converted).most_common()),
+        "converted": dict(counts.converted.most_common()),
         "duplicates": sum(len(positions) - 1 for positions in copies(found)),
         "notes": list(found.listing.notes),
     }

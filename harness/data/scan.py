@@ -1,46 +1,38 @@
 """The scan: read every image once, before the first trial, to find unreadable files and copies.
 
-All faults of the data set are reported together. Results are stored in the cache by (path, size, time of change), so
-that the next start does not read unchanged files again.
+All faults of the data set are reported together. What was found is stored while the scan goes on, by (path, size, time
+of change), so that the next start does not read unchanged files again. An image is also resized while it is in memory,
+for the arrays that the study will need: see `harness.data.staging`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
+import shutil
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from harness.atomic import atomic_write
+from harness.atomic import disk_errors
 from harness.config.data import DataConfig
+from harness.data.decoder_pool import Answer
 from harness.data.decoding import decode
-from harness.data.decoding.decode import Facts, Pixels
-from harness.data.decoding.raw import read_bytes
-from harness.data.parallel import Progress, over_images
+from harness.data.memory import Images, Memory
+from harness.data.parallel import Progress, read_images
+from harness.data.reading import FACTS
 from harness.data.sources.listing import PARTS, Listing
 from harness.data.sources.open_source import list_source
-from harness.data.traits import Traits, traits_of
+from harness.data.staged_rows import row_bytes
+from harness.data.staging import Staging, assign_slots, remove_abandoned
 from harness.errors import DataError
 from harness.safe_text import listed
 
-_FRESH = 2.0  # seconds; a newer file is not stored, because it may change again without a new time stamp
-
-
-@dataclass(frozen=True)
-class Scanned:
-    """One readable image: SHA-256 (hex) of its file and of its decoded pixels, and the facts about it."""
-
-    sha256: str
-    pixels_sha256: str
-    facts: Facts
-    traits: Traits
+_DEEP = FACTS.index("deep")
+FLUSH_SECONDS = 5.0  # of work that a kill may lose
 
 
 @dataclass(frozen=True)
@@ -48,145 +40,123 @@ class Scan:
     """The result of a scan; `images[i]` belongs to `listing.samples[rows[i]]`."""
 
     listing: Listing
-    rows: tuple[int, ...]
-    images: tuple[Scanned, ...]
+    rows: Sequence[int]
+    images: Images
     skipped: tuple[tuple[str, str], ...]  # (path, reason) of unreadable files, with `on_bad: skip`
 
 
-def scan(config: DataConfig, *, cache: Path, progress: Progress | None = None) -> Scan:
+def scan(config: DataConfig, *, cache: Path, sizes: Sequence[int] = (), progress: Progress | None = None) -> Scan:
     """Read all images of the source once.
 
     Args:
         cache: folder for downloads and for the results of earlier scans.
+        sizes: pixels a side of the arrays that will be needed; files that are read are resized for them on the way.
         progress: called with (images done, images in all), from this thread.
 
     Raises:
-        ConfigError, ResourceError: the source's name is wrong, or the source cannot be reached.
+        ConfigError, ResourceError: the source's name is wrong, or the source cannot be reached; there is not enough
+            memory or disk space.
         DataError: with `on_bad: error`, some files cannot be read (all are listed); there are fewer than two classes;
             a class has no images; or an image has two labels or is in two parts that the user fixed.
     """
     listing = list_source(config, cache=cache)
-    memory = _Memory(listing, config, cache)
-    with decode.quiet():
-        results = over_images(lambda row: _examine(listing, row, config, memory), len(listing.samples), progress)
-    memory.save()
-    bad = [(listing.samples[row].path, reason) for row, reason in enumerate(results) if isinstance(reason, str)]
+    memory = Memory(listing, pixel_rules(config), cache=cache)
+    reasons = _read_unknown(memory, listing, config, sizes, cache, progress)
+    bad = [(listing.samples[row].path, reason) for row, reason in sorted(reasons.items())]
     if bad and config.on_bad == "error":
         raise DataError(
-            f"{len(bad)} of {len(results)} images cannot be read; repair or remove them, or set data.on_bad: skip:\n"
-            + listed((f"{path}: {reason}" for path, reason in bad), 50)
+            f"{len(bad)} of {len(memory.found)} images cannot be read; repair or remove them, or set "
+            "data.on_bad: skip:\n" + listed((f"{path}: {reason}" for path, reason in bad), 50)
         )
-    good = [(row, image) for row, image in enumerate(results) if isinstance(image, Scanned)]
-    found = Scan(listing, tuple(row for row, _ in good), tuple(image for _, image in good), tuple(bad))
+    found = Scan(listing, memory.rows(), memory.images(), tuple(bad))
     _check_classes(found)
     _check_copies(found, config)
     return found
 
 
-def fetch(listing: Listing, row: int, config: DataConfig) -> tuple[Pixels, Scanned]:
-    """Return the pixels of one image at full size, with its digests and facts.
-
-    Raises:
-        DataError: it cannot be read. The message is the reason without the file's name.
-    """
-    source = listing.fetch(row)
-    if isinstance(source, np.ndarray):
-        pixels: Pixels = source
-        facts = _facts(pixels)
-        digest = pixel_digest(pixels)
-        return pixels, Scanned(digest, digest, facts, traits_of(pixels, None))
-    try:
-        data = read_bytes(source) if isinstance(source, Path) else source
-    except OSError as error:
-        raise DataError(f"cannot be opened ({error.strerror})") from None
-    pixels, facts = decode.read(data, bit_depth=config.bit_depth, background=config.background)
-    digest = pixel_digest(pixels)
-    stored = data if isinstance(data, bytes) else None
-    traits = traits_of(pixels, stored)
-    return pixels, Scanned(hashlib.sha256(stored).hexdigest() if stored else digest, digest, facts, traits)
+def pixel_rules(config: DataConfig) -> tuple[object, ...]:
+    """Return everything that decides the pixels that a file is decoded to; caches of pixels depend on it."""
+    channels = config.model_dump(mode="json", include={"channels"})["channels"]
+    return (config.bit_depth, config.background, channels, decode.VERSION)
 
 
-def _facts(pixels: Pixels) -> Facts:
-    """Return the facts about pixels (H, W, C) that a source has in memory."""
-    height, width, channels = pixels.shape
-    colour = "RGB image" if channels == 3 else f"image of {channels} channel{'s' if channels > 1 else ''}"
-    deep = pixels.dtype == np.uint16
-    return Facts(width, height, f"{16 if deep else 8}-bit {colour}", deep=deep, channels=channels)
+class Recorder:
+    """Stores what is found in images: in the scan's memory and in the index of every staging, every few seconds."""
+
+    def __init__(self, stagings: Sequence[Staging], slots: Mapping[int, int], memory: Memory | None = None) -> None:
+        self._stagings, self._slots, self._memory = stagings, slots, memory
+        self._next = time.monotonic() + FLUSH_SECONDS
+
+    def keep(self, row: int, answer: Answer) -> None:
+        """Keep what was found in one readable image."""
+        deep = bool(answer.values[2][_DEEP])
+        for staging, check in zip(self._stagings, answer.checks, strict=True):
+            staging.note(self._slots[row], answer.values[1], check, deep=deep)
+        if self._memory is not None:
+            self._memory.keep(row, answer.values)
+        if time.monotonic() >= self._next:
+            self.flush()
+
+    def flush(self) -> None:
+        """Store it. The stagings come first: what the memory knows is not read again."""
+        for staging in self._stagings:
+            staging.flush()
+        if self._memory is not None:
+            self._memory.flush()
+        self._next = time.monotonic() + FLUSH_SECONDS
 
 
-def pixel_digest(pixels: Pixels) -> str:
-    """Return the SHA-256 (hex) of an image's values, shape and type."""
-    digest = hashlib.sha256(f"{pixels.shape}{pixels.dtype.newbyteorder('<').str}".encode())
-    digest.update(np.ascontiguousarray(pixels).data)
-    return digest.hexdigest()
+def _read_unknown(
+    memory: Memory, listing: Listing, config: DataConfig, sizes: Sequence[int], cache: Path, progress: Progress | None
+) -> dict[int, str]:
+    """Read the files that the memory does not know into it; return the reason for each that cannot be read."""
+    rows, count = memory.unknown(), len(memory.found)
+    reasons: dict[int, str] = {}
+    done = count - len(rows)
 
+    def receive(row: int, answer: Answer) -> None:
+        nonlocal done
+        if answer.bad is None:
+            recorder.keep(row, answer)
+        else:
+            reasons[row] = answer.bad
+        done += 1
+        if progress is not None:
+            progress(done, count)
 
-def _examine(listing: Listing, row: int, config: DataConfig, memory: _Memory) -> Scanned | str:
-    """Return the result for one image, or the reason why it cannot be read."""
-    known = memory.recall(row)
-    if known is not None:
-        return known
-    try:
-        _, result = fetch(listing, row, config)
-    except DataError as error:
-        return str(error)
-    memory.keep(row, result)
-    return result
-
-
-class _Memory:
-    """The results of earlier scans of one folder with the same settings for decoding.
-
-    A file counts as unchanged if its size and time of change are the same. The results are stored with a checksum, and
-    ignored if it is wrong. Threads may call this at the same time for different rows.
-    """
-
-    def __init__(self, listing: Listing, config: DataConfig, cache: Path) -> None:
-        self._listing = listing
-        self._known: dict[str, list[Any]] = {}
-        self._changed = False
-        self._stamps: dict[int, tuple[int, int]] = {}
-        self._path: Path | None = None
-        if listing.root is None:
-            return
-        key = [os.fsencode(listing.root).hex(), config.bit_depth, config.background, decode.VERSION]
-        self._path = cache / "scan" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.json"
+    with disk_errors(cache), ExitStack() as owned:
+        stagings = []
+        for size in _staged_sizes(listing, config, sizes, len(rows), cache):
+            staging = Staging(listing, config, size, pixel_rules(config), cache=cache)
+            if owned.enter_context(staging.held(wait=False)):
+                stagings.append(staging)
+        needed: set[int] = set()
+        for staging in stagings:
+            needed.update(staging.slots_of(memory.rows(), memory.images().pixel_digests()).tolist())
+        slots = assign_slots(rows, needed, count)
+        recorder = Recorder(stagings, slots, memory)
         try:
-            check, _, body = self._path.read_bytes().partition(b"\n")
-            if hashlib.sha256(body).hexdigest().encode() == check:
-                self._known = json.loads(body)
-        except (OSError, ValueError):
-            self._known = {}
+            read_images(listing, slots, config, [one.target for one in stagings], receive, memory.about_to_read)
+        finally:
+            recorder.flush()
+        memory.tidy()
+    if progress is not None and not rows:
+        progress(count, count)
+    return reasons
 
-    def recall(self, row: int) -> Scanned | None:
-        source = self._listing.fetch(row) if self._path is not None else None
-        if not isinstance(source, Path):
-            return None
-        try:
-            status = source.stat()
-        except OSError:
-            return None
-        self._stamps[row] = (status.st_size, status.st_mtime_ns)
-        entry = self._known.get(self._listing.samples[row].path)
-        if entry is None or (entry[0], entry[1]) != self._stamps[row]:
-            return None
-        facts = dict(entry[4])
-        return Scanned(
-            entry[2], entry[3], Facts(**{**facts, "converted": tuple(facts["converted"])}), Traits(**entry[5])
-        )
 
-    def keep(self, row: int, image: Scanned) -> None:
-        size, changed = self._stamps.get(row, (0, 0))
-        if self._path is None or not changed or time.time() - changed / 1e9 < _FRESH:
-            return
-        entry = [size, changed, image.sha256, image.pixels_sha256, asdict(image.facts), asdict(image.traits)]
-        self._known[self._listing.samples[row].path] = entry
-        self._changed = True
+def _staged_sizes(listing: Listing, config: DataConfig, sizes: Sequence[int], rows: int, cache: Path) -> Sequence[int]:
+    """Return the sizes to resize to during the scan.
 
-    def save(self) -> None:
-        if self._path is not None and self._changed:
-            body = json.dumps(self._known, ensure_ascii=True, separators=(",", ":")).encode()
-            atomic_write(self._path, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+    There are none for images in memory, which every start reads again; for pixels that depend on the split; for all
+    channels of a file, whose number is not known yet; and on a disk that is too full, which is reported once it is
+    known that an array must be made.
+    """
+    if listing.root is None or not rows or config.bit_depth == "used" or config.channels == "all":
+        return ()
+    remove_abandoned(cache)
+    needed = sum(row_bytes(size, deep=False) for size in sizes) * rows
+    return sizes if shutil.disk_usage(cache).free > needed * 1.02 + (16 << 20) else ()
 
 
 # --- faults of the data set as a whole ----------------------------------------------------------------------
@@ -212,9 +182,13 @@ def _check_classes(found: Scan) -> None:
 
 def copies(found: Scan) -> Iterator[list[int]]:
     """Return the positions in `found.images` of every image that occurs more than once, as file or as pixels."""
+    # Equal files decode to equal pixels. The first 8 bytes find the candidates in little memory.
+    starts = np.frombuffer(found.images.pixel_digests(8).tobytes(), np.uint64)
+    order = np.argsort(starts, kind="stable")
+    repeated = np.flatnonzero(np.diff(starts[order]) == 0)
     same: dict[str, list[int]] = defaultdict(list)
-    for position, image in enumerate(found.images):
-        same[image.pixels_sha256].append(position)  # equal files decode to equal pixels
+    for position in sorted({*order[repeated].tolist(), *order[repeated + 1].tolist()}):
+        same[found.images[position].pixels_sha256].append(position)
     yield from (positions for positions in same.values() if len(positions) > 1)
 
 

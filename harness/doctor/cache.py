@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from harness.config.space import sides
-from harness.data.dataset import array_path, is_whole
+from harness.data.array_file import is_whole
+from harness.data.dataset import array_path
 from harness.doctor.case import Case, Finding
 from harness.results.paths import home
 from harness.training.frozen_features.eviction import entries, source

@@ -43,7 +43,9 @@ def open_data(study: StudyConfig, *, cache: Path, progress: Progress) -> OpenedD
     Raises:
         ConfigError, DataError, ResourceError: the data cannot be used; nothing was written outside the cache.
     """
-    dataset = open_dataset(study.data, cache=cache, progress=lambda i, n: progress("Reading images", i, n))
+    dataset = open_dataset(
+        study.data, cache=cache, sizes=sides(study), progress=lambda i, n: progress("Reading images", i, n)
+    )
     files = {
         side: arrays(dataset, study.data, side, cache=cache, progress=lambda i, n: progress("Decoding images", i, n))
         for side in sides(study)

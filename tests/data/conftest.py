@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from harness.data import make_array, scan
+from harness.data.sources.listing import Listing
 
 Maker = Callable[..., Path]
 
@@ -40,3 +44,18 @@ def cache(tmp_path: Path) -> Path:
     path = tmp_path / "cache"
     path.mkdir()
     return path
+
+
+@pytest.fixture
+def files_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows of all images that are read from here on, by scans and for arrays."""
+    rows_read: list[int] = []
+    read_images = scan.read_images
+
+    def read(listing: Listing, slots: Mapping[int, int], *rest: Any) -> None:
+        rows_read.extend(slots)
+        read_images(listing, slots, *rest)
+
+    monkeypatch.setattr(scan, "read_images", read)
+    monkeypatch.setattr(make_array, "read_images", read)
+    return rows_read

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import time
 import tracemalloc
@@ -13,7 +14,9 @@ from PIL import Image
 
 from harness.config.data import DataConfig
 from harness.data.decoding import decode
-from harness.data.scan import Scan, scan
+from harness.data.memory import Memory
+from harness.data.reading import to_values
+from harness.data.scan import Scan, pixel_rules, scan
 from harness.errors import DataError
 
 
@@ -96,43 +99,71 @@ def test_copies_inside_one_class_are_fine_when_the_split_is_drawn(cells: Path, c
 
 
 def age(root: Path, seconds: float = 100.0) -> None:
-    import os
-
     for path in root.rglob("*.png"):
         os.utime(path, (time.time() - seconds,) * 2)
 
 
-def test_a_second_scan_reads_changed_files_only(cells: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_scan_reads_changed_files_only(cells: Path, cache: Path, files_read: list[int]) -> None:
     age(cells)
     first = scanned(cells, cache)
-    read: list[int] = []
-    original = decode.read
-    monkeypatch.setattr(decode, "read", lambda data, **options: read.append(1) or original(data, **options))
-    assert scanned(cells, cache).images == first.images and not read
+    assert sorted(files_read) == list(range(24))
+    files_read.clear()
+    assert scanned(cells, cache).images == first.images and not files_read
     with Image.open(cells / "blast/slide0_00.png") as image:
         image.rotate(180).save(cells / "blast/slide0_00.png")
     second = scanned(cells, cache)
-    assert len(read) == 1 and second.images[0].sha256 != first.images[0].sha256
-    read.clear()
+    assert files_read == [0] and second.images[0].sha256 != first.images[0].sha256
+    files_read.clear()
     scanned(cells, cache, background=(0, 0, 0))  # other pixels: nothing remembered counts
-    assert len(read) == 24
+    assert len(files_read) == 24
 
 
-def test_a_file_that_may_still_change_is_not_remembered(cells: Path, cache: Path) -> None:
+def test_a_file_that_may_still_change_is_not_remembered(cells: Path, cache: Path, files_read: list[int]) -> None:
+    soon = time.time() + 100
+    for path in cells.rglob("*.png"):
+        os.utime(path, (soon, soon))
     scanned(cells, cache)
-    assert not list((cache / "scan").glob("*.json"))
+    scanned(cells, cache)
+    assert len(files_read) == 48
 
 
-def test_a_damaged_memory_is_forgotten(cells: Path, cache: Path) -> None:
+def memory_of(cache: Path) -> Path:
+    (memory,) = (cache / "scan").glob("*.jsonl")
+    return memory
+
+
+def test_what_is_damaged_in_the_memory_is_read_again_and_nothing_else(
+    cells: Path, cache: Path, files_read: list[int]
+) -> None:
     age(cells)
     first = scanned(cells, cache)
-    (memory,) = (cache / "scan").glob("*.json")
-    data = bytearray(memory.read_bytes())
+    data = bytearray(memory_of(cache).read_bytes())
     data[300] ^= 1
-    memory.write_bytes(bytes(data))
-    assert scanned(cells, cache).images == first.images
-    memory.write_bytes(b"")
-    assert scanned(cells, cache).images == first.images
+    memory_of(cache).write_bytes(bytes(data))
+    files_read.clear()
+    assert scanned(cells, cache).images == first.images and len(files_read) == 1
+    memory_of(cache).write_bytes(memory_of(cache).read_bytes()[:-40])  # as a kill during a write leaves it
+    files_read.clear()
+    assert scanned(cells, cache).images == first.images and len(files_read) == 1
+    files_read.clear()
+    assert scanned(cells, cache).images == first.images and not files_read
+    memory_of(cache).write_bytes(b"")
+    assert scanned(cells, cache).images == first.images and len(files_read) == 24
+
+
+def test_the_memory_does_not_grow_with_every_change(cells: Path, cache: Path, files_read: list[int]) -> None:
+    found = scanned(cells, cache)
+    for seconds in range(20):
+        age(cells, 100 + seconds)
+        memory = Memory(found.listing, pixel_rules(DataConfig()), cache=cache)
+        for row in memory.unknown():
+            memory.about_to_read(row)
+            memory.keep(row, to_values(found.images[row]))
+        memory.flush()
+        memory.tidy()
+    assert 24 <= len(memory_of(cache).read_bytes().split()) < 8 * 24 * 2
+    files_read.clear()
+    assert scanned(cells, cache).images == found.images and not files_read
 
 
 def test_progress_is_told_up_to_the_last_image(cells: Path, cache: Path) -> None:

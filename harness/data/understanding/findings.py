@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from harness.atomic import atomic_write
 from harness.config.data import DataConfig
 from harness.data.dataset import Dataset
+from harness.data.decoding.decode import Facts
 from harness.data.parallel import Progress
-from harness.data.traits import SIDE, thumbnail_of
+from harness.data.traits import SIDE, Traits, thumbnail_of
 from harness.data.understanding import give_aways, near_duplicates
 from harness.data.understanding.give_aways import GiveAway
 from harness.data.understanding.near_duplicates import NearPair
@@ -76,18 +77,16 @@ def _stored(path: Path) -> tuple[list[NearPair], list[GiveAway]] | None:
 def _computed(
     dataset: Dataset, images: NDArray[np.uint8] | NDArray[np.uint16], progress: Progress | None
 ) -> tuple[list[NearPair], list[GiveAway]]:
-    table, scanned = dataset.table, dataset.scanned
+    table, facts, traits = dataset.table, list[Facts](), list[Traits]()
     thumbnails = np.empty((len(table), SIDE, SIDE), np.uint8)
-    for row, image in enumerate(scanned):
+    for row, image in enumerate(dataset.scanned):
         thumbnails[row] = thumbnail_of(image.traits)
+        facts.append(image.facts)
+        traits.append(replace(image.traits, thumbnail=""))
     _, first = np.unique(table["pixels_sha256"].to_numpy(), return_index=True)  # exact copies are known already
     near = near_duplicates.near_duplicates(thumbnails, images, np.sort(first), progress)
     given = give_aways.give_aways(
-        [image.facts for image in scanned],
-        [image.traits for image in scanned],
-        table["label"].to_numpy(np.int64),
-        list(table["group"]),
-        dataset.classes,
+        facts, traits, table["label"].to_numpy(np.int64), list(table["group"]), dataset.classes
     )
     return near, given
 
