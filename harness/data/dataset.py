@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
 import zlib
 from collections import Counter
@@ -20,11 +19,11 @@ from numpy.typing import NDArray
 from harness.atomic import allocate, atomic_write, disk_errors
 from harness.config.data import DataConfig
 from harness.data.decoding import decode
+from harness.data.groups import groups_of
 from harness.data.parallel import Progress, over_images
 from harness.data.scan import Scan, copies, fetch, scan
-from harness.data.sources.listing import Listing
+from harness.data.sources.listing import Listing, told
 from harness.errors import DataError, ResourceError
-from harness.safe_text import listed
 
 COLUMNS = ("path", "label", "group", "fixed_split", "sha256", "pixels_sha256", "width", "height", "kind")
 _VERSION = 1  # of the arrays: raise it if the same images give other values
@@ -47,6 +46,16 @@ class Dataset:
     card: dict[str, Any]  # the scan's part of the data card; see harness.data.card
     _scan: Scan = field(repr=False)
 
+    @property
+    def reading(self) -> tuple[str, ...]:
+        """Sentences on what was assumed to read the source, which belong to every refusal of it."""
+        return self._scan.listing.reading
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences about the source that a user should read before training."""
+        return self._scan.listing.warnings
+
 
 def open_dataset(config: DataConfig, *, cache: Path, progress: Progress | None = None) -> Dataset:
     """Scan the source and build its table.
@@ -62,7 +71,8 @@ def open_dataset(config: DataConfig, *, cache: Path, progress: Progress | None =
     cache.mkdir(parents=True, exist_ok=True)
     found = scan(config, cache=cache, progress=progress)
     listing = found.listing
-    groups, group_rule = _groups(found, config.split.group)
+    with told(found.listing.reading):
+        groups, group_rule = groups_of(listing, found.rows, config.split.group)
     classes = listing.classes
     label_of = {name: index for index, name in enumerate(classes)}
     samples = [listing.samples[row] for row in found.rows]
@@ -210,29 +220,6 @@ def _check_space(path: Path, needed: int) -> None:
             f"the images need {needed >> 20} MiB in {path.parent}, but {free >> 20} MiB are free: "
             "make room, choose a smaller data.image_size, or move the state with HARNESS_HOME."
         )
-
-
-def _groups(found: Scan, rule: str | None) -> tuple[list[str], str | None]:
-    """Return the group of each image ("" for none), and the rule as the data card shows it."""
-    listing = found.listing
-    samples = [listing.samples[row] for row in found.rows]
-    if rule is None or (listing.group_rule is not None and listing.group_rule.startswith("column ")):
-        return [sample.group for sample in samples], listing.group_rule
-    try:
-        pattern = re.compile(rule)
-    except re.error as error:
-        raise DataError(f"data.split.group must be a regular expression, but {rule!r} is not: {error}") from None
-    names = [sample.path.rsplit("/", 1)[-1] for sample in samples]
-    matches = [pattern.search(name) for name in names]
-    missed = [sample.path for sample, match in zip(samples, matches, strict=True) if match is None]
-    if missed:
-        raise DataError(
-            f"the group rule {rule!r} must match every file name, but it matches {len(names) - len(missed)} of "
-            f"{len(names)}; change data.split.group (null: no groups; for a table it may name a column). These images "
-            "have no group:\n" + listed(missed)
-        )
-    # The group is the match of the first parenthesis, or the whole match if that parenthesis is optional and unused.
-    return [(m.group(1) or m.group(0)) if m.re.groups else m.group(0) for m in matches if m is not None], rule
 
 
 def digest_of(table: pd.DataFrame, classes: tuple[str, ...]) -> str:

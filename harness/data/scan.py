@@ -24,7 +24,7 @@ from harness.data.decoding import decode
 from harness.data.decoding.decode import Facts, Pixels
 from harness.data.decoding.raw import read_bytes
 from harness.data.parallel import Progress, over_images
-from harness.data.sources.listing import PARTS, Listing
+from harness.data.sources.listing import PARTS, Listing, told
 from harness.data.sources.open_source import list_source
 from harness.data.traits import Traits, traits_of
 from harness.errors import DataError
@@ -78,8 +78,9 @@ def scan(config: DataConfig, *, cache: Path, progress: Progress | None = None) -
         )
     good = [(row, image) for row, image in enumerate(results) if isinstance(image, Scanned)]
     found = Scan(listing, tuple(row for row, _ in good), tuple(image for _, image in good), tuple(bad))
-    _check_classes(found)
-    _check_copies(found, config)
+    with told(listing.reading):
+        _check_classes(found)
+        _check_copies(found, config)
     return found
 
 

@@ -19,6 +19,7 @@ from harness.config.study_names import check_letters
 from harness.data import split as splitting
 from harness.data.augmentation import image_keys
 from harness.data.dataset import Dataset, arrays, open_dataset
+from harness.data.sources.listing import told
 from harness.errors import ConfigError, DataError
 from harness.model import weights
 from harness.results.event_types import StudyCreated
@@ -89,7 +90,8 @@ def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prep
         check_letters(name, "the study's name with the data's digest")
     folder = StudyFolder(name)
     folder.check_inside()
-    parts = first_split(dataset, study)
+    with told(dataset.reading):
+        parts = first_split(dataset, study)
     train = int((parts == "train").sum())
     _check_batch_sizes(study, train)
     study, epochs_reason = with_epochs(study, train)
