@@ -135,7 +135,8 @@ def _refuse_empty(listing: Listing, empty: list[str]) -> None:
     for one in listing.left_aside:
         reasons[one.label].append(f"{one.count} x {one.reason}, such as {one.example}")
     raise DataError(
-        f"every class must have images that can be read, but {len(empty)} of {len(listing.classes)} have none; convert "
+        f"every class must have images that can be read, but {len(empty)} of {len(listing.classes)} classes have none; "
+        "convert "
         "or "
         f"add images, remove these folders, or leave them out with data.classes: {{drop: "
         f"[{', '.join(map(_quoted, empty[:5]))}]}}:\n"
