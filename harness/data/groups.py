@@ -29,7 +29,7 @@ _RULES = (
     r"(?<![A-Za-z0-9])[A-P](?:0[1-9]|1[0-9]|2[0-4])(?![A-Za-z0-9])",
     r"^[0-9]{3,}(?=_)",
 )
-_FOLDER_RULE = "^[^/]+/([^/]+)/"
+_FOLDER_RULES = tuple(f"^{'[^/]+/' * above}([^/]+)/" for above in range(1, 5))
 
 
 def groups_of(listing: Listing, rows: Sequence[int], rule: str | None) -> tuple[list[str], str | None]:
@@ -70,11 +70,12 @@ def suggestion(samples: Sequence[Sample]) -> str | None:
     """
     if any(sample.group for sample in samples):
         return None
-    for rule in (*_RULES, _FOLDER_RULE):
+    for rule in (*_RULES, *_FOLDER_RULES):
         groups = _evident(samples, rule)
         if groups is None:
             continue
-        shown = "folders" if rule == _FOLDER_RULE else "file names"
+        shown = "folders" if rule in _FOLDER_RULES else "file names"
+        rule = _plainest(samples, groups, rule)
         parts: dict[str, set[str]] = defaultdict(set)
         for sample, group in zip(samples, groups, strict=True):
             parts[group].add(sample.fixed_split)
@@ -102,11 +103,25 @@ def _evident(samples: Sequence[Sample], rule: str) -> list[str] | None:
     several = sum(size > 1 for size in sizes.values())
     if not _LEAST_GROUPS <= len(sizes) <= len(samples) / 2 or 2 * several < len(sizes):
         return None
-    if rule == _FOLDER_RULE and not are_named_groups(sizes):
+    if rule in _FOLDER_RULES and not are_named_groups(sizes):
         return None
     pairs = {(sample.label, group) for sample, group in zip(samples, groups, strict=True)}
     labels = {sample.label for sample in samples}
     return None if len(pairs) == len(labels) else groups
+
+
+def _plainest(samples: Sequence[Sample], groups: list[str], rule: str) -> str:
+    """Return a simple rule that gives the same groups, such as slide[0-9]+; the given rule if there is none."""
+    start = re.match(r"[A-Za-z]+[ _-]?(?=[0-9]+$)", groups[0])
+    if start is None or rule in _FOLDER_RULES:
+        return rule
+    plain = f"{start[0]}[0-9]+"
+    for simple in (plain, f"^{plain}"):
+        pattern = re.compile(simple)
+        found = (pattern.search(sample.path.rpartition("/")[2]) for sample in samples)
+        if all(match is not None and match[0] == group for match, group in zip(found, groups, strict=True)):
+            return simple
+    return rule
 
 
 def _names(samples: Sequence[Sample], rule: str) -> tuple[str, list[str]]:

@@ -65,6 +65,15 @@ def test_an_evident_group_in_file_names_is_suggested_with_the_rule_that_gives_it
 def test_an_evident_group_in_folders_is_suggested() -> None:
     told = hint([f"{label}/slide_{g}/{letter}.png" for label in "ab" for g in range(4) for letter in "xyz"])
     assert told is not None and told.endswith("data.split.group: '^[^/]+/([^/]+)/'") and "folders carry" in told
+    told = hint([f"{label}/x/slide_{g}/{letter}.png" for label in "ab" for g in range(4) for letter in "xyz"])
+    assert told is not None and told.endswith("'^[^/]+/[^/]+/([^/]+)/'")
+
+
+def test_the_suggested_rule_is_simple_if_a_simple_one_gives_the_same_groups() -> None:
+    told = hint([f"{'ab'[n % 2]}/slide{n % 5}_{n}.png" for n in range(40)])
+    assert told is not None and told.endswith("data.split.group: 'slide[0-9]+'")
+    told = hint([f"{'ab'[n % 2]}/P{n % 5:03d}_A12_{n}.png" for n in range(40)])
+    assert told is not None and told.endswith("data.split.group: 'P[0-9]+'")
 
 
 @pytest.mark.parametrize(
@@ -74,10 +83,11 @@ def test_an_evident_group_in_folders_is_suggested() -> None:
         [f"{'ab'[n % 2]}/img_{n:04d}.png" for n in range(40)],
         [f"{'ab'[n % 2]}/slide{n}.png" for n in range(40)],  # one image each
         [f"{'ab'[n % 2]}/slide{n % 2}_{n}.png" for n in range(40)],  # two groups
+        [f"{'ab'[n % 2]}/slide{max(n - 25, 0)}_{n}.png" for n in range(40)],  # nearly all have one image
         [*(f"{'ab'[n % 2]}/slide{n % 5}_{n}.png" for n in range(40)), "a/other.png"],  # not all
         [f"case{n % 4}/case{n % 4}_{n}.png" for n in range(40)],  # the groups are the classes
     ],
-    ids=["numbers", "camera", "one image each", "two groups", "not all", "classes"],
+    ids=["numbers", "camera", "one image each", "two groups", "one large group", "not all", "classes"],
 )
 def test_nothing_is_suggested_that_is_not_evident(paths: list[str]) -> None:
     assert hint(paths) is None

@@ -87,6 +87,21 @@ def test_a_part_without_classes_beside_one_with_classes_is_refused_with_the_way_
     assert any("The folder test with 4 images is left aside" in line for line in listing.warnings)
 
 
+@pytest.mark.parametrize("test", ["test/unknown", "test/test", "test_set/images"])
+def test_a_part_without_a_class_of_the_training_part_is_refused_with_the_way_out(tmp_path: Path, test: str) -> None:
+    make(tmp_path, ["train/cat", "train/dog", test])
+    with pytest.raises(
+        DataError, match=r"same classes, but .*(unknown|test|images).*cat, dog(.|\n)*layout: train/class"
+    ):
+        listed(tmp_path)
+
+
+def test_parts_whose_only_folder_is_of_images_have_no_classes(tmp_path: Path) -> None:
+    make(tmp_path, [f"{part}/{kind}" for part in ("train", "test") for kind in ("images", "labels")])
+    with pytest.raises(DataError, match=r"test/images, train/images hold images directly"):
+        listed(tmp_path)
+
+
 def test_other_folders_beside_parts_are_refused_or_left_aside_on_demand(tmp_path: Path) -> None:
     make(tmp_path, ["seg_train/a", "seg_train/b", "seg_test/a", "seg_test/b", "seg_pred"])
     with pytest.raises(DataError, match=r"parts \(seg_test, seg_train\) and other folders.*seg_pred"):
@@ -96,13 +111,27 @@ def test_other_folders_beside_parts_are_refused_or_left_aside_on_demand(tmp_path
 
 
 @pytest.mark.parametrize(
-    "folds", [("fold1", "fold2", "fold3"), ("cv0", "cv1"), ("Fold_A1", "Fold_A2"), ("split-1", "split-2")]
+    "folds",
+    [
+        ("fold1", "fold2", "fold3"),
+        ("cv0", "cv1"),
+        ("Fold-01", "Fold-02"),
+        ("split-1", "split-2"),
+        [f"fold_{n}" for n in range(1, 11)],
+    ],
 )
 def test_folds_are_refused_with_every_reading(tmp_path: Path, folds: tuple[str, ...]) -> None:
     make(tmp_path, [f"{fold}/{label}" for fold in folds for label in ("forest", "sea")])
     with pytest.raises(DataError) as error:
         listed(tmp_path)
-    for word in (*folds, "forest, sea", "data.layout: '*/class'", "data.layout: group/class", "data.layout: class "):
+    for word in (
+        *sorted(folds)[:2],
+        "cross-validation",
+        "forest, sea",
+        "data.layout: '*/class'",
+        "data.layout: group/class",
+        "data.layout: class ",
+    ):
         assert word in str(error.value)
     assert listed(tmp_path, layout="*/class").classes == ("forest", "sea")
     assert read(listed(tmp_path, layout="group/class")) == {(c, f, "") for c in ("forest", "sea") for f in folds}
@@ -142,6 +171,13 @@ def test_levels_that_may_mean_either_are_refused_with_the_readings(tmp_path: Pat
         assert word in str(error.value)
 
 
+@pytest.mark.parametrize("names", ["D{}", "F{}", "{}"])
+def test_a_few_numbered_folders_are_not_taken_for_patients(tmp_path: Path, names: str) -> None:
+    make(tmp_path, [f"{names.format(n)}/{label}" for n in range(1, 7) for label in ("ill", "well")])
+    with pytest.raises(DataError, match="several readings"):
+        listed(tmp_path)
+
+
 def test_digits_as_classes_are_not_taken_for_patients(tmp_path: Path) -> None:
     make(tmp_path, [f"{digit}/{hand}" for digit in range(10) for hand in ("left", "right")])
     with pytest.raises(DataError, match="several readings"):
@@ -158,6 +194,18 @@ def test_patients_below_classes_are_groups(tmp_path: Path, names: list[str]) -> 
     assert read(listing) == {(label, one, "") for label in ("benign", "tumour") for one in inner}
     assert any("class" in line and "without groups" in line for line in listing.warnings)
     assert {group for _, group, _ in read(listed(tmp_path, layout="class"))} == {""}
+
+
+@pytest.mark.parametrize(
+    "labels", [("mouse_liver", "rat_liver"), ("case_positive", "case_negative"), ("slide", "well")]
+)
+def test_classes_whose_names_have_a_word_of_groups_stay_classes(tmp_path: Path, labels: tuple[str, str]) -> None:
+    listing = listed(make(tmp_path, labels))
+    assert listing.classes == tuple(sorted(labels)) and not listing.warnings
+
+
+def test_patients_without_classes_are_warned_of(tmp_path: Path) -> None:
+    assert any("look like patients" in line for line in listed(make(tmp_path, ["patient1", "patient2"])).warnings)
 
 
 def test_too_few_patients_below_classes_are_no_groups_but_said(tmp_path: Path) -> None:

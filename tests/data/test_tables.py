@@ -48,6 +48,12 @@ def test_another_separator_is_read_and_said(tmp_path: Path, separator: str, said
     assert pairs(plain) == WANTED and not plain.warnings
 
 
+def test_the_separator_that_a_spreadsheet_writes_into_the_first_line_is_used(tmp_path: Path) -> None:
+    assert pairs(listed(tmp_path, "sep=;\npath;label\n0.png;a\n1.png;b\n")) == WANTED
+    with pytest.raises(DataError, match=r"line 4: x\.png does not"):
+        listed(tmp_path, "sep=;\npath;label\n0.png;a\nx.png;b\n")
+
+
 def test_a_comma_in_a_number_is_no_separator(tmp_path: Path) -> None:
     assert pairs(listed(tmp_path, "path;label;size\n0.png;a;1,5\n1.png;b;2,5\n")) == WANTED
 
@@ -205,6 +211,27 @@ def test_several_ones_in_a_line_are_refused_with_the_lines(tmp_path: Path) -> No
         DataError, match=r"exactly one of them must be 1(.|\n)*line 3: 2 of them(.|\n)*line 4: 0 of them"
     ):
         listed(tmp_path, "image,cat,dog\n0,1,0\n1,1,1\n2,0,0\n")
+
+
+def test_one_column_of_0_and_1_beside_the_classes_is_no_class(tmp_path: Path) -> None:
+    listing = listed(tmp_path, "image,male,cat,dog\n0,1,1,0\n1,1,0,1\n2,0,0,1\n")
+    assert listing.classes == ("cat", "dog") and any("male" in line for line in listing.warnings)
+
+
+def test_numbers_of_files_are_found_as_floats_and_named_if_zeros_are_lost(tmp_path: Path) -> None:
+    assert pairs(listed(tmp_path, "id,label\n0.0,a\n1.0,b\n")) == WANTED
+    (tmp_path / "0010.png").touch()
+    (tmp_path / "x.jpg").touch()
+    with pytest.raises(
+        DataError, match=r"line 2: 10 does not exist, but 0010\.png does(.|\n)*x\.png does not exist, but x\.jpg"
+    ):
+        listed(tmp_path, "id,label\n10,a\nx.png,b\n")
+
+
+def test_labels_that_join_others_are_said(tmp_path: Path) -> None:
+    listing = listed(tmp_path, 'path,label\n0.png,a\n1.png,b\n2.png,a|b\n3.png,"b, a"\n')
+    assert any("2 labels name several classes at once, such as 'a|b'" in line for line in listing.warnings)
+    assert not listed(tmp_path, "path,label\n0.png,a\n1.png,b+\n2.png,c|d\n").warnings
 
 
 def test_integers_stored_as_floats_are_integers(tmp_path: Path) -> None:

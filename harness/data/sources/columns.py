@@ -10,7 +10,7 @@ from harness.config.data import ColumnsConfig
 from harness.data.sources.names import part_of, shortly
 from harness.data.sources.sheet import Sheet
 from harness.errors import DataError
-from harness.safe_text import escape_name
+from harness.safe_text import escape_name, listed
 
 # Usual names, the first one before all others. Compared in lower case, with _ for blanks, dots and hyphens.
 _USUAL = {
@@ -225,18 +225,23 @@ def _one_hot(sheet: Sheet, taken: set[str | None], reading: list[str]) -> tuple[
                 found.append(column)
     if len(found) < 2:
         return ()
-    places = [sheet.columns.index(column) for column in found]
-    ones = [sum(bool(_ONE.fullmatch(cells[place])) for place in places) for _, cells in sheet.lines]
+    ones = {column: [bool(_ONE.fullmatch(value)) for value in sheet.values(column)] for column in found}
+    sums = [sum(held) for held in zip(*ones.values(), strict=True)]
+    if any(n != 1 for n in sums) and len(found) > 2:  # one of them may be another fact, such as the sex
+        others = [c for c in found if all(n - one == 1 for n, one in zip(sums, ones[c], strict=True))]
+        if len(others) == 1:
+            found.remove(others[0])
+            reading.append(f"The column {escape_name(others[0])} of {sheet.name} was read as no class.")
+            sums = [1] * len(sums)
     shown = shortly([escape_name(column) for column in found])
-    wrong = [f"line {number}: {n} of them are 1" for (number, _), n in zip(sheet.lines, ones, strict=True) if n != 1]
+    wrong = [f"line {number}: {n} of them are 1" for (number, _), n in zip(sheet.lines, sums, strict=True) if n != 1]
     if wrong:
-        more = f" and {len(wrong) - _MOST_LINES} more" if len(wrong) > _MOST_LINES else ""
         raise DataError(
             f"the table {sheet.name} has no label column, and its columns of 0 and 1 ({shown}) cannot be the classes, "
             "because exactly one of them must be 1 in each line; give each image one class, or name the column in "
-            "data.columns: {label: COLUMN}.\n  - " + "\n  - ".join(wrong[:_MOST_LINES]) + more
+            f"data.columns: {{label: COLUMN}}.\n{listed(wrong, _MOST_LINES)}"
         )
-    used = [column for column in found if any(_ONE.fullmatch(value) for value in sheet.values(column))]
+    used = [column for column in found if any(ones[column])]
     unused = [escape_name(column) for column in found if column not in used]
     reading.append(
         f"The columns {shown} of {sheet.name} were read as the classes: each line has a 1 in one of them"

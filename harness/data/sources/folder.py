@@ -213,7 +213,9 @@ def _warnings(taken: _Taken) -> list[str]:
             )
         elif one.reason == OUTSIDE:
             warnings.append(f"{one.count} images lie outside the folders of classes and are left aside: {one.example}.")
-        elif one.reason.startswith("folder of ") and not one.label and one.example.rpartition("/")[2][:1] not in ".@#$":
+        elif (
+            one.reason.startswith("folder of ") and not one.label and one.example.rpartition("/")[2][:1] not in ".@#$_"
+        ):
             warnings.append(f"The folder {one.example} is left aside by its name ({one.reason}).")
     for one in masks.entries():
         what = "folders of masks or annotations beside images" if one.reason == MASK_FOLDER else "masks beside images"

@@ -72,7 +72,9 @@ class _Recognition:
             same = all(one.name == name for one in held) and name not in _KEYWORDS
             self.levels.append(name if same else ANY)
             shown = naming.shortly([escape_name(one.path) for one in held])
-            self.reading.append(f"The folder {shown} is the only one with images beside it, so it was read through.")
+            self.reading.append(
+                f"The folder {shown} is the only one that holds images, so the folders inside were read."
+            )
             nodes = held
         return nodes
 
@@ -137,6 +139,7 @@ class _Recognition:
         inner = {name: {kid.name for one in same for kid in one.filled()} for name, same in tops.items()}
         direct = sum(len(one.images) for same in tops.values() for one in same)
         if not all(inner.values()) or direct > _STRAY * sum(one.total for same in tops.values() for one in same):
+            self._refuse_no_classes(nodes, tops)
             self.levels.append(CLASS)
             self._warn_of_groups(tops)
             return
@@ -163,6 +166,30 @@ class _Recognition:
                 f"the inner folders are the classes, set data.layout: '{self._path(ANY, CLASS)}'."
             )
             self.levels.append(CLASS)
+
+    def _refuse_no_classes(self, nodes: list[Folder], tops: dict[str, list[Folder]]) -> None:
+        """Refuse parts whose only folder is `images`, and a part that has no class in common with the others."""
+        if SPLIT not in self.levels:
+            return
+        if len(tops) == 1 and naming.IMAGE_WORDS & set(naming.words(next(iter(tops)))):
+            held = next(iter(tops.values()))
+            hints = file_labels([name for folder in held for name in folder.images])
+            raise DataError(
+                f"the folders {_sorted(folder.path for folder in held)} hold images directly, so the images have no "
+                f"classes; put one folder for each class into each part{hints}, or list the images in a table."
+            )
+        train = [node for node in nodes if naming.part_of(node.path.split("/")[self.levels.index(SPLIT)]) == "train"]
+        known = {folder.name for node in train for folder in node.filled()}
+        for node in nodes:
+            own = {folder.name for folder in node.filled()}
+            if known and not own & known:
+                layout = train[0].path + "/class"
+                raise DataError(
+                    f"each part must hold folders of the same classes, but {escape_name(node.path)} holds "
+                    f"{_sorted(own)}, "
+                    f"and the training part {_sorted(known)}; rename them, or leave that part aside in the study "
+                    "file:\n" + _choices({layout: f"only {escape_name(train[0].path)} is read"})
+                )
 
     def _warn_of_groups(self, tops: Collection[str]) -> None:
         if naming.are_named_groups(tops):
@@ -213,7 +240,8 @@ class _Recognition:
             )
 
     def _path(self, *more: str) -> str:
-        return "/".join((*self.levels, *more))
+        """Return the levels so far and these as `data.layout`, for a message."""
+        return escape_name("/".join((*self.levels, *more)))
 
     def _refuse(self, tops: list[str], kids: list[str], what: str) -> None:
         above, below = naming.shortly([escape_name(n) for n in tops]), naming.shortly([escape_name(n) for n in kids])

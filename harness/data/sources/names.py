@@ -45,7 +45,7 @@ _GROUP_WORDS = frozenset(
 _GROUP_LETTERS = frozenset(("p", "pt", "s", "sub", "id"))  # as in P01; words of a group if a number follows
 _WELL = re.compile(r"[A-Pa-p](?:0?[1-9]|1\d|2[0-4])")
 _CLASS_WORDS = frozenset(_split("class classes cls label type category grade stage score level species cd"))
-_FOLD = re.compile(r"(?:fold|cv|kfold|k|split|partition|subset|set|part|round)\d+")
+_FOLD = re.compile(r"(?:fold|cv|kfold|f|k|split|partition|subset|set|part|round)\d+")
 
 IMAGE_WORDS = frozenset(
     _split(
@@ -120,7 +120,8 @@ def are_folds(names: Collection[str]) -> bool:
 
 def are_named_groups(names: Collection[str]) -> bool:
     """Return whether every name says that it is a patient, slide, well or the like."""
-    return len(names) > 1 and all(_is_named_group(name) for name in names)
+    wells = all(_WELL.fullmatch(name) for name in names) and len({name[0].upper() for name in names}) > 1
+    return len(names) > 1 and (wells or all(_is_named_group(name) for name in names))
 
 
 def are_numbered(names: Collection[str], others: Collection[str]) -> bool:
@@ -133,9 +134,15 @@ def are_numbered(names: Collection[str], others: Collection[str]) -> bool:
     if not all(re.search(r"\d", name) for name in names):
         return False
     if all(name.isascii() and name.isdigit() for name in names):
-        numbers = sorted(int(name) for name in names)
-        return numbers not in (list(range(len(names))), list(range(1, len(names) + 1)))
+        return not _counts_up(names)
+    if len(names) < 10 and _counts_up(re.findall(r"\d+", " ".join(names))) and not any("0" in name for name in names):
+        return False  # such as D1 to D6, which may be anything
     return len({re.sub(r"\d+", "#", name.casefold()) for name in names}) <= max(1, len(names) // 4)
+
+
+def _counts_up(numbers: Collection[str]) -> bool:
+    found = sorted(int(number) for number in numbers)
+    return found in (list(range(len(found))), list(range(1, len(found) + 1)))
 
 
 def _is_named_group(name: str) -> bool:
@@ -143,8 +150,10 @@ def _is_named_group(name: str) -> bool:
     if _CLASS_WORDS & set(found) or not found:
         return False
     if _GROUP_WORDS & set(found):
-        return len(found) > 1
-    return _WELL.fullmatch(name) is not None or (len(found) == 2 and found[0] in _GROUP_LETTERS and found[1].isdigit())
+        return any(word.isdigit() or len(word) == 1 for word in found)
+    return (_WELL.fullmatch(name) is not None and len(name) == 3) or (
+        len(found) == 2 and found[0] in _GROUP_LETTERS and found[1].isdigit()
+    )
 
 
 def shortly(names: Sequence[str], most: int = 5) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import csv
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -21,6 +22,7 @@ from harness.safe_text import escape_name
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
 MAX_SHOWN = 200  # characters of a name in a message
+_SAID = re.compile(r"sep=([,;\t|])\s*")
 _TRIED = 50  # lines that are read with each separator
 _UTF16 = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
@@ -70,9 +72,10 @@ def read_sheet(given: Path, usable: Usable) -> Sheet:
         encoding = _UTF16.get(start[:2], "utf-8-sig")
         with given.open(encoding=encoding, newline="") as stream:
             head = list(islice(_without_nul(stream, name), _TRIED))
-        separator = _separator(head, usable, name)
+        said = _SAID.fullmatch(head[0]) if head else None  # as spreadsheets write it for each other
+        separator = said[1] if said else _separator(head, usable, name)
         with given.open(encoding=encoding, newline="") as stream:
-            lines = _cells(_without_nul(stream, name), separator, name)
+            lines = _cells(_without_nul(stream, name), separator, name, int(said is not None))
     except UnicodeError as error:
         what = (
             f"has the byte {error.object[error.start]:#04x}" if isinstance(error, UnicodeDecodeError) else "has bytes"
@@ -128,17 +131,19 @@ def _separator(head: list[str], usable: Usable, name: str) -> str:
     return fitting[0] if fitting else max(found, key=lambda separator: len(found[separator]), default=",")
 
 
-def _cells(stream: Iterable[str], separator: str, name: str) -> list[tuple[int, list[str]]]:
+def _cells(stream: Iterable[str], separator: str, name: str, skipped: int) -> list[tuple[int, list[str]]]:
+    stream = islice(stream, skipped, None)
     reader = csv.reader(stream, delimiter=separator, skipinitialspace=separator != "\t", strict=True)
     lines: list[tuple[int, list[str]]] = []
     try:
         for cells in reader:
             stripped = [cell.strip() for cell in cells]
             if any(stripped):
-                lines.append((reader.line_num, stripped))
+                lines.append((reader.line_num + skipped, stripped))
     except csv.Error as error:
         raise DataError(
-            f"the table {name} cannot be read as CSV, line {reader.line_num}: {error}; a quotation mark may be missing "
+            f"the table {name} cannot be read as CSV, line {reader.line_num + skipped}: {error}; a quotation mark may "
+            "be missing "
             "or may not be doubled."
         ) from None
     return lines

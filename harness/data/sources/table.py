@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from pathlib import Path
 
@@ -67,7 +68,8 @@ class _Lines:
     def __init__(self, sheet: Sheet, columns: Columns, folder: Path) -> None:
         self.sheet, self.columns, self.folder = sheet, columns, folder
         self.finder = Finder(folder, sheet.name)
-        self.finder.prepare([value for value in sheet.values(columns.path) if value])
+        self.paths = whole_numbers(sheet.values(columns.path))
+        self.finder.prepare([value for value in self.paths if value])
         self.faults: list[str] = []
         self.rows: dict[str, tuple[str, Sample]] = {}
         self.lost = False  # whether a file does not exist
@@ -95,7 +97,7 @@ class _Lines:
             split_from="column" if any(sample.fixed_split for sample in samples) else "drawn",
             notes=reading,
             reading=reading,
-            warnings=(*reading, *self.columns.warnings, *self._like_missing(samples)),
+            warnings=(*reading, *self.columns.warnings, *self._like_missing(samples), *_joined(samples)),
         )
 
     def _read(self) -> None:
@@ -111,7 +113,7 @@ class _Lines:
                     f"{'comma' if sheet.separator == ',' else 'separator'} in quotes"
                 )
                 continue
-            path, label = sheet.value(cells, columns.path), escape_name(labels[row])
+            path, label = self.paths[row], escape_name(labels[row])
             part = sheet.value(cells, columns.split) if columns.split is not None else ""
             group = groups[row] if groups is not None else ""
             if not path or not label:
@@ -132,7 +134,7 @@ class _Lines:
             file, reason = self.finder.find(path)
             shown = self.finder.shown(file) if file is not None else self.finder.place(path)
             if file is None:
-                self.lost |= reason == "does not exist"
+                self.lost |= reason.startswith("does not exist")
                 self.faults.append(f"{where}{shortened(shown)} {reason}")
             if shown in self.rows:
                 self.faults.append(f"{where}{shortened(shown)} is listed twice")
@@ -169,6 +171,23 @@ class _Lines:
             f"{{drop: [{label}]}} leaves these images out."
             for label, count in sorted(counts.items())
         ]
+
+
+def _joined(samples: tuple[Sample, ...]) -> list[str]:
+    """Return a warning if some labels name several classes at once, such as `a|b` beside a and b."""
+    labels = {sample.label for sample in samples}
+    joined = [
+        label
+        for label in sorted(labels)
+        if len(parts := [part.strip() for part in re.split(r"[|,;+&]", label)]) > 1 and labels.issuperset(parts)
+    ]
+    if not joined:
+        return []
+    return [
+        f"{len(joined)} labels name several classes at once, such as {joined[0]!r}, and are classes of their own here: "
+        "each "
+        "image has one class. Leave them out with data.classes.drop, or merge them with data.classes.merge."
+    ]
 
 
 def _too_long(path: str, texts: dict[str, str]) -> str | None:

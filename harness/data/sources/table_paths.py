@@ -66,14 +66,17 @@ class Finder:
         same = names.by_case.get(last.casefold(), ())
         if len(same) == 1:
             return self._note("although upper and lower case differ", value, f"{folder}{os.sep}{same[0]}"), ""
-        if os.path.splitext(last)[1].casefold() in SUFFIXES:  # noqa: PTH122
-            return None, reason
+        stem, suffix = os.path.splitext(last)  # noqa: PTH122
+        if suffix.casefold() in SUFFIXES:
+            others = names.by_stem.get(stem, ())
+            return None, reason + (f", but {escape_name(others[0])} does" if len(others) == 1 else "")
         stems = names.by_stem.get(last, ())
         if len(stems) == 1:
             return self._note("with the suffix of the only file", value, f"{folder}{os.sep}{stems[0]}"), ""
         if stems:
             return None, f"may be {shortly([escape_name(name) for name in stems])}; write the suffix"
-        return None, reason
+        padded = [name for other, same in names.by_stem.items() if _is_number(last, other) for name in same]
+        return None, reason + (f", but {escape_name(padded[0])} does" if len(padded) == 1 else "")
 
     def reading(self) -> list[str]:
         """Return sentences on what was assumed."""
@@ -122,8 +125,11 @@ class Finder:
         return found
 
     def _folders(self) -> list[str]:
-        with os.scandir(self._root) as entries:
-            return sorted(e.name for e in entries if e.is_dir(follow_symlinks=False) and leftover(e.name) is None)
+        try:
+            with os.scandir(self._root) as entries:
+                return sorted(e.name for e in entries if e.is_dir(follow_symlinks=False) and leftover(e.name) is None)
+        except OSError:  # it may not be listed
+            return []
 
     def _names(self, folder: str) -> _Names:
         if folder not in self._listed:
@@ -146,6 +152,11 @@ class _Names:
             if suffix.casefold() in SUFFIXES:
                 self.by_case.setdefault(name.casefold(), []).append(name)
                 self.by_stem.setdefault(stem, []).append(name)
+
+
+def _is_number(written: str, stem: str) -> bool:
+    """Return whether a file is named by the number that a table has, whose zeros in front a spreadsheet removes."""
+    return written.isascii() and written.isdigit() and stem.isascii() and stem.isdigit() and int(stem) == int(written)
 
 
 def root_of(given: Path, root: str | None) -> Path:

@@ -25,6 +25,7 @@ def tables_beside(node: Folder, shown: str, images: Folder | None = None) -> str
     """
     files = [name for name, _, _ in node.others if not name.lower().startswith((".", *_NO_TABLES))]
     tables = [name for name in files if name.lower().endswith((".csv", ".tsv"))]
+    tables = sorted(tables, key=lambda name: (not re.search("train|label|meta|annot|class", name.lower()), name))
     tables = tables or [name for name in files if name.lower().endswith(TABLE_SUFFIXES)]
     sheets = [name for name in files if name.lower().endswith(SHEET_SUFFIXES)]
     if not tables and not sheets:
