@@ -102,6 +102,17 @@ def test_parts_whose_only_folder_is_of_images_have_no_classes(tmp_path: Path) ->
         listed(tmp_path)
 
 
+def test_the_readings_name_the_folders_around_the_parts(tmp_path: Path) -> None:
+    make(tmp_path, ["set/train/cat", "set/train/dog", "set/test"])
+    with pytest.raises(DataError, match=r"data\.layout: set/train/class "):
+        listed(tmp_path)
+    assert listed(tmp_path, layout="set/train/class").classes == ("cat", "dog")
+    make(tmp_path, ["set/test/cat", "set/test/dog", "set/more"])
+    with pytest.raises(DataError, match=r"data\.layout: set/split/class "):
+        listed(tmp_path)
+    assert listed(tmp_path, layout="set/split/class").split_from == "folders"
+
+
 def test_other_folders_beside_parts_are_refused_or_left_aside_on_demand(tmp_path: Path) -> None:
     make(tmp_path, ["seg_train/a", "seg_train/b", "seg_test/a", "seg_test/b", "seg_pred"])
     with pytest.raises(DataError, match=r"parts \(seg_test, seg_train\) and other folders.*seg_pred"):

@@ -101,13 +101,21 @@ class _Recognition:
             raise DataError(
                 f"the data folder holds parts ({_names(holders)}) and other folders beside them ({_names(others)}): "
                 "keep either parts or classes at the top, or say what they are in the study file:\n"
-                + _choices({"split/class": f"leave {_names(others)} aside", "class": "every folder is a class"})
+                + _choices(
+                    {
+                        self._path(SPLIT, CLASS): f"leave {_names(others)} aside",
+                        self._path(CLASS): "every folder is a class",
+                    }
+                )
             )
         if direct:
             raise DataError(
                 f"each part must hold one folder for each class, as {_names(holders)} does, but {_names(direct)} holds "
                 "images directly, which have no class; sort them into folders, or leave them aside in the study "
-                f"file:\n" + _choices({f"{folder.name}/class": f"only {folder.name} is read" for folder in holders})
+                f"file:\n"
+                + _choices(
+                    {self._path(folder.name, CLASS): f"only {escape_name(folder.name)} is read" for folder in holders}
+                )
             )
         if len(exact) < len(filled):
             read = ", ".join(f"{escape_name(name)} as {part}" for name, part in sorted(named.items()))
@@ -120,7 +128,8 @@ class _Recognition:
         return (
             f"the folders {_names(direct)}{beside} are parts of a split by their names, but they hold images directly, "
             f"so the images have no classes; put one folder for each class into each part{hints}; or, if these are "
-            "the classes, say so in the study file:\n" + _choices({"class": f"{_names(direct + others)} are classes"})
+            "the classes, say so in the study file:\n"
+            + _choices({self._path(CLASS): f"{_names(direct + others)} are classes"})
         )
 
     def classes(self, nodes: list[Folder]) -> None:
@@ -186,8 +195,8 @@ class _Recognition:
                 layout = train[0].path + "/class"
                 raise DataError(
                     f"each part must hold folders of the same classes, but {escape_name(node.path)} holds "
-                    f"{_sorted(own)}, "
-                    f"and the training part {_sorted(known)}; rename them, or leave that part aside in the study "
+                    f"{_sorted(own)}, and the training part {_sorted(known)}; rename them, or leave that part aside in "
+                    "the study "
                     "file:\n" + _choices({layout: f"only {escape_name(train[0].path)} is read"})
                 )
 
@@ -325,9 +334,9 @@ def _refuse_flat(node: Folder, shown: str) -> None:
 
 
 def _choices(readings: dict[str, str]) -> str:
-    width = max(len(layout) for layout in readings)
+    width = max(len(_quoted(layout)) for layout in readings)
     return listed(
-        f"data.layout: {_quoted(layout)}{' ' * (width - len(layout))}   {meaning}"
+        f"data.layout: {_quoted(layout)}{' ' * (width - len(_quoted(layout)))}   {meaning}"
         for layout, meaning in readings.items()
     )
 
