@@ -114,8 +114,7 @@ def _named(
         if given not in sheet.columns:
             raise DataError(
                 f"data.columns.{role} must name a column of {sheet.name}, but there is no {escape_name(given)!r}; it "
-                "has "
-                f"{sheet.shown_columns()}."
+                f"has {sheet.shown_columns()}."
             )
         return given
     found = _candidates(sheet.columns, role)
@@ -125,8 +124,7 @@ def _named(
         shown = [escape_name(column) for column in found]
         raise DataError(
             f"the table {sheet.name} has several columns that may hold the {role}: {', '.join(shown)}; say which one "
-            "in "
-            f"the study file, as in data.columns: {{{role}: {shown[0]}}}."
+            f"in the study file, as in data.columns: {{{role}: {shown[0]}}}."
         )
     if found and found[0] != role:
         reading.append(f"The column {escape_name(found[0])} of {sheet.name} was read as the {role}.")
@@ -164,8 +162,7 @@ def _split(
             warnings.append(
                 f"The column {escape_name(column)} of {sheet.name} is not used: it holds "
                 f"{shortly([escape_name(value) for value in values])}, not train, validation and test. To keep images "
-                "of "
-                f"one value in one part of the split, set data.split.group: {escape_name(column)}."
+                f"of one value in one part of the split, set data.split.group: {escape_name(column)}."
             )
     if usable and usable[0] != "split":
         reading.append(f"The column {escape_name(usable[0])} of {sheet.name} was read as the split.")
@@ -185,8 +182,7 @@ def _group(sheet: Sheet, group: str | None) -> str | None:
             shown = [escape_name(column) for column in found]
             raise DataError(
                 f"the table {sheet.name} has several columns that may hold the group: {', '.join(shown)}; say which "
-                "one "
-                f"in the study file, as in data.split.group: {shown[0]}."
+                f"one in the study file, as in data.split.group: {shown[0]}."
             )
         return found[0] if found else None
     if group in sheet.columns:

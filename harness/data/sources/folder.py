@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.data.sources import layout as layouts
-from harness.data.sources.layout import ANY, CLASS, GROUP, SPLIT, Layout
+from harness.data.sources.layout import Layout
 from harness.data.sources.listing import Aside, Listing, Sample, by_bytes
 from harness.data.sources.masks import MASK_FILE, MASK_FOLDER, set_masks_aside
 from harness.data.sources.names import part_of, shortly
+from harness.data.sources.readings import ANY, CLASS, GROUP, SPLIT
 from harness.data.sources.tables_beside import SHEET_SUFFIXES, TABLE_SUFFIXES
 from harness.data.sources.tree import Folder, read_tree
 from harness.errors import DataError

@@ -111,8 +111,7 @@ def _refuse_twins(names: list[str], rules: ClassesConfig) -> None:
     apart = ", ".join(f"{_quoted(name)}: [{_quoted(name)}]" for name in pairs[0])
     raise DataError(
         "labels must not differ only in case, blanks, hyphens, underscores or accents; correct them, or join them in "
-        "the "
-        f"study file with data.classes: {{merge: {{{merge}}}}} (if they are different classes: "
+        f"the study file with data.classes: {{merge: {{{merge}}}}} (if they are different classes: "
         f"{{merge: {{{apart}}}}}):\n" + listed(" and ".join(repr(name) for name in twins) for twins in pairs)
     )
 
@@ -137,8 +136,7 @@ def _refuse_empty(listing: Listing, empty: list[str]) -> None:
     raise DataError(
         f"every class must have images that can be read, but {len(empty)} of {len(listing.classes)} classes have none; "
         "convert "
-        "or "
-        f"add images, remove these folders, or leave them out with data.classes: {{drop: "
+        f"or add images, remove these folders, or leave them out with data.classes: {{drop: "
         f"[{', '.join(map(_quoted, empty[:5]))}]}}:\n"
         + listed(f"{label}: {'; '.join(reasons[label]) or 'no files'}" for label in empty)
     )

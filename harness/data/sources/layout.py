@@ -7,17 +7,18 @@ reading is taken; if there are several, the error names them with the value of `
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from harness.data.sources import names as naming
+from harness.data.sources import readings
 from harness.data.sources.masks import unclear_masks
-from harness.data.sources.tables_beside import file_labels, tables_beside
+from harness.data.sources.readings import ANY, CLASS, GROUP, SPLIT, choices, has_files, names_of, ordered, refuse_flat
+from harness.data.sources.tables_beside import file_labels
 from harness.data.sources.tree import Folder
 from harness.errors import DataError
-from harness.safe_text import escape_name, listed
+from harness.safe_text import escape_name
 
-CLASS, SPLIT, GROUP, ANY = "class", "split", "group", "*"
 _LEAST_GROUPS = 3  # that each class must have, so that its groups can be divided into three parts
 _STRAY = 0.05  # share of images beside the folders of a level that does not change what the level means
 _KEYWORDS = frozenset((CLASS, SPLIT, GROUP, ANY))
@@ -45,7 +46,7 @@ def recognise(top: Folder, shown: str, *, grouped: bool) -> Layout:
     """
     found = _Recognition(shown, grouped)
     nodes = found.unwrap([top])
-    _refuse_flat(nodes[0], shown)
+    refuse_flat(nodes[0], shown)
     parts = found.parts(nodes[0])
     if parts:
         found.levels.append(SPLIT)
@@ -96,24 +97,26 @@ class _Recognition:
         others = [folder for folder in filled if folder.name not in named]
         direct = [folder for folder in filled if folder.name in named and folder not in holders]
         if not holders:
-            raise DataError(self._flat_parts(node, direct, others))
+            raise readings.flat_parts(self._path, node, direct, others, self.shown)
         if others:
             raise DataError(
-                f"the data folder holds parts ({_names(holders)}) and other folders beside them ({_names(others)}): "
-                "keep either parts or classes at the top, or say what they are in the study file:\n"
-                + _choices(
+                f"the data folder holds parts ({names_of(holders)}) and other folders beside them "
+                f"({names_of(others)}): keep either parts or classes at the top, or say what they are in the study "
+                "file:\n"
+                + choices(
                     {
-                        self._path(SPLIT, CLASS): f"leave {_names(others)} aside",
+                        self._path(SPLIT, CLASS): f"leave {names_of(others)} aside",
                         self._path(CLASS): "every folder is a class",
                     }
                 )
             )
         if direct:
             raise DataError(
-                f"each part must hold one folder for each class, as {_names(holders)} does, but {_names(direct)} holds "
-                "images directly, which have no class; sort them into folders, or leave them aside in the study "
+                f"each part must hold one folder for each class, as {names_of(holders)} does, but {names_of(direct)} "
+                "holds images directly, which have no class; sort them into folders, or leave them aside in the study "
+                ""
                 f"file:\n"
-                + _choices(
+                + choices(
                     {self._path(folder.name, CLASS): f"only {escape_name(folder.name)} is read" for folder in holders}
                 )
             )
@@ -121,16 +124,6 @@ class _Recognition:
             read = ", ".join(f"{escape_name(name)} as {part}" for name, part in sorted(named.items()))
             self.reading.append(f"The parts of the split were read from the names of folders: {read}.")
         return filled
-
-    def _flat_parts(self, node: Folder, direct: list[Folder], others: list[Folder]) -> str:
-        hints = file_labels([name for folder in direct for name in folder.images]) + tables_beside(node, self.shown)
-        beside = f" (beside {_names(others)})" if others else ""
-        return (
-            f"the folders {_names(direct)}{beside} are parts of a split by their names, but they hold images directly, "
-            f"so the images have no classes; put one folder for each class into each part{hints}; or, if these are "
-            "the classes, say so in the study file:\n"
-            + _choices({self._path(CLASS): f"{_names(direct + others)} are classes"})
-        )
 
     def classes(self, nodes: list[Folder]) -> None:
         """Append the levels from the classes on.
@@ -140,7 +133,7 @@ class _Recognition:
         """
         for node in nodes:
             if pairs := unclear_masks(node):
-                self._refuse_unclear_masks(pairs)
+                raise readings.maybe_masks(self._path, pairs)
         tops: dict[str, list[Folder]] = defaultdict(list)
         for node in nodes:
             for folder in node.filled():
@@ -160,18 +153,18 @@ class _Recognition:
             self._warn_of_groups(tops)
         elif self._parts_below(kids):
             if any(kid.filled() for same in tops.values() for one in same for kid in one.filled()):
-                self._refuse_inner_parts(sorted(tops), sorted(kids))
+                raise readings.inner_parts(self._path, sorted(tops), sorted(kids))
             self.levels += [CLASS, SPLIT]
-            self.reading.append(f"The folders {_sorted(kids)} inside the classes were read as parts of the split.")
+            self.reading.append(f"The folders {ordered(kids)} inside the classes were read as parts of the split.")
         elif shared and (naming.are_folds(tops) or naming.are_folds(kids)):
-            self._refuse(sorted(tops), sorted(kids), "folds")
+            raise readings.several_readings(self._path, sorted(tops), sorted(kids), folds=True)
         elif shared:
             self._shared(sorted(tops), sorted(kids))
         elif naming.are_named_groups(kids) or naming.are_numbered(kids, tops):
             self._groups_below({name: len(held) for name, held in inner.items()}, sorted(kids))
         else:
             self.warnings.append(
-                f"The classes are {_sorted(tops)}; the folders inside them ({_sorted(kids)}) count as part of them. If "
+                f"The classes are {ordered(tops)}; the folders inside them ({ordered(kids)}) count as part of them. If "
                 f"the inner folders are the classes, set data.layout: '{self._path(ANY, CLASS)}'."
             )
             self.levels.append(CLASS)
@@ -184,7 +177,7 @@ class _Recognition:
             held = next(iter(tops.values()))
             hints = file_labels([name for folder in held for name in folder.images])
             raise DataError(
-                f"the folders {_sorted(folder.path for folder in held)} hold images directly, so the images have no "
+                f"the folders {ordered(folder.path for folder in held)} hold images directly, so the images have no "
                 f"classes; put one folder for each class into each part{hints}, or list the images in a table."
             )
         train = [node for node in nodes if naming.part_of(node.path.split("/")[self.levels.index(SPLIT)]) == "train"]
@@ -195,15 +188,15 @@ class _Recognition:
                 layout = train[0].path + "/class"
                 raise DataError(
                     f"each part must hold folders of the same classes, but {escape_name(node.path)} holds "
-                    f"{_sorted(own)}, and the training part {_sorted(known)}; rename them, or leave that part aside in "
+                    f"{ordered(own)}, and the training part {ordered(known)}; rename them, or leave that part aside in "
                     "the study "
-                    "file:\n" + _choices({layout: f"only {escape_name(train[0].path)} is read"})
+                    "file:\n" + choices({layout: f"only {escape_name(train[0].path)} is read"})
                 )
 
     def _warn_of_groups(self, tops: Collection[str]) -> None:
         if naming.are_named_groups(tops):
             self.warnings.append(
-                f"The classes are {_sorted(tops)} by the folders, but these names look like patients, slides or the "
+                f"The classes are {ordered(tops)} by the folders, but these names look like patients, slides or the "
                 "like; each class must have a folder of its own."
             )
 
@@ -219,13 +212,13 @@ class _Recognition:
         above = naming.are_named_groups(tops) or naming.are_numbered(tops, kids)
         below = naming.are_named_groups(kids) or naming.are_numbered(kids, tops)
         if above == below:
-            self._refuse(tops, kids, "groups")
+            raise readings.several_readings(self._path, tops, kids, folds=False)
         if below:
             self._groups_below({name: len(kids) for name in tops}, kids)
             return
         self.levels += [ANY if self.grouped else GROUP, CLASS]
         self.reading.append(
-            f"The folders {_sorted(tops)} hold the same folders {_sorted(kids)}: these are the classes"
+            f"The folders {ordered(tops)} hold the same folders {ordered(kids)}: these are the classes"
             + ("." if self.grouped else ", and the folders above are groups, of which each stays in one part.")
         )
         self.warnings.append(self.reading[-1])
@@ -238,58 +231,19 @@ class _Recognition:
         if min(numbers.values()) >= _LEAST_GROUPS:
             self.levels.append(GROUP)
             self.reading.append(
-                f"The folders inside the classes ({_sorted(kids)}) are groups, of which each stays in one part; "
+                f"The folders inside the classes ({ordered(kids)}) are groups, of which each stays in one part; "
                 f"data.layout: '{self._path()[: -len(GROUP) - 1]}' reads them without groups."
             )
             self.warnings.append(self.reading[-1])
         else:
             self.warnings.append(
-                f"The folders inside the classes ({_sorted(kids)}) look like groups, but are too few to be divided; "
+                f"The folders inside the classes ({ordered(kids)}) look like groups, but are too few to be divided; "
                 f"data.layout: '{layout}' keeps each of them in one part of the split."
             )
 
     def _path(self, *more: str) -> str:
         """Return the levels so far and these as `data.layout`, for a message."""
         return escape_name("/".join((*self.levels, *more)))
-
-    def _refuse(self, tops: list[str], kids: list[str], what: str) -> None:
-        above, below = naming.shortly([escape_name(n) for n in tops]), naming.shortly([escape_name(n) for n in kids])
-        readings = {
-            self._path(ANY, CLASS): f"the classes are {below}; {above} are put together",
-            self._path(GROUP, CLASS): f"the classes are {below}; each of {above} stays in one part of the split",
-            self._path(CLASS): f"the classes are {above}; the folders inside them do not matter",
-            self._path(CLASS, GROUP): f"the classes are {above}; each of {below} stays in one part of the split",
-        }
-        raise DataError(
-            f"the folders {above} hold folders of the same names ({below})"
-            + (", as the folds of a cross-validation do" if what == "folds" else "")
-            + ", so there are several readings; say in the study file which one is meant:\n"
-            + _choices(readings)
-        )
-
-    def _refuse_inner_parts(self, tops: list[str], kids: list[str]) -> None:
-        above, below = _sorted(tops), _sorted(kids)
-        raise DataError(
-            f"each of the folders {above} holds parts of a split ({below}) with folders inside; say in the study file "
-            "which folders are read:\n"
-            + _choices(
-                {
-                    self._path(tops[0], SPLIT, CLASS): f"only {escape_name(tops[0])} is read",
-                    self._path(ANY, SPLIT, CLASS): f"{above} are put together",
-                    self._path(CLASS, SPLIT): f"the classes are {above}",
-                }
-            )
-        )
-
-    def _refuse_unclear_masks(self, pairs: list[tuple[str, str]]) -> None:
-        shown = [f"{escape_name(images)} and {escape_name(masks)}" for images, masks in pairs]
-        dropped = ", ".join(escape_name(masks) for _, masks in pairs)
-        raise DataError(
-            f"the folders {'; '.join(shown)} hold files of the same names, so the second may hold masks of the first, "
-            f"or be a class; say in the study file which one is meant:\n  - data.classes: {{drop: [{dropped}]}}   with "
-            f"data.layout: '{self._path(CLASS)}', if they are masks\n"
-            + _choices({self._path(CLASS): "all are classes"})
-        )
 
 
 def _wrapped(node: Folder) -> Folder | None:
@@ -299,7 +253,7 @@ def _wrapped(node: Folder) -> Folder | None:
         return None
     (inner,) = filled
     held = inner.filled()
-    if not held or inner.images or any(_has_files(other) for other in node.folders if other is not inner):
+    if not held or inner.images or any(has_files(other) for other in node.folders if other is not inner):
         return None
     if len(held) > 1:
         groups = {folder.name for folder in held}
@@ -307,48 +261,3 @@ def _wrapped(node: Folder) -> Folder | None:
             return None  # one class, whose images lie in folders of patients or the like
         return inner
     return inner if naming.is_exact_part(held[0].name) or _wrapped(inner) is not None else None
-
-
-def _has_files(folder: Folder) -> bool:
-    """Return whether a folder without readable images holds files that may be images of another format."""
-    texts = (".txt", ".csv", ".tsv", ".md", ".json", ".xml", ".yaml", ".yml", ".py", ".ipynb", ".html", ".pdf", ".log")
-    return any(not name.lower().endswith(texts) for one in folder.walk() for name, _, _ in one.others)
-
-
-def _refuse_flat(node: Folder, shown: str) -> None:
-    """Refuse a folder whose images lie in no folder of a class."""
-    filled = node.filled()
-    single = filled[0] if len(filled) == 1 and not node.images else None
-    flat = node if node.images and not filled else None
-    if single is not None and not single.filled():
-        said = naming.IMAGE_WORDS & set(naming.words(single.name)) or tables_beside(node, shown)
-        flat = single if said else flat
-    if flat is None or any(folder.total == 0 and _has_files(folder) for folder in node.folders):
-        return
-    where = f"the folder {escape_name(flat.path)}" if flat.path else f"the data folder {shown}"
-    hints = file_labels(flat.images) + tables_beside(node, shown, flat if flat is not node else None)
-    raise DataError(
-        f"{where} holds {len(flat.images)} images directly, so they have no classes; put them into one folder for each "
-        f"class, or list them in a table with the columns path and label{hints}."
-    )
-
-
-def _choices(readings: dict[str, str]) -> str:
-    width = max(len(_quoted(layout)) for layout in readings)
-    return listed(
-        f"data.layout: {_quoted(layout)}{' ' * (width - len(_quoted(layout)))}   {meaning}"
-        for layout, meaning in readings.items()
-    )
-
-
-def _quoted(layout: str) -> str:
-    plain = layout.replace("/", "").replace("_", "").replace("-", "")
-    return layout if plain.isalnum() else f"'{escape_name(layout)}'"
-
-
-def _names(folders: list[Folder]) -> str:
-    return naming.shortly(sorted(escape_name(folder.name) for folder in folders))
-
-
-def _sorted(found: Iterable[str]) -> str:
-    return naming.shortly(sorted(escape_name(name) for name in found))

@@ -143,8 +143,7 @@ def _cells(stream: Iterable[str], separator: str, name: str, skipped: int) -> li
     except csv.Error as error:
         raise DataError(
             f"the table {name} cannot be read as CSV, line {reader.line_num + skipped}: {error}; a quotation mark may "
-            "be missing "
-            "or may not be doubled."
+            "be missing or may not be doubled."
         ) from None
     return lines
 
@@ -159,8 +158,7 @@ def _check_header(columns: list[str], name: str, separator: str) -> None:
     if len(columns) < 2:
         raise DataError(
             f"the table {name} must have the columns path and label, but it has only {shown}; columns must be "
-            "separated "
-            "by commas (or by semicolons, tabs or |)."
+            "separated by commas (or by semicolons, tabs or |)."
         )
     named = [column for column in columns if column]
     if len(set(named)) < len(named):

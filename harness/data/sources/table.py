@@ -48,8 +48,7 @@ def list_table(
     if not folder.is_dir():
         raise DataError(
             f"data.root must be the folder to which the paths of {sheet.name} are relative, but "
-            f"{escape_name(str(folder))} "
-            "is not a folder."
+            f"{escape_name(str(folder))} is not a folder."
         )
     with told(sheet.reading):
         found = find_columns(sheet, columns, group, lambda column: _holds_files(sheet, column, folder))
@@ -185,8 +184,7 @@ def _joined(samples: tuple[Sample, ...]) -> list[str]:
         return []
     return [
         f"{len(joined)} labels name several classes at once, such as {joined[0]!r}, and are classes of their own here: "
-        "each "
-        "image has one class. Leave them out with data.classes.drop, or merge them with data.classes.merge."
+        "each image has one class. Leave them out with data.classes.drop, or merge them with data.classes.merge."
     ]
 
 
