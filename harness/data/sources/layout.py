@@ -189,8 +189,7 @@ class _Recognition:
                 raise DataError(
                     f"each part must hold folders of the same classes, but {escape_name(node.path)} holds "
                     f"{ordered(own)}, and the training part {ordered(known)}; rename them, or leave that part aside in "
-                    "the study "
-                    "file:\n" + choices({layout: f"only {escape_name(train[0].path)} is read"})
+                    "the study file:\n" + choices({layout: f"only {escape_name(train[0].path)} is read"})
                 )
 
     def _warn_of_groups(self, tops: Collection[str]) -> None:
