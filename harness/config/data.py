@@ -157,6 +157,29 @@ class DataConfig(StrictModel):
             raise ValueError(f"must lie in 16..2048 pixels, but got {value}")
         return value
 
+    @field_validator("layout")
+    @classmethod
+    def _levels(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
+        levels = [level.strip() for level in value.strip().strip("/").split("/")]
+        said = f"but got {value!r}; it is made of class, split, group, * and names of folders, joined by /"
+        if not all(levels) or {".", ".."} & set(levels):
+            raise ValueError(f"must name a level between every two /, {said}")
+        if levels.count("class") != 1:
+            raise ValueError(f"must name the level class once, {said}")
+        if twice := [level for level in ("split", "group") if levels.count(level) > 1]:
+            raise ValueError(f"must name the level {' and '.join(twice)} at most once, {said}")
+        return "/".join(levels)
+
+    @model_validator(mode="after")
+    def _groups_once(self) -> DataConfig:
+        if self.layout is not None and "group" in self.layout.split("/") and self.split.group is not None:
+            raise ValueError(
+                f"layout: {self.layout} and split.group: {self.split.group} both give the groups; keep one of them"
+            )
+        return self
+
     @field_validator("channels")
     @classmethod
     def _channels(cls, value: object) -> object:

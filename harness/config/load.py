@@ -23,6 +23,7 @@ MAX_DEPTH = 20
 MAX_VALUES = 10_000  # values in the file, each alias counted as all that it stands for
 _SHOWN = 200  # characters of a value in a message
 _MOST_FAULTS = 50
+TABLES = (".csv", ".tsv", ".txt")  # suffixes of data that are a table
 _KEYS = "; the keys here are "
 
 
@@ -264,7 +265,8 @@ def _override(document: dict[str, Any], overrides: Overrides) -> bool:
     named = not isinstance(data, dict) or data.get("source", "rendered_cells") is not None
     if isinstance(data, dict):
         path = Path(overrides.data).expanduser()
-        data["source"] = {"csv" if path.suffix.lower() == ".csv" else "folder": str(path.resolve())}
+        is_table = path.suffix.lower() in TABLES and not path.is_dir()
+        data["source"] = {"csv" if is_table else "folder": str(path.resolve())}
     return named
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -20,10 +19,12 @@ from numpy.typing import NDArray
 from harness.atomic import disk_errors
 from harness.config.data import MAX_CHANNELS, DataConfig
 from harness.data.array_file import is_sound
+from harness.data.groups import groups_of
 from harness.data.make_array import make_array
 from harness.data.memory import Images
 from harness.data.parallel import Progress
 from harness.data.scan import Scan, copies, pixel_rules, scan
+from harness.data.sources.listing import told
 from harness.data.staging import Staging
 from harness.errors import DataError
 from harness.safe_text import listed
@@ -49,13 +50,22 @@ class Dataset:
     digest: str  # SHA-256 (hex) of names, labels, groups, fixed parts and bytes; independent of the folder's place
     card: dict[str, Any]  # the scan's part of the data card; see harness.data.card
     channels: int  # of every image: 3 unless `data.channels` is all
-    warnings: tuple[str, ...]  # sentences about how the source was read
     _scan: Scan = field(repr=False)
 
     @property
     def scanned(self) -> Images:
         """What the scan found out about each image, in the order of the table."""
         return self._scan.images
+
+    @property
+    def reading(self) -> tuple[str, ...]:
+        """Sentences on what was assumed to read the source, which belong to every refusal of it."""
+        return self._scan.listing.reading
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences about the source that a user should read before training."""
+        return self._scan.listing.warnings
 
     def with_clusters(self, clusters: NDArray[np.int64]) -> Dataset:
         """Return the data set with the column `near`: (N,) numbers that near duplicates have in common."""
@@ -79,7 +89,8 @@ def open_dataset(
     cache.mkdir(parents=True, exist_ok=True)
     found = scan(config, cache=cache, sizes=sizes, progress=progress)
     listing, channels = found.listing, _channels(found, config)
-    groups, group_rule = _groups(found, config.split.group)
+    with told(listing.reading):
+        groups, group_rule = groups_of(listing, found.rows, config.split.group)
     classes = listing.classes
     label_of = {name: index for index, name in enumerate(classes)}
     table, counts = _table(found, groups, label_of)
@@ -91,7 +102,6 @@ def open_dataset(
         digest=digest_of(table, classes),
         card=_scan_card(found, counts, group_rule),
         channels=channels,
-        warnings=listing.warnings,
         _scan=found,
     )
 
@@ -196,29 +206,6 @@ def _channels(found: Scan, config: DataConfig) -> int:
             "data.channels."
         )
     return channels
-
-
-def _groups(found: Scan, rule: str | None) -> tuple[list[str], str | None]:
-    """Return the group of each image ("" for none), and the rule as the data card shows it."""
-    listing = found.listing
-    samples = [listing.samples[row] for row in found.rows]
-    if rule is None or (listing.group_rule is not None and listing.group_rule.startswith("column ")):
-        return [sample.group for sample in samples], listing.group_rule
-    try:
-        pattern = re.compile(rule)
-    except re.error as error:
-        raise DataError(f"data.split.group must be a regular expression, but {rule!r} is not: {error}") from None
-    names = [sample.path.rsplit("/", 1)[-1] for sample in samples]
-    matches = [pattern.search(name) for name in names]
-    missed = [sample.path for sample, match in zip(samples, matches, strict=True) if match is None]
-    if missed:
-        raise DataError(
-            f"the group rule {rule!r} must match every file name, but it matches {len(names) - len(missed)} of "
-            f"{len(names)}; change data.split.group (null: no groups; for a table it may name a column). These images "
-            "have no group:\n" + listed(missed)
-        )
-    # The group is the match of the first parenthesis, or the whole match if that parenthesis is optional and unused.
-    return [(m.group(1) or m.group(0)) if m.re.groups else m.group(0) for m in matches if m is not None], rule
 
 
 def digest_of(table: pd.DataFrame, classes: tuple[str, ...]) -> str:

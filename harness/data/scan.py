@@ -24,7 +24,7 @@ from harness.data.decoding import decode
 from harness.data.memory import Images, Memory
 from harness.data.parallel import Progress, read_images
 from harness.data.reading import FACTS
-from harness.data.sources.listing import PARTS, Listing
+from harness.data.sources.listing import PARTS, Listing, told
 from harness.data.sources.open_source import list_source
 from harness.data.staged_rows import row_bytes
 from harness.data.staging import Staging, assign_slots, remove_abandoned
@@ -69,8 +69,9 @@ def scan(config: DataConfig, *, cache: Path, sizes: Sequence[int] = (), progress
             "data.on_bad: skip:\n" + listed((f"{path}: {reason}" for path, reason in bad), 50)
         )
     found = Scan(listing, memory.rows(), memory.images(), tuple(bad))
-    _check_classes(found)
-    _check_copies(found, config)
+    with told(listing.reading):
+        _check_classes(found)
+        _check_copies(found, config)
     return found
 
 

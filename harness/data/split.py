@@ -318,5 +318,7 @@ def _check_least(table: pd.DataFrame, parts: Codes, classes: Sequence[str]) -> N
     if faults:
         raise DataError(
             f"every part of the split must have at least {MIN_IMAGES} images of each class, but some have fewer; add "
-            "images, merge or leave out rare classes, or use smaller groups:\n" + listed(faults)
+            "images, merge classes or leave them out with data.classes, leave out rare ones with data.min_images, or "
+            "use "
+            "smaller groups:\n" + listed(faults)
         )

@@ -16,6 +16,7 @@ from harness.config.space import sides
 from harness.config.study import StudyConfig
 from harness.data import split as splitting
 from harness.data.dataset import Dataset, arrays, open_dataset
+from harness.data.sources.listing import told
 from harness.data.understanding.findings import Findings, look_at
 from harness.data.understanding.near_duplicates import clusters
 from harness.errors import DataError
@@ -56,8 +57,10 @@ def open_data(study: StudyConfig, *, cache: Path, progress: Progress) -> OpenedD
     )
     if findings.near and study.data.dedupe.near == "group":
         dataset = dataset.with_clusters(clusters(findings.near, len(dataset.table)))
-    parts = first_split(dataset, study)
-    return OpenedData(dataset, findings, parts, files, _splits(dataset, study, parts))
+    with told(dataset.reading):
+        parts = first_split(dataset, study)
+        splits = _splits(dataset, study, parts)
+    return OpenedData(dataset, findings, parts, files, splits)
 
 
 def check_source(study: StudyConfig, name: str) -> None:

@@ -174,7 +174,7 @@ def test_the_card_counts_what_the_scan_met(cells: Path, cache: Path) -> None:
     assert card["kinds"] == {"8-bit RGB PNG": 25, "8-bit RGBA PNG": 1}
     assert card["converted"] == {"EXIF orientation": 1, "alpha composited": 1}
     assert card["left_aside"] == [
-        {"reason": "not an image by its suffix", "label": "", "count": 1, "example": "notes.txt"}
+        {"reason": "not an image by its suffix (.txt)", "label": "", "count": 1, "example": "notes.txt"}
     ]
     assert card["skipped"] == [{"path": "blast/broken.png", "reason": "is empty (0 bytes)"}]
     assert card["sizes"] == [{"width": 12, "height": 10, "count": 26}]

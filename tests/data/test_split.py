@@ -221,3 +221,8 @@ def test_a_limit_above_the_images_there_are_changes_nothing_and_a_tiny_one_is_re
     assert (split.limit(table, parts, 10_000, seed=0) == parts).all()
     with pytest.raises(DataError, match="8 in all, but it is 7"):
         split.limit(table, parts, 7, seed=0)
+
+
+def test_a_class_that_is_too_small_is_refused_with_the_keys_that_leave_it_out() -> None:
+    with pytest.raises(DataError, match=r"data\.classes.*data\.min_images(.|\n)*class rare: "):
+        split.draw(table_of([0] * 20 + [1] * 20 + [2] * 3), CONFIG, seed=0, classes=("a", "b", "rare"))

@@ -1,184 +1,234 @@
-"""The source of images in a folder with one folder for each class, or for each part and class.
+"""The source of images in a folder, whose levels are classes, parts, groups or what `data.layout` says.
 
-Files and folders that are not read are counted by reason.
+Files and folders that are not read are counted by reason and class. A link to a folder is not followed (see
+`harness.data.sources.tree`); one that stands for a class or a part is refused, because its images would be missing.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.data.decoding.decode import SUFFIXES
+from harness.data.sources import layout as layouts
+from harness.data.sources.layout import Layout
 from harness.data.sources.listing import Aside, Listing, Sample, by_bytes
+from harness.data.sources.masks import MASK_FILE, MASK_FOLDER, set_masks_aside
+from harness.data.sources.names import part_of, shortly
+from harness.data.sources.readings import ANY, CLASS, GROUP, SPLIT
+from harness.data.sources.tables_beside import SHEET_SUFFIXES, TABLE_SUFFIXES
+from harness.data.sources.tree import Folder, read_tree
 from harness.errors import DataError
 from harness.safe_text import escape_name, listed
 
-PART_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-}
+OUTSIDE = "image outside a class folder"
+_BESIDE = "folder that the layout leaves out"
+_NO_PART = "folder whose name says no part of the split"
+_DEEPEST = 1  # if no layout is given: levels below the data folder in which a linked folder may be a class
+_TEXTS = tuple(f"({suffix})" for suffix in (".txt", ".csv", ".tsv", ".json", ".xml", ".md", ".yaml", ".yml", ".log"))
 
 
-def list_folder(given: Path) -> Listing:
+def list_folder(given: Path, layout: str | None = None, *, grouped: bool = False) -> Listing:
     """List the images of a folder.
 
     Args:
-        given: folder with one folder for each class, or with train/, val/ and test/ that have those inside.
+        given: the folder.
+        layout: what its levels are, as `data.layout`; None recognises them.
+        grouped: the study has a rule for groups, so that no level is recognised as the group.
 
     Raises:
-        DataError: the folder is missing, has no images in class folders, mixes parts and classes, or has names that
-            differ only in their encoding.
+        DataError: the folder is missing, has no images in class folders, or has several readings; a folder of a class
+            or part is a link; or names differ only in their encoding.
     """
     if not given.is_dir():
-        what = "is not a folder" if given.exists() else "does not exist"
-        raise DataError(
-            f"the data folder {escape_name(str(given))} {what}; it must hold one folder of images for each class, "
-            "or train/, val/ and test/ with those inside."
-        )
+        raise DataError(_no_folder(given))
     root = given.resolve()
-    aside = Aside()
-    tops = [entry for entry in _entries(root) if usable_folder(entry, root, [root], aside)]
-    for entry in _entries(root):
-        if not entry.is_dir():
-            reason = _unwanted_file(entry, root) or "image outside a class folder"
-            aside.add(reason, _shown(entry, root))
-    parts = {entry.name: PART_NAMES[entry.name.casefold()] for entry in tops if is_part(entry.name)}
-    parted = {entry.name for entry in tops if entry.name in parts and _holds_folders(Path(entry.path))}
-    if parted and len(parted) != len(tops):
-        others = sorted({escape_name(entry.name) for entry in tops} - parted)
+    top = read_tree(root)
+    shown = escape_name(str(given))
+    _refuse_links(top, layout)
+    levels = tuple(layout.split("/")) if layout is not None else ()
+    set_masks_aside(top, len(levels))
+    if not top.total:
+        raise DataError(_nothing(top, shown))
+    read = Layout(levels) if layout is not None else layouts.recognise(top, shown, grouped=grouped)
+    taken = _Taken(read.levels)
+    taken.descend(top, 0, "", "", "")
+    if not taken.found:
         raise DataError(
-            f"the data folder holds parts ({', '.join(sorted(parted))}) and other folders beside them "
-            f"({', '.join(others[:5])}): keep either parts or classes at the top."
+            f"the data folder {shown} has no images where data.layout: {'/'.join(read.levels)} looks for them"
+            f"{_why_none(top, taken)}; change data.layout, or leave it out so that the levels are recognised."
         )
-    found: dict[str, tuple[Path, Sample]] = {}
-    clashes: list[str] = []
-    class_folders: dict[str, set[str]] = {}
-    for top in tops:
-        folder = Path(top.path)
-        part = parts[top.name] if parted else ""
-        if parted:
-            homes = [Path(e.path) for e in _entries(folder) if usable_folder(e, root, [root, folder.resolve()], aside)]
-            for entry in _entries(folder):
-                if not entry.is_dir():
-                    aside.add(_unwanted_file(entry, root) or "image outside a class folder", _shown(entry, root))
-        else:
-            homes = [folder]
-        for home in homes:
-            label = escape_name(home.name)
-            class_folders.setdefault(f"{escape_name(home.parent.name) if parted else ''}/{label}", set()).add(home.name)
-            for file in _files(home, label, root, [root, home.resolve()], aside):
-                shown = escape_name(file.relative_to(given.resolve()).as_posix())
-                if shown in found:
-                    clashes.append(shown)
-                found[shown] = (file, Sample(shown, label, fixed_split=part))
-    clashes += [f"class folder {key.lstrip('/')}" for key, names in class_folders.items() if len(names) > 1]
+    clashes = taken.clashes + [
+        f"class folder {key.lstrip('/')}" for key, n in taken.class_folders.items() if len(n) > 1
+    ]
     if clashes:
         raise DataError(
             "names must not differ only in how their characters are encoded; rename these:\n" + listed(sorted(clashes))
         )
-    if not found:
-        left = "; ".join(f"{one.count} x {one.reason}" for one in aside.entries())
-        raise DataError(
-            f"the data folder {escape_name(str(given))} holds no images in class folders"
-            + (f" (not read: {left})" if left else "")
-            + "; it must hold one folder of images for each class."
-        )
-    order = sorted(found, key=by_bytes)
-    files = [found[path][0] for path in order]
-    classes = sorted({key.partition("/")[2] for key in class_folders}, key=by_bytes)
+    order = sorted(taken.found, key=by_bytes)
+    files = [taken.found[path][0] for path in order]
+    prefix = f"{root}{os.sep}"
+    aside = taken.aside.entries()
+    parted = any(sample.fixed_split for _, sample in taken.found.values())
     return Listing(
         name=escape_name(root.name) or "images",
         source=f"folder {escape_name(root.name)}",
-        samples=tuple(found[path][1] for path in order),
-        fetch=lambda index: files[index],
-        left_aside=aside.entries(),
+        samples=tuple(taken.found[path][1] for path in order),
+        fetch=lambda index: Path(prefix + files[index]),
+        left_aside=aside,
         split_from="folders" if parted else "drawn",
-        classes=tuple(classes),
+        warnings=(*read.warnings, *_warnings(taken)),
+        classes=tuple(sorted({key.rpartition("/")[2] for key in taken.class_folders}, key=by_bytes)),
+        group_rule="folder" if GROUP in read.levels else None,
+        notes=read.reading,
+        reading=read.reading,
         root=root,
     )
 
 
-def _shown(entry: os.DirEntry[str], root: Path) -> str:
-    return escape_name(os.path.relpath(entry.path, root).replace(os.sep, "/"))
+@dataclass
+class _Taken:
+    """What is read with a layout, and what is left aside."""
+
+    levels: tuple[str, ...]
+    found: dict[str, tuple[str, Sample]] = field(default_factory=dict)  # shown path -> (path below the root, sample)
+    clashes: list[str] = field(default_factory=list)
+    class_folders: dict[str, set[str]] = field(default_factory=dict)  # folder/class as shown -> names of that folder
+    aside: Aside = field(default_factory=Aside)
+    left: dict[str, int] = field(default_factory=dict)  # folders beside those that are read -> images in them
+
+    def descend(self, folder: Folder, depth: int, label: str, part: str, group: str) -> None:
+        """Take the images below a folder, whose own level is `depth` levels below the data folder."""
+        if depth == len(self.levels):
+            for one in folder.walk():
+                self._take(one, label, part, group)
+            return
+        self._count_others(folder, label)
+        for name in folder.images:
+            beside = "image above the folders that the layout names" if label else OUTSIDE
+            self.aside.add(beside, folder.within(name), label)
+        level = self.levels[depth]
+        for inner in folder.folders:
+            shown = escape_name(inner.name)
+            if level == SPLIT:
+                named = part_of(inner.name)
+                if named is None:
+                    self._leave(inner, _NO_PART, label)
+                else:
+                    self.descend(inner, depth + 1, label, named, group)
+            elif level == CLASS:
+                self.class_folders.setdefault(f"{escape_name(folder.path)}/{shown}", set()).add(inner.name)
+                self.descend(inner, depth + 1, shown, part, group)
+            elif level == GROUP:
+                self.descend(inner, depth + 1, label, part, shown)
+            elif level in (ANY, inner.name):
+                self.descend(inner, depth + 1, label, part, group)
+            else:
+                self._leave(inner, _BESIDE, label)
+
+    def _take(self, folder: Folder, label: str, part: str, group: str) -> None:
+        self._count_others(folder, label)
+        before, before_shown = (f"{folder.path}/", f"{escape_name(folder.path)}/")
+        for name in folder.images:
+            shown = before_shown + escape_name(name)
+            if shown in self.found:
+                self.clashes.append(shown)
+            self.found[shown] = (before + name, Sample(shown, label, group, part))
+
+    def _count_others(self, folder: Folder, label: str) -> None:
+        for name, reason, number in folder.others:
+            self.aside.add(reason, folder.within(name), label, number)
+        for name, where in folder.links:
+            self.aside.add(where, folder.within(name), label)
+
+    def _leave(self, folder: Folder, reason: str, label: str) -> None:
+        self.aside.add(reason, escape_name(folder.path), label)
+        if folder.total and not label:
+            self.left[escape_name(folder.path)] = folder.total
 
 
-def is_part(name: str) -> bool:
-    """Return whether this is a name of a part of the split, such as `train` or `val`."""
-    return name.casefold() in PART_NAMES
+def _no_folder(given: Path) -> str:
+    shown = escape_name(str(given))
+    must = "it must hold one folder of images for each class, or train/, val/ and test/ with those inside."
+    if not given.exists():
+        return f"the data folder {shown} does not exist; {must}"
+    if given.suffix.lower() in SHEET_SUFFIXES:
+        return f"{shown} is a spreadsheet; save it as CSV, and give that file."
+    if given.suffix.lower() in TABLE_SUFFIXES:
+        return f"{shown} is a table, not a folder; give it as data.source: {{csv: PATH}}, or as DATA=PATH."
+    return f"the data folder {shown} is not a folder; {must}"
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as found:
-        return sorted(found, key=lambda entry: os.fsencode(entry.name))
+def _refuse_links(top: Folder, layout: str | None) -> None:
+    """Refuse links to folders at the levels down to the classes, whose images would be missing in silence."""
+    last = layout.split("/").index(CLASS) if layout is not None else _DEEPEST
+    found = []
+    waiting = [(top, 0)]
+    while waiting:
+        folder, depth = waiting.pop()
+        if layout is None and depth and folder.images:
+            continue  # a class, or a part without classes: no folder in it is a class
+        found += [f"{folder.within(name)} ({where})" for name, where in folder.links]
+        waiting += [(inner, depth + 1) for inner in folder.folders] if depth < last else []
+    if found:
+        raise DataError(
+            "links to folders are not followed, so these would be missing; put the folders themselves in their place, "
+            "or list the images in a table (links to single files inside the data folder are followed):\n"
+            + listed(sorted(found))
+        )
 
 
-def _holds_folders(folder: Path) -> bool:
-    return any(entry.is_dir() and not _hidden(entry.name) for entry in _entries(folder))
+def _nothing(top: Folder, shown: str) -> str:
+    aside = Aside()
+    for folder in top.walk():
+        for name, reason, number in folder.others:
+            aside.add(reason, folder.within(name), count=number)
+    left = "; ".join(f"{one.count} x {one.reason}" for one in aside.entries())
+    return (
+        f"the data folder {shown} holds no images in class folders"
+        + (f" (not read: {left})" if left else "")
+        + "; it must hold one folder of images for each class."
+    )
 
 
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+def _why_none(top: Folder, taken: _Taken) -> str:
+    tops = sorted(escape_name(folder.name) for folder in top.folders)
+    held = f": at the top there is {shortly(tops)}" if tops else ""
+    left = "; ".join(f"{one.count} x {one.reason}, as {one.example}" for one in taken.aside.entries())
+    return held + (f" (not read: {left})" if left else "")
 
 
-def usable_folder(entry: os.DirEntry[str], root: Path, above: list[Path], aside: Aside) -> bool:
-    """Return whether to read this folder; count it in `aside` if not. Links to folders are never followed.
-
-    Args:
-        root: the data folder.
-        above: the folders that contain the entry, to recognise a link to one of them.
-    """
-    if not entry.is_dir():
-        return False
-    if _hidden(entry.name):
-        aside.add("hidden folder", _shown(entry, root))
-        return False
-    if entry.is_symlink():
-        target = Path(entry.path).resolve()
-        if target in above:
-            aside.add("link cycle", _shown(entry, root))
-        elif target.is_relative_to(root):
-            aside.add("link to a folder that is read under its own name", _shown(entry, root))
-        else:
-            aside.add("link out of the data folder", _shown(entry, root))
-        return False
-    return True
-
-
-def _unwanted_file(entry: os.DirEntry[str], root: Path) -> str | None:
-    """Return why this entry is not read as an image, or None if it is."""
-    if entry.name.startswith(".") or entry.name.casefold() in ("thumbs.db", "desktop.ini"):
-        return "hidden or system file"
-    if os.path.splitext(entry.name)[1].casefold() not in SUFFIXES:  # noqa: PTH122 (the name may be no valid path)
-        return "not an image by its suffix"
-    if entry.is_symlink():
-        try:
-            target = Path(entry.path).resolve(strict=True)
-        except OSError:
-            return "link that leads nowhere"
-        if not target.is_relative_to(root):
-            return "link out of the data folder"
-        if not target.is_file():
-            return "not a regular file"
-    elif not entry.is_file():
-        return "not a regular file"
-    return None
+def _warnings(taken: _Taken) -> list[str]:
+    """Return sentences about what is left aside and might be missed."""
+    warnings, masks = [], Aside()
+    images: dict[str, int] = {}
+    for _, sample in taken.found.values():
+        images[sample.label] = images.get(sample.label, 0) + 1
+    for one in taken.aside.entries():
+        if one.reason == MASK_FOLDER or one.reason.startswith(MASK_FILE):
+            masks.add(one.reason, one.example, count=one.count)
+        elif one.label and _is_missed(one.reason, one.count, images.get(one.label, 0)):
+            warnings.append(
+                f"Class {one.label}: {one.count} files are left aside ({one.reason}), such as {one.example}; "
+                f"{images.get(one.label, 0)} images are read."
+            )
+        elif one.reason == OUTSIDE:
+            warnings.append(f"{one.count} images lie outside the folders of classes and are left aside: {one.example}.")
+        elif (
+            one.reason.startswith("folder of ") and not one.label and one.example.rpartition("/")[2][:1] not in ".@#$_"
+        ):
+            warnings.append(f"The folder {one.example} is left aside by its name ({one.reason}).")
+    for one in masks.entries():
+        what = "folders of masks or annotations beside images" if one.reason == MASK_FOLDER else "masks beside images"
+        warnings.append(
+            f"Left aside as {what}: {one.count} files, such as {one.example}. They are masks by their names."
+        )
+    warnings += [f"The folder {folder} with {count} images is left aside." for folder, count in taken.left.items()]
+    return warnings
 
 
-def _files(folder: Path, label: str, root: Path, above: list[Path], aside: Aside) -> Iterator[Path]:
-    """Return the image files in a class folder and in the folders inside it."""
-    for entry in _entries(folder):
-        if entry.is_dir():
-            if usable_folder(entry, root, above, aside):
-                path = Path(entry.path)
-                yield from _files(path, label, root, [*above, path], aside)
-        elif (reason := _unwanted_file(entry, root)) is not None:
-            aside.add(reason, _shown(entry, root), label)
-        else:
-            yield Path(entry.path)
+def _is_missed(reason: str, count: int, images: int) -> bool:
+    """Return whether files of a class are left aside for a reason that a user may not know of."""
+    if reason.startswith("not an image by its suffix"):
+        return not reason.endswith(_TEXTS) and count >= max(1, 0.01 * images)
+    return reason.startswith(("link", "image above", "not a regular"))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from harness.errors import DataError
 
 PARTS = ("train", "validation", "test")
 
@@ -42,10 +45,10 @@ class Aside:
     def __init__(self) -> None:
         self._found: dict[tuple[str, str], tuple[int, str]] = {}
 
-    def add(self, reason: str, example: str, label: str = "") -> None:
-        """Count one file or folder; the first one of a reason and class is kept as the example."""
-        count, first = self._found.get((reason, label), (0, example))
-        self._found[reason, label] = count + 1, first
+    def add(self, reason: str, example: str, label: str = "", count: int = 1) -> None:
+        """Count `count` files or folders; the first one of a reason and class is kept as the example."""
+        before, first = self._found.get((reason, label), (0, example))
+        self._found[reason, label] = before + count, first
 
     def entries(self) -> tuple[LeftAside, ...]:
         """Return everything that was counted, sorted by reason and class."""
@@ -69,8 +72,20 @@ class Listing:
     classes: tuple[str, ...] = ()  # that the source names, with or without images; sorted
     group_rule: str | None = None  # where the groups come from, if the source itself gives them
     notes: tuple[str, ...] = ()  # sentences for the data card
+    reading: tuple[str, ...] = ()  # sentences on what was assumed to read the source; shown with every refusal too
     root: Path | None = None  # folder of the files; None if the images are in memory
     rendered: bool = False
+
+
+@contextmanager
+def told(reading: Sequence[str]) -> Iterator[None]:
+    """Add to every DataError inside what was assumed to read the source (`Listing.reading`)."""
+    try:
+        yield
+    except DataError as error:
+        if not reading:
+            raise
+        raise DataError(f"{error}\nHow the data were read:\n" + "\n".join(f"  - {line}" for line in reading)) from None
 
 
 def by_bytes(name: str) -> bytes:
