@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from harness.atomic import allocate, atomic_write, disk_errors
 from harness.config.data import DataConfig
 from harness.data.decoding import decode
+from harness.data.decoding.rules import rules_of
 from harness.data.parallel import Progress, over_images
 from harness.data.scan import Scan, copies, fetch, scan
 from harness.data.sources.listing import Listing
@@ -128,7 +129,7 @@ def arrays(dataset: Dataset, config: DataConfig, size: int, *, cache: Path, prog
 
 def array_path(digest: str, config: DataConfig, size: int, *, cache: Path) -> Path:
     """Return the path of a data set's array; its name is a digest of everything that determines its content."""
-    rule = [digest, size, config.resize, config.bit_depth, config.background, _VERSION, decode.VERSION]
+    rule = [digest, size, config.resize, rules_of(config).cache_key(), _VERSION]
     return cache / "images" / f"{hashlib.sha256(json.dumps(rule).encode()).hexdigest()[:32]}.npy"
 
 

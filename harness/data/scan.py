@@ -23,6 +23,7 @@ from harness.config.data import DataConfig
 from harness.data.decoding import decode
 from harness.data.decoding.decode import Facts, Pixels
 from harness.data.decoding.raw import read_bytes
+from harness.data.decoding.rules import rules_of
 from harness.data.parallel import Progress, over_images
 from harness.data.sources.listing import PARTS, Listing
 from harness.data.sources.open_source import list_source
@@ -99,7 +100,7 @@ def fetch(listing: Listing, row: int, config: DataConfig) -> tuple[Pixels, Scann
         data = read_bytes(source) if isinstance(source, Path) else source
     except OSError as error:
         raise DataError(f"cannot be opened ({error.strerror})") from None
-    pixels, facts = decode.read(data, bit_depth=config.bit_depth, background=config.background)
+    pixels, facts = decode.read(data, rules=rules_of(config))
     digest = pixel_digest(pixels)
     stored = data if isinstance(data, bytes) else None
     traits = traits_of(pixels, stored)
@@ -141,7 +142,7 @@ class _Memory:
         self._path: Path | None = None
         if listing.root is None:
             return
-        key = [os.fsencode(listing.root).hex(), config.bit_depth, config.background, decode.VERSION]
+        key = [os.fsencode(listing.root).hex(), rules_of(config).cache_key()]
         self._path = cache / "scan" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.json"
         try:
             check, _, body = self._path.read_bytes().partition(b"\n")
