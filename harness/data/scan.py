@@ -25,7 +25,7 @@ from harness.data.decoding.decode import Facts, Pixels
 from harness.data.decoding.raw import read_bytes
 from harness.data.decoding.rules import rules_of
 from harness.data.parallel import Progress, over_images
-from harness.data.sources.listing import PARTS, Listing
+from harness.data.sources.listing import PARTS, Frame, Listing
 from harness.data.sources.open_source import list_source
 from harness.data.traits import Traits, traits_of
 from harness.errors import DataError
@@ -90,7 +90,8 @@ def fetch(listing: Listing, row: int, config: DataConfig) -> tuple[Pixels, Scann
     Raises:
         DataError: it cannot be read. The message is the reason without the file's name.
     """
-    source = listing.fetch(row)
+    stored = listing.fetch(row)
+    source, frame = (stored.path, stored.number) if isinstance(stored, Frame) else (stored, None)
     if isinstance(source, np.ndarray):
         pixels: Pixels = source
         facts = Facts(source.shape[1], source.shape[0], "8-bit RGB image")
@@ -100,11 +101,11 @@ def fetch(listing: Listing, row: int, config: DataConfig) -> tuple[Pixels, Scann
         data = read_bytes(source) if isinstance(source, Path) else source
     except OSError as error:
         raise DataError(f"cannot be opened ({error.strerror})") from None
-    pixels, facts = decode.read(data, rules=rules_of(config))
+    pixels, facts = decode.read(data, rules=rules_of(config), frame=frame)
     digest = pixel_digest(pixels)
-    stored = data if isinstance(data, bytes) else None
-    traits = traits_of(pixels, stored)
-    return pixels, Scanned(hashlib.sha256(stored).hexdigest() if stored else digest, digest, facts, traits)
+    content = data if isinstance(data, bytes) else None
+    traits = traits_of(pixels, content)
+    return pixels, Scanned(hashlib.sha256(content).hexdigest() if content else digest, digest, facts, traits)
 
 
 def pixel_digest(pixels: Pixels) -> str:

@@ -115,7 +115,7 @@ def _opened(image: Image.Image, rules: ReadingRules, checked: png.Checked | None
     colours: Colours = "grey" if grey or bits > 8 else "RGB"
 
     def plane(number: int) -> Plane:
-        if number:
+        if planes > 1 and image.tell() != number:
             image.seek(number)
         converted: tuple[str, ...] = (_CONVERTED[image.mode],) if image.mode in _CONVERTED else ()
         stored = _orientation(image)

@@ -65,7 +65,7 @@ def scaled(load: Callable[[int], Plane], numbers: list[int], mixture: Mixture | 
         combine = _Combination(rules.frames)
         for number in numbers:
             plane = one(number)
-            combine.add(_values(plane, scale, rules))
+            combine.add(_repeated(_values(plane, scale, rules), rules))
         values = combine.result()
     else:
         values = _values(replace(plane, samples=combine.result()), scale, rules)
@@ -208,9 +208,14 @@ def _full(plane: Plane, rules: ReadingRules) -> int:
 
 
 def _rounded(values: NDArray[Any], plane: Plane, rules: ReadingRules) -> Pixels:
-    """Return pixels of whole numbers; grey is repeated in three channels unless all channels are read as they are."""
+    """Return pixels of whole numbers, in at least three channels unless all channels are read as they are."""
     dtype = np.uint8 if _full(plane, rules) == 255 else np.uint16
     whole = values if values.dtype == dtype else np.rint(values).astype(dtype)
-    if whole.shape[2] == 1 and rules.channels != "all":
-        whole = np.broadcast_to(whole, (*whole.shape[:2], 3))
-    return np.ascontiguousarray(whole)
+    return np.ascontiguousarray(_repeated(whole, rules))
+
+
+def _repeated(values: NDArray[Any], rules: ReadingRules) -> NDArray[Any]:
+    """Return grey in three channels, unless all channels are read as they are."""
+    if values.shape[2] != 1 or rules.channels == "all":
+        return values
+    return np.broadcast_to(values, (*values.shape[:2], 3))

@@ -6,6 +6,7 @@ import io
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from harness.data.decoding.raw import ORIENTATION, Alpha, Colours, Opened, Plane, check_size, turn, turned_words
 from harness.data.decoding.rules import ReadingRules
 from harness.data.decoding.tiff_layout import Layout, layout_of
-from harness.data.decoding.tiff_samples import PALETTE, check_segments, form_of, photometric_of, stored_samples
+from harness.data.decoding.tiff_samples import PALETTE, Stored, check_segments, form_of, photometric_of, stored_samples
 from harness.errors import DataError
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -89,10 +90,11 @@ def _opened(tiff: Any, page: Any, data: bytes, rules: ReadingRules) -> Opened | 
     table = _colour_table(page) if palette else None
 
     def plane(number: int) -> Plane:
-        parts, depth = [], bits
+        parts, depth, kind = [], bits, alpha
         for channel in range(layout.channels):
-            samples, depth = _page(layout, layout.position(number, channel), data, photometric, orientation, rules)
-            parts.append(samples)
+            found = _page(layout, layout.position(number, channel), data, photometric, orientation, rules)
+            parts.append(found.samples)
+            depth, kind = found.bits, "straight" if found.straight else kind
         samples = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
         done: tuple[str, ...] = ("1-bit to 8-bit",) if bits == 1 and not palette else ()
         if table is not None:
@@ -101,7 +103,7 @@ def _opened(tiff: Any, page: Any, data: bytes, rules: ReadingRules) -> Opened | 
             samples, done = table[samples[..., 0]], ("palette to RGB",)
             depth = samples.dtype.itemsize * 8
         done += turned_words(orientation)
-        return Plane(samples, alpha, depth, "unsigned" if table is not None else form, done)
+        return Plane(samples, kind, depth, "unsigned" if table is not None else form, done)
 
     words = _words(colours, channels, alpha, palette, bits)
     words = words if form == "unsigned" or palette else f"{form} {words}"
@@ -138,30 +140,33 @@ def _words(colours: Colours, channels: int, alpha: Alpha, palette: bool, bits: i
 
 def _page(
     layout: Layout, position: int, data: bytes, photometric: int, orientation: int, rules: ReadingRules
-) -> tuple[NDArray[Any], int]:
-    """Return the samples of one page, (height, width, samples), turned, with 0 as black, and the bits of the scale."""
+) -> Stored:
+    """Return the samples of one page, (height, width, samples), turned, with 0 as black."""
     page = layout.pages[position if layout.contiguous is None else 0]
     if page is None:
         raise DataError("is damaged (a plane that its metadata name is missing)")
     key = page.keyframe
     if layout.contiguous is not None:
-        size = key.imagelength * key.imagewidth * key.samplesperpixel
-        dtype = np.dtype(key.dtype).newbyteorder(key.parent.byteorder)
-        start = layout.contiguous + position * size * dtype.itemsize
-        if start + size * dtype.itemsize > len(data):
-            raise DataError("is truncated")
-        samples = np.frombuffer(data, dtype, size, start).astype(dtype.newbyteorder("="))
-        shape = (key.samplesperpixel, key.imagelength, key.imagewidth)
-        if int(key.planarconfig) == 2:
-            samples = np.moveaxis(samples.reshape(shape), 0, -1)
-        samples = samples.reshape(key.imagelength, key.imagewidth, key.samplesperpixel)
-        bits, inverted, turned = int(key.bitspersample), False, False
+        found = Stored(_contiguous(key, data, layout.contiguous, position), int(key.bitspersample), False, False)
     else:
         found = stored_samples(page, data, rules.max_pixels)
-        samples, bits, inverted, turned = found.samples, found.bits, found.inverted, found.turned
-    if (photometric == 0) != inverted:  # the value 0 means white
-        samples = _inverted(samples, bits, _alpha(key, photometric)[1])
-    return samples if turned else turn(samples, orientation), bits
+    samples = found.samples
+    if (photometric == 0) != found.inverted:  # the value 0 means white
+        samples = _inverted(samples, found.bits, _alpha(key, photometric)[1])
+    return replace(found, samples=samples if found.turned else turn(samples, orientation))
+
+
+def _contiguous(key: Any, data: bytes, start: int, position: int) -> NDArray[Any]:
+    """Return the samples of an image in a series that is stored without a page for each."""
+    size = key.imagelength * key.imagewidth * key.samplesperpixel
+    dtype = np.dtype(key.dtype).newbyteorder(key.parent.byteorder)
+    place = start + position * size * dtype.itemsize
+    if place + size * dtype.itemsize > len(data):
+        raise DataError("is truncated")
+    samples = np.frombuffer(data, dtype, size, place).astype(dtype.newbyteorder("="))
+    if int(key.planarconfig) == 2:
+        samples = np.moveaxis(samples.reshape(key.samplesperpixel, key.imagelength, key.imagewidth), 0, -1)
+    return samples.reshape(key.imagelength, key.imagewidth, key.samplesperpixel)
 
 
 def _inverted(samples: NDArray[Any], bits: int, colours: int) -> NDArray[Any]:

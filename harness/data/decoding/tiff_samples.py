@@ -11,7 +11,7 @@ import lzma
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -63,6 +63,7 @@ class Stored:
     bits: int  # of the scale
     inverted: bool  # whether "white is zero" has been turned already
     turned: bool  # whether the orientation has been applied already
+    straight: bool = False  # whether premultiplied alpha has been divided out already
 
 
 def photometric_of(page: Any) -> int:
@@ -98,18 +99,22 @@ def stored_samples(page: Any, data: bytes, most: int) -> Stored:
     key = page.keyframe
     compression, bits = int(key.compression), int(key.bitspersample)
     packed = bits not in _WHOLE_BITS and form_of(key) != "float"
-    pillow = not packed or bits in (1, 2, 4)
+    # Pillow ignores a predictor beside all compressions but these.
+    pillow = (not packed or bits in (1, 2, 4)) and (int(key.predictor) == 1 or compression in (_LZW, 50000))
     direct = compression in _OWN
     check_segments(page, data, most, unpacked=direct)
     if packed and direct:
         return Stored(_unpacked(page, data, bits), bits, inverted=False, turned=False)
-    if not direct and pillow and (found := _by_pillow(page, data)) is not None:
+    divides = int(key.samplesperpixel) > 1 and 1 in map(int, key.extrasamples)  # Pillow does, and rounds
+    if not direct and pillow and not divides and (found := _by_pillow(page, data)) is not None:
         return found
     if packed and compression in _OF_BYTES:
         return Stored(_unpacked(page, data, bits), bits, inverted=False, turned=False)
     try:
         samples: NDArray[Any] = page.asarray(maxworkers=1)
     except (ValueError, NotImplementedError, ImportError, KeyError) as error:
+        if divides and pillow and (found := _by_pillow(page, data)) is not None:
+            return replace(found, straight=True)
         raise _undecoded(key, error) from None
     if samples.ndim == 3 and int(key.planarconfig) == 2:  # each channel is stored as a plane of its own
         samples = np.moveaxis(samples, 0, -1)
@@ -169,7 +174,7 @@ def _undecoded(page: Any, error: Exception) -> Exception:
             f"is a {page.bitspersample}-bit TIFF with {name} compression, which needs the package imagecodecs: install "
             "it (pip install 'finetune-harness[tiff]'), or save the image with deflate compression"
         )
-    if "not a known" in text or "not supported" in text or isinstance(error, NotImplementedError):
+    if any(sign in text for sign in ("COMPRESSION", "not supported")) or isinstance(error, NotImplementedError):
         return DataError(
             f"is a {page.bitspersample}-bit TIFF with {name} compression of a kind that is not supported: save it "
             "with deflate compression"

@@ -12,7 +12,17 @@ from PIL import Image
 
 PARTS = ("train", "validation", "test")
 
-Stored = Path | Image.Image | NDArray[np.uint8]  # the file, an image that a library has opened, or the pixels
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of a file that has several, counted from 0."""
+
+    path: Path
+    number: int
+
+
+# The file or a frame of it, an image that a library has opened, or the pixels.
+Stored = Path | Frame | Image.Image | NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
