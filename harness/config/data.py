@@ -136,7 +136,8 @@ class DataConfig(StrictModel):
     )
     bit_depth: BitDepth = Field(
         "dtype",
-        description="full scale of images with more than 8 bits: dtype (65535; 1 for float images), a number of bits, "
+        description="full scale of images with more than 8 bits: dtype (65535, or of the file's own bits; 1 for float "
+        "images), a number of bits, "
         "used (the range of the training images) or minmax of each image",
     )
     not_finite: NotFinite = Field(

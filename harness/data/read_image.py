@@ -8,15 +8,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from harness.config.data import DataConfig
+from harness.config.reading_keys import reading_config
 from harness.data.decoding import decode
 from harness.data.decoding.raw import read_bytes
 from harness.data.decoding.rules import rules_of
 from harness.errors import ConfigError, DataError
-
-KEYS = ("channels", "frames", "bit_depth", "not_finite", "background", "max_megapixels", "image_size", "resize")
 
 
 def read_image(
@@ -48,7 +45,9 @@ def read_image(
         >>> read_image("cell.tif", channels=[2, 0, 1], bit_depth=12).shape  # doctest: +SKIP
         (1024, 1024, 3)
     """
-    config = _config(keys)
+    config = reading_config(keys)
+    if config.image_size == "native":
+        raise ConfigError("image_size must be a number of pixels here, because native depends on a backbone.")
     if config.bit_depth == "used" and value_range is None:
         raise ConfigError("bit_depth='used' needs value_range=(low, high), the range of the training images.")
     rules = rules_of(config, value_range)
@@ -67,16 +66,3 @@ def read_image(
         assert isinstance(config.image_size, int)
         pixels = decode.fit(pixels, config.image_size, config.resize, config.background)
     return pixels.astype(np.float32) / np.float32(65535 if pixels.dtype == np.uint16 else 255)
-
-
-def _config(keys: dict[str, Any]) -> DataConfig:
-    unknown = sorted(set(keys) - set(KEYS))
-    if unknown:
-        raise ConfigError(f"read_image has no key {', '.join(unknown)}; it has {', '.join(KEYS)}.")
-    if keys.get("image_size") == "native":
-        raise ConfigError("image_size must be a number of pixels here, because native depends on a backbone.")
-    try:
-        return DataConfig.model_validate(keys)
-    except ValidationError as error:
-        faults = [f"{fault['loc'][0]}: {str(fault['msg']).removeprefix('Value error, ')}" for fault in error.errors()]
-        raise ConfigError("read_image was given values that are not allowed:", list(dict.fromkeys(faults))) from None

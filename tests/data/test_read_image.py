@@ -15,8 +15,8 @@ from PIL import Image
 import harness
 from harness import read_image
 from harness.config.data import DataConfig
+from harness.config.reading_keys import READING_KEYS
 from harness.data.dataset import arrays, open_dataset
-from harness.data.read_image import KEYS
 from harness.errors import ConfigError, DataError
 
 RANDOM = np.random.default_rng(6)
@@ -84,10 +84,10 @@ def test_unknown_keys_and_values_are_refused(keys: dict[str, Any], words: str, t
         read_image(tmp_path / "x.png", **keys)
 
 
-def test_every_reading_key_of_a_study_is_known(tmp_path: Path) -> None:
+def test_every_reading_key_of_a_study_is_known() -> None:
     others = {"source", "name", "wanted", "layout", "root", "columns", "classes", "min_images"}
     others |= {"on_bad", "dedupe", "limit", "split"}
-    assert set(DataConfig.model_fields) - others == set(KEYS)
+    assert set(DataConfig.model_fields) - others == set(READING_KEYS)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -110,7 +110,8 @@ def test_white_is_zero_is_turned_for_every_decoder_and_leaves_alpha() -> None:
         data = as_tiff(samples, photometric="miniswhite", compression=compression)
         assert (read(data)[0][..., 0] == 255 - samples).all(), compression
     both = np.dstack([np.zeros((3, 3), np.uint16), np.full((3, 3), 65535, np.uint16)])
-    assert (read(as_tiff(both, photometric="miniswhite", extrasamples=["unassalpha"]))[0] == 65535).all()
+    data = as_tiff(both, photometric="miniswhite", extrasamples=["unassalpha"])
+    assert (read(data, background=(0, 0, 0))[0] == 65535).all()
 
 
 @pytest.mark.parametrize("bits", [1, 8, 16])
