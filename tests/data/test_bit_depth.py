@@ -46,6 +46,8 @@ def test_used_scales_by_the_given_range_and_clips_beyond_it() -> None:
 def test_used_leaves_8_bit_images_alone() -> None:
     samples = RANDOM.integers(0, 40, (5, 6), dtype=np.uint8)
     assert (read(as_tiff(samples), bit_depth="used", value_range=(0.0, 4095.0))[0][..., 0] == samples).all()
+    packed = raw_tiff(samples[..., None] % 16, 4)
+    assert (read(packed, bit_depth="used", value_range=(0.0, 4095.0))[0][..., 0] == samples % 16 * 17).all()
 
 
 def test_values_that_are_not_finite_are_refused_with_two_ways_out_or_show_the_background() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 import zlib
 from typing import Any
 
@@ -15,6 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness.errors import DataError
+
+try:  # it writes some compressions
+    import imagecodecs
+except ImportError:
+    imagecodecs = None
 
 RANDOM = np.random.default_rng(1)
 DEFLATE = (8, zlib.compress)
@@ -91,7 +95,7 @@ def test_alpha_is_composited_by_its_kind(dtype: type, kind: str, channels: int) 
         data = as_tiff(samples, photometric="rgb" if channels == 3 else "minisblack", extrasamples=[kind])
         got = fractions(data, background=(10, 200, 30))
         assert np.abs(got - wanted).max() < (1.5 / 255 if dtype == np.uint8 else 2e-5)
-    if dtype == np.uint8 and channels == 3:  # Pillow decodes this compression
+    if dtype == np.uint8 and channels == 3 and imagecodecs is not None:  # another decoder reads it
         packed = as_tiff(samples, photometric="rgb", extrasamples=[kind], compression="packbits")
         assert (fractions(packed, background=(10, 200, 30)) == got).all()
 
@@ -106,12 +110,12 @@ def test_white_is_zero_is_turned_at_every_depth(bits: int) -> None:
 
 def test_white_is_zero_is_turned_for_every_decoder_and_leaves_alpha() -> None:
     samples = numbers(8).astype(np.uint8)[..., 0]
-    for compression in ("packbits", "zlib", None):
+    for compression in ("packbits", "zlib", None) if imagecodecs is not None else ("zlib", None):
         data = as_tiff(samples, photometric="miniswhite", compression=compression)
         assert (read(data)[0][..., 0] == 255 - samples).all(), compression
-    both = np.dstack([np.zeros((3, 3), np.uint16), np.full((3, 3), 65535, np.uint16)])
+    both = np.dstack([np.full((3, 3), 1000, np.uint16), np.full((3, 3), 65535, np.uint16)])
     data = as_tiff(both, photometric="miniswhite", extrasamples=["unassalpha"])
-    assert (read(data, background=(0, 0, 0))[0] == 65535).all()
+    assert (read(data, background=(0, 0, 0))[0] == 64535).all()
 
 
 @pytest.mark.parametrize("bits", [1, 8, 16])
@@ -152,8 +156,8 @@ def test_orientation_is_applied_once_by_every_decoder(orientation: int) -> None:
         assert (pixels[..., 0] == wanted).all() and facts.converted == ("EXIF orientation",)
 
 
-PLAIN = ["zlib", "lzma", "packbits"]
-BY_PACKAGE = ["lzw", "zstd", "jpeg2000", "png", "lerc", "jpegxr", "jpegxl"]
+PLAIN = ["zlib", "lzma"]
+BY_PACKAGE = ["packbits", "lzw", "zstd", "jpeg2000", "png", "lerc", "jpegxr", "jpegxl"]
 
 
 @pytest.mark.parametrize("compression", [*PLAIN, *BY_PACKAGE])
@@ -165,10 +169,8 @@ def test_every_lossless_compression_keeps_every_value(compression: str, dtype: t
     samples = RANDOM.integers(0, np.iinfo(dtype).max + 1, (33, 47, channels), dtype=dtype)
     stored = samples if channels == 3 else samples[..., 0]
     colour = {"photometric": "rgb" if channels == 3 else "minisblack", "compression": compression}
-    byte_codecs = (*PLAIN, "lzw", "zstd")
+    byte_codecs = (*PLAIN, "packbits", "lzw", "zstd")
     for options in ({}, {"tile": (16, 16)}, {"predictor": True} if compression in byte_codecs else {}):
-        if compression == "packbits" and "predictor" in options and sys.modules.get("imagecodecs") is None:
-            continue
         assert (read(as_tiff(stored, **colour, **options))[0] == samples).all(), options
 
 
@@ -225,7 +227,7 @@ def test_complex_samples_and_mixed_depths_are_named() -> None:
 
 
 def test_a_tile_that_names_another_size_inside_is_not_decoded() -> None:
-    imagecodecs = pytest.importorskip("imagecodecs")
+    pytest.importorskip("imagecodecs")
     large = imagecodecs.jpeg2k_encode(np.zeros((640, 640), np.uint8))
     data = raw_tiff(np.zeros((16, 16, 1), np.uint8), 8, compression=(34712, lambda _: large))
     with pytest.raises(DataError, match="more pixels than its place"):
