@@ -104,10 +104,13 @@ def test_a_palette_with_transparency_is_composited_at_every_depth(bits: int, sho
     assert np.abs(read(data, background=BACKGROUND)[0] - wanted).max() <= 0.51
 
 
-def saved(image: Image.Image, **options: Any) -> bytes:
+def test_a_file_that_is_cut_off_anywhere_is_called_truncated() -> None:
     stream = io.BytesIO()
-    image.save(stream, "PNG", **options)
-    return stream.getvalue()
+    Image.fromarray(RANDOM.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(stream, "PNG")
+    whole = stream.getvalue()
+    for end in range(34, len(whole) - 40, 97):
+        with pytest.raises(DataError, match="is truncated"):
+            read(whole[:end])
 
 
 @pytest.mark.parametrize("colour", [2, 4, 6])

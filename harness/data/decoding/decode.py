@@ -226,6 +226,7 @@ def _reason(error: Exception, rules: ReadingRules) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "is not an image in a known format"
     text = " ".join(str(error).split())
-    if any(sign in text for sign in ("truncated", "unexpected end", "failed to read")) or isinstance(error, EOFError):
+    signs = ("truncated", "unexpected end", "failed to read")
+    if isinstance(error, EOFError) or any(sign in text.lower() for sign in signs):
         return "is truncated"
     return f"is damaged ({text[:120] or type(error).__name__})"

@@ -60,6 +60,8 @@ def checked(data: bytes) -> Checked:
     end = len(SIGNATURE) + sum(12 + len(body) for _, body, _ in chunks)
     # What follows the last whole chunk is a part of one, if the file is truncated: the decoder says so.
     tail = data[end:] if not chunks or chunks[-1][0] != b"IEND" else b""
+    if not any(kind == b"IDAT" for kind, _, _ in chunks) and tail[4:8] != b"IDAT":
+        raise DataError("is damaged (it has no pixels)" if chunks and chunks[-1][0] == b"IEND" else "is truncated")
     return Checked(b"".join([*parts, tail]) if dropped else data, bits, colour == 0, key)
 
 
