@@ -11,6 +11,7 @@ from harness.config.strict_model import StrictModel
 BitDepth = Literal["dtype", "used", "minmax", 8, 10, 12, 14, 16]
 Frames = Literal["first", "max", "mean", "each"]
 Near = Literal["error", "group", "keep"]
+NotFinite = Literal["error", "background"]
 COLOURS = ("red", "green", "blue")
 MAX_CHANNELS = 16  # of an image that is trained on
 
@@ -121,10 +122,11 @@ class DataConfig(StrictModel):
     channels: Literal["all"] | tuple[int, ...] | dict[str, int | tuple[int, ...]] | None = Field(
         None,
         description="channels of the file, counted from 0: [2, 0, 1] takes three as red, green and blue, {red: 0, "
-        "green: [1, 3]} mixes them, all trains on every one; without it, files must be grey or have three",
+        "green: [1, 3]} shows means of channels, all trains on every one; without it, files must be grey or have three",
     )
     frames: Frames = Field(
-        "first", description="of a z-stack or time series: first, max or mean of all planes, or each as an image"
+        "first",
+        description="of a z-stack, time series or animation: first, max or mean of all planes, or each as an image",
     )
     image_size: int | Literal["native"] = Field(
         64, description="pixels a side, or native: the size that the backbone's official weights were evaluated at"
@@ -134,8 +136,12 @@ class DataConfig(StrictModel):
     )
     bit_depth: BitDepth = Field(
         "dtype",
-        description="full scale of images with more than 8 bits: dtype (65535; 1 for float images), a number of bits, "
+        description="full scale of images with more than 8 bits: dtype (65535, or of the file's own bits; 1 for float "
+        "images), a number of bits, "
         "used (the range of the training images) or minmax of each image",
+    )
+    not_finite: NotFinite = Field(
+        "error", description="NaN and infinite values of float images: refuse the file, or show the background there"
     )
     background: tuple[int, int, int] = Field(
         (255, 255, 255), description="colour (red, green, blue) behind transparent pixels and of padding"

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from harness.atomic import disk_errors
 from harness.config.data import MAX_CHANNELS, DataConfig
 from harness.data.array_file import is_sound
+from harness.data.decoding.rules import rules_of
 from harness.data.groups import groups_of
 from harness.data.make_array import make_array
 from harness.data.memory import Images
 from harness.data.parallel import Progress
-from harness.data.scan import Scan, copies, pixel_rules, scan
+from harness.data.scan import Scan, copies, scan
 from harness.data.sources.listing import told
 from harness.data.staging import Staging
 from harness.errors import DataError
@@ -66,6 +67,15 @@ class Dataset:
     def warnings(self) -> tuple[str, ...]:
         """Sentences about the source that a user should read before training."""
         return self._scan.listing.warnings
+
+    def value_range(self, rows: NDArray[np.bool_]) -> tuple[float, float]:
+        """Return the smallest and the largest sample value that these images use, before scaling and without alpha.
+
+        Args:
+            rows: (N,) whether to count an image.
+        """
+        facts = [image.facts for image, counted in zip(self.scanned, rows.tolist(), strict=True) if counted]
+        return min(fact.low for fact in facts), max(fact.high for fact in facts)
 
     def with_clusters(self, clusters: NDArray[np.int64]) -> Dataset:
         """Return the data set with the column `near`: (N,) numbers that near duplicates have in common."""
@@ -139,7 +149,15 @@ def _table(found: Scan, groups: Sequence[str], label_of: dict[str, int]) -> tupl
     return pd.concat(parts, ignore_index=True), counts
 
 
-def arrays(dataset: Dataset, config: DataConfig, size: int, *, cache: Path, progress: Progress | None = None) -> Path:
+def arrays(
+    dataset: Dataset,
+    config: DataConfig,
+    size: int,
+    *,
+    cache: Path,
+    value_range: tuple[float, float] | None = None,
+    progress: Progress | None = None,
+) -> Path:
     """Return the path of a read-only .npy file (N, size, size, C) with all images; make the file if necessary.
 
     The type is uint8, or uint16 with full scale 65535 if any image has more than 8 bits. The file's name is a digest
@@ -149,6 +167,7 @@ def arrays(dataset: Dataset, config: DataConfig, size: int, *, cache: Path, prog
     Args:
         size: pixels a side.
         cache: folder of the arrays.
+        value_range: sample values that become 0 and full scale, with `bit_depth: used`.
         progress: called with (images done, images in all).
 
     Raises:
@@ -157,8 +176,10 @@ def arrays(dataset: Dataset, config: DataConfig, size: int, *, cache: Path, prog
     """
     deep = dataset._scan.images.deep
     shape, dtype = (len(dataset.table), size, size, dataset.channels), np.dtype(np.uint16 if deep else np.uint8)
-    path = array_path(dataset.digest, config, size, cache=cache)
-    staging = Staging(dataset._scan.listing, config, size, pixel_rules(config), channels=dataset.channels, cache=cache)
+    path = array_path(dataset.digest, config, size, value_range, cache=cache)
+    staging = Staging(
+        dataset._scan.listing, config, size, channels=dataset.channels, value_range=value_range, cache=cache
+    )
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
@@ -171,9 +192,11 @@ def arrays(dataset: Dataset, config: DataConfig, size: int, *, cache: Path, prog
     return path
 
 
-def array_path(digest: str, config: DataConfig, size: int, *, cache: Path) -> Path:
+def array_path(
+    digest: str, config: DataConfig, size: int, value_range: tuple[float, float] | None = None, *, cache: Path
+) -> Path:
     """Return the path of a data set's array; its name is a digest of everything that determines its content."""
-    rule = [digest, size, config.resize, *pixel_rules(config), _VERSION]
+    rule = [digest, size, config.resize, rules_of(config, value_range).cache_key(), _VERSION]
     return cache / "images" / f"{hashlib.sha256(json.dumps(rule).encode()).hexdigest()[:32]}.npy"
 
 

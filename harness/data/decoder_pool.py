@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any
 
 from harness.config.data import DataConfig
+from harness.data.sources.listing import Frame
 from harness.data.staged_rows import Target
 from harness.errors import ResourceError
 
@@ -88,7 +89,7 @@ class DecoderPool:
         self._selector.close()
 
     def run(
-        self, slots: Mapping[int, int], path_of: Callable[[int], Path], receive: Callable[[int, Answer], None]
+        self, slots: Mapping[int, int], path_of: Callable[[int], Path | Frame], receive: Callable[[int, Answer], None]
     ) -> None:
         """Read the file of every row; call `receive` from this thread, in the order in which they are done.
 
@@ -195,12 +196,16 @@ class DecoderPool:
         self._selector.register(ours, selectors.EVENT_READ, lane)
         return lane
 
-    def _send(self, lane: _Lane, waiting: deque[int], slots: Mapping[int, int], path_of: Callable[[int], Path]) -> None:
+    def _send(
+        self, lane: _Lane, waiting: deque[int], slots: Mapping[int, int], path_of: Callable[[int], Path | Frame]
+    ) -> None:
         """Send images until the lane has enough; near the end, few, so that no process is left with many."""
         most = max(1, min(_AHEAD, len(waiting) // (2 * self._count)))
         while waiting and not lane.closed and len(lane.sent) < most:
-            path = os.fsdecode(path_of(waiting[0]))
-            line = json.dumps({"row": waiting[0], "slot": slots[waiting[0]], "path": path}).encode() + b"\n"
+            source = path_of(waiting[0])
+            path, frame = (source.path, source.number) if isinstance(source, Frame) else (source, None)
+            request = {"row": waiting[0], "slot": slots[waiting[0]], "path": os.fsdecode(path), "frame": frame}
+            line = json.dumps(request).encode() + b"\n"
             if lane.sent and sum(size for _, size in lane.sent) + len(line) > _AHEAD_BYTES:
                 return
             lane.sent.append((waiting.popleft(), len(line)))
@@ -271,7 +276,7 @@ class _ServerGone(Exception):
     """The process that starts the others has ended."""
 
 
-def _answer_of(message: dict[str, Any], path_of: Callable[[int], Path]) -> Answer:
+def _answer_of(message: dict[str, Any], path_of: Callable[[int], Path | Frame]) -> Answer:
     if "values" in message:
         return Answer(message["values"], message["checks"])
     if "bad" in message:

@@ -28,7 +28,8 @@ from typing import Any
 
 from harness.config.data import DataConfig
 from harness.data import reading
-from harness.data.decoding import decode
+from harness.data.decoding import decode, isolation
+from harness.data.sources.listing import Frame
 from harness.data.staged_rows import Target
 from harness.errors import DataError
 
@@ -48,6 +49,7 @@ def main(control_number: int) -> None:
     signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash must not leave the memory of a process on the disk
     _silence()
+    isolation.isolate()
     gc.freeze()  # so that a child's garbage collector does not copy the memory that all share
     lanes: dict[int, int] = {}  # process -> lane
     while True:
@@ -130,7 +132,9 @@ def _limit(processor_seconds: float, seconds: float) -> None:
 
 def _answer(examine: Examine, request: dict[str, Any], config: DataConfig, targets: list[Target]) -> dict[str, Any]:
     try:
-        values, checks = examine(Path(request["path"]), config, targets, request["slot"])
+        path, frame = Path(request["path"]), request["frame"]
+        source = path if frame is None else Frame(path, frame)
+        values, checks = examine(source, config, targets, request["slot"])
     except DataError as error:
         return {"bad": str(error)}
     except MemoryError:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from harness.atomic import atomic_path, disk_errors
 from harness.data.reading import FACTS, TRAITS, Scanned, from_values, to_values
-from harness.data.sources.listing import Listing
+from harness.data.sources.listing import Frame, Listing
 from harness.data.traits import SIDE
 
 _FRESH = 2.0  # seconds; a newer file is not stored, because it may change again without a new time stamp
@@ -91,11 +91,11 @@ class Memory:
     A file counts as unchanged if its size and time of change are the same.
     """
 
-    def __init__(self, listing: Listing, rules: Sequence[object], *, cache: Path) -> None:
+    def __init__(self, listing: Listing, rules: str, *, cache: Path) -> None:
         """Read what earlier scans stored.
 
         Args:
-            rules: everything that decides the pixels of a file.
+            rules: key of everything that decides the pixels of a file.
         """
         self.found: list[bytes | None] = [None] * len(listing.samples)  # packed, for each row of the listing
         self._listing = listing
@@ -104,7 +104,7 @@ class Memory:
         self._lines = 0  # that the file has
         if listing.root is None:
             return
-        key = json.dumps([os.fsencode(listing.root).hex(), *rules, FACTS, TRAITS], default=str)
+        key = json.dumps([os.fsencode(listing.root).hex(), rules, FACTS, TRAITS])
         self._path = cache / "scan" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.jsonl"
         self._stamps = np.zeros((len(listing.samples), 2), np.int64)  # size in bytes, time of change in nanoseconds
         self._read()
@@ -180,6 +180,7 @@ class Memory:
 
     def _stamp(self, row: int) -> tuple[int, int] | None:
         source = self._listing.fetch(row)
+        source = source.path if isinstance(source, Frame) else source
         if not isinstance(source, Path):
             return None
         try:

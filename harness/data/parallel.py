@@ -15,7 +15,7 @@ from harness.config.data import DataConfig
 from harness.data.decoder_pool import Answer, DecoderPool
 from harness.data.decoding import decode
 from harness.data.reading import examine
-from harness.data.sources.listing import Listing
+from harness.data.sources.listing import Frame, Listing
 from harness.data.staged_rows import Target
 from harness.errors import DataError
 
@@ -52,9 +52,9 @@ def read_images(
     if not rows:
         return
 
-    def path_of(row: int) -> Path:
+    def path_of(row: int) -> Path | Frame:
         source = listing.fetch(row)
-        assert isinstance(source, Path)  # a listing with a root consists of files
+        assert isinstance(source, Path | Frame)  # a listing with a root consists of files
         about_to_read(row)
         return source
 

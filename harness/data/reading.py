@@ -17,7 +17,8 @@ from harness.config.data import DataConfig
 from harness.data.decoding import decode
 from harness.data.decoding.decode import Facts, Pixels
 from harness.data.decoding.raw import read_bytes
-from harness.data.sources.listing import Listing, Stored
+from harness.data.decoding.rules import rules_of
+from harness.data.sources.listing import Frame, Listing, Stored
 from harness.data.staged_rows import Target
 from harness.data.traits import Traits, traits_of
 from harness.errors import DataError
@@ -45,22 +46,30 @@ def fetch(listing: Listing, row: int, config: DataConfig) -> tuple[Pixels, Scann
     return read_source(listing.fetch(row), config)
 
 
-def read_source(source: Stored, config: DataConfig) -> tuple[Pixels, Scanned]:
-    """Return what `fetch` returns, of what the listing's own `fetch` gave."""
+def read_source(
+    stored: Stored, config: DataConfig, value_range: tuple[float, float] | None = None
+) -> tuple[Pixels, Scanned]:
+    """Return what `fetch` returns, of what the listing's own `fetch` gave.
+
+    Args:
+        value_range: of sample values, with `bit_depth: used`; without it, every image has its own.
+    """
+    source, frame = (stored.path, stored.number) if isinstance(stored, Frame) else (stored, None)
     if isinstance(source, np.ndarray):
         pixels: Pixels = source
         facts = _facts(pixels)
         digest = pixel_digest(pixels)
         return pixels, Scanned(digest, digest, facts, traits_of(pixels, None))
     try:
-        data = read_bytes(source) if isinstance(source, Path) else source
+        rules = rules_of(config, value_range)
+        data = read_bytes(source, rules.max_pixels) if isinstance(source, Path) else source
     except OSError as error:
         raise DataError(f"cannot be opened ({error.strerror})") from None
-    pixels, facts = decode.read(data, bit_depth=config.bit_depth, background=config.background)
+    pixels, facts = decode.read(data, rules=rules, frame=frame)
     digest = pixel_digest(pixels)
-    stored = data if isinstance(data, bytes) else None
-    traits = traits_of(pixels, stored)
-    return pixels, Scanned(hashlib.sha256(stored).hexdigest() if stored else digest, digest, facts, traits)
+    content = data if isinstance(data, bytes) else None
+    traits = traits_of(pixels, content)
+    return pixels, Scanned(hashlib.sha256(content).hexdigest() if content else digest, digest, facts, traits)
 
 
 def examine(source: Stored, config: DataConfig, targets: Sequence[Target], slot: int) -> tuple[list[Any], list[int]]:
@@ -74,7 +83,10 @@ def examine(source: Stored, config: DataConfig, targets: Sequence[Target], slot:
         OSError: a row cannot be written.
     """
     pixels, scanned = read_source(source, config)
-    return to_values(scanned), [target.write(slot, pixels) for target in targets]
+    scaled = {None: pixels} | {
+        one: read_source(source, config, one)[0] for one in {target.value_range for target in targets} - {None}
+    }
+    return to_values(scanned), [target.write(slot, scaled[target.value_range]) for target in targets]
 
 
 def _facts(pixels: Pixels) -> Facts:

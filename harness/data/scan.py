@@ -20,7 +20,7 @@ import numpy as np
 from harness.atomic import disk_errors
 from harness.config.data import DataConfig
 from harness.data.decoder_pool import Answer
-from harness.data.decoding import decode
+from harness.data.decoding.rules import rules_of
 from harness.data.memory import Images, Memory
 from harness.data.parallel import Progress, read_images
 from harness.data.reading import FACTS
@@ -60,7 +60,7 @@ def scan(config: DataConfig, *, cache: Path, sizes: Sequence[int] = (), progress
             a class has no images; or an image has two labels or is in two parts that the user fixed.
     """
     listing = list_source(config, cache=cache)
-    memory = Memory(listing, pixel_rules(config), cache=cache)
+    memory = Memory(listing, rules_of(config).cache_key(), cache=cache)
     reasons = _read_unknown(memory, listing, config, sizes, cache, progress)
     bad = [(listing.samples[row].path, reason) for row, reason in sorted(reasons.items())]
     if bad and config.on_bad == "error":
@@ -73,12 +73,6 @@ def scan(config: DataConfig, *, cache: Path, sizes: Sequence[int] = (), progress
         _check_classes(found)
         _check_copies(found, config)
     return found
-
-
-def pixel_rules(config: DataConfig) -> tuple[object, ...]:
-    """Return everything that decides the pixels that a file is decoded to; caches of pixels depend on it."""
-    channels = config.model_dump(mode="json", include={"channels"})["channels"]
-    return (config.bit_depth, config.background, channels, decode.VERSION)
 
 
 class Recorder:
@@ -128,7 +122,7 @@ def _read_unknown(
     with disk_errors(cache), ExitStack() as owned:
         stagings = []
         for size in _staged_sizes(listing, config, sizes, len(rows), cache):
-            staging = Staging(listing, config, size, pixel_rules(config), cache=cache)
+            staging = Staging(listing, config, size, cache=cache)
             if owned.enter_context(staging.held(wait=False)):
                 stagings.append(staging)
         needed: set[int] = set()

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from harness.data.decoding import decode
-from harness.data.decoding.decode import Colour, Pixels, Resize
+from harness.data.decoding.decode import Pixels, Resize
+from harness.data.decoding.rules import Colour
 
 HEADER = 128  # bytes before the first row: room for the header of a .npy file
 
@@ -38,6 +39,7 @@ class Target:
     resize: Resize
     background: Colour
     channels: int = 3
+    value_range: tuple[float, float] | None = None  # of sample values, for `bit_depth: used`
     _open: dict[bool, int] = field(default_factory=dict, repr=False)
 
     def write(self, slot: int, pixels: Pixels) -> int:
@@ -72,10 +74,12 @@ class Target:
             "resize": self.resize,
             "background": list(self.background),
             "channels": self.channels,
+            "value_range": self.value_range,
         }
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Target:
         red, green, blue = values["background"]
+        low_high = None if values["value_range"] is None else tuple(values["value_range"])
         folder = Path(os.fsdecode(bytes.fromhex(values["folder"])))
-        return cls(folder, values["size"], values["resize"], (red, green, blue), values["channels"])
+        return cls(folder, values["size"], values["resize"], (red, green, blue), values["channels"], low_high)

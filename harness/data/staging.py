@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from harness.config.data import DataConfig
+from harness.data.decoding.rules import rules_of
 from harness.data.sources.listing import Listing
 from harness.data.staged_rows import HEADER, Target, file_of, row_bytes
 
@@ -65,21 +66,21 @@ class Staging:
         listing: Listing,
         config: DataConfig,
         size: int,
-        rules: Sequence[object],
         *,
         cache: Path,
         channels: int = 3,
+        value_range: tuple[float, float] | None = None,
     ) -> None:
         """Do not open any file yet.
 
         Args:
-            rules: everything beside the listing's place, the size and the way of resizing that decides the pixels.
             channels: of every image.
+            value_range: see `Target`.
         """
         place = os.fsencode(listing.root).hex() if listing.root is not None else listing.source
-        key = json.dumps([place, size, channels, config.resize, config.background, *rules], default=str)
+        key = json.dumps([place, size, channels, config.resize, rules_of(config, value_range).cache_key()])
         self.folder = cache / "staged" / hashlib.sha256(key.encode()).hexdigest()[:32]
-        self.target = Target(self.folder, size, config.resize, config.background, channels)
+        self.target = Target(self.folder, size, config.resize, config.background, channels, value_range)
         self._count = len(listing.samples)
         self._pending = bytearray()
         self._lock = FileLock(self.folder.with_suffix(".lock"))

@@ -5,7 +5,7 @@ A study does this before its first trial, and `harness data` does nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,7 @@ class OpenedData:
     parts: NDArray[np.str_]  # the search's split: "train", "validation", "test" or "unused" for each image
     arrays: dict[int, Path]  # by the size in pixels a side
     splits: dict[str, tuple[Rows, Rows]]  # training and validation rows of the search and of each confirmation seed
+    value_range: tuple[float, float] | None = None  # sample values that are black and white, with `bit_depth: used`
 
 
 def open_data(study: StudyConfig, *, cache: Path, progress: Progress) -> OpenedData:
@@ -47,10 +48,8 @@ def open_data(study: StudyConfig, *, cache: Path, progress: Progress) -> OpenedD
     dataset = open_dataset(
         study.data, cache=cache, sizes=sides(study), progress=lambda i, n: progress("Reading images", i, n)
     )
-    files = {
-        side: arrays(dataset, study.data, side, cache=cache, progress=lambda i, n: progress("Decoding images", i, n))
-        for side in sides(study)
-    }
+    value_range = _value_range(dataset, study, dataset.reading)
+    files = _arrays(dataset, study, value_range, cache, progress)
     smallest = np.load(files[min(files)], mmap_mode="r")
     findings = look_at(
         dataset, smallest, study.data, cache=cache, progress=lambda i, n: progress("Comparing images", i, n)
@@ -60,7 +59,30 @@ def open_data(study: StudyConfig, *, cache: Path, progress: Progress) -> OpenedD
     with told(dataset.reading):
         parts = first_split(dataset, study)
         splits = _splits(dataset, study, parts)
-    return OpenedData(dataset, findings, parts, files, splits)
+    if value_range is not None and (again := dataset.value_range(parts == "train")) != value_range:
+        value_range = again  # near duplicates have moved images into or out of the training part
+        files = _arrays(dataset, study, value_range, cache, progress)
+    return OpenedData(dataset, findings, parts, files, splits, value_range)
+
+
+def _value_range(dataset: Dataset, study: StudyConfig, reading: Sequence[str]) -> tuple[float, float] | None:
+    """Return the range of the training part's sample values, with `bit_depth: used`."""
+    if study.data.bit_depth != "used":
+        return None
+    with told(reading):
+        return dataset.value_range(first_split(dataset, study) == "train")
+
+
+def _arrays(
+    dataset: Dataset, study: StudyConfig, value_range: tuple[float, float] | None, cache: Path, progress: Progress
+) -> dict[int, Path]:
+    def told_progress(done: int, of: int) -> None:
+        progress("Decoding images", done, of)
+
+    return {
+        side: arrays(dataset, study.data, side, cache=cache, value_range=value_range, progress=told_progress)
+        for side in sides(study)
+    }
 
 
 def check_source(study: StudyConfig, name: str) -> None:

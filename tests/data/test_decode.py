@@ -12,12 +12,18 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.data.decoding.decode import decode, fit, read
+from harness.data.decoding import decode as decoding
+from harness.data.decoding.decode import Facts, Pixels, decode, fit
+from harness.data.decoding.rules import ReadingRules
 from harness.errors import DataError
 
 RANDOM = np.random.default_rng(0)
 RGB = RANDOM.integers(0, 256, (9, 14, 3), dtype=np.uint8)
 ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+
+
+def read(data: bytes, **rules: Any) -> tuple[Pixels, Facts]:
+    return decoding.read(data, ReadingRules(**rules))
 
 
 def as_file(image: Image.Image, kind: str, **options: Any) -> bytes:

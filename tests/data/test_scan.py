@@ -14,9 +14,10 @@ from PIL import Image
 
 from harness.config.data import DataConfig
 from harness.data.decoding import decode
+from harness.data.decoding.rules import rules_of
 from harness.data.memory import Memory
 from harness.data.reading import to_values
-from harness.data.scan import Scan, pixel_rules, scan
+from harness.data.scan import Scan, scan
 from harness.errors import DataError
 
 
@@ -155,7 +156,7 @@ def test_the_memory_does_not_grow_with_every_change(cells: Path, cache: Path, fi
     found = scanned(cells, cache)
     for seconds in range(20):
         age(cells, 100 + seconds)
-        memory = Memory(found.listing, pixel_rules(DataConfig()), cache=cache)
+        memory = Memory(found.listing, rules_of(DataConfig()).cache_key(), cache=cache)
         for row in memory.unknown():
             memory.about_to_read(row)
             memory.keep(row, to_values(found.images[row]))

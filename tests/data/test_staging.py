@@ -17,7 +17,6 @@ from harness.config.data import DataConfig
 from harness.data import array_file
 from harness.data.dataset import Dataset, arrays, open_dataset
 from harness.data.decoding import decode
-from harness.data.scan import pixel_rules
 from harness.data.staging import Staging
 from harness.errors import ResourceError
 
@@ -32,7 +31,7 @@ def age(root: Path) -> None:
 
 
 def staging_of(dataset: Dataset, config: DataConfig, size: int, cache: Path) -> Staging:
-    return Staging(dataset._scan.listing, config, size, pixel_rules(config), cache=cache)
+    return Staging(dataset._scan.listing, config, size, cache=cache)
 
 
 def check(dataset: Dataset, images: np.ndarray, cells: Path, size: int) -> None:

@@ -15,8 +15,21 @@ from harness.errors import DataError
 
 PARTS = ("train", "validation", "test")
 
-# The file, an image that a library has opened, or the pixels (H, W, C).
-Stored = Path | Image.Image | NDArray[np.uint8] | NDArray[np.uint16]
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of a file that has several, counted from 0."""
+
+    path: Path
+    number: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.path.name} frame {self.number}"
+
+
+# The file or a frame of it, an image that a library has opened, or the pixels (H, W, C).
+Stored = Path | Frame | Image.Image | NDArray[np.uint8] | NDArray[np.uint16]
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.config.data import CsvSource, DataConfig, FolderSource, TorchvisionSource
+from harness.data.decoding.rules import rules_of
 from harness.data.groups import suggestion
 from harness.data.sources.folder import list_folder
+from harness.data.sources.frames import expand_frames
 from harness.data.sources.labels import with_classes
 from harness.data.sources.listing import Listing, told
 from harness.data.sources.table import list_table
@@ -17,12 +19,16 @@ from harness.errors import ConfigError
 def list_source(config: DataConfig, *, cache: Path) -> Listing:
     """List the images of `config.source`, with the classes that `config.classes` and `config.min_images` make.
 
+    With `frames: each`, every frame of a file is an image.
+
     Raises:
         ConfigError: the study has no source, or names labels that the data do not have.
         DataError: the folder or table is missing or has faults, or its labels have.
         ResourceError: a data set to download is neither in the cache nor can it be reached.
     """
     listing = _listed(config, cache)
+    if config.frames == "each":
+        listing = expand_frames(listing, rules_of(config))
     with told(listing.reading):
         listing = with_classes(listing, config)
     if config.split.group is None and listing.root is not None and (hint := suggestion(listing.samples)) is not None:

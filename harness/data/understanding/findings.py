@@ -17,7 +17,7 @@ from harness.data.dataset import Dataset
 from harness.data.decoding.decode import Facts
 from harness.data.parallel import Progress
 from harness.data.traits import SIDE, Traits, thumbnail_of
-from harness.data.understanding import give_aways, near_duplicates
+from harness.data.understanding import give_aways, near_duplicates, value_range
 from harness.data.understanding.give_aways import GiveAway
 from harness.data.understanding.near_duplicates import NearPair
 from harness.errors import DataError
@@ -25,6 +25,7 @@ from harness.safe_text import listed
 
 _VERSION = 1  # of the stored file
 _SHOWN = 3  # pairs that a warning names
+_Computed = tuple[list[NearPair], list[GiveAway], list[str]]  # the last: warnings about ranges of values
 
 
 @dataclass(frozen=True)
@@ -54,29 +55,29 @@ def look_at(
     Raises:
         DataError: with `dedupe: {near: error}`, near duplicates have two labels or are in two parts of the split.
     """
-    key = [dataset.digest, list(images.shape), _VERSION, near_duplicates.VERSION]
+    key = [dataset.digest, list(images.shape), config.bit_depth, _VERSION, near_duplicates.VERSION]
     path = cache / "findings" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.json"
     stored = _stored(path)
-    near, given = stored if stored is not None else _computed(dataset, images, progress)
+    near, given, ranges = stored if stored is not None else _computed(dataset, images, config, progress)
     if stored is None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, json.dumps([[asdict(pair) for pair in near], [asdict(one) for one in given]]).encode())
+        atomic_write(path, json.dumps([list(map(asdict, near)), list(map(asdict, given)), ranges]).encode())
     if config.dedupe.near == "error":
         _refuse(dataset, near)
     told = [one.sentence(len(dataset.classes)) for one in given]
-    return Findings(near, given, (*dataset.warnings, *_near_warnings(dataset, near, config), *told))
+    return Findings(near, given, (*dataset.warnings, *ranges, *_near_warnings(dataset, near, config), *told))
 
 
-def _stored(path: Path) -> tuple[list[NearPair], list[GiveAway]] | None:
+def _stored(path: Path) -> _Computed | None:
     with contextlib.suppress(OSError, ValueError, TypeError):
-        pairs, given = json.loads(path.read_bytes())
-        return [NearPair(**pair) for pair in pairs], [GiveAway(**one) for one in given]
+        pairs, given, ranges = json.loads(path.read_bytes())
+        return [NearPair(**pair) for pair in pairs], [GiveAway(**one) for one in given], list(ranges)
     return None
 
 
 def _computed(
-    dataset: Dataset, images: NDArray[np.uint8] | NDArray[np.uint16], progress: Progress | None
-) -> tuple[list[NearPair], list[GiveAway]]:
+    dataset: Dataset, images: NDArray[np.uint8] | NDArray[np.uint16], config: DataConfig, progress: Progress | None
+) -> _Computed:
     table, facts, traits = dataset.table, list[Facts](), list[Traits]()
     thumbnails = np.empty((len(table), SIDE, SIDE), np.uint8)
     for row, image in enumerate(dataset.scanned):
@@ -88,7 +89,7 @@ def _computed(
     given = give_aways.give_aways(
         facts, traits, table["label"].to_numpy(np.int64), list(table["group"]), dataset.classes
     )
-    return near, given
+    return near, given, value_range.warnings_of(facts, config.bit_depth)
 
 
 def _near_warnings(dataset: Dataset, near: list[NearPair], config: DataConfig) -> list[str]:
