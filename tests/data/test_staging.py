@@ -112,7 +112,7 @@ def test_only_staged_rows_that_are_damaged_are_read_again(
     elif damage.endswith("cut off"):
         path.write_bytes(data[:-10])
     else:
-        data[-10] ^= 1
+        data[-45] ^= 1  # in the index, the slot of its last record
         path.write_bytes(data)
     files_read.clear()
     again = open_dataset(config, cache=cache, sizes=(16,))
