@@ -11,7 +11,7 @@ its prefix is looked up, and `harness.model.backbones` imports its models.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -32,6 +32,7 @@ class SourceEntry(NamedTuple):
     package: str = ""  # the package that it needs beside those of every installation
     extra: str = ""  # the extra of this package that installs it
     measured: bool = False  # costs are not stored, but counted when they are first asked for
+    runs_code: bool = False  # a name stands for code of the user, which runs only if he gave it: see `permit`
 
 
 SOURCES: dict[str, SourceEntry] = {  # by the prefix of the names
@@ -45,12 +46,10 @@ SOURCES: dict[str, SourceEntry] = {  # by the prefix of the names
         measured=True,
     ),
     "own:": SourceEntry(
-        "harness.model.own_source",
-        "harness.model.own_source",
-        "a function of yours, own:package.module:function",
-        measured=True,
+        "harness.model.own_source", "harness.model.own_source", "functions of yours", measured=True, runs_code=True
     ),
 }
+_permitted: set[str] = set()  # names of backbones whose code may run in this process
 _NEAR = 3  # how many similar names a message lists
 _ALL_SHOWN = 100  # a source with more names than this is never listed as a whole
 
@@ -148,13 +147,32 @@ def source_prefix(name: str) -> str:
     )
 
 
+def permit(names: Iterable[str]) -> None:
+    """Let the code of these backbones run in this process, because a study file of the user names them.
+
+    Stored studies may be from someone else: reading one never runs the functions that it names.
+    """
+    _permitted.update(names)
+
+
+def runs_code(name: str) -> bool:
+    """Return whether a backbone's name stands for code of the user."""
+    return any(entry.runs_code and name.startswith(prefix) for prefix, entry in SOURCES.items() if prefix)
+
+
 def source_entry(name: str) -> SourceEntry:
     """Return the line of SOURCES for the prefix of a backbone's name.
 
     Raises:
-        ConfigError: no source has this prefix, or the package that the source needs is not installed.
+        ConfigError: no source has this prefix, the package that the source needs is not installed, or the backbone is
+            code of the user and no study file of his names it.
     """
     entry = SOURCES[source_prefix(name)]
+    if entry.runs_code and name not in _permitted and name not in SOURCES:
+        raise ConfigError(
+            f"{name} names code, which runs only for a study file of yours; a stored study does not run it. "
+            "Run `harness study` with a file that names it."
+        )
     if not is_installed(entry):
         raise ConfigError(
             f"the backbone {name} needs the package {entry.package}, which is not installed; "

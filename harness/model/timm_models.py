@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from harness.config.backbone_specs import BackboneSpec, Normalisation
 from harness.config.trial import STAGES
 from harness.errors import ConfigError
-from harness.model.timm_specs import PREFIX, TimmName, parse
+from harness.model.timm_names import PREFIX, TimmName, parse
 
 CLASSES = 1000  # of the library's head, which is replaced; some of timm's own heads have none, others 21,841
 SMALL_SIZES = (32, 48, 64, 96, 128, 160, 192, 224)  # tried to find the smallest image that a network accepts
@@ -280,7 +280,9 @@ def describe(name: str) -> BackboneSpec:
     config = get_pretrained_cfg(wanted.model)
     channels, height, width = config.input_size if config is not None else (3, 224, 224)
     if channels != 3 or height != width:
-        raise ConfigError(f"{name} must take square images of 3 channels, but it takes {channels} x {height} x {width}.")
+        raise ConfigError(
+            f"{name} must take square images of 3 channels, but it takes {channels} x {height} x {width}."
+        )
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         model = _create(name, None).eval()
         family = _family(model, name)

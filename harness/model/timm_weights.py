@@ -12,7 +12,7 @@ from torch import Tensor
 from harness.config.backbone_specs import BackboneSpec
 from harness.errors import ConfigError, ResourceError
 from harness.model import timm_models
-from harness.model.timm_specs import parse
+from harness.model.timm_names import parse
 
 SAFE_FILE = "model.safetensors"
 
@@ -37,8 +37,8 @@ def official_file(spec: BackboneSpec) -> Path:
         raise ConfigError(f"{spec.name} has no official weights in timm; give a file as `weights`, or `weights: none`.")
     if config.hf_hub_id is None or config.custom_load:
         raise ConfigError(
-            f"timm's weights of {spec.name} are not on its hub as a file of tensors; download them from {config.url} and "
-            "give the file as `weights`."
+            f"timm's weights of {spec.name} are not on its hub as a file of tensors; download them from {config.url} "
+            "and give the file as `weights`."
         )
     return _from_hub(spec.name, config.hf_hub_id, config.hf_hub_filename or SAFE_FILE)
 
