@@ -24,8 +24,8 @@ from harness.errors import ConfigError
 class SourceEntry(NamedTuple):
     """One line of the table of sources."""
 
-    # Module with SPECS, a mapping from names to BackboneSpec. It must not import torch. The mapping may make a spec when
-    # it is asked for it, and raise ConfigError if it knows why a name has none.
+    # Module with SPECS, a mapping from names to BackboneSpec. It must not import torch. The mapping may make a spec
+    # when it is asked for it, and raise ConfigError if it knows why a name has none.
     specs: str
     source: str  # module with SOURCE, a BackboneSource; may be the same module if only its functions import torch
     label: str = ""  # what the source is, in words

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 class Backbone:
     """What a function of yours returns: a network in five stages and a head, and what is known about it.
 
-    Running the stages in order and then the head is the network. The weights are random ones, drawn from torch's default
-    generator; give pretrained ones as a file (`weights: path/to/file`), so that training from scratch is from scratch.
+    Running the stages in order and then the head is the network. The weights are random ones, drawn from torch's
+    default generator; give pretrained ones as a file (`weights: path/to/file`), so that training from scratch is from
+    scratch.
     """
 
     stages: Mapping[str, nn.Module]  # stem, stage1, stage2, stage3, stage4, in this order

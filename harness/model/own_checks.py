@@ -134,9 +134,11 @@ def _faults_of_tensors(made: Backbone) -> list[str]:
         if lost:
             found.append(f"model: must contain all parameters of stages and head, but not these: {_few(lost)}")
     for name, stage in made.stages.items():
-        for layer in stage.modules():
-            if "running_var" in layer._buffers and not isinstance(layer, BATCHNORM):
-                found.append(f"{name}: {type(layer).__name__} has running statistics, but is no BatchNorm of torch")
+        found += [
+            f"{name}: {type(layer).__name__} has running statistics, but is no BatchNorm of torch"
+            for layer in stage.modules()
+            if "running_var" in layer._buffers and not isinstance(layer, BATCHNORM)
+        ]
     return found
 
 

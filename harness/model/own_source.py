@@ -1,7 +1,7 @@
 """Backbones of your own: `own:package.module:function` names a function that returns a `Backbone`.
 
-The function is your code: it is imported and called when a study file that names it is loaded, checked or run, and never
-because of a stored study, which may be from someone else. docs/extending.md shows one.
+The function is your code: it is imported and called when a study file that names it is loaded, checked or run, and
+never because of a stored study, which may be from someone else. docs/extending.md shows one.
 
 This module does not import torch; looking a name up does.
 """
@@ -57,9 +57,8 @@ def _function(name: str) -> Callable[..., Any]:
     function = getattr(module, function_name, None)
     if not callable(function):
         there = sorted(key for key, value in vars(module).items() if inspect.isfunction(value) and key[0] != "_")
-        raise ConfigError(
-            f"{module_name} must have the function {function_name}, but it has none; it has: {', '.join(there) or 'none'}."
-        )
+        names = ", ".join(there) or "none"
+        raise ConfigError(f"{module_name} must have the function {function_name}, but its functions are: {names}.")
     found: Callable[..., Any] = function
     return found
 

@@ -254,7 +254,7 @@ def build(name: str, image_size: int, *, fixed: bool) -> nn.Module:
 def _sizes(model: nn.Module, family: Family, name: str) -> tuple[int, int]:
     """Return the smallest image size and the number of which every size is a multiple, in pixels."""
     if family.fixed:
-        step = family.step or int(model.get_submodule("patch_embed").feat_ratio())
+        step = family.step or int(model.get_submodule("patch_embed").feat_ratio())  # type: ignore[operator]
         return step, step
     for size in SMALL_SIZES:
         try:
@@ -348,7 +348,7 @@ def divide(model: nn.Module) -> OrderedDict[str, nn.Module]:
     groups = group_parameters(model, model.group_matcher(coarse=True), reverse=True)  # type: ignore[operator]
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     ids = [[groups[names[id(parameter)]] for parameter in unit.parameters()] for _, unit in units]
-    ends = _ends([path for path, _ in units], ids, model.feature_info)  # type: ignore[arg-type]
+    ends = _ends([path for path, _ in units], ids, model.feature_info)
     starts = [0, *ends]
     parts = [units[a:b] for a, b in zip(starts, [*ends, len(units)], strict=True)]
     _check(parts, groups, names, model)

@@ -1,7 +1,7 @@
 """The specs of timm's models. Each is made when it is looked up, from timm's own description and a model of shapes.
 
-timm has more than 1,000 models, so that nothing is listed here: which families can be divided into five stages stands in
-`harness.model.timm_models`.
+timm has more than 1,000 models, so that nothing is listed here. Which families can be divided into five stages stands
+in `harness.model.timm_models`.
 This module does not import torch or timm; looking a name up does.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -75,6 +76,8 @@ def translate(given: Mapping[str, Tensor], spec: BackboneSpec, own: Mapping[str,
     if convert is None:
         return dict(given)
     try:
-        return dict(convert(dict(given), model))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, about how timm interpolates
+            return dict(convert(dict(given), model))
     except (KeyError, RuntimeError, AssertionError, ValueError, IndexError, AttributeError):
         return dict(given)  # tensors of another network; the caller says what does not fit
