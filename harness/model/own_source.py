@@ -64,14 +64,15 @@ def _function(name: str) -> Callable[..., Any]:
 
 
 def _call(name: str, image_size: int | None) -> Backbone:
-    """Call the function, with the image size if it has a parameter for it.
+    """Call the function, with the image size if it has a parameter of that name; None stands for the native size.
 
     Raises:
         ConfigError: it fails, or returns something else.
     """
     function = _function(name)
     try:
-        made = function(image_size) if inspect.signature(function).parameters else function()
+        sized = "image_size" in inspect.signature(function).parameters
+        made = function(image_size=image_size) if sized else function()
     except ConfigError:
         raise
     except Exception as error:  # the user's function can fail in any way

@@ -105,9 +105,8 @@ def test_every_model_of_the_families_has_a_spec_or_a_reason() -> None:
             refused[name] = str(error)
         else:
             assert spec.fits(spec.native_size), name
-    assert all("five stages" in why or "3 channels" in why or "cannot build" in why for why in refused.values()), (
-        refused
-    )
+    reasons = ("five stages", "3 channels", "cannot build")
+    assert all(any(reason in why for reason in reasons) for why in refused.values()), refused
     assert len(refused) < len(backbone_specs("timm/")) / 10, refused
 
 
@@ -163,15 +162,18 @@ def test_the_spec_says_what_timm_says_and_the_built_model_is(timm_member: str, s
 
 
 @pytest.mark.parametrize(
-    ("arguments", "random"), [("", False), ("?drop_path_rate=0.1", True), ("?drop_rate=0.1", True)]
+    ("arguments", "random"), [("", False), ("?drop_path_rate=0.5", True), ("?drop_rate=0.1", True)]
 )
-@pytest.mark.parametrize("name", ["timm/test_vit", "timm/test_resnet", "timm/test_convnext", "timm/test_efficientnet"])
+@pytest.mark.parametrize(
+    "name", ["timm/test_vit", "timm/test_resnet", "timm/test_convnext", "timm/mobilenetv3_small_050"]
+)
 def test_dropout_and_stochastic_depth_are_seen_by_what_they_do(name: str, arguments: str, random: bool) -> None:
     """Functional dropout between the modules must not be lost, and layers that draw must be named as such."""
     model = build(f"{name}{arguments}", 3, image_size=64).train()
     for layer in model.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.eval()
+            nn.init.ones_(layer.weight)  # some end a branch with zeros at first
     images = torch.randn(8, 3, 64, 64)
     with torch.no_grad():
         differs = any(not torch.equal(model(images), model(images)) for _ in range(3))
@@ -267,6 +269,7 @@ def test_a_file_of_timm_is_the_model_it_came_from(timm_member: str, tmp_path: Pa
     assert ours.weights_name == "weights.safetensors"
 
 
+@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence", "ignore:torch.searchsorted")  # of timm and torch
 @pytest.mark.parametrize(
     "name",
     [
