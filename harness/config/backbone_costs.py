@@ -47,3 +47,14 @@ def cost(backbone: str) -> Cost:
             f"the spec of {backbone} must have a cost, but it has none; `python -m harness.model.flops` measures costs."
         )
     return _table()[backbone]
+
+
+def cost_if_known(backbone: str) -> Cost | None:
+    """Return the costs of a backbone; None if it cannot be looked up here.
+
+    A stored study may have a backbone of a library that is not installed, or of a user's own code that must not run.
+    """
+    try:
+        return cost(backbone)
+    except ConfigError:
+        return None
