@@ -13,6 +13,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 from timm.data import resolve_model_data_config
+from timm.models import swin_transformer
 from torch import nn
 
 from harness.config import backbone_specs as specs_module
@@ -276,7 +277,6 @@ def test_a_file_of_timm_is_the_model_it_came_from(timm_member: str, tmp_path: Pa
         "timm/test_vit",
         "timm/vit_small_patch14_reg4_dinov2?embed_dim=48&depth=4&num_heads=2",
         "timm/eva02_tiny_patch14_224?embed_dim=48&depth=4&num_heads=2",
-        "timm/swin_tiny_patch4_window7_224?embed_dim=24",
     ],
 )
 def test_positions_are_resized_as_timm_does_it(name: str, tmp_path: Path) -> None:
@@ -291,6 +291,22 @@ def test_positions_are_resized_as_timm_does_it(name: str, tmp_path: Path) -> Non
     with torch.no_grad():
         wanted = theirs.forward_head(theirs.forward_features(images), pre_logits=True)
         torch.testing.assert_close(ours.features(images), wanted)
+
+
+@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence", "ignore:torch.searchsorted")  # of timm and torch
+def test_relative_positions_are_resized_where_a_window_is_smaller(tmp_path: Path) -> None:
+    name = "timm/swin_tiny_patch4_window7_224?embed_dim=24"
+    torch.manual_seed(3)
+    path = saved(backbones.build_backbone(name, 224), tmp_path / "weights.safetensors")
+    theirs = timm.create_model("swin_tiny_patch4_window7_224", embed_dim=24, img_size=128)
+    timm.models.load_checkpoint(theirs, str(path), filter_fn=swin_transformer.checkpoint_filter_fn)
+    table = "layers.3.blocks.0.attn.relative_position_bias_table"
+    assert theirs.state_dict()[table].shape != (13 * 13, 24)  # the window of 7 x 7 tokens does not fit
+    ours = build(name, 3, str(path), image_size=128)
+    images = torch.randn(1, 3, 128, 128)
+    with torch.no_grad():
+        wanted = theirs.eval().forward_head(theirs.forward_features(images), pre_logits=True)
+        assert torch.equal(ours.eval().features(images), wanted)
 
 
 def test_a_file_with_the_names_of_dinov2_is_read(tmp_path: Path) -> None:
@@ -381,3 +397,11 @@ def test_every_family_is_exported_as_a_graph(timm_member: str, smallest: Callabl
     with torch.no_grad():
         for part in (images, images[:2]):
             torch.testing.assert_close(exported.module()(part), model(part))
+
+
+def test_activations_of_another_version_of_timm_are_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another version computes may differ in its last bits, so its stored activations have another name."""
+    assert backbones.source_of("resnet18").version("resnet18") == ""
+    before = backbones.source_of("timm/resnet18").version("timm/resnet18")
+    monkeypatch.setattr(timm, "__version__", "9.9")
+    assert backbones.source_of("timm/resnet18").version("timm/resnet18") != before

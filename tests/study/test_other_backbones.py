@@ -91,6 +91,13 @@ def test_a_study_of_a_function_of_one_s_own_runs_in_workers_and_its_page_needs_n
     assert {record.state for record in records(world)} == {"complete"}
     assert "own:lab_study_networks:net" in outcome.report.read_text(encoding="utf-8")
 
+    # another file of the function is another study
+    (tmp_path / "lab_study_networks.py").write_text(LAB + "\n# changed\n")
+    with pytest.raises(ConfigError) as refused:
+        world.run()
+    assert "own code" in refused.value.faults[0]
+    assert "has changed" in refused.value.faults[0]
+
     # as another process that reads the stored study: it runs nothing that the study names
     backbone_specs._permitted.clear()
     (tmp_path / "lab_study_networks.py").unlink()
