@@ -98,6 +98,8 @@ LIBRARIES = {
     "mlflow": ("tracking", "benchmarks/baseline_loop.py"),
     "torch": ("training", "model", "data", "tracking", "study", "doctor/rebuild.py", "benchmarks"),
     "torchvision": ("model/torchvision_models.py", "model/torchvision_weights.py", "data/sources/torchvision.py"),
+    "timm": ("model/timm_models.py", "model/timm_weights.py", "model/timm_source.py"),
+    "huggingface_hub": ("model/timm_weights.py",),
     "matplotlib": ("report", "benchmarks/report_size.py"),
     "seaborn": ("report",),
     "jinja2": ("report/html.py",),

@@ -17,11 +17,22 @@ from harness.errors import ConfigError
 
 
 @app.command()
-def backbones(as_json: Annotated[bool, typer.Option("--json", help="Print all values as JSON.")] = False) -> None:
+def backbones(
+    as_json: Annotated[bool, typer.Option("--json", help="Print all values as JSON.")] = False,
+    source: Annotated[str, typer.Option(help="List the names of another source: timm.")] = "",
+    wanted: Annotated[
+        list[str] | None, typer.Option("--name", help="Show these backbones alone; may be repeated.")
+    ] = None,
+) -> None:
     """Print every backbone: image size, parameters, work, and the share that each unfreeze_depth trains."""
     from harness.config.backbone_costs import cost
-    from harness.config.backbone_specs import backbone_specs
+    from harness.config.backbone_specs import backbone_spec, backbone_specs, permit
 
+    if source not in ("", "torchvision"):
+        _print_names(source, as_json)
+        return
+    permit(wanted or ())
+    specs = {one: backbone_spec(one) for one in wanted} if wanted else backbone_specs()
     if as_json:
         rows = [
             {
@@ -31,7 +42,7 @@ def backbones(as_json: Annotated[bool, typer.Option("--json", help="Print all va
                 "parameter_share": [cost(name).parameter_share(depth) for depth in range(DEPTH_MAX + 1)],
                 "backward_share": [cost(name).backward_share(depth) for depth in range(DEPTH_MAX + 1)],
             }
-            for name, spec in backbone_specs().items()
+            for name, spec in specs.items()
         ]
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")
         return
@@ -39,7 +50,7 @@ def backbones(as_json: Annotated[bool, typer.Option("--json", help="Print all va
     depths = range(1, DEPTH_MAX)
     for heading in ("Backbone", "px", "M par.", "GFLOP", "BN", *(f"p{k}" for k in depths), *(f"b{k}" for k in depths)):
         table.add_column(heading, justify="left" if heading == "Backbone" else "right", no_wrap=True)
-    for name, spec in backbone_specs().items():
+    for name, spec in specs.items():
         known = cost(name)
         shares = [*(known.parameter_share(k) for k in depths), *(known.backward_share(k) for k in depths)]
         table.add_row(
@@ -56,6 +67,50 @@ def backbones(as_json: Annotated[bool, typer.Option("--json", help="Print all va
         "is two). BN: BatchNorm layers. p1 to p4: % of the parameters that train at unfreeze_depth 1 to 4.\n"
         "b1 to b4: the backward pass's work there, in % of that at depth 5."
     )
+    if not wanted:
+        for line in _other_sources():
+            say(line)
+
+
+def _other_sources() -> list[str]:
+    """Return a line for each source beside torchvision: whether it is installed, and how to see its backbones."""
+    from importlib.metadata import version
+
+    from harness.config.backbone_specs import SOURCES, backbone_specs, is_installed
+
+    lines = []
+    for prefix, entry in SOURCES.items():
+        if not prefix:
+            continue
+        if entry.runs_code:
+            lines.append(f"{prefix}package.module:function: {entry.label}; docs/extending.md says what one returns.")
+        elif not is_installed(entry):
+            lines.append(f"{prefix}NAME: {entry.label}, not installed; pip install 'finetune-harness[{entry.extra}]'")
+        else:
+            which = f" {version(entry.package)}" if entry.package else ""
+            lines.append(
+                f"{prefix}NAME: {entry.label}{which}, {len(backbone_specs(prefix))} names; "
+                f"`harness backbones --source {prefix.rstrip('/:')}` lists them, --name {prefix}NAME shows one."
+            )
+    return lines
+
+
+def _print_names(source: str, as_json: bool) -> None:
+    """Print the names of a source's backbones, one a line; their costs would take minutes to count."""
+    from harness.config.backbone_specs import SOURCES, backbone_specs
+
+    prefix = next((prefix for prefix in SOURCES if prefix and prefix.rstrip("/:") == source), None)
+    if prefix is None:
+        known = ", ".join(["torchvision", *(prefix.rstrip("/:") for prefix in SOURCES if prefix)])
+        raise ConfigError(f"--source must be one of {known}, but got {source!r}.")
+    names = list(backbone_specs(prefix))
+    if as_json:
+        sys.stdout.write(json.dumps(names, indent=1) + "\n")
+        return
+    if not names:
+        say(f"{SOURCES[prefix].label}: there is no list of them; docs/extending.md says what one returns.")
+    for each in names:
+        say(each)
 
 
 @app.command()

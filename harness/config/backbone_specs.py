@@ -2,8 +2,8 @@
 
 A study is checked against the specs before any model is built. They are plain values, and this module needs no torch.
 
-A source is one library or collection of backbones. The names of its backbones begin with its prefix: `timm:resnet50`
-would be a backbone of a source with the prefix `timm:`. torchvision's names have no prefix. To add a source, write its
+A source is one library or collection of backbones. The names of its backbones begin with its prefix: `timm/resnet50`
+is a backbone of the source with the prefix `timm/`. torchvision's names have no prefix. To add a source, write its
 module and add a line to SOURCES. The table only names modules. This module imports a source's specs when a name with
 its prefix is looked up, and `harness.model.backbones` imports its models.
 """
@@ -11,9 +11,10 @@ its prefix is looked up, and `harness.model.backbones` imports its models.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from typing import NamedTuple
 
 from harness.config.strategies import DEPTH_MAX
@@ -23,13 +24,34 @@ from harness.errors import ConfigError
 class SourceEntry(NamedTuple):
     """One line of the table of sources."""
 
-    specs: str  # module with SPECS, a mapping from names to BackboneSpec; it must not import torch
+    # Module with SPECS, a mapping from names to BackboneSpec. It must not import torch. The mapping may make a spec
+    # when it is asked for it, and raise ConfigError if it knows why a name has none.
+    specs: str
     source: str  # module with SOURCE, a BackboneSource; may be the same module if only its functions import torch
+    label: str = ""  # what the source is, in words
+    package: str = ""  # the package that it needs beside those of every installation
+    extra: str = ""  # the extra of this package that installs it
+    measured: bool = False  # costs are not stored, but counted when they are first asked for
+    runs_code: bool = False  # a name stands for code of the user, which runs only if he gave it: see `permit`
 
 
 SOURCES: dict[str, SourceEntry] = {  # by the prefix of the names
-    "": SourceEntry("harness.model.torchvision_specs", "harness.model.torchvision_source")
+    "": SourceEntry("harness.model.torchvision_specs", "harness.model.torchvision_source", "torchvision's classifiers"),
+    "timm/": SourceEntry(
+        "harness.model.timm_specs",
+        "harness.model.timm_source",
+        "models of timm",
+        package="timm",
+        extra="timm",
+        measured=True,
+    ),
+    "own:": SourceEntry(
+        "harness.model.own_source", "harness.model.own_source", "functions of yours", measured=True, runs_code=True
+    ),
 }
+_permitted: set[str] = set()  # names of backbones whose code may run in this process
+_NEAR = 3  # how many similar names a message lists
+_ALL_SHOWN = 100  # a source with more names than this is never listed as a whole
 
 Triple = tuple[float, float, float]
 
@@ -105,20 +127,63 @@ class BackboneSpec:
         return f"at least {self.min_size} px"
 
 
-def source_entry(name: str) -> SourceEntry:
-    """Return the line of SOURCES for the prefix of a backbone's name.
+def source_prefix(name: str) -> str:
+    """Return the prefix of a backbone's name, a key of SOURCES; it is "" for torchvision's backbones.
 
     Raises:
         ConfigError: no source has this prefix.
     """
-    before, colon, _ = name.partition(":")
-    prefix = f"{before}:" if colon else ""
-    if prefix not in SOURCES:
-        known = ", ".join(prefix for prefix in SOURCES if prefix) or "none"
+    for prefix in SOURCES:
+        if prefix and name.startswith(prefix):
+            return prefix
+    if not any(mark in name for mark in ":/"):
+        return ""
+    known = ", ".join(prefix for prefix in SOURCES if prefix)
+    before = name.replace(":", "/").partition("/")[0]
+    near = [f"{prefix}{name[len(before) + 1 :]}" for prefix in SOURCES if prefix[:-1] == before]
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise ConfigError(
+        f"the prefix of a backbone's name must be that of a source (there are: {known}), but got {name!r}{hint}"
+    )
+
+
+def permit(names: Iterable[str]) -> None:
+    """Let the code of these backbones run in this process, because a study file of the user names them.
+
+    Stored studies may be from someone else: reading one never runs the functions that it names.
+    """
+    _permitted.update(names)
+
+
+def runs_code(name: str) -> bool:
+    """Return whether a backbone's name stands for code of the user."""
+    return any(entry.runs_code and name.startswith(prefix) for prefix, entry in SOURCES.items() if prefix)
+
+
+def source_entry(name: str) -> SourceEntry:
+    """Return the line of SOURCES for the prefix of a backbone's name.
+
+    Raises:
+        ConfigError: no source has this prefix, the package that the source needs is not installed, or the backbone is
+            code of the user and no study file of his names it.
+    """
+    entry = SOURCES[source_prefix(name)]
+    if entry.runs_code and name not in _permitted and name not in SOURCES:
         raise ConfigError(
-            f"the prefix of a backbone's name must be that of a source (there are: {known}), but got {name!r}"
+            f"{name} names code, which runs only for a study file of yours; a stored study does not run it. "
+            "Run `harness study` with a file that names it."
         )
-    return SOURCES[prefix]
+    if not is_installed(entry):
+        raise ConfigError(
+            f"the backbone {name} needs the package {entry.package}, which is not installed; "
+            f"install it with: pip install 'finetune-harness[{entry.extra}]'"
+        )
+    return entry
+
+
+def is_installed(entry: SourceEntry) -> bool:
+    """Return whether the package that a source needs is installed. It is not imported."""
+    return not entry.package or find_spec(entry.package) is not None
 
 
 def _specs(entry: SourceEntry) -> Mapping[str, BackboneSpec]:
@@ -126,24 +191,48 @@ def _specs(entry: SourceEntry) -> Mapping[str, BackboneSpec]:
     return specs
 
 
-def backbone_specs() -> dict[str, BackboneSpec]:
-    """Return the specs of all sources by name, in the order of the table."""
-    return {name: spec for entry in SOURCES.values() for name, spec in _specs(entry).items()}
+def backbone_specs(prefix: str = "") -> Mapping[str, BackboneSpec]:
+    """Return the specs of the source with this prefix by name, in the order of the source.
+
+    A source of many backbones makes each spec when it is looked up: iterate over the names only, if these are enough.
+
+    Raises:
+        ConfigError: the package that the source needs is not installed.
+    """
+    return _specs(source_entry(prefix))
 
 
 def backbone_spec(name: str) -> BackboneSpec:
     """Return the spec of a backbone.
 
     Raises:
-        ConfigError: there is no such backbone; the message names those with a similar name, or all of them.
+        ConfigError: there is no such backbone; the message names those with a similar name, or all of a small source.
+            Or the source cannot use it; the message says why.
     """
+    prefix = source_prefix(name)
     specs = _specs(source_entry(name))
     if name in specs:
         return specs[name]
-    names = list(backbone_specs())
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"they are {', '.join(names)}."
-    raise ConfigError(f"backbone must be one of the {len(names)} known backbones, but got {name!r}; {hint}")
+    names = list(specs)
+    near = difflib.get_close_matches(name, names, n=_NEAR, cutoff=0.6) + _elsewhere(name)
+    if near:
+        hint = f"did you mean {' or '.join(near)}?"
+    elif len(names) <= _ALL_SHOWN:
+        hint = f"they are {', '.join(names)}."
+    else:
+        hint = f"`harness backbones --source {prefix.rstrip('/:')}` lists them."
+    known = "known backbones" if not prefix else f"backbones of {prefix.rstrip('/:')}"
+    raise ConfigError(f"backbone must be one of the {len(names)} {known}, but got {name!r}; {hint}")
+
+
+def _elsewhere(name: str) -> list[str]:
+    """Return the names of other installed sources that are this name with their prefix."""
+    found = []
+    for prefix, entry in SOURCES.items():
+        if prefix.endswith("/") and not name.startswith(prefix) and is_installed(entry):
+            specs = _specs(entry)
+            found += [f"{prefix}{name}"] if f"{prefix}{name}" in specs else []
+    return found
 
 
 def check_image_size(name: str, size: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from harness.config.backbone_specs import backbone_spec, check_image_size
+from harness.config.backbone_specs import backbone_spec, check_image_size, permit
 from harness.config.space import faults_of_try, space
 from harness.config.study import AUTO, StudyConfig
 from harness.config.study_names import check_letters, check_study_name
@@ -236,6 +236,7 @@ def parse(document: dict[str, Any], name: str) -> StudyConfig:
     """Return the checked study of a document; raise ConfigError with all faults."""
     faults: list[str] = []
     study: StudyConfig | None = None
+    _join_own(document.get("search"))
     try:
         study = StudyConfig.model_validate(document)
     except ValidationError as error:
@@ -248,6 +249,23 @@ def parse(document: dict[str, Any], name: str) -> StudyConfig:
         shown = [_short_text(fault) if len(fault) > 2 * _SHOWN else fault for fault in faults[:_MOST_FAULTS]]
         raise ConfigError(f"{name} has {len(faults)} fault{'s' if len(faults) > 1 else ''}:", [*shown, *more])
     return study
+
+
+def _join_own(search: Any) -> None:
+    """Write backbones that YAML reads as mappings, `own: package.module:function`, as names."""
+    if not isinstance(search, dict):
+        return
+
+    def joined(value: Any) -> Any:
+        if isinstance(value, dict) and list(value) == ["own"] and isinstance(value["own"], str):
+            return f"own:{value['own'].strip()}"
+        return value
+
+    for key, value in search.items():
+        if key == "backbone":
+            search[key] = [joined(one) for one in value] if isinstance(value, list) else joined(value)
+        else:
+            _join_own(value)
 
 
 def _override(document: dict[str, Any], overrides: Overrides) -> bool:
@@ -310,6 +328,7 @@ def _against_backbones(study: StudyConfig) -> list[str]:
     faults: list[str] = []
     spaces = {strategy: space(study, strategy) for strategy in study.strategies}
     backbones = dict.fromkeys(name for one in spaces.values() for name in one.ranges["backbone"].values())
+    permit(backbones)
     for name in backbones:
         try:
             backbone_spec(name)

@@ -67,6 +67,12 @@ class BackboneSource(Protocol):
         torch's dropout layers are handled elsewhere.
         """
 
+    def version(self, name: str) -> str:
+        """Return what else decides the values of this backbone: the library's version, or a digest of code; or "".
+
+        Activations of frozen stages are shared between trials only if it is the same.
+        """
+
 
 def source_of(name: str) -> BackboneSource:
     """Return the source of a backbone.

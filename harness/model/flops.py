@@ -42,6 +42,7 @@ def measure(backbone: str) -> dict[str, Any]:
 
 @torch.no_grad()
 def _forward(model: TransferModel, x: torch.Tensor) -> list[int]:
+    model.requires_grad_(False)  # the counter's hooks fail on views of parameters that require a gradient
     counts = []
     for stage in model.stages.values():
         with FlopCounterMode(display=False) as counter:

@@ -36,5 +36,8 @@ class TorchvisionSource:
     def is_random(self, layer: nn.Module) -> bool:
         return torchvision_models.is_random(layer)
 
+    def version(self, name: str) -> str:
+        return ""  # torch's version stands for both: they are released together
+
 
 SOURCE: BackboneSource = TorchvisionSource()

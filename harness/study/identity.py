@@ -13,6 +13,7 @@ from harness.config.study import StudyConfig
 from harness.data.dataset import Dataset
 from harness.errors import ConfigError
 from harness.model import weights
+from harness.model.backbones import source_of
 from harness.safe_text import masked
 from harness.study.executors.base import WorkerContext
 
@@ -43,12 +44,17 @@ def fingerprint(study: StudyConfig, dataset: Dataset, context: WorkerContext, de
     values.pop("threads")
     values["precision"] = context.precision
     values.pop("weights")
-    return values | {
-        "data digest": dataset.digest,
-        "weights": {backbone: weights.fingerprint(study.weights, backbone) for backbone in backbones(study)},
-        "threads": context.threads,
-        "device": device.partition(":")[0],
-    }
+    code = {name: source_of(name).version(name) for name in context.own_code}
+    return (
+        values
+        | ({"own code": code} if code else {})
+        | {
+            "data digest": dataset.digest,
+            "weights": {backbone: weights.fingerprint(study.weights, backbone) for backbone in backbones(study)},
+            "threads": context.threads,
+            "device": device.partition(":")[0],
+        }
+    )
 
 
 def differences(before: Any, now: Any, where: str = "") -> list[str]:
@@ -66,6 +72,7 @@ _WAYS_BACK = {
     "data digest": "the key data (DATA=...) leads to other images, or reads them in another way",
     "weights": "the key weights (WEIGHTS=...) names other weights",
     "device": "the key device (DEVICE=...) chooses it",
+    "own code": "the file with the backbone's function has changed",
     "threads": "without the key threads the study keeps its own number",
     "epochs": "the key epochs, or EPOCHS=..., sets it",
     "precision": "the key precision sets it; without it, the device decides",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from harness.config.auto_batch import fitted_batch_size, with_batch_size
 from harness.config.auto_epochs import with_epochs
+from harness.config.backbone_specs import runs_code
 from harness.config.load import LoadedStudy, faults_of_phases
 from harness.config.space import backbones, space
 from harness.config.study import StudyConfig
@@ -123,6 +124,7 @@ def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prep
         plan=plan_cache(study, sizes_of_parts, cache / "prefix", dataset.channels),
         precision=resolve_precision(study.precision, devices[0]),
         precision_notes=cache / "precision.json",
+        own_code=tuple(backbone for backbone in backbones(study) if runs_code(backbone)),
     )
     identity = fingerprint(study, dataset, context, devices[0])
     here = None if threads == threads_here else threads_here

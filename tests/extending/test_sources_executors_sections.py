@@ -86,6 +86,9 @@ class TinySource:
     def is_random(self, layer: nn.Module) -> bool:
         return False
 
+    def version(self, name: str) -> str:
+        return "tiny 1"
+
 
 @pytest.fixture
 def tiny_source(monkeypatch: pytest.MonkeyPatch) -> TinySource:

@@ -97,6 +97,12 @@ def check(backbone: str, size: int, walks: Walks, heavy_walks: Walks) -> None:
     for layer in model.modules():
         if isinstance(layer, StochasticDepth):
             layer.p = 0.0  # now and then it skips a block for all images, which then has nothing to learn from
+        if type(layer).__name__ == "DropPath":
+            layer.drop_prob = 0.0
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("weight") and not parameter.any():
+                parameter.fill_(1.0)  # a branch that ends with zeros has nothing to learn from in its first step
     heavy = size >= 224 or sum(parameter.numel() for parameter in model.parameters()) > HEAVY
     images = 2 if size >= 224 else 4
     torch.manual_seed(0)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from harness.analysis import trends, wording
 from harness.analysis.study_data import StudyData
 from harness.analysis.trends import FEWEST, goodness
-from harness.config.backbone_costs import cost
+from harness.config.backbone_costs import cost_if_known
 from harness.config.parameters import PARAMETERS
 from harness.config.trial import DEPTH_MAX
 from harness.report import style
@@ -40,8 +40,8 @@ def depth_section(data: StudyData) -> Section | None:
     heading = trends.of_number(complete, "unfreeze_depth", "unfreeze depth", "Deeper unfreezing")
     label, notes = "stages that train (0 is feature extraction)", None
     used = complete["backbone"].unique()
-    if len(used) == 1 and _from_head(complete):
-        known = cost(str(used[0]))
+    known = cost_if_known(str(used[0])) if len(used) == 1 and _from_head(complete) else None
+    if known is not None:
         notes = {depth: wording.share(known.parameter_share(depth)) for depth in range(DEPTH_MAX + 1)}
         label = f"stages that train, and their share of {used[0]}'s parameters"
     shown = by_number(complete, "unfreeze_depth", objective, label, notes)

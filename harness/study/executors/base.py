@@ -49,6 +49,7 @@ class WorkerContext:
     plan: Plan  # which activations trials share
     precision: Precision = "exact"
     precision_notes: Path | None = None  # file with the results of precision probes, for all studies
+    own_code: tuple[str, ...] = ()  # backbones that are code of the user; he named them in the study's file
 
     def worker_cache(self) -> WorkerCache:
         """Make the cache that all trials of one process share."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from harness.config.backbone_specs import permit
 from harness.study.executors.base import EpochMessage, Task, WorkerContext
 from harness.study.executors.run_task import configure_torch, run_task_safely
 
@@ -29,6 +30,7 @@ def main(pipe: Connection, context: WorkerContext, device_name: str) -> None:
             signal.signal(getattr(signal, name), signal.SIG_DFL)
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(pipe, inbox), daemon=True).start()
+    permit(context.own_code)
     configure_torch(context)
     worker_cache = context.worker_cache()
     device = torch.device(device_name)

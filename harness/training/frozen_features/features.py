@@ -34,6 +34,7 @@ from harness.config.batchnorm_policy import POLICIES
 from harness.config.parameters import Augmentation
 from harness.config.trial import DEPTH_MAX, TrialConfig
 from harness.data import augmentation
+from harness.model.backbones import source_of
 from harness.model.transfer import TransferModel
 from harness.training import contract
 from harness.training.frozen_features.initial_models import InitialModel
@@ -119,7 +120,8 @@ def identity(
 ) -> dict[str, Any]:
     """Return everything that determines the bits of the activations, by name. Its digest names the cache entry."""
     model = initial.model
-    return {
+    library = source_of(model.backbone_name).version(model.backbone_name)
+    values = {
         "version": VERSION,
         "images": data.source,
         "side": data.images.shape[1],
@@ -137,6 +139,7 @@ def identity(
         "instructions": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
         "mkldnn": bool(torch.backends.mkldnn.enabled),
     }
+    return values | ({"library": library} if library else {})
 
 
 class FrozenFeatures:
