@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +21,11 @@ from PIL import Image, UnidentifiedImageError
 
 from harness.config.data import BitDepth
 from harness.data.decoding import png16, tiff
+from harness.data.decoding.fit import Colour, Pixels, Resize, fit
 from harness.data.decoding.raw import MAX_PIXELS, ORIENTATION, Raw, check_size, read_bytes, turn
 from harness.errors import DataError
 
-Resize = Literal["stretch", "pad", "crop"]
-Colour = tuple[int, int, int]
-Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+__all__ = ["SUFFIXES", "VERSION", "Colour", "Facts", "Pixels", "Resize", "decode", "fit", "quiet", "read"]
 
 VERSION = 2  # of the pixels: raise it if a file decodes to other values
 SUFFIXES = frozenset(
@@ -109,40 +108,6 @@ def decode(
     except (DataError, OSError) as error:
         raise DataError(f"{path.name}: {error}") from None
     return pixels if size is None else fit(pixels, size, resize, background)
-
-
-def fit(pixels: Pixels, size: int, resize: Resize, background: Colour = (255, 255, 255)) -> Pixels:
-    """Resize an image (height, width, 3) to (size, size, 3) of the same dtype, bicubic with antialiasing."""
-    height, width = pixels.shape[:2]
-    if resize == "crop":
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
-        return _resample(pixels[top : top + side, left : left + side], size, size)
-    if resize == "pad" and height != width:
-        scale = size / max(height, width)
-        rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
-        full = 65535 if pixels.dtype == np.uint16 else 255
-        canvas = np.empty((size, size, 3), pixels.dtype)
-        canvas[:] = np.rint(np.asarray(background) * (full / 255)).astype(pixels.dtype)
-        top, left = (size - rows) // 2, (size - columns) // 2
-        canvas[top : top + rows, left : left + columns] = _resample(pixels, rows, columns)
-        return canvas
-    return _resample(pixels, size, size)
-
-
-def _resample(pixels: Pixels, rows: int, columns: int) -> Pixels:
-    if pixels.shape[:2] == (rows, columns):
-        return pixels
-    shape = (columns, rows)
-    if pixels.dtype == np.uint8:
-        image = Image.fromarray(np.ascontiguousarray(pixels))
-        resized: NDArray[np.uint8] = np.asarray(image.resize(shape, Image.Resampling.BICUBIC))
-        return resized
-    channels = [
-        np.asarray(Image.fromarray(pixels[..., c].astype(np.float32)).resize(shape, Image.Resampling.BICUBIC))
-        for c in range(3)
-    ]
-    return np.asarray(np.rint(np.clip(np.stack(channels, axis=-1), 0, 65535)), dtype=np.uint16)
 
 
 def _reason(error: Exception) -> str:
