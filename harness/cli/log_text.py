@@ -140,8 +140,9 @@ class LogFormatter:
                     f"of {wording.listed(wording.STRATEGY.get(s, s) for s in study['strategies'])}, "
                     f"seed {study['seed']}"
                 )
-            case SessionStarted(environment, resumed):
-                return f"session {session} {'resumed' if resumed else 'started'}: {_environment(environment)}"
+            case SessionStarted(environment, resumed, weights):
+                how = f"session {session} {'resumed' if resumed else 'started'}: {_environment(environment)}"
+                return "; ".join((how, *weights))
             case SessionEnded(state, seconds):
                 text = f"session {session} {state} after {wording.duration(seconds)}"
                 return Line("", text, problem=state != "finished")

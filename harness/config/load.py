@@ -306,8 +306,24 @@ def _against_backbones(study: StudyConfig) -> list[str]:
             faults.append(f"search.backbone: {error}")
     if study.epochs != AUTO:
         faults += faults_of_phases(study)
-    if study.search.get("backbone") is None and study.weights not in ("none", "bundled", "imagenet"):
+    if study.search.get("backbone") is None and any(one.is_file for one in study.weights.entries):
         faults.append("search.backbone: must name the backbone that the checkpoint in `weights` belongs to")
+    return faults + _of_weights(study, backbones)
+
+
+def _of_weights(study: StudyConfig, backbones: Iterable[str]) -> list[str]:
+    """Return faults in the names of official weights, which every backbone must have."""
+    faults = []
+    for entry in study.weights.entries:
+        for name in backbones:
+            try:
+                backbone_spec(name)
+            except ConfigError:  # it is a fault of its own
+                continue
+            try:
+                entry.official(name)
+            except ConfigError as error:
+                faults.append(f"weights: {error}")
     return faults
 
 

@@ -17,6 +17,7 @@ from pydantic import (
 
 from harness.config.data import DataConfig
 from harness.config.executors import EXECUTORS, check_executor
+from harness.config.initial_weights import Weights, WeightsChoice
 from harness.config.parameters import PARAMETERS, TOP_LEVEL_PARAMETERS, unknown_parameter
 from harness.config.ranges import Range, Scalar
 from harness.config.strict_model import StrictModel
@@ -38,6 +39,16 @@ Objective = Annotated[str, AfterValidator(_objective)]
 
 # A value of the file, which the validators of StudyConfig read as a range. It is written in the form of the file.
 Entry = Annotated[Range, SkipValidation, PlainSerializer(lambda entry: entry.to_yaml())]
+
+
+def _weights(value: object) -> WeightsChoice:
+    choice = WeightsChoice.read(value)
+    if len(choice.entries) > 1:
+        raise ValueError("must name one choice of weights")
+    return choice
+
+
+WeightsKey = Annotated[WeightsChoice, SkipValidation, BeforeValidator(_weights), PlainSerializer(WeightsChoice.to_yaml)]
 
 
 class ConfirmationConfig(StrictModel):
@@ -99,7 +110,11 @@ class StudyConfig(StrictModel):
 
     description: str = Field("", description="the question, in a sentence")
     data: DataConfig = Field(default_factory=DataConfig)
-    weights: str = Field("bundled", description="bundled, imagenet, none, or the path of a checkpoint")
+    weights: WeightsKey = Field(
+        WeightsChoice((Weights("bundled"),)),
+        description="bundled, imagenet, none, torchvision weights by name (IMAGENET1K_V2), the path of a checkpoint, "
+        "or {path: …, normalisation: {mean: […], std: […]}, name: …}",
+    )
     strategies: tuple[Strategy, ...] = Field(
         ("feature_extraction", "fine_tuning"), min_length=1, description="the strategies that are compared"
     )

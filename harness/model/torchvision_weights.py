@@ -38,13 +38,13 @@ def _server_timeout() -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def official_file(spec: BackboneSpec) -> Path:
+def official_file(backbone: str, weights: str) -> Path:
     """Return torchvision's file in torch's cache; download it if necessary, and check it against the hash in its name.
 
     Raises:
         ResourceError: the file has no hash in its name, is neither cached nor reachable, or does not fit its hash.
     """
-    url: str = get_weight(spec.official_weights).url
+    url: str = get_weight(weights).url
     name = url.rsplit("/", 1)[-1]
     found = re.search(r"-([0-9a-f]{8,})\.", name)
     if found is None:
@@ -60,7 +60,7 @@ def official_file(spec: BackboneSpec) -> Path:
                 torch.hub.download_url_to_file(url, str(path), hash_prefix=found[1], progress=sys.stderr.isatty())
         except (OSError, http.client.HTTPException, RuntimeError) as error:
             raise ResourceError(
-                f"the official weights of {spec.name} are neither cached nor reachable ({error}): put {name} "
+                f"the official weights of {backbone} are neither cached nor reachable ({error}): put {name} "
                 f"into {path.parent}, or use `weights: bundled` ({', '.join(bundled())})."
             ) from error
     if not sha256(path).startswith(found[1]):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from harness.config.from_json import restored
@@ -45,6 +45,7 @@ class SessionStarted:
 
     environment: dict[str, Any]  # see study.environment
     resumed: bool
+    weights: list[str] = field(default_factory=list)  # what is used of each weight file: see model.weight_files.report
 
 
 @dataclass(frozen=True)

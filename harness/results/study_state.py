@@ -119,6 +119,7 @@ class StudyState:
     models: dict[str, str] = field(default_factory=dict)  # trial_id -> URI in MLflow; the last one counts
     seconds: float = 0.0  # sum over all sessions that ended
     environment: dict[str, Any] = field(default_factory=dict)  # of the last session
+    weights: list[str] = field(default_factory=list)  # what is used of each weight file, as the last session said
     sessions_started: int = 0
     session_state: str | None = None  # how the last session ended; None: it has no end, or there was no session
     session_at: str | None = None  # when the last session ended; if it has no end, when it started
@@ -302,6 +303,7 @@ class StudyState:
         self._ends["cut_off"] += self.is_running
         self._open_since, self.session_state, self.session_at = at, None, at
         self.environment = session.environment
+        self.weights = session.weights
         self.sessions_started += 1
 
     def _session_ended(self, state: str, seconds: float, at: str) -> None:

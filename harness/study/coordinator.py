@@ -115,7 +115,10 @@ def _start(session: Session) -> SlotSearch:
     write_study(session.prepared)
     prepared, workers = session.prepared, len(session.devices)
     machine = environment(session.devices[0], prepared.context.threads, workers, prepared.threads_here)
-    session.append(SessionStarted(machine, resumed=session.state.sessions_started > 0))
+    texts = [report.text for report in prepared.weights]
+    session.append(SessionStarted(machine, session.state.sessions_started > 0, texts))
+    for text in texts:
+        session.observer.message(f"Weights: {text}")
     if prepared.epochs_reason is not None:
         session.observer.message(prepared.epochs_reason)
     if prepared.threads_here is not None:

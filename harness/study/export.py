@@ -46,7 +46,7 @@ def log_recommended(session: Session, trial_id: str) -> None:
     data = context.data(record.config.backbone, job.split)
     classes = tuple(session.prepared.dataset.classes)
     try:
-        model = restore(job, data, context.weights, torch.device("cpu"), context.checkpoint(job))
+        model = restore(job, data, context.weights_of(job.config), torch.device("cpu"), context.checkpoint(job))
         contract.check_classes(data.classes, classes)
         deployable = Deployable(model).eval()
         _check_answers(deployable, model, data)

@@ -45,7 +45,7 @@ def fingerprint(study: StudyConfig, dataset: Dataset, context: WorkerContext, de
     values.pop("weights")
     return values | {
         "data digest": dataset.digest,
-        "weights": {backbone: weights.fingerprint(study.weights, backbone) for backbone in backbones(study)},
+        "weights": {backbone: weights.fingerprint(study.weights.first, backbone) for backbone in backbones(study)},
         "threads": context.threads,
         "device": device.partition(":")[0],
     }

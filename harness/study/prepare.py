@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from harness.config.auto_epochs import with_epochs
 from harness.config.load import LoadedStudy, faults_of_phases
-from harness.config.space import backbones, sides, space
+from harness.config.space import backbones, side_of, sides, space
 from harness.config.study import StudyConfig
 from harness.config.study_names import check_letters
 from harness.data import split as splitting
@@ -21,6 +21,7 @@ from harness.data.augmentation import image_keys
 from harness.data.dataset import Dataset, arrays, open_dataset
 from harness.errors import ConfigError, DataError
 from harness.model import weights
+from harness.model.weight_files.report import LoadReport
 from harness.results.event_types import StudyCreated
 from harness.results.events import first_event
 from harness.results.names import SEARCH_SPLIT, confirmation_split, fraction_split
@@ -31,7 +32,6 @@ from harness.study.identity import fingerprint
 from harness.training.frozen_features.cache_plan import Sizes, default_budget, make_plan
 from harness.training.frozen_features.worker_cache import Plan
 from harness.training.precision import resolve_precision
-from harness.training.trial import weights_of
 
 Progress = Callable[[str, int, int], None]  # called with a description, how many are done, and of how many
 
@@ -49,6 +49,7 @@ class Prepared:
     fingerprint: dict[str, Any]
     epochs_reason: str | None = None  # how `epochs: auto` was resolved; None if the file gives a number
     threads_here: int | None = None  # threads that this machine would give a worker, if the study keeps others
+    weights: tuple[LoadReport, ...] = ()  # what is used of the weights, if there is something to say
 
     @property
     def test_rows(self) -> NDArray[np.int64]:
@@ -79,7 +80,7 @@ def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prep
         ConfigError, DataError, ResourceError: the study cannot run; nothing was written to its folder.
     """
     study = loaded.study
-    check_weights(study)
+    reports = check_weights(study)
     _check_source(loaded)
     cache = home() / "cache"
     dataset = open_dataset(study.data, cache=cache, progress=lambda i, n: progress("Reading images", i, n))
@@ -120,7 +121,7 @@ def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prep
     )
     identity = fingerprint(study, dataset, context, devices[0])
     here = None if threads == threads_here else threads_here
-    return Prepared(name, study, folder, dataset, parts, context, identity, epochs_reason, here)
+    return Prepared(name, study, folder, dataset, parts, context, identity, epochs_reason, here, reports)
 
 
 def plan_cache(study: StudyConfig, sizes: Sizes, folder: Path) -> Plan:
@@ -171,18 +172,25 @@ def _rows(parts: NDArray[np.str_]) -> tuple[NDArray[np.int64], NDArray[np.int64]
     return np.flatnonzero(parts == "train").astype(np.int64), np.flatnonzero(parts == "validation").astype(np.int64)
 
 
-def check_weights(study: StudyConfig) -> None:
-    """Check that every backbone's weights can be loaded, and name all that cannot in one ConfigError."""
-    if all(weights_of(strategy, study.weights) == "none" for strategy in study.strategies):
-        return
-    faults = []
-    for backbone in backbones(study):
-        try:
-            weights.available(study.weights, backbone)
-        except ConfigError as error:
-            faults.append(str(error))
+def check_weights(study: StudyConfig) -> tuple[LoadReport, ...]:
+    """Check that every backbone's weights can be loaded, and return what is used of them, if there is something to say.
+
+    Raises:
+        ConfigError: names all weights that cannot be loaded.
+        ResourceError: official weights are neither cached nor reachable.
+    """
+    if set(study.strategies) == {"from_scratch"}:
+        return ()
+    faults, reports = [], []
+    for entry in study.weights.entries:
+        for backbone in backbones(study):
+            try:
+                reports.append(weights.available(entry, backbone, side_of(study, backbone, entry)))
+            except ConfigError as error:
+                faults.append(str(error))
     if faults:
         raise ConfigError("the weights do not fit the study:", faults)
+    return tuple(report for report in reports if report is not None)
 
 
 def _check_source(loaded: LoadedStudy) -> None:

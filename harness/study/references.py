@@ -22,7 +22,7 @@ def missing(session: Session) -> list[tuple[NeighboursTask, list[int]]]:
 
     Random weights give no reference.
     """
-    if session.prepared.context.weights == "none":
+    if session.prepared.context.weights.first.is_random:
         return []
     study, known = session.study, session.state.references
     used = {r.config.backbone for r in session.state.finished if r.state == "complete" and r.strategy != "from_scratch"}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from study_fixtures import at_home, canned, canned_world, copied, finished, whole, world  # noqa: F401 - fixtures
 
+from harness.config.initial_weights import WeightsChoice
 from harness.study.executors.base import WorkerContext
 from harness.training.frozen_features.worker_cache import Plan
 
@@ -25,7 +26,7 @@ def context(tmp_path: Path) -> WorkerContext:
         splits={"search": (rows[:24], rows[24:32])},
         classes=("dark", "light"),
         objective="accuracy",
-        weights="none",
+        weights=WeightsChoice.read("none"),
         threads=1,
         checkpoints=tmp_path / "checkpoints",
         plan=Plan(),

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.config.backbone_specs import backbone_spec
 from harness.config.executors import EXECUTORS
+from harness.config.initial_weights import DEFAULT, Weights, WeightsChoice
 from harness.config.trial import Shift, TrialConfig
 from harness.results.records import EpochRecord, TrialJob, TrialRecord
 from harness.results.trial_id import file_stem
@@ -26,6 +26,7 @@ from harness.training.frozen_features.worker_cache import Plan, WorkerCache
 from harness.training.neighbours import Neighbours
 from harness.training.out_of_memory import NO_FALLBACK, MemoryFallback
 from harness.training.precision import Chooser, Precision
+from harness.training.trial import weights_of
 from harness.training.trial_data import TrialData, on_device
 
 
@@ -43,7 +44,7 @@ class WorkerContext:
     splits: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]  # name -> rows of train, validation
     classes: tuple[str, ...]
     objective: str
-    weights: str
+    weights: WeightsChoice
     threads: int
     checkpoints: Path
     plan: Plan  # which activations trials share
@@ -54,9 +55,17 @@ class WorkerContext:
         """Make the cache that all trials of one process share."""
         return WorkerCache(self.plan, Chooser(self.precision, self.precision_notes))
 
-    def data(self, backbone: str, split: str, device: torch.device | None = None) -> TrialData:
-        """Return the images at this backbone's size with this split; they stay in a GPU's memory if they fit."""
-        size = self.image_size or backbone_spec(backbone).native_size
+    def weights_of(self, config: TrialConfig) -> Weights:
+        """Return the weights that a configuration starts from."""
+        return weights_of(config.strategy, self.weights.first)
+
+    def data(self, backbone: str, split: str, device: torch.device | None = None, weights: str = DEFAULT) -> TrialData:
+        """Return the images at this backbone's size with this split; they stay in a GPU's memory if they fit.
+
+        Args:
+            weights: the label of the weights, on which the native size depends.
+        """
+        size = self.image_size or self.weights.named(weights).native_size(backbone)
         train, validation = self.splits[split]
         source = self.images[size].stem  # the array's name depends on everything that decides its content
         resident = self._resident(size, device) if device is not None and device.type == "cuda" else None

@@ -22,9 +22,8 @@ import torch
 
 from harness.config import unfreezing
 from harness.config.backbone_costs import cost
-from harness.config.backbone_specs import backbone_spec
 from harness.config.parameters import PARAMETERS
-from harness.config.space import SearchSpace, space
+from harness.config.space import SearchSpace, side_of, space
 from harness.config.study import StudyConfig
 from harness.config.trial import DEPTH_MAX, TrialConfig
 from harness.errors import ConfigError
@@ -66,7 +65,7 @@ def make_plan(study: StudyConfig, sizes: Sizes, folder: Path, budget: int) -> Pl
     reasons: dict[tuple[CacheKey, int], str] = {}
     candidates: dict[tuple[CacheKey, int], int] = {}
     for key, by_cut in uses.items():
-        side = side_of(study, key[0])
+        side = side_of(study, key[0], study.weights.first)
         limit = MAX_SIZE_RATIO * side * side * 3
         for cut, size in enumerate(cut_bytes(key[0], side), start=1):
             if size > limit:
@@ -104,12 +103,6 @@ def cut_bytes(backbone: str, side: int) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-def side_of(study: StudyConfig, backbone: str) -> int:
-    """Return the size of the images that a backbone gets, in pixels a side."""
-    size = study.data.image_size
-    return backbone_spec(backbone).native_size if size == "native" else int(size)
-
-
 def distinct_views(study: StudyConfig, views: str) -> float:
     """Return the expected number of distinct views of a training image in a trial; `views` as in CachedFeatures."""
     if views != "flips":
@@ -139,7 +132,7 @@ def _expected_uses(study: StudyConfig) -> dict[CacheKey, dict[int, float]]:
         **{confirmation_split(index): confirmed for index in range(study.confirmation.seeds)},
     }
     for strategy in study.strategies:
-        random_weights = strategy == "from_scratch" or study.weights == "none"
+        random_weights = strategy == "from_scratch" or study.weights.first.is_random
         configs = list(_configurations(space(study, strategy)))
         for config in configs:
             for epoch in range(1, config.epochs + 1):
