@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from harness.cli.app import app, out, say
+from harness.config.initial_weights import DEFAULT
 from harness.config.trial import DEPTH_MAX, STAGES
 from harness.errors import ConfigError
 
@@ -133,7 +134,8 @@ def plan(
         where = ", ".join(STAGES[cut - 1] for cut in kept.cuts)
         own = f", of {kept.split}" if kept.split else ""
         again = ", recalibrated" if kept.recalibrated else ""
-        say(f"Kept: {kept.backbone}, batches of {kept.batch_size}, views {kept.views}{again}{own}: behind {where}")
+        of = kept.backbone + ("" if kept.weights == DEFAULT else f" ({kept.weights})")
+        say(f"Kept: {of}, batches of {kept.batch_size}, views {kept.views}{again}{own}: behind {where}")
     lacking = [(f[0], cut, why) for f, cut, why in prepared.context.plan.left_out if f[3] is None]
     for reason in dict.fromkeys(f"{backbone} behind {STAGES[cut - 1]}: {why}" for backbone, cut, why in lacking):
         say(f"Not kept: {reason}")

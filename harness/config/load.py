@@ -244,6 +244,8 @@ def _override(document: dict[str, Any], overrides: Overrides) -> bool:
         value = getattr(overrides, key)
         if value is not None:
             document[key] = value
+    if overrides.weights is not None and isinstance(document.get("search"), dict):
+        document["search"].pop("weights", None)
     confirmation = document.setdefault("confirmation", {}) if overrides.seeds is not None else None
     if isinstance(confirmation, dict):
         confirmation["seeds"] = overrides.seeds

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from harness.config.from_json import restored
+from harness.config.initial_weights import DEFAULT
 from harness.config.trial import Shift, TrialConfig
 from harness.results.records import TrialJob, TrialRecord
 from harness.results.trial_id import TrialId, run_key
@@ -188,6 +189,7 @@ class ReferenceScored:
     neighbours: int  # that vote; the best number on validation
     validation_score: float
     metrics: dict[str, Any]  # as results.metrics.all_metrics returns them
+    weights: str = DEFAULT  # label of the backbone's weights
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ class StudyState:
     search_finished: int | None = None  # budget at which the search ended: slots of each strategy
     confirmations: list[ConfirmationSelected] = field(default_factory=list)
     test_scores: list[TestScored] = field(default_factory=list)
-    references: dict[tuple[str, int], ReferenceScored] = field(default_factory=dict)  # by backbone and seed index
+    references: dict[tuple[str, str, int], ReferenceScored] = field(default_factory=dict)  # backbone, weights, seed
     verdicts: list[VerdictReached] = field(default_factory=list)
     verdicts_at: list[str] = field(default_factory=list)  # time of each verdict
     controlled: ControlledSelected | None = None  # the last selection of controlled changes
@@ -175,7 +175,7 @@ class StudyState:
             case TestScored() as scored:
                 self.test_scores.append(scored)
             case ReferenceScored() as reference:
-                self.references[reference.backbone, reference.seed_index] = reference
+                self.references[reference.backbone, reference.weights, reference.seed_index] = reference
             case VerdictReached() as verdict:
                 self.verdicts.append(verdict)
                 self.verdicts_at.append(event.at)

@@ -43,7 +43,7 @@ def log_recommended(session: Session, trial_id: str) -> None:
     if record is None:
         return
     job, context = record.job, session.prepared.context
-    data = context.data(record.config.backbone, job.split)
+    data = context.data(record.config.backbone, job.split, weights=record.config.weights)
     classes = tuple(session.prepared.dataset.classes)
     try:
         model = restore(job, data, context.weights_of(job.config), torch.device("cpu"), context.checkpoint(job))

@@ -42,10 +42,13 @@ def fingerprint(study: StudyConfig, dataset: Dataset, context: WorkerContext, de
     values["confirmation"].pop("seeds")
     values.pop("threads")
     values["precision"] = context.precision
-    values.pop("weights")
+    values.pop("weights")  # a path, which may change
+    if len(study.weights.entries) > 1:
+        values["search"]["weights"] = list(study.weights.labels)
+    of_entries = [{name: weights.fingerprint(one, name) for name in backbones(study)} for one in study.weights.entries]
     return values | {
         "data digest": dataset.digest,
-        "weights": {backbone: weights.fingerprint(study.weights.first, backbone) for backbone in backbones(study)},
+        "weights": of_entries[0] if len(of_entries) == 1 else dict(zip(study.weights.labels, of_entries, strict=True)),
         "threads": context.threads,
         "device": device.partition(":")[0],
     }

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 
 from harness.config.initial_weights import Weights, WeightsChoice
 from harness.config.load import parse
+from harness.config.space import space
 from harness.config.study import StudyConfig
+from harness.config.trial import canonical
 from harness.errors import ConfigError
 
 MINE = {
@@ -69,3 +72,47 @@ def test_a_checkpoint_needs_its_backbone_in_every_form() -> None:
     for given in ("a.pth", MINE):
         with pytest.raises(ConfigError, match="must name the backbone"):
             parse({"weights": given}, "s.yaml")
+
+
+def test_several_weights_are_a_searched_value_in_either_place() -> None:
+    several: list[Any] = ["imagenet", "IMAGENET1K_V1", MINE]
+    one = parse({"search": {**RESNET, "weights": several}}, "s.yaml")
+    other = parse({"search": RESNET, "weights": several}, "s.yaml")
+    assert one == other
+    assert one.ranges()["weights"].values() == ("imagenet", "IMAGENET1K_V1", "DINO")
+    assert StudyConfig.model_validate(one.model_dump(mode="json", by_alias=True)) == one
+    defaults = space(one, "fine_tuning").defaults()
+    assert [config.weights for config in defaults] == ["imagenet", "IMAGENET1K_V1", "DINO"]
+
+
+def test_one_weight_is_no_searched_value_and_does_not_show() -> None:
+    study = parse({"weights": "imagenet", "search": {**RESNET}}, "s.yaml")
+    assert "weights" not in study.ranges()
+    assert space(study, "fine_tuning").default().weights == "default"
+
+
+def test_a_training_from_scratch_ignores_weights() -> None:
+    study = parse({"search": {"weights": ["bundled", "none"]}, "strategies": ["fine_tuning", "from_scratch"]}, "s.yaml")
+    assert space(study, "from_scratch").searched() == {}
+    config = space(study, "from_scratch").default()
+    assert config.weights == "default"
+    assert canonical(dataclasses.replace(config, weights="bundled")) == config
+
+
+@pytest.mark.parametrize(
+    ("document", "rule"),
+    [
+        ({"search": {"weights": ["bundled", "bundled"]}}, "names bundled twice"),
+        ({"search": {**RESNET, "weights": ["a/best.pth", "b/best.pth"]}}, "names best.pth twice.*name: …"),
+        ({"search": {"weights": ["bundled", "none"]}, "weights": "none"}, "given twice"),
+        ({"search": {"weights": []}}, "at least one"),
+        ({"search": {"weights": ["bundled", {"low": 1}]}}, "path: …"),
+        (
+            {"search": {"weights": ["bundled", "none"]}, "try": [{"strategy": "fine_tuning", "weights": "imagenet"}]},
+            "lies outside search.weights",
+        ),
+    ],
+)
+def test_a_list_of_weights_that_cannot_be_compared_is_refused(document: dict[str, Any], rule: str) -> None:
+    with pytest.raises(ConfigError, match=rule):
+        parse(document, "s.yaml")

@@ -57,7 +57,7 @@ class WorkerContext:
 
     def weights_of(self, config: TrialConfig) -> Weights:
         """Return the weights that a configuration starts from."""
-        return weights_of(config.strategy, self.weights.first)
+        return weights_of(config.strategy, self.weights.named(config.weights))
 
     def data(self, backbone: str, split: str, device: torch.device | None = None, weights: str = DEFAULT) -> TrialData:
         """Return the images at this backbone's size with this split; they stay in a GPU's memory if they fit.
@@ -141,7 +141,8 @@ class NeighboursTask:
 
     @property
     def task_id(self) -> str:
-        return f"neighbours {self.config.backbone}"
+        config = self.config
+        return f"neighbours {config.backbone}" + ("" if config.weights == DEFAULT else f" {config.weights}")
 
 
 @dataclass(frozen=True)

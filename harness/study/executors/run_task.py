@@ -123,7 +123,8 @@ def _run_once(
 
 def _data(task: Task, split: str, context: WorkerContext, device: torch.device) -> TrialData:
     """Return the task's images. After the device ran out of memory, they are not kept on it for the rest of it."""
-    return context.data(task.config.backbone, split, None if task.fallback.released else device)
+    kept_on = None if task.fallback.released else device
+    return context.data(task.config.backbone, split, kept_on, task.config.weights)
 
 
 def _train(
@@ -196,7 +197,7 @@ def train_again(
     path.unlink(missing_ok=True)
     record = run_trial(
         job,
-        context.data(job.config.backbone, job.split, device),
+        context.data(job.config.backbone, job.split, device, job.config.weights),
         lambda epoch: True,
         objective=context.objective,
         weights_name=context.weights_of(job.config),

@@ -65,7 +65,7 @@ def make_plan(study: StudyConfig, sizes: Sizes, folder: Path, budget: int) -> Pl
     reasons: dict[tuple[CacheKey, int], str] = {}
     candidates: dict[tuple[CacheKey, int], int] = {}
     for key, by_cut in uses.items():
-        side = side_of(study, key[0], study.weights.first)
+        side = side_of(study, key[0], study.weights.named(key[5]))
         limit = MAX_SIZE_RATIO * side * side * 3
         for cut, size in enumerate(cut_bytes(key[0], side), start=1):
             if size > limit:
@@ -132,15 +132,15 @@ def _expected_uses(study: StudyConfig) -> dict[CacheKey, dict[int, float]]:
         **{confirmation_split(index): confirmed for index in range(study.confirmation.seeds)},
     }
     for strategy in study.strategies:
-        random_weights = strategy == "from_scratch" or study.weights.first.is_random
         configs = list(_configurations(space(study, strategy)))
         for config in configs:
+            random = strategy == "from_scratch" or study.weights.named(config.weights).is_random
             for epoch in range(1, config.epochs + 1):
                 cut = unfreezing.frozen_prefix(config, epoch)
                 if reason_against(config, epoch, cut) is not None:
                     continue
                 for split, trials in splits.items():
-                    key = cache_key(config, split, random_weights=random_weights)
+                    key = cache_key(config, split, random_weights=random)
                     uses[key][cut] += trials / len(configs)
     return {key: dict(by_cut) for key, by_cut in uses.items()}
 
