@@ -47,7 +47,7 @@ def test_a_study_of_two_weights_runs_to_its_page_which_names_both(world: World, 
     assert "Nearest neighbours on mobilenet_v3_small (bundled)" in page
     assert "prefix `teacher.backbone.` removed" in page
     assert "private-folder" not in page
-    assert {run.data.params["weights"] for run in runs("tiny", "trial")} == {"bundled", "dino.pth"}
+    assert {run.data.params["weights"] for run in runs("tiny", "search")} == {"bundled", "dino.pth"}
     [started] = world.of(SessionStarted)
     assert started.weights[0].startswith("dino.pth: all 202 tensors")
 
