@@ -13,6 +13,7 @@ from pathlib import PurePath, PureWindowsPath
 from typing import Any
 
 from harness.config.backbone_specs import IMAGENET, BackboneSpec, Normalisation, OfficialWeights, backbone_spec
+from harness.config.fit import Fit
 from harness.errors import ConfigError
 
 DEFAULT = "default"  # in a TrialConfig: the study's only weights, or random ones if the strategy says so
@@ -84,6 +85,11 @@ class Weights:
     def native_size(self, backbone: str) -> int:
         """Return the pixels a side at which they were evaluated; for a checkpoint, those of the official weights."""
         return self.official(backbone).size
+
+    def fit(self, backbone: str) -> Fit:
+        """Return the transform of `resize: weights`; for a checkpoint, that of the official weights."""
+        known = self.official(backbone)
+        return Fit(known.size, known.resize, known.interpolation)
 
     def to_yaml(self) -> Any:
         """Return the form that a study file has."""

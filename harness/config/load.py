@@ -310,6 +310,11 @@ def _against_backbones(study: StudyConfig) -> list[str]:
         faults += faults_of_phases(study)
     if study.search.get("backbone") is None and any(one.is_file for one in study.weights.entries):
         faults.append("search.backbone: must name the backbone that the checkpoint in `weights` belongs to")
+    if study.data.resize == "weights" and study.data.image_size != "native":
+        faults.append(
+            f"data.image_size: must be native with `resize: weights`, whose crop has the weights' own size, but got "
+            f"{study.data.image_size}"
+        )
     return faults + _of_weights(study, backbones)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from harness.config.fit import Fit
 from harness.config.initial_weights import Weights
 from harness.config.parameter import Parameter
 from harness.config.parameters import PARAMETERS, default_values, settled_values, unknown_parameter
@@ -139,9 +140,12 @@ def backbones(study: StudyConfig) -> list[str]:
     return list(names)
 
 
-def sides(study: StudyConfig) -> list[int]:
-    """Return the image sizes that the study trains at, in pixels a side; each needs an array of images."""
-    return sorted({side_of(study, backbone, entry) for backbone in backbones(study) for entry in study.weights.entries})
+def fits(study: StudyConfig) -> list[Fit]:
+    """Return the sizes and rules of the images that the study trains on; each needs an array of images."""
+    pairs = [(backbone, entry) for backbone in backbones(study) for entry in study.weights.entries]
+    if study.data.resize == "weights":
+        return sorted({entry.fit(backbone) for backbone, entry in pairs})
+    return sorted({Fit(side_of(study, backbone, entry)) for backbone, entry in pairs})
 
 
 def side_of(study: StudyConfig, backbone: str, weights: Weights) -> int:

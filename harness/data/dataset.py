@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from harness.atomic import allocate, atomic_write, disk_errors
 from harness.config.data import DataConfig
+from harness.config.fit import Fit
 from harness.data.decoding import decode
 from harness.data.parallel import Progress, over_images
 from harness.data.scan import Scan, copies, fetch, scan
@@ -91,14 +92,16 @@ def open_dataset(config: DataConfig, *, cache: Path, progress: Progress | None =
     )
 
 
-def arrays(dataset: Dataset, config: DataConfig, size: int, *, cache: Path, progress: Progress | None = None) -> Path:
+def arrays(
+    dataset: Dataset, config: DataConfig, size: int | Fit, *, cache: Path, progress: Progress | None = None
+) -> Path:
     """Return the path of a read-only .npy file (N, size, size, 3) with all images; make the file if necessary.
 
     The type is uint8, or uint16 with full scale 65535 if any image has more than 8 bits. The file's name is a digest
     of everything that determines its content. An existing file is used only if its checksum fits.
 
     Args:
-        size: pixels a side.
+        size: pixels a side; with `resize: weights`, the Fit of the weights.
         cache: folder of the arrays.
         progress: called with (images done, images in all).
 
@@ -106,8 +109,9 @@ def arrays(dataset: Dataset, config: DataConfig, size: int, *, cache: Path, prog
         DataError: an image changed since the scan.
         ResourceError: there is not enough space on the disk.
     """
+    size = Fit(size) if isinstance(size, int) else size
     deep = any(image.facts.deep for image in dataset._scan.images)
-    shape, dtype = (len(dataset.table), size, size, 3), np.dtype(np.uint16 if deep else np.uint8)
+    shape, dtype = (len(dataset.table), size.side, size.side, 3), np.dtype(np.uint16 if deep else np.uint8)
     path = array_path(dataset.digest, config, size, cache=cache)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,9 +130,10 @@ def arrays(dataset: Dataset, config: DataConfig, size: int, *, cache: Path, prog
     return path
 
 
-def array_path(digest: str, config: DataConfig, size: int, *, cache: Path) -> Path:
+def array_path(digest: str, config: DataConfig, size: Fit, *, cache: Path) -> Path:
     """Return the path of a data set's array; its name is a digest of everything that determines its content."""
-    rule = [digest, size, config.resize, config.bit_depth, config.background, _VERSION, decode.VERSION]
+    shape = [size.side, size.shorter, size.interpolation] if size.by_weights else size.side
+    rule = [digest, shape, config.resize, config.bit_depth, config.background, _VERSION, decode.VERSION]
     return cache / "images" / f"{hashlib.sha256(json.dumps(rule).encode()).hexdigest()[:32]}.npy"
 
 
@@ -146,7 +151,7 @@ def _fill(
     dtype: np.dtype[Any],
     dataset: Dataset,
     config: DataConfig,
-    size: int,
+    size: Fit,
     progress: Progress | None,
 ) -> None:
     """Decode every image into a new .npy file and sync it."""
@@ -168,7 +173,7 @@ def _fill(
 
 
 def _square(
-    listing: Listing, row: int, wanted: str, dtype: np.dtype[Any], config: DataConfig, size: int
+    listing: Listing, row: int, wanted: str, dtype: np.dtype[Any], config: DataConfig, size: Fit
 ) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Return one image in its final size and type."""
     path = listing.samples[row].path
@@ -180,7 +185,10 @@ def _square(
         raise DataError(
             f"{path} changed after it was scanned; start the study again when nothing changes its folder any more."
         )
-    fitted = decode.fit(pixels, size, config.resize, config.background)
+    try:
+        fitted = decode.fit(pixels, size, config.resize, config.background)
+    except DataError as error:
+        raise DataError(f"{path} {error}") from None
     if dtype == np.uint16 and fitted.dtype == np.uint8:
         return fitted.astype(np.uint16) * np.uint16(257)
     return fitted

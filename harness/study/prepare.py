@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from harness.config.auto_epochs import with_epochs
 from harness.config.load import LoadedStudy, faults_of_phases
-from harness.config.space import backbones, side_of, sides, space
+from harness.config.space import backbones, fits, side_of, space
 from harness.config.study import StudyConfig
 from harness.config.study_names import check_letters
 from harness.data import split as splitting
@@ -97,8 +97,8 @@ def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prep
     if faults := faults_of_phases(study):
         raise ConfigError("with this number of training images, epochs: auto does not fit the schedules:", faults)
     files = {
-        side: arrays(dataset, study.data, side, cache=cache, progress=lambda i, n: progress("Decoding images", i, n))
-        for side in sides(study)
+        one: arrays(dataset, study.data, one, cache=cache, progress=lambda i, n: progress("Decoding images", i, n))
+        for one in fits(study)
     }
     labels = dataset.table["label"].to_numpy(np.int64).copy()
     labels[parts == "test"] = -1
@@ -115,6 +115,7 @@ def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prep
         weights=study.weights,
         threads=threads,
         checkpoints=folder.checkpoints,
+        resize_by_weights=study.data.resize == "weights",
         plan=plan_cache(study, sizes_of_parts, cache / "prefix"),
         precision=resolve_precision(study.precision, devices[0]),
         precision_notes=cache / "precision.json",

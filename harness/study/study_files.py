@@ -33,7 +33,7 @@ def write_data(prepared: Prepared) -> None:
     """Write the files about the images that are missing or differ: manifest, test labels, data card, thumbnails."""
     folder, dataset, study = prepared.folder, prepared.dataset, prepared.study
     folder.path.mkdir(parents=True, exist_ok=True)
-    card = data_card(dataset, study.data, prepared.parts, max(prepared.context.images))
+    card = data_card(dataset, study.data, prepared.parts, max(prepared.context.images).side)
     manifest = dataset.table.assign(split=prepared.parts).rename_axis("row").reset_index()
     names = np.array(dataset.classes, dtype=object)
     manifest["label"] = np.where(prepared.parts == "test", "", names[dataset.table["label"].to_numpy(np.int64)])

@@ -12,6 +12,7 @@ from canned_executor import CannedExecutor
 from sklearn.neighbors import KNeighborsClassifier
 from small_study import Watching, World
 
+from harness.config.fit import Fit
 from harness.config.initial_weights import WeightsChoice
 from harness.model.transfer import build
 from harness.results.event_types import ReferenceScored, VerdictReached
@@ -107,7 +108,7 @@ def test_the_features_are_those_of_the_pretrained_backbone_and_each_split_has_it
         splits={"search": (rows[:24], rows[24:]), "confirmation/0": (rows[8:], rows[:8])},
     )
     found = answers(task, context)
-    images = np.load(context.images[32])
+    images = np.load(context.images[Fit(32)])
     model = build("mobilenet_v3_small", 2, "bundled", image_size=32).eval()
     mean, std = (np.array(each)[:, None, None] for each in (model.mean, model.std))
     inputs = (images.transpose(0, 3, 1, 2) / 255 - mean) / std

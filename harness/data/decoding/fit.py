@@ -8,13 +8,32 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Resize = Literal["stretch", "pad", "crop"]
+from harness.config.fit import Fit
+from harness.data.decoding.raw import MAX_PIXELS
+from harness.errors import DataError
+
+Resize = Literal["stretch", "pad", "crop", "weights"]
 Colour = tuple[int, int, int]
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
+_INTERPOLATION = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
-def fit(pixels: Pixels, size: int, resize: Resize, background: Colour = (255, 255, 255)) -> Pixels:
-    """Resize an image (height, width, 3) to (size, size, 3) of the same dtype, bicubic with antialiasing."""
+
+def fit(pixels: Pixels, size: int | Fit, resize: Resize, background: Colour = (255, 255, 255)) -> Pixels:
+    """Resize an image (height, width, 3) to a square (side, side, 3) of the same dtype, with antialiasing.
+
+    Args:
+        size: pixels a side. With `resize: weights` it is the Fit of the weights, and the result is what torchvision's
+            `weights.transforms()` makes of a Pillow image, pixel for pixel. The other rules are bicubic.
+
+    Raises:
+        DataError: with `resize: weights`, the image is too long for its width. The message is without the file's name.
+    """
+    if isinstance(size, Fit) and size.by_weights:
+        return _as_weights_do(pixels, size)
+    if resize == "weights":
+        raise ValueError("resize: weights needs the Fit of the weights")
+    size = size.side if isinstance(size, Fit) else size
     height, width = pixels.shape[:2]
     if resize == "crop":
         side = min(height, width)
@@ -32,16 +51,32 @@ def fit(pixels: Pixels, size: int, resize: Resize, background: Colour = (255, 25
     return _resample(pixels, size, size)
 
 
-def _resample(pixels: Pixels, rows: int, columns: int) -> Pixels:
+def _as_weights_do(pixels: Pixels, size: Fit) -> Pixels:
+    """Resize the shorter side, and crop the middle; lengths are rounded as torchvision rounds them."""
+    height, width = pixels.shape[:2]
+    longer = int(size.shorter * max(height, width) / min(height, width))
+    if longer * size.shorter > MAX_PIXELS:
+        raise DataError(
+            f"has {width} x {height} pixels, too long for `resize: weights`, which keeps the proportions before it "
+            "crops: cut it into tiles, or use another data.resize"
+        )
+    rows, columns = (size.shorter, longer) if height <= width else (longer, size.shorter)
+    resized = _resample(pixels, rows, columns, _INTERPOLATION[size.interpolation])
+    top, left = round((rows - size.side) / 2), round((columns - size.side) / 2)
+    return resized[top : top + size.side, left : left + size.side].copy()
+
+
+def _resample(
+    pixels: Pixels, rows: int, columns: int, interpolation: Image.Resampling = Image.Resampling.BICUBIC
+) -> Pixels:
     if pixels.shape[:2] == (rows, columns):
         return pixels
     shape = (columns, rows)
     if pixels.dtype == np.uint8:
         image = Image.fromarray(np.ascontiguousarray(pixels))
-        resized: NDArray[np.uint8] = np.asarray(image.resize(shape, Image.Resampling.BICUBIC))
+        resized: NDArray[np.uint8] = np.asarray(image.resize(shape, interpolation))
         return resized
     channels = [
-        np.asarray(Image.fromarray(pixels[..., c].astype(np.float32)).resize(shape, Image.Resampling.BICUBIC))
-        for c in range(3)
+        np.asarray(Image.fromarray(pixels[..., c].astype(np.float32)).resize(shape, interpolation)) for c in range(3)
     ]
     return np.asarray(np.rint(np.clip(np.stack(channels, axis=-1), 0, 65535)), dtype=np.uint16)

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from harness.config.executors import EXECUTORS
+from harness.config.fit import Fit
 from harness.config.initial_weights import DEFAULT, Weights, WeightsChoice
 from harness.config.trial import Shift, TrialConfig
 from harness.results.records import EpochRecord, TrialJob, TrialRecord
@@ -37,7 +38,7 @@ class WorkerContext:
     `labels` holds -1 for every test image, so that no worker can use their classes.
     """
 
-    images: dict[int, Path]  # image side in pixels -> .npy
+    images: dict[Fit, Path]  # -> .npy
     image_size: int | None  # None: each backbone's native size
     labels: NDArray[np.int64]
     keys: NDArray[np.uint64]  # one for each image; random views are drawn from it
@@ -48,6 +49,7 @@ class WorkerContext:
     threads: int
     checkpoints: Path
     plan: Plan  # which activations trials share
+    resize_by_weights: bool = False  # the key `resize: weights`
     precision: Precision = "exact"
     precision_notes: Path | None = None  # file with the results of precision probes, for all studies
 
@@ -65,33 +67,38 @@ class WorkerContext:
         Args:
             weights: the label of the weights, on which the native size depends.
         """
-        size = self.image_size or self.weights.named(weights).native_size(backbone)
+        size = self._fit(backbone, self.weights.named(weights))
         train, validation = self.splits[split]
         source = self.images[size].stem  # the array's name depends on everything that decides its content
         resident = self._resident(size, device) if device is not None and device.type == "cuda" else None
         return TrialData(self._arrays(size), self.labels, self.keys, train, validation, self.classes, source, resident)
 
-    def _resident(self, size: int, device: torch.device) -> torch.Tensor | None:
+    def _fit(self, backbone: str, weights: Weights) -> Fit:
+        if self.resize_by_weights:
+            return weights.fit(backbone)
+        return Fit(self.image_size or weights.native_size(backbone))
+
+    def _resident(self, size: Fit, device: torch.device) -> torch.Tensor | None:
         if (size, device) not in self._moved:
             free, _ = torch.cuda.mem_get_info(device)
             self._moved[size, device] = on_device(self._arrays(size), device, free)
         return self._moved[size, device]
 
     @cached_property
-    def _moved(self) -> dict[tuple[int, torch.device], torch.Tensor | None]:
+    def _moved(self) -> dict[tuple[Fit, torch.device], torch.Tensor | None]:
         return {}
 
     def release(self) -> None:
         """Free the device memory that the images take; `data` moves them there again if it gets a device."""
         self._moved.clear()
 
-    def _arrays(self, size: int) -> NDArray[np.uint8]:
+    def _arrays(self, size: Fit) -> NDArray[np.uint8]:
         if size not in self._open:
             self._open[size] = np.load(self.images[size], mmap_mode="r")
         return self._open[size]
 
     @cached_property
-    def _open(self) -> dict[int, NDArray[np.uint8]]:
+    def _open(self) -> dict[Fit, NDArray[np.uint8]]:
         return {}
 
     def resume(self, job: TrialJob) -> Path:
