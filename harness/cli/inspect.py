@@ -72,7 +72,7 @@ def inspect(
     """Print what a trial would train, stage by stage, before anything runs."""
     from harness.config.load import load_study
     from harness.config.study import AUTO
-    from harness.study.estimate.inspect import inspect_trial
+    from harness.study.estimate.inspect import checkpoint_text, inspect_trial
 
     chosen = dict(_pair(text) for text in parameter or [])
     if backbone is not None:
@@ -101,6 +101,8 @@ def inspect(
     if epochs is None and study.epochs == AUTO:
         say("The study chooses its number of epochs from its images; --epochs sets the one that is shown here.")
     out.print(table, markup=False)
+    if (text := checkpoint_text(study, config)) is not None:
+        say(f"Weights: {text}")
     total, training = sum(s.parameters for s in stages), sum(s.training for s in stages)
     say(f"{training:,} of {total:,} parameters train ({training / total:.2%}).")
 

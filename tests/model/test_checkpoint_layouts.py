@@ -294,6 +294,7 @@ def test_positions_of_another_grid_are_interpolated_and_said() -> None:
     found = matched({"model": theirs.half().state_dict()}, own_vit(32))
     assert found.resized == "positions from 8 x 8 to 4 x 4"
     assert found.values["encoder.pos_embedding"].shape == (1, 17, 24)
+    assert found.values["encoder.pos_embedding"].dtype == torch.float32, "not rounded to half precision again"
     assert torch.equal(found.values["encoder.pos_embedding"][:, 0], theirs.pos_embed[:, 0].float())
 
 

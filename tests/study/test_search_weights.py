@@ -6,11 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from small_study import World, records, runs
+from torchvision.models import get_weight
 
+from harness.config.backbone_specs import IMAGENET
+from harness.config.space import space
 from harness.errors import ConfigError
 from harness.model import backbones
 from harness.results.event_types import ReferenceScored, SessionStarted
+from harness.study.estimate.inspect import checkpoint_text
 from harness.study.prepare import check_weights, prepare
 
 BACKBONE = "mobilenet_v3_small"
@@ -70,3 +75,23 @@ def test_every_trial_starts_from_its_own_weights_and_scratch_from_none(world: Wo
     assert set(prepared.fingerprint["weights"]) == {"none", "mine"}
     assert str(checkpoint.parent) not in str(prepared.fingerprint)
     assert [report.weights for report in check_weights(prepared.study)] == ["mine"]
+    configs = {config.weights: config for config in space(prepared.study, "feature_extraction").defaults()}
+    scratch = space(prepared.study, "from_scratch").default()
+    assert context.weights_of(configs["mine"]) == context.weights.named("mine")
+    assert context.weights_of(configs["none"]).is_random
+    assert context.weights_of(scratch).is_random
+    assert checkpoint_text(prepared.study, configs["none"]) is None
+    assert checkpoint_text(prepared.study, scratch) is None
+    assert "normalised by mean 0.5" in (checkpoint_text(prepared.study, configs["mine"]) or "")
+
+
+def test_a_study_s_images_are_resized_as_its_weights_say(world: World) -> None:
+    data = {"source": {"folder": str(world.images)}, "resize": "weights", "image_size": "native"}
+    world.write(data=data, search={"backbone": BACKBONE, "batch_size": 16})
+    prepared = prepare(world.load(), ["cpu"], lambda *a: None)
+    images = prepared.context.data(BACKBONE, "search").images
+    path = world.images / prepared.dataset.table["path"][5]
+    with Image.open(path) as image:
+        theirs = get_weight("MobileNet_V3_Small_Weights.IMAGENET1K_V1").transforms()(image)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET.mean, IMAGENET.std))
+    assert torch.equal((torch.from_numpy(images[5].copy()).permute(2, 0, 1) / 255 - mean) / std, theirs)

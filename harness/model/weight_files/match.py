@@ -27,8 +27,7 @@ _COUNTER = "num_batches_tracked"  # of BatchNorm; older files have none
 # was trained by gradients.
 _PREFERENCE = (
     (re.compile(r"(.*_)?ema(_.*)?|teacher.*"), 0),
-    (re.compile(r"student.*"), 2),
-    (re.compile(r"encoder_k|key_encoder|momentum.*|.*_momentum|target.*"), 3),
+    (re.compile(r"encoder_k|key_encoder|momentum.*|.*_momentum|target.*"), 2),
 )
 _USUAL = 1
 
