@@ -385,7 +385,7 @@ def _seeds(prepared: Prepared, winner: TrialRecord) -> list[float]:
             data,
             lambda epoch: True,
             objective=context.objective,
-            weights_name=context.weights,
+            weights_name=context.weights_of(job.config),
             device=torch.device("cpu"),
             worker_cache=context.worker_cache(),
         )

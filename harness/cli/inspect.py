@@ -12,6 +12,7 @@ from rich.table import Table
 
 from harness.cli.app import app, out, say
 from harness.config.data import MAX_CHANNELS
+from harness.config.initial_weights import DEFAULT
 from harness.config.trial import DEPTH_MAX, STAGES
 from harness.errors import ConfigError
 
@@ -130,7 +131,7 @@ def inspect(
     """Print what a trial would train, stage by stage, before anything runs."""
     from harness.config.load import load_study
     from harness.config.study import AUTO
-    from harness.study.estimate.inspect import inspect_trial
+    from harness.study.estimate.inspect import checkpoint_text, inspect_trial
 
     chosen = dict(_pair(text) for text in parameter or [])
     if backbone is not None:
@@ -163,6 +164,8 @@ def inspect(
     if study.data.channels == "all":
         say(f"The study takes every channel of its images; --channels sets their number, here {channels}.")
     out.print(table, markup=False)
+    if (text := checkpoint_text(study, config)) is not None:
+        say(f"Weights: {text}")
     total, training = sum(s.parameters for s in stages), sum(s.training for s in stages)
     say(f"{training:,} of {total:,} parameters train ({training / total:.2%}).")
 
@@ -196,7 +199,8 @@ def plan(
         where = ", ".join(STAGES[cut - 1] for cut in kept.cuts)
         own = f", of {kept.split}" if kept.split else ""
         again = ", recalibrated" if kept.recalibrated else ""
-        say(f"Kept: {kept.backbone}, batches of {kept.batch_size}, views {kept.views}{again}{own}: behind {where}")
+        of = kept.backbone + ("" if kept.weights == DEFAULT else f" ({kept.weights})")
+        say(f"Kept: {of}, batches of {kept.batch_size}, views {kept.views}{again}{own}: behind {where}")
     lacking = [(f[0], cut, why) for f, cut, why in prepared.context.plan.left_out if f[3] is None]
     for reason in dict.fromkeys(f"{backbone} behind {STAGES[cut - 1]}: {why}" for backbone, cut, why in lacking):
         say(f"Not kept: {reason}")

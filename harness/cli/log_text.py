@@ -13,6 +13,7 @@ from typing import Any
 from harness.analysis import wording
 from harness.analysis.verdict_text import describe
 from harness.analysis.wording import config_text
+from harness.config.initial_weights import DEFAULT
 from harness.config.parameters import PARAMETERS, idle, short_label
 from harness.config.trial import TrialConfig
 from harness.results.event_types import (
@@ -140,8 +141,9 @@ class LogFormatter:
                     f"of {wording.listed(wording.STRATEGY.get(s, s) for s in study['strategies'])}, "
                     f"seed {study['seed']}"
                 )
-            case SessionStarted(environment, resumed):
-                return f"session {session} {'resumed' if resumed else 'started'}: {_environment(environment)}"
+            case SessionStarted(environment, resumed, weights):
+                how = f"session {session} {'resumed' if resumed else 'started'}: {_environment(environment)}"
+                return "; ".join((how, *weights))
             case SessionEnded(state, seconds):
                 text = f"session {session} {state} after {wording.duration(seconds)}"
                 return Line("", text, problem=state != "finished")
@@ -177,8 +179,9 @@ class LogFormatter:
                 )
             case ReferenceScored() as reference:
                 voting = wording.count(reference.neighbours, "nearest neighbour")
+                on = reference.backbone + ("" if reference.weights == DEFAULT else f" ({reference.weights})")
                 return (
-                    f"reference, {voting} on frozen features of {reference.backbone}, seed {reference.seed_index}: "
+                    f"reference, {voting} on frozen features of {on}, seed {reference.seed_index}: "
                     f"{self._score(reference.metrics.get(self._objective))}"
                 )
             case VerdictReached() as reached:

@@ -67,6 +67,22 @@ IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
+class OfficialWeights(NamedTuple):
+    """Weights that a backbone's library publishes, and the transform they were evaluated with."""
+
+    name: str  # such as `ResNet50_Weights.IMAGENET1K_V2`
+    resize: int  # pixels of the shorter side before the crop
+    size: int  # pixels a side of the centre crop
+    interpolation: str  # bilinear or bicubic, with antialiasing
+    normalisation: Normalisation
+    licence: str = ""
+
+    @property
+    def transform(self) -> str:
+        """The transform in words."""
+        return f"resize to {self.resize} px ({self.interpolation}), centre crop of {self.size} px"
+
+
 @dataclass(frozen=True)
 class Cost:
     """Costs of one image at the native size, without the head. A multiply-add counts as two FLOPs."""
@@ -99,12 +115,13 @@ class BackboneSpec:
     native_size: int  # size at which the official weights were evaluated
     min_size: int  # size of the smallest image that the network accepts
     multiple_of: int  # a size must be a multiple of this; 1 means any size
-    normalisation: Normalisation  # of the official weights; also used for random weights and a user's checkpoint
+    normalisation: Normalisation  # of the default weights; also used for random weights and a user's checkpoint
     official_weights: str  # the name that the source gives to its default weights
     licence: str  # of the official weights
     has_batchnorm: bool
     has_random_layers: bool  # dropout or stochastic depth with a probability above zero
     feature_dim: int  # length of the feature vector that the head reads
+    weights: tuple[OfficialWeights, ...] = ()  # all of its library, if they can be named; else only the default ones
     cost: Cost | None = None  # None: it is in costs.json, as for torchvision's backbones
 
     @property

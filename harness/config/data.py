@@ -131,8 +131,10 @@ class DataConfig(StrictModel):
     image_size: int | Literal["native"] = Field(
         64, description="pixels a side, or native: the size that the backbone's official weights were evaluated at"
     )
-    resize: Literal["stretch", "pad", "crop"] = Field(
-        "stretch", description="how an image becomes square: stretch, pad with the background, or crop the middle"
+    resize: Literal["stretch", "pad", "crop", "weights"] = Field(
+        "stretch",
+        description="how an image becomes square: stretch, pad with the background, crop the middle, or weights: the "
+        "transform that each backbone's official weights were evaluated with (image_size: native)",
     )
     bit_depth: BitDepth = Field(
         "dtype",

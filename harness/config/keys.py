@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from harness.config.initial_weights import WeightsChoice
 from harness.config.parameter import Parameter
 from harness.config.parameters import PARAMETERS
 from harness.config.study import StudyConfig
@@ -40,6 +41,8 @@ def _default(info: FieldInfo) -> str:
     value: Any = info.get_default(call_default_factory=True, validated_data={})
     if value is None or value in ((), {}, ""):
         return "–"
+    if isinstance(value, WeightsChoice):
+        value = value.to_yaml()
     return f"`{json.dumps(value) if not isinstance(value, str) else value}`"
 
 

@@ -274,6 +274,8 @@ def _override(document: dict[str, Any], overrides: Overrides) -> bool:
         value = getattr(overrides, key)
         if value is not None:
             document[key] = value
+    if overrides.weights is not None and isinstance(document.get("search"), dict):
+        document["search"].pop("weights", None)
     confirmation = document.setdefault("confirmation", {}) if overrides.seeds is not None else None
     if isinstance(confirmation, dict):
         confirmation["seeds"] = overrides.seeds
@@ -338,8 +340,29 @@ def _against_backbones(study: StudyConfig) -> list[str]:
             faults.append(f"search.backbone: {error}")
     if study.epochs != AUTO:
         faults += faults_of_phases(study)
-    if study.search.get("backbone") is None and study.weights not in ("none", "bundled", "imagenet"):
+    if study.search.get("backbone") is None and any(one.is_file for one in study.weights.entries):
         faults.append("search.backbone: must name the backbone that the checkpoint in `weights` belongs to")
+    if study.data.resize == "weights" and study.data.image_size != "native":
+        faults.append(
+            f"data.image_size: must be native with `resize: weights`, whose crop has the weights' own size, but got "
+            f"{study.data.image_size}"
+        )
+    return faults + _of_weights(study, backbones)
+
+
+def _of_weights(study: StudyConfig, backbones: Iterable[str]) -> list[str]:
+    """Return faults in the names of official weights, which every backbone must have."""
+    faults = []
+    for entry in study.weights.entries:
+        for name in backbones:
+            try:
+                backbone_spec(name)
+            except ConfigError:  # it is a fault of its own
+                continue
+            try:
+                entry.official(name)
+            except ConfigError as error:
+                faults.append(f"weights: {error}")
     return faults
 
 

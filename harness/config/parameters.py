@@ -13,7 +13,8 @@ from typing import Any, Literal, get_args
 
 from harness.config.backbone_specs import backbone_spec
 from harness.config.batchnorm_policy import POLICIES, BatchNormPolicy, first_same
-from harness.config.parameter import Parameter, Rule
+from harness.config.initial_weights import DEFAULT as DEFAULT_WEIGHTS
+from harness.config.parameter import ALWAYS, Parameter, Rule
 from harness.config.strategies import DEPTH_MAX, Strategy
 from harness.errors import ConfigError
 
@@ -56,6 +57,21 @@ _ALL = (
         label="backbone",
         default="resnet18",
         first_is_default=True,
+        sharing=True,
+    ),
+    Parameter(
+        "weights",
+        "choice",
+        doc="initial weights, each written as for the key `weights`; a checkpoint is called by its file or its name",
+        label="initial weights",
+        default=DEFAULT_WEIGHTS,
+        short="weights",
+        settled={"from_scratch": DEFAULT_WEIGHTS},
+        first_is_default=True,
+        off=DEFAULT_WEIGHTS,
+        active=Rule(("strategy",), lambda strategy: strategy != "from_scratch"),
+        asked=ALWAYS,
+        has_defaults=True,
         sharing=True,
     ),
     Parameter(

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from harness.config.backbone_specs import backbone_spec
+from harness.config.fit import Fit
+from harness.config.initial_weights import Weights
 from harness.config.parameter import Parameter
 from harness.config.parameters import PARAMETERS, default_values, settled_values, unknown_parameter
 from harness.config.ranges import Fixed, Range, one_of
@@ -139,7 +140,15 @@ def backbones(study: StudyConfig) -> list[str]:
     return list(names)
 
 
-def sides(study: StudyConfig) -> list[int]:
-    """Return the image sizes that the study trains at, in pixels a side; each needs an array of images."""
+def fits(study: StudyConfig) -> list[Fit]:
+    """Return the sizes and rules of the images that the study trains on; each needs an array of images."""
+    pairs = [(backbone, entry) for backbone in backbones(study) for entry in study.weights.entries]
+    if study.data.resize == "weights":
+        return sorted({entry.fit(backbone) for backbone, entry in pairs})
+    return sorted({Fit(side_of(study, backbone, entry)) for backbone, entry in pairs})
+
+
+def side_of(study: StudyConfig, backbone: str, weights: Weights) -> int:
+    """Return the size of the images that a backbone with these weights gets, in pixels a side."""
     size = study.data.image_size
-    return sorted({backbone_spec(b).native_size for b in backbones(study)}) if size == "native" else [int(size)]
+    return weights.native_size(backbone) if size == "native" else int(size)

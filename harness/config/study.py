@@ -17,8 +17,9 @@ from pydantic import (
 
 from harness.config.data import DataConfig
 from harness.config.executors import EXECUTORS, check_executor
+from harness.config.initial_weights import Weights, WeightsChoice
 from harness.config.parameters import PARAMETERS, TOP_LEVEL_PARAMETERS, unknown_parameter
-from harness.config.ranges import Range, Scalar
+from harness.config.ranges import Choice, Range, Scalar
 from harness.config.strict_model import StrictModel
 from harness.config.trial import Shift, Strategy
 from harness.safe_text import masked
@@ -38,6 +39,11 @@ Objective = Annotated[str, AfterValidator(_objective)]
 
 # A value of the file, which the validators of StudyConfig read as a range. It is written in the form of the file.
 Entry = Annotated[Range, SkipValidation, PlainSerializer(lambda entry: entry.to_yaml())]
+
+
+WeightsKey = Annotated[
+    WeightsChoice, SkipValidation, BeforeValidator(WeightsChoice.read), PlainSerializer(WeightsChoice.to_yaml)
+]
 
 
 class ConfirmationConfig(StrictModel):
@@ -99,7 +105,12 @@ class StudyConfig(StrictModel):
 
     description: str = Field("", description="the question, in a sentence")
     data: DataConfig = Field(default_factory=DataConfig)
-    weights: str = Field("bundled", description="bundled, imagenet, none, or the path of a checkpoint")
+    weights: WeightsKey = Field(
+        WeightsChoice((Weights("bundled"),)),
+        description="bundled, imagenet, none, torchvision weights by name (IMAGENET1K_V2), the path of a checkpoint, "
+        "or {path: …, normalisation: {mean: […], std: […]}, name: …}; a list of these compares them, as search.weights "
+        "does",
+    )
     strategies: tuple[Strategy, ...] = Field(
         ("feature_extraction", "fine_tuning"), min_length=1, description="the strategies that are compared"
     )
@@ -208,7 +219,21 @@ class StudyConfig(StrictModel):
         for name in TOP_LEVEL_PARAMETERS:
             if getattr(self, name) is not None:
                 named[name] = getattr(self, name)
+        if len(self.weights.entries) > 1:
+            named["weights"] = Choice(self.weights.labels)
         return {name: named[name] for name in PARAMETERS if name in named}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_place_for_weights(cls, values: Any) -> Any:
+        """Move `search.weights` to the key `weights`, which holds the paths; the search knows them by their labels."""
+        search = values.get("search") if isinstance(values, dict) else None
+        if not isinstance(search, dict) or "weights" not in search:
+            return values
+        if values.get("weights") is not None:
+            raise ValueError("weights is given twice, under search and at the top level; keep one")
+        rest = {name: entry for name, entry in search.items() if name != "weights"}
+        return {**values, "search": rest, "weights": search["weights"]}
 
     @model_validator(mode="after")
     def _no_second_place(self) -> StudyConfig:

@@ -36,9 +36,9 @@ class TrialConfig:
     """One configuration: the values that a trial trains with. Its results are in `TrialRecord`.
 
     The meaning and the default of each field are in `PARAMETERS` (`harness.config.parameters`). Learning rates are
-    those at the peak of the schedule; `backbone_lr` is None if no stage is unfrozen. `weights` is not a field: it
-    belongs to the study and is the same for all its trials, except that `from_scratch` always starts from random
-    weights.
+    those at the peak of the schedule; `backbone_lr` is None if no stage is unfrozen. `weights` is a label of
+    `harness.config.initial_weights`: the study knows the path behind it. It is `default` if the study compares no
+    weights, and with `from_scratch`, which always starts from random ones.
     """
 
     strategy: Strategy
@@ -46,6 +46,7 @@ class TrialConfig:
     unfreeze_depth: int  # stages that train, 0..5; 0 is feature extraction
     head_lr: float
     backbone_lr: float | None
+    weights: str = _DEFAULTS["weights"]
     unfreeze_from: UnfreezeFrom = _DEFAULTS["unfreeze_from"]
     unfreeze_schedule: UnfreezeSchedule = _DEFAULTS["unfreeze_schedule"]
     head_fraction: float = _DEFAULTS["head_fraction"]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from harness.atomic import disk_errors
 from harness.config.data import MAX_CHANNELS, DataConfig
+from harness.config.fit import Fit
 from harness.data.array_file import is_sound
 from harness.data.decoding.rules import rules_of
 from harness.data.groups import groups_of
@@ -83,13 +84,14 @@ class Dataset:
 
 
 def open_dataset(
-    config: DataConfig, *, cache: Path, sizes: Sequence[int] = (), progress: Progress | None = None
+    config: DataConfig, *, cache: Path, sizes: Sequence[int | Fit] = (), progress: Progress | None = None
 ) -> Dataset:
     """Scan the source and build its table.
 
     Args:
         cache: folder for downloads, scans and arrays.
-        sizes: pixels a side of the arrays that will be asked for; images are resized for them while they are scanned.
+        sizes: pixels a side, or the Fit, of the arrays that will be asked for; images are resized for them while they
+            are scanned.
         progress: called with (images done, images in all).
 
     Raises:
@@ -97,7 +99,7 @@ def open_dataset(
             file name, or if the images have different numbers of channels.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    found = scan(config, cache=cache, sizes=sizes, progress=progress)
+    found = scan(config, cache=cache, sizes=[Fit.of(size) for size in sizes], progress=progress)
     listing, channels = found.listing, _channels(found, config)
     with told(listing.reading):
         groups, group_rule = groups_of(listing, found.rows, config.split.group)
@@ -152,7 +154,7 @@ def _table(found: Scan, groups: Sequence[str], label_of: dict[str, int]) -> tupl
 def arrays(
     dataset: Dataset,
     config: DataConfig,
-    size: int,
+    size: int | Fit,
     *,
     cache: Path,
     value_range: tuple[float, float] | None = None,
@@ -165,7 +167,7 @@ def arrays(
     fit; `harness doctor` checks all rows.
 
     Args:
-        size: pixels a side.
+        size: pixels a side; with `resize: weights`, the Fit of the weights.
         cache: folder of the arrays.
         value_range: sample values that become 0 and full scale, with `bit_depth: used`.
         progress: called with (images done, images in all).
@@ -174,8 +176,10 @@ def arrays(
         DataError: an image changed since the scan.
         ResourceError: there is not enough space on the disk.
     """
+    size = Fit.of(size)
     deep = dataset._scan.images.deep
-    shape, dtype = (len(dataset.table), size, size, dataset.channels), np.dtype(np.uint16 if deep else np.uint8)
+    dtype = np.dtype(np.uint16 if deep else np.uint8)
+    shape = (len(dataset.table), size.side, size.side, dataset.channels)
     path = array_path(dataset.digest, config, size, value_range, cache=cache)
     staging = Staging(
         dataset._scan.listing, config, size, channels=dataset.channels, value_range=value_range, cache=cache
@@ -193,10 +197,11 @@ def arrays(
 
 
 def array_path(
-    digest: str, config: DataConfig, size: int, value_range: tuple[float, float] | None = None, *, cache: Path
+    digest: str, config: DataConfig, size: Fit, value_range: tuple[float, float] | None = None, *, cache: Path
 ) -> Path:
     """Return the path of a data set's array; its name is a digest of everything that determines its content."""
-    rule = [digest, size, config.resize, rules_of(config, value_range).cache_key(), _VERSION]
+    shape = [size.side, size.shorter, size.interpolation] if size.by_weights else size.side
+    rule = [digest, shape, config.resize, rules_of(config, value_range).cache_key(), _VERSION]
     return cache / "images" / f"{hashlib.sha256(json.dumps(rule).encode()).hexdigest()[:32]}.npy"
 
 

@@ -38,8 +38,8 @@ def make_array(
     deep = dtype == np.uint16
     wanted = found.images.pixel_digests()
     slots = _complete(staging, found, config, wanted, path.parent, deep, progress)
-    count = row_bytes(staging.target.size, staging.target.channels, deep=deep)
-    shape = (len(slots), staging.target.size, staging.target.size, staging.target.channels)
+    count = row_bytes(staging.target.size.side, staging.target.channels, deep=deep)
+    shape = (len(slots), staging.target.size.side, staging.target.size.side, staging.target.channels)
     header = header_of(shape, dtype)
     if (slots == np.arange(len(slots))).all() and (staging.deep(slots) == deep).all():
         source, checks = staging.file(deep=deep), staging.checks(slots)
@@ -80,7 +80,7 @@ def _complete(
         if progress is not None:
             progress(len(slots), len(slots))
         return slots
-    _check_space(folder, len(missing) * row_bytes(staging.target.size, staging.target.channels, deep=deep))
+    _check_space(folder, len(missing) * row_bytes(staging.target.size.side, staging.target.channels, deep=deep))
     # Two images with the same pixels may share a slot, so there are always enough free slots.
     rows = assign_slots([found.rows[position] for position in missing], slots.tolist(), len(found.listing.samples))
     _decode(staging, found, config, rows, dict(zip(rows, missing, strict=True)), wanted, progress)

@@ -19,6 +19,7 @@ import numpy as np
 
 from harness.atomic import disk_errors
 from harness.config.data import DataConfig
+from harness.config.fit import Fit
 from harness.data.decoder_pool import Answer
 from harness.data.decoding.rules import rules_of
 from harness.data.memory import Images, Memory
@@ -45,7 +46,7 @@ class Scan:
     skipped: tuple[tuple[str, str], ...]  # (path, reason) of unreadable files, with `on_bad: skip`
 
 
-def scan(config: DataConfig, *, cache: Path, sizes: Sequence[int] = (), progress: Progress | None = None) -> Scan:
+def scan(config: DataConfig, *, cache: Path, sizes: Sequence[Fit] = (), progress: Progress | None = None) -> Scan:
     """Read all images of the source once.
 
     Args:
@@ -102,7 +103,7 @@ class Recorder:
 
 
 def _read_unknown(
-    memory: Memory, listing: Listing, config: DataConfig, sizes: Sequence[int], cache: Path, progress: Progress | None
+    memory: Memory, listing: Listing, config: DataConfig, sizes: Sequence[Fit], cache: Path, progress: Progress | None
 ) -> dict[int, str]:
     """Read the files that the memory does not know into it; return the reason for each that cannot be read."""
     rows, count = memory.unknown(), len(memory.found)
@@ -140,7 +141,7 @@ def _read_unknown(
     return reasons
 
 
-def _staged_sizes(listing: Listing, config: DataConfig, sizes: Sequence[int], rows: int, cache: Path) -> Sequence[int]:
+def _staged_sizes(listing: Listing, config: DataConfig, sizes: Sequence[Fit], rows: int, cache: Path) -> Sequence[Fit]:
     """Return the sizes to resize to during the scan.
 
     There are none for images in memory, which every start reads again; for pixels that depend on the split; for all
@@ -150,7 +151,7 @@ def _staged_sizes(listing: Listing, config: DataConfig, sizes: Sequence[int], ro
     if listing.root is None or not rows or config.bit_depth == "used" or config.channels == "all":
         return ()
     remove_abandoned(cache)
-    needed = sum(row_bytes(size, deep=False) for size in sizes) * rows
+    needed = sum(row_bytes(size.side, deep=False) for size in sizes) * rows
     return sizes if shutil.disk_usage(cache).free > needed * 1.02 + (16 << 20) else ()
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.config.fit import Fit
 from harness.data.decoding import decode
 from harness.data.decoding.decode import Pixels, Resize
 from harness.data.decoding.rules import Colour
@@ -35,7 +36,7 @@ class Target:
     """Where and how images of one size are written. Threads may write different slots at the same time."""
 
     folder: Path
-    size: int  # pixels a side
+    size: Fit
     resize: Resize
     background: Colour
     channels: int = 3
@@ -70,7 +71,7 @@ class Target:
         """Return what `from_json` needs to make an equal target in another process."""
         return {
             "folder": os.fsencode(self.folder).hex(),
-            "size": self.size,
+            "size": [self.size.side, self.size.shorter, self.size.interpolation],
             "resize": self.resize,
             "background": list(self.background),
             "channels": self.channels,
@@ -82,4 +83,4 @@ class Target:
         red, green, blue = values["background"]
         low_high = None if values["value_range"] is None else tuple(values["value_range"])
         folder = Path(os.fsdecode(bytes.fromhex(values["folder"])))
-        return cls(folder, values["size"], values["resize"], (red, green, blue), values["channels"], low_high)
+        return cls(folder, Fit(*values["size"]), values["resize"], (red, green, blue), values["channels"], low_high)

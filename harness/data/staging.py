@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from harness.config.data import DataConfig
+from harness.config.fit import Fit
 from harness.data.decoding.rules import rules_of
 from harness.data.sources.listing import Listing
 from harness.data.staged_rows import HEADER, Target, file_of, row_bytes
@@ -65,7 +66,7 @@ class Staging:
         self,
         listing: Listing,
         config: DataConfig,
-        size: int,
+        size: int | Fit,
         *,
         cache: Path,
         channels: int = 3,
@@ -78,7 +79,9 @@ class Staging:
             value_range: see `Target`.
         """
         place = os.fsencode(listing.root).hex() if listing.root is not None else listing.source
-        key = json.dumps([place, size, channels, config.resize, rules_of(config, value_range).cache_key()])
+        size = Fit.of(size)
+        shape = [size.side, size.shorter, size.interpolation]
+        key = json.dumps([place, shape, channels, config.resize, rules_of(config, value_range).cache_key()])
         self.folder = cache / "staged" / hashlib.sha256(key.encode()).hexdigest()[:32]
         self.target = Target(self.folder, size, config.resize, config.background, channels, value_range)
         self._count = len(listing.samples)
@@ -178,7 +181,7 @@ class Staging:
     def row(self, slot: int) -> bytes | None:
         """Return the bytes of a slot's row, or None if it does not have its checksum."""
         deep = self.is_deep(slot)
-        count = row_bytes(self.target.size, self.target.channels, deep=deep)
+        count = row_bytes(self.target.size.side, self.target.channels, deep=deep)
         try:
             with self.file(deep=deep).open("rb") as stream:
                 stream.seek(HEADER + slot * count)

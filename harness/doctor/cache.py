@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from harness.config.space import sides
+from harness.config.space import fits
 from harness.data.array_file import is_whole
 from harness.data.dataset import array_path
 from harness.doctor.case import Case, Finding
@@ -25,7 +25,7 @@ def check(case: Case) -> Iterator[Finding]:
     cache = home() / "cache"
     if case.study is None or not isinstance(digest, str):
         return
-    arrays = [array_path(digest, case.study.data, side, cache=cache) for side in sides(case.study)]
+    arrays = [array_path(digest, case.study.data, one, cache=cache) for one in fits(case.study)]
     for path in arrays:
         if path.exists() and not is_whole(path):
             yield Finding(

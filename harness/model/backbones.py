@@ -40,8 +40,11 @@ class BackboneSource(Protocol):
         It is a Linear or a 1x1 convolution, or a Sequential that begins with one of them.
         """
 
-    def official_file(self, name: str) -> Path:
+    def official_file(self, name: str, weights: str = "") -> Path:
         """Return the file of the official weights; download it if necessary, and check its hash.
+
+        Args:
+            weights: the name of one of the spec's `weights`; "" means the default ones.
 
         Raises:
             ConfigError: this backbone has no official weights.

@@ -142,7 +142,7 @@ class OwnSource:
     def head(self, model: nn.Module, name: str) -> nn.Module:
         return _made(model).head
 
-    def official_file(self, name: str) -> Path:
+    def official_file(self, name: str, weights: str = "") -> Path:
         path = _call(name, None).official_weights
         if path is None:
             raise ConfigError(f"{name} names no official_weights; give a file as `weights`, or `weights: none`.")

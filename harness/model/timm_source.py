@@ -25,7 +25,7 @@ class TimmSource:
     def head(self, model: nn.Module, name: str) -> nn.Module:
         return timm_models.head(model)
 
-    def official_file(self, name: str) -> Path:
+    def official_file(self, name: str, weights: str = "") -> Path:
         return timm_weights.official_file(SPECS[name])
 
     def translate(self, values: Mapping[str, Tensor], name: str, own: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -24,8 +24,8 @@ class TorchvisionSource:
     def head(self, model: nn.Module, name: str) -> nn.Module:
         return torchvision_models.head(model, SPECS[name])
 
-    def official_file(self, name: str) -> Path:
-        return torchvision_weights.official_file(SPECS[name])
+    def official_file(self, name: str, weights: str = "") -> Path:
+        return torchvision_weights.official_file(name, weights or SPECS[name].official_weights)
 
     def translate(self, values: Mapping[str, Tensor], name: str, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return torchvision_weights.translate(values, SPECS[name], own)

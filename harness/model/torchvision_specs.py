@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.config.backbone_specs import HALF, IMAGENET, BackboneSpec, Normalisation
-
-
-def _licence(weights: str) -> str:
-    """Return the licence of official weights. They were trained on ImageNet, whose own terms allow research use."""
-    return "CC-BY-NC-4.0" if "SWAG" in weights else "BSD-3-Clause"
+from harness.model.torchvision_enums import official
 
 
 def _family(
@@ -24,8 +20,21 @@ def _family(
     """Return the specs of backbones that share the keywords. With `multiples`, sizes are multiples of the smallest."""
     for name, native, smallest, features, weights in rows:
         step = smallest if multiples else 1
+        published = official(name)
+        licence = next(one.licence for one in published if one.name == weights)
         yield BackboneSpec(
-            name, family, native, smallest, step, normalisation, weights, _licence(weights), batchnorm, random, features
+            name,
+            family,
+            native,
+            smallest,
+            step,
+            normalisation,
+            weights,
+            licence,
+            batchnorm,
+            random,
+            features,
+            weights=published,
         )
 
 

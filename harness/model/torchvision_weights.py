@@ -1,4 +1,4 @@
-"""torchvision's official weight files, and the translation of weight files with torchvision's older names.
+"""torchvision's official weight files, and the translation of a file's tensors into the shapes of a model.
 
 The name of an official file contains its hash. The hash is checked each time the file is read; torch.hub checks it only
 after a download.
@@ -25,7 +25,6 @@ from harness.errors import ResourceError
 from harness.model.weights import bundled, sha256
 
 SERVER_TIMEOUT = 20.0  # seconds without an answer
-_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # heads of GoogLeNet and Inception that are not built
 
 
 @contextmanager
@@ -39,13 +38,13 @@ def _server_timeout() -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def official_file(spec: BackboneSpec) -> Path:
+def official_file(backbone: str, weights: str) -> Path:
     """Return torchvision's file in torch's cache; download it if necessary, and check it against the hash in its name.
 
     Raises:
         ResourceError: the file has no hash in its name, is neither cached nor reachable, or does not fit its hash.
     """
-    url: str = get_weight(spec.official_weights).url
+    url: str = get_weight(weights).url
     name = url.rsplit("/", 1)[-1]
     found = re.search(r"-([0-9a-f]{8,})\.", name)
     if found is None:
@@ -61,7 +60,7 @@ def official_file(spec: BackboneSpec) -> Path:
                 torch.hub.download_url_to_file(url, str(path), hash_prefix=found[1], progress=sys.stderr.isatty())
         except (OSError, http.client.HTTPException, RuntimeError) as error:
             raise ResourceError(
-                f"the official weights of {spec.name} are neither cached nor reachable ({error}): put {name} "
+                f"the official weights of {backbone} are neither cached nor reachable ({error}): put {name} "
                 f"into {path.parent}, or use `weights: bundled` ({', '.join(bundled())})."
             ) from error
     if not sha256(path).startswith(found[1]):
@@ -73,14 +72,13 @@ def official_file(spec: BackboneSpec) -> Path:
 
 
 def translate(given: Mapping[str, Tensor], spec: BackboneSpec, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors with today's names and shapes: rename old DenseNet keys, and resize ViT's positions."""
-    result = {key: value for key, value in given.items() if not key.startswith(_AUXILIARY)}
-    if spec.family == "densenet":
-        result = {re.sub(r"\.(norm|relu|conv)\.([12])\.", r".\1\2.", key): value for key, value in result.items()}
+    """Return the tensors with the shapes of the model: interpolate ViT's positions."""
+    result = dict(given)
     positions = "encoder.pos_embedding"
     if spec.family == "vit" and positions in result and result[positions].ndim == 3:
         side, other = (round((each[positions].shape[1] - 1) ** 0.5) for each in (own, result))
         if side != other and other**2 + 1 == result[positions].shape[1]:
             # The first argument is in pixels, but only the number of patches a side matters.
+            result[positions] = result[positions].float()  # half precision cannot be interpolated on every CPU
             result = dict(interpolate_embeddings(side, 1, OrderedDict(result)))
     return result

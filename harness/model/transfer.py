@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from harness.config.backbone_specs import backbone_spec, check_image_size
 from harness.config.batchnorm_policy import POLICIES, BatchNormPolicy
+from harness.config.initial_weights import Weights
 from harness.config.parameters import PARAMETERS, Head, HeadInit
 from harness.config.trial import STAGES
 from harness.errors import ConfigError
@@ -154,7 +155,7 @@ def _drawn(like: nn.Linear | nn.Conv2d, inputs: int, outputs: int, generator: to
 def build(
     backbone: str,
     num_classes: int,
-    weights: str = "none",
+    weights: str | Weights = "none",
     *,
     image_size: int | None = None,
     in_channels: int = input_channels.COLOURS,
@@ -172,7 +173,8 @@ def build(
     Args:
         backbone: one of `harness.config.backbone_specs.backbone_specs`.
         num_classes: 2 or more.
-        weights: `bundled`, `imagenet`, `none` (random, drawn from `seed`) or the path of a checkpoint.
+        weights: `bundled`, `imagenet`, the name of torchvision weights, `none` (random, drawn from `seed`) or the path
+            of a checkpoint.
         image_size: pixels a side; needed for ViT and MaxViT, which are built for one size. None is the native size.
         in_channels: channels of the images, 1 or more; the stem is adapted by `harness.model.input_channels`.
         seed: of the head, and of the backbone if its weights are random.

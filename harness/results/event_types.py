@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from harness.config.from_json import restored
+from harness.config.initial_weights import DEFAULT
 from harness.config.trial import Shift, TrialConfig
 from harness.results.records import TrialJob, TrialRecord
 from harness.results.trial_id import TrialId, run_key
@@ -45,6 +46,7 @@ class SessionStarted:
 
     environment: dict[str, Any]  # see study.environment
     resumed: bool
+    weights: list[str] = field(default_factory=list)  # what is used of each weight file: see model.weight_files.report
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,7 @@ class ReferenceScored:
     neighbours: int  # that vote; the best number on validation
     validation_score: float
     metrics: dict[str, Any]  # as results.metrics.all_metrics returns them
+    weights: str = DEFAULT  # label of the backbone's weights
 
 
 @dataclass(frozen=True)

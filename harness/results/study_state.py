@@ -111,7 +111,7 @@ class StudyState:
     search_finished: int | None = None  # budget at which the search ended: slots of each strategy
     confirmations: list[ConfirmationSelected] = field(default_factory=list)
     test_scores: list[TestScored] = field(default_factory=list)
-    references: dict[tuple[str, int], ReferenceScored] = field(default_factory=dict)  # by backbone and seed index
+    references: dict[tuple[str, str, int], ReferenceScored] = field(default_factory=dict)  # backbone, weights, seed
     verdicts: list[VerdictReached] = field(default_factory=list)
     verdicts_at: list[str] = field(default_factory=list)  # time of each verdict
     controlled: ControlledSelected | None = None  # the last selection of controlled changes
@@ -119,6 +119,7 @@ class StudyState:
     models: dict[str, str] = field(default_factory=dict)  # trial_id -> URI in MLflow; the last one counts
     seconds: float = 0.0  # sum over all sessions that ended
     environment: dict[str, Any] = field(default_factory=dict)  # of the last session
+    weights: list[str] = field(default_factory=list)  # what is used of each weight file, as the last session said
     sessions_started: int = 0
     session_state: str | None = None  # how the last session ended; None: it has no end, or there was no session
     session_at: str | None = None  # when the last session ended; if it has no end, when it started
@@ -174,7 +175,7 @@ class StudyState:
             case TestScored() as scored:
                 self.test_scores.append(scored)
             case ReferenceScored() as reference:
-                self.references[reference.backbone, reference.seed_index] = reference
+                self.references[reference.backbone, reference.weights, reference.seed_index] = reference
             case VerdictReached() as verdict:
                 self.verdicts.append(verdict)
                 self.verdicts_at.append(event.at)
@@ -302,6 +303,7 @@ class StudyState:
         self._ends["cut_off"] += self.is_running
         self._open_since, self.session_state, self.session_at = at, None, at
         self.environment = session.environment
+        self.weights = session.weights
         self.sessions_started += 1
 
     def _session_ended(self, state: str, seconds: float, at: str) -> None:

@@ -13,7 +13,7 @@ from harness.config.space import SearchSpace
 from harness.config.trial import TrialConfig, canonical
 from harness.results.event_types import ControlledChange
 
-FACTORS = ("batchnorm", "unfreeze_depth", "backbone", "backbone_lr", "unfreeze_schedule", "unfreeze_from")
+FACTORS = ("batchnorm", "unfreeze_depth", "backbone", "weights", "backbone_lr", "unfreeze_schedule", "unfreeze_from")
 RATIO = 10.0  # factor by which the backbone's learning rate is multiplied and divided
 
 

@@ -116,12 +116,15 @@ def _start(session: Session) -> SlotSearch:
     write_study(session.prepared)
     prepared, workers = session.prepared, len(session.devices)
     machine = environment(session.devices[0], prepared.context.threads, workers, prepared.threads_here)
-    session.append(SessionStarted(machine, resumed=session.state.sessions_started > 0))
+    texts = [report.text for report in prepared.weights]
+    session.append(SessionStarted(machine, session.state.sessions_started > 0, texts))
     if not session.state.filled:
         overview = overview_of(prepared.dataset, prepared.parts, prepared.data.findings)
         session.observer.message(overview.sentence())
         for warning in overview.warnings:
             session.observer.message(f"Warning: {warning}")
+    for text in texts:
+        session.observer.message(f"Weights: {text}")
     for sentence in prepared.chosen:
         session.observer.message(sentence)
     if prepared.threads_here is not None:

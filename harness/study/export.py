@@ -43,10 +43,10 @@ def log_recommended(session: Session, trial_id: str) -> None:
     if record is None:
         return
     job, context = record.job, session.prepared.context
-    data = context.data(record.config.backbone, job.split)
+    data = context.data(record.config.backbone, job.split, weights=record.config.weights)
     classes = tuple(session.prepared.dataset.classes)
     try:
-        model = restore(job, data, context.weights, torch.device("cpu"), context.checkpoint(job))
+        model = restore(job, data, context.weights_of(job.config), torch.device("cpu"), context.checkpoint(job))
         contract.check_classes(data.classes, classes)
         deployable = Deployable(model).eval()
         _check_answers(deployable, model, data)

@@ -38,19 +38,24 @@ def fingerprint(study: StudyConfig, dataset: Dataset, context: WorkerContext, de
     """Return everything that can change a number. Two runs with equal fingerprints are the same study."""
     values = study.model_dump(mode="json", by_alias=True, exclude=set(FREE_TO_CHANGE))
     values["data"].pop("source")  # the digest identifies the images, wherever they are stored
+    values["data"].pop("root")
     values["data"].pop("wanted")
     values["data"].pop("name")
     values["confirmation"].pop("seeds")
     values.pop("threads")
     values["precision"] = context.precision
-    values.pop("weights")
+    values.pop("weights")  # a path, which may change
+    if len(study.weights.entries) > 1:
+        values["search"]["weights"] = list(study.weights.labels)
+    of_entries = [{name: weights.fingerprint(one, name) for name in backbones(study)} for one in study.weights.entries]
+    of_weights = of_entries[0] if len(of_entries) == 1 else dict(zip(study.weights.labels, of_entries, strict=True))
     code = {name: source_of(name).version(name) for name in context.own_code}
     return (
         values
         | ({"own code": code} if code else {})
         | {
             "data digest": dataset.digest,
-            "weights": {backbone: weights.fingerprint(study.weights, backbone) for backbone in backbones(study)},
+            "weights": of_weights,
             "threads": context.threads,
             "device": device.partition(":")[0],
         }

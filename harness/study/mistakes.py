@@ -15,6 +15,7 @@ from PIL import Image
 from harness.analysis.surest_mistakes import surest_mistakes
 from harness.analysis.test_predictions import TestPredictions
 from harness.atomic import atomic_path
+from harness.config.fit import Fit
 from harness.config.study import StudyConfig
 from harness.data.composite import composite
 from harness.results.event_types import VerdictReached
@@ -22,14 +23,14 @@ from harness.results.event_types import VerdictReached
 SIZE = 96  # pixels at most
 
 
-def write_mistakes(predictions: TestPredictions | None, images: Mapping[int, Path], path: Path) -> None:
+def write_mistakes(predictions: TestPredictions | None, images: Mapping[Fit, Path], path: Path) -> None:
     """Write the test images that were wrongly classified with the highest probability, the surest first, to `path`.
 
     Without predictions, or if no image was wrong, nothing is stored and the file of an earlier verdict is deleted.
 
     Args:
         predictions: of the winner whose mistakes the page shows, see `recommended_winner`.
-        images: image side in pixels -> array file with every image of the data.
+        images: array files with every image of the data.
         path: `mistakes.npz` of the study.
 
     Arrays, n images each: `images` (n, s, s, 3) uint8, s at most 96; `labels`, `predicted`; `probability` of the
@@ -64,12 +65,12 @@ def recommended_winner(
     return winners.get(verdict.recommended_strategy or "") if study.report.images else None
 
 
-def _small_images(files: Mapping[int, Path], rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+def _small_images(files: Mapping[Fit, Path], rows: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Read these images as RGB, (n, s, s, 3), from the smallest array of at least SIZE pixels, and shrink them."""
-    size = min((size for size in files if size >= SIZE), default=max(files))
+    size = min((one for one in files if one.side >= SIZE), default=max(files))
     stored = np.ascontiguousarray(np.load(files[size], mmap_mode="r")[rows])
     images = composite(stored)
-    if size <= SIZE:
+    if size.side <= SIZE:
         return images
     shape = (SIZE, SIZE)
     return np.stack([np.asarray(Image.fromarray(image).resize(shape, Image.Resampling.LANCZOS)) for image in images])

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.config.space import sides
+from harness.config.fit import Fit
+from harness.config.space import fits
 from harness.config.study import StudyConfig
 from harness.data import split as splitting
 from harness.data.dataset import Dataset, arrays, open_dataset
@@ -34,7 +35,7 @@ class OpenedData:
     dataset: Dataset
     findings: Findings
     parts: NDArray[np.str_]  # the search's split: "train", "validation", "test" or "unused" for each image
-    arrays: dict[int, Path]  # by the size in pixels a side
+    arrays: dict[Fit, Path]
     splits: dict[str, tuple[Rows, Rows]]  # training and validation rows of the search and of each confirmation seed
     value_range: tuple[float, float] | None = None  # sample values that are black and white, with `bit_depth: used`
 
@@ -46,7 +47,7 @@ def open_data(study: StudyConfig, *, cache: Path, progress: Progress) -> OpenedD
         ConfigError, DataError, ResourceError: the data cannot be used; nothing was written outside the cache.
     """
     dataset = open_dataset(
-        study.data, cache=cache, sizes=sides(study), progress=lambda i, n: progress("Reading images", i, n)
+        study.data, cache=cache, sizes=fits(study), progress=lambda i, n: progress("Reading images", i, n)
     )
     value_range = _value_range(dataset, study, dataset.reading)
     files = _arrays(dataset, study, value_range, cache, progress)
@@ -75,13 +76,13 @@ def _value_range(dataset: Dataset, study: StudyConfig, reading: Sequence[str]) -
 
 def _arrays(
     dataset: Dataset, study: StudyConfig, value_range: tuple[float, float] | None, cache: Path, progress: Progress
-) -> dict[int, Path]:
+) -> dict[Fit, Path]:
     def told_progress(done: int, of: int) -> None:
         progress("Decoding images", done, of)
 
     return {
-        side: arrays(dataset, study.data, side, cache=cache, value_range=value_range, progress=told_progress)
-        for side in sides(study)
+        fit: arrays(dataset, study.data, fit, cache=cache, value_range=value_range, progress=told_progress)
+        for fit in fits(study)
     }
 
 

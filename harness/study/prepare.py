@@ -14,7 +14,7 @@ from harness.config.auto_batch import fitted_batch_size, with_batch_size
 from harness.config.auto_epochs import with_epochs
 from harness.config.backbone_specs import runs_code
 from harness.config.load import LoadedStudy, faults_of_phases
-from harness.config.space import backbones, space
+from harness.config.space import backbones, side_of, space
 from harness.config.study import StudyConfig
 from harness.config.study_names import check_letters
 from harness.data.augmentation import image_keys
@@ -22,6 +22,7 @@ from harness.data.corruptions import check_shifts
 from harness.data.dataset import Dataset
 from harness.errors import ConfigError, DataError
 from harness.model import weights
+from harness.model.weight_files.report import LoadReport
 from harness.results.event_types import StudyCreated
 from harness.results.events import first_event
 from harness.results.names import fraction_split, is_fraction_split
@@ -32,7 +33,6 @@ from harness.study.open_data import OpenedData, Progress, check_source, open_dat
 from harness.training.frozen_features.cache_plan import Sizes, default_budget, make_plan
 from harness.training.frozen_features.worker_cache import Plan
 from harness.training.precision import resolve_precision
-from harness.training.trial import weights_of
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Prepared:
     fingerprint: dict[str, Any]
     chosen: tuple[str, ...] = ()  # sentences about what the study chose by itself: batch size, epochs, data sizes
     threads_here: int | None = None  # threads that this machine would give a worker, if the study keeps others
+    weights: tuple[LoadReport, ...] = ()  # what is used of the weights, if there is something to say
 
     @property
     def dataset(self) -> Dataset:
@@ -86,7 +87,7 @@ def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prep
         ConfigError, DataError, ResourceError: the study cannot run; nothing was written to its folder.
     """
     study = loaded.study
-    check_weights(study)
+    reports = check_weights(study)
     check_source(study, loaded.path.stem)
     cache = home() / "cache"
     opened = open_data(study, cache=cache, progress=progress)
@@ -121,6 +122,7 @@ def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prep
         weights=study.weights,
         threads=threads,
         checkpoints=folder.checkpoints,
+        resize_by_weights=study.data.resize == "weights",
         plan=plan_cache(study, sizes_of_parts, cache / "prefix", dataset.channels),
         precision=resolve_precision(study.precision, devices[0]),
         precision_notes=cache / "precision.json",
@@ -129,7 +131,7 @@ def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prep
     identity = fingerprint(study, dataset, context, devices[0])
     here = None if threads == threads_here else threads_here
     chosen = tuple(reason for reason in (batch_reason, sizes_reason, epochs_reason) if reason is not None)
-    return Prepared(name, study, folder, opened, context, identity, chosen, here)
+    return Prepared(name, study, folder, opened, context, identity, chosen, here, reports)
 
 
 def plan_cache(study: StudyConfig, sizes: Sizes, folder: Path, channels: int = 3) -> Plan:
@@ -139,18 +141,25 @@ def plan_cache(study: StudyConfig, sizes: Sizes, folder: Path, channels: int = 3
     return make_plan(study, sizes, folder, budget, channels)
 
 
-def check_weights(study: StudyConfig) -> None:
-    """Check that every backbone's weights can be loaded, and name all that cannot in one ConfigError."""
-    if all(weights_of(strategy, study.weights) == "none" for strategy in study.strategies):
-        return
-    faults = []
-    for backbone in backbones(study):
-        try:
-            weights.available(study.weights, backbone)
-        except ConfigError as error:
-            faults.append(str(error))
+def check_weights(study: StudyConfig) -> tuple[LoadReport, ...]:
+    """Check that every backbone's weights can be loaded, and return what is used of them, if there is something to say.
+
+    Raises:
+        ConfigError: names all weights that cannot be loaded.
+        ResourceError: official weights are neither cached nor reachable.
+    """
+    if set(study.strategies) == {"from_scratch"}:
+        return ()
+    faults, reports = [], []
+    for entry in study.weights.entries:
+        for backbone in backbones(study):
+            try:
+                reports.append(weights.available(entry, backbone, side_of(study, backbone, entry)))
+            except ConfigError as error:
+                faults.append(str(error))
     if faults:
         raise ConfigError("the weights do not fit the study:", faults)
+    return tuple(report for report in reports if report is not None)
 
 
 def _check_batch_sizes(study: StudyConfig, train: int) -> None:

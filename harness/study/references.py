@@ -18,19 +18,21 @@ from harness.training.neighbours import reference_config
 
 
 def missing(session: Session) -> list[tuple[NeighboursTask, list[int]]]:
-    """Return a task for each backbone that has complete trials, but lacks its reference at some seeds, and the seeds.
+    """Return a task for each backbone and its weights that have complete trials, but lack the reference at some seeds.
 
-    Random weights give no reference.
+    Its seeds are returned with it. Random weights give no reference.
     """
-    if session.prepared.context.weights == "none":
-        return []
-    study, known = session.study, session.state.references
-    used = {r.config.backbone for r in session.state.finished if r.state == "complete" and r.strategy != "from_scratch"}
+    study, known, choice = session.study, session.state.references, session.prepared.context.weights
+    used = {
+        (r.config.backbone, r.config.weights)
+        for r in session.state.finished
+        if r.state == "complete" and r.strategy != "from_scratch" and not choice.named(r.config.weights).is_random
+    }
     tasks = list[tuple[NeighboursTask, list[int]]]()
-    for backbone in sorted(used):
-        seeds = [index for index in range(study.confirmation.seeds) if (backbone, index) not in known]
+    for backbone, weights in sorted(used):
+        seeds = [index for index in range(study.confirmation.seeds) if (backbone, weights, index) not in known]
         if seeds:
-            config = reference_config(backbone, PARAMETERS["batch_size"].default)
+            config = reference_config(backbone, PARAMETERS["batch_size"].default, weights)
             splits = tuple(confirmation_split(index) for index in seeds)
             tasks.append((NeighboursTask(config, splits, session.prepared.test_rows), seeds))
     return tasks
@@ -43,14 +45,18 @@ def run(session: Session) -> None:
         return
     labels = read_test_labels(session.prepared)
     seeds = {task.task_id: own for task, own in tasks}
-    backbones = {task.task_id: task.config.backbone for task, _ in tasks}
+    configs = {task.task_id: task.config for task, _ in tasks}
 
     def result(message: Result) -> None:
         assert isinstance(message, NeighboursFound)  # a NeighboursTask has no other result
         for index, found in zip(seeds[message.task_id], message.answers, strict=True):
             metrics = all_metrics(found.probabilities, labels)
-            backbone = backbones[message.task_id]
-            session.append(ReferenceScored(backbone, index, found.number, found.validation_score, metrics))
+            config = configs[message.task_id]
+            session.append(
+                ReferenceScored(
+                    config.backbone, index, found.number, found.validation_score, metrics, weights=config.weights
+                )
+            )
 
     def failed(died: Died) -> bool:
         session.observer.message(f"{died.task_id}: left out, because it could not be computed: {died.reason}")

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from harness.config.batchnorm_policy import POLICIES, BatchNormPolicy
+from harness.config.initial_weights import Weights
 from harness.errors import ContractError, DivergedError
 from harness.model.input_channels import normalisation_of
 from harness.model.transfer import TransferModel
@@ -166,7 +167,7 @@ def watch_head(model: TransferModel, num_classes: int) -> None:
 
 def check_normalisation(
     normalise: Callable[[torch.Tensor], torch.Tensor],
-    weights: str,
+    weights: str | Weights,
     backbone: str,
     device: torch.device,
     channels: int = 3,
@@ -182,6 +183,7 @@ def check_normalisation(
         ContractError: names the channel, the expected value and the value it got.
     """
     mean, std = normalisation_of(normalisation(weights, backbone), channels)
+    whose = f"{Weights.of(weights).label} for {backbone}"
     levels = torch.tensor([0.0, 1.0], device=device).view(2, 1, 1, 1)
     given = normalise(levels.expand(2, channels, 1, 1)).flatten(1).tolist()
     for level, row in zip((0.0, 1.0), given, strict=True):
@@ -189,7 +191,7 @@ def check_normalisation(
             expected = (level - mean[channel]) / std[channel]
             if abs(value - expected) > 1e-5:
                 raise ContractError(
-                    f"the normalisation must be that of {weights} for {backbone}: channel {channel} of a pixel value "
+                    f"the normalisation must be that of {whose}: channel {channel} of a pixel value "
                     f"{level:g} must become {expected:.4f}, but became {value:.4f}"
                 )
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from harness.config.initial_weights import DEFAULT
 from harness.config.trial import TrialConfig, canonical
 from harness.errors import DivergedError
 from harness.results.metrics import score, sign_of
@@ -33,9 +34,9 @@ class Neighbours:
     probabilities: NDArray[np.float32]  # (rows, C)
 
 
-def reference_config(backbone: str, batch_size: int) -> TrialConfig:
+def reference_config(backbone: str, batch_size: int, weights: str = DEFAULT) -> TrialConfig:
     """Return the configuration whose frozen features are used; its head is never asked for an answer."""
-    return canonical(TrialConfig("feature_extraction", backbone, 0, 1e-3, None, batch_size=batch_size))
+    return canonical(TrialConfig("feature_extraction", backbone, 0, 1e-3, None, weights=weights, batch_size=batch_size))
 
 
 def answer(

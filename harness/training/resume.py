@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from harness.atomic import atomic_write
+from harness.config.initial_weights import Weights
 from harness.model.transfer import TransferModel
 from harness.results.compressed import is_stored
 from harness.results.records import EpochRecord, TrialJob
@@ -83,12 +84,12 @@ class ResumeFile:
 
 
 def identity_of(
-    job: TrialJob, data: TrialData, weights_name: str, objective: str, device: torch.device, micro_batch: int | None
+    job: TrialJob, data: TrialData, weights: Weights, objective: str, device: torch.device, micro_batch: int | None
 ) -> str:
     """Return a digest of everything that the next epoch of a trial depends on."""
     rows = [hashlib.sha256(part.tobytes()).hexdigest() for part in (data.train, data.validation, data.keys)]
     return identity(
-        job.trial_id, job.config.key(), job.seed, job.split, weights_name, objective, device.type, micro_batch, *rows
+        job.trial_id, job.config.key(), job.seed, job.split, repr(weights), objective, device.type, micro_batch, *rows
     )
 
 

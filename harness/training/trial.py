@@ -12,6 +12,7 @@ import torch
 
 from harness.config import unfreezing
 from harness.config.batchnorm_policy import BatchNormPolicy
+from harness.config.initial_weights import Weights
 from harness.config.trial import TrialConfig
 from harness.errors import ContractError, DivergedError, ResourceError
 from harness.model import batchnorm, freezing
@@ -42,7 +43,7 @@ def run_trial(
     on_epoch: OnEpoch,
     *,
     objective: str,
-    weights_name: str,
+    weights_name: str | Weights,
     device: torch.device,
     checkpoint: Path | None = None,
     resume: Path | None = None,
@@ -60,7 +61,7 @@ def run_trial(
             A resumed trial calls it again for its earlier epochs and ignores the results, because their decisions
             were made before.
         objective: the metric that decides which epoch is the best on the validation images.
-        weights_name: `bundled`, `imagenet`, `none` or a path. The strategy `from_scratch` always uses `none`.
+        weights_name: as in a study file. The strategy `from_scratch` always starts from random weights.
         checkpoint: file for the tensors of the best epoch that differ from the starting weights (safetensors); None
             writes no file.
         resume: file from which the trial continues if it was killed. It is removed when the trial ends, unless memory
@@ -72,12 +73,12 @@ def run_trial(
             step divides its batch into parts of that size.
     """
     worker_cache = worker_cache or WorkerCache()
-    weights_name = weights_of(job.strategy, weights_name)
+    weights = weights_of(job.strategy, weights_name)
     builder = RecordBuilder(job, objective, device, fallback)
-    identity = partial(identity_of, job, data, weights_name, objective, device, fallback.micro_batch)
+    identity = partial(identity_of, job, data, weights, objective, device, fallback.micro_batch)
     resume_file = ResumeFile(resume, resume_every, identity)
     run = _Run(
-        job, data, on_epoch, weights_name, device, checkpoint, resume_file, worker_cache, fallback.micro_batch, builder
+        job, data, on_epoch, weights, device, checkpoint, resume_file, worker_cache, fallback.micro_batch, builder
     )
     state: State
     reason: str | None
@@ -104,7 +105,7 @@ class _Run:
     job: TrialJob
     data: TrialData
     on_epoch: OnEpoch
-    weights_name: str
+    weights: Weights
     device: torch.device
     checkpoint: Path | None
     resume_file: ResumeFile
@@ -218,7 +219,7 @@ class _Run:
         """Return the model before its first step, and what it was made from; choose the arithmetic."""
         config, clock = self.job.config, self.builder.clock
         model, initial, was_cached = self.worker_cache.models.checkout(
-            config, self.job.seed, self.data, self.weights_name, self.device, self.micro_batch
+            config, self.job.seed, self.data, self.weights, self.device, self.micro_batch
         )
         clock.set_up = initial.seconds if was_cached else 0.0
         with clock.sharing():
@@ -233,7 +234,7 @@ class _Run:
         with self.builder.clock.checking():
             contract.watch_head(model, self.data.num_classes)
             contract.check_normalisation(
-                normalise, self.weights_name, self.job.config.backbone, self.device, self.data.channels
+                normalise, self.weights, self.job.config.backbone, self.device, self.data.channels
             )
 
     def _go_on(self, training_state: TrainingState) -> int:
@@ -284,7 +285,9 @@ def enter_phase(model: TransferModel, config: TrialConfig, epoch: int) -> tuple[
     return names, contract.movable_buffers(model, policy, stages)
 
 
-def restore(job: TrialJob, data: TrialData, weights_name: str, device: torch.device, checkpoint: Path) -> TransferModel:
+def restore(
+    job: TrialJob, data: TrialData, weights_name: str | Weights, device: torch.device, checkpoint: Path
+) -> TransferModel:
     """Return the model of a finished trial at its best epoch, in eval mode.
 
     Raises:
@@ -300,6 +303,6 @@ def restore(job: TrialJob, data: TrialData, weights_name: str, device: torch.dev
     return model.to(device).eval()
 
 
-def weights_of(strategy: str, weights_name: str) -> str:
-    """Return the name of the weights that a strategy starts from."""
-    return "none" if strategy == "from_scratch" else weights_name
+def weights_of(strategy: str, weights_name: str | Weights) -> Weights:
+    """Return the weights that a strategy starts from."""
+    return Weights("none") if strategy == "from_scratch" else Weights.of(weights_name)

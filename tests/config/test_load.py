@@ -110,7 +110,7 @@ def test_an_unknown_study_is_refused_with_the_ones_there_are(studies: Path) -> N
 
 def test_a_flag_beats_the_file(studies: Path) -> None:
     study = load(studies, "trials: 4\nepochs: 3\nweights: bundled\n", trials=7, weights="none")
-    assert (study.trials, study.epochs, study.weights) == (7, 3, "none")
+    assert (study.trials, study.epochs, study.weights.labels) == (7, 3, ("none",))
 
 
 def test_own_data_is_another_study_unless_the_file_names_none(studies: Path, tmp_path: Path) -> None:

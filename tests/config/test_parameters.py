@@ -75,6 +75,7 @@ def test_a_strategy_settles_what_has_no_effect_beside_its_definition() -> None:
         "unfreeze_schedule": "at_once",
         "head_fraction": 0.3,
         "batchnorm": "updated_stats",
+        "weights": "default",
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 import urllib.error
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,10 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torchvision.models import get_model_weights
 from torchvision.models.vision_transformer import interpolate_embeddings
 
+from harness.config.backbone_specs import Normalisation, backbone_specs
+from harness.config.initial_weights import Weights
 from harness.errors import ConfigError, ResourceError
-from harness.model import backbones, torchvision_weights, weights
+from harness.model import backbones, torchvision_weights, transfer, weights
 
 RUN = "import pathlib; pathlib.Path({!r}).touch()"
 
@@ -181,7 +185,7 @@ def test_checkpoint_of_anything_but_tensors_is_refused(tmp_path: Path) -> None:
 
 
 def test_misspelt_source_is_refused_with_the_ones_there_are() -> None:
-    with pytest.raises(ConfigError, match=r"bundled, imagenet, none or the path.*imagnet"):
+    with pytest.raises(ConfigError, match=r"bundled, imagenet, none, the name.*or the path.*imagnet"):
         weights.available("imagnet", "resnet18")
 
 
@@ -234,6 +238,94 @@ def test_fingerprint_is_of_the_file(tmp_path: Path, small: nn.Module) -> None:
     digest = hashlib.sha256((tmp_path / "c.pt").read_bytes()).hexdigest()
     assert weights.fingerprint(str(tmp_path / "c.pt"), "mobilenet_v3_small") == digest[:16]
     assert weights.fingerprint("none", "mobilenet_v3_small") == "none"
+
+
+@pytest.fixture
+def hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+    """A cached file for each of resnet50's two weights: they differ in every value."""
+    files = {}
+    for seed, name in enumerate(("ResNet50_Weights.IMAGENET1K_V1", "ResNet50_Weights.IMAGENET1K_V2")):
+        torch.manual_seed(seed)
+        torch.save(backbones.build_backbone("resnet50").state_dict(), cache / "new")
+        digest = hashlib.sha256((cache / "new").read_bytes()).hexdigest()
+        files[name] = (cache / "new").rename(cache / f"resnet50-{digest[:8]}.pth")
+    monkeypatch.setattr(
+        torchvision_weights, "get_weight", lambda n: SimpleNamespace(url=f"https://host/{files[n].name}")
+    )
+    return files
+
+
+def test_official_weights_are_loaded_by_the_name_of_their_enum(hub: dict[str, Path]) -> None:
+    model = backbones.build_backbone("resnet50")
+    for given, name in (
+        ("IMAGENET1K_V1", "ResNet50_Weights.IMAGENET1K_V1"),
+        ("ResNet50_Weights.IMAGENET1K_V2", "ResNet50_Weights.IMAGENET1K_V2"),
+        ("imagenet", "ResNet50_Weights.IMAGENET1K_V2"),
+        ("ResNet50_Weights.DEFAULT", "ResNet50_Weights.IMAGENET1K_V2"),
+    ):
+        assert weights.load(model, "resnet50", given) == name
+        assert same(model, torch.load(hub[name], weights_only=True), but="fc.")
+        assert weights.fingerprint(given, "resnet50") == hashlib.sha256(hub[name].read_bytes()).hexdigest()[:16]
+    report = weights.available("IMAGENET1K_V1", "resnet50")
+    assert report is not None
+    assert report.text == (
+        "ResNet50_Weights.IMAGENET1K_V1 for resnet50: evaluated with resize to 256 px (bilinear), centre crop of 224 "
+        "px; licence BSD-3-Clause."
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "listed"),
+    [
+        ("IMAGENET1K_V2", "resnet18", "ResNet18_Weights.IMAGENET1K_V1"),
+        ("ResNet50_Weights.IMAGENET1K_V2", "resnet101", "ResNet101_Weights.IMAGENET1K_V1, ResNet101_Weights.IM"),
+        ("ResNet50_Weights.DEFAULT", "resnet101", "ResNet101_Weights.IMAGENET1K_V1, ResNet101_Weights.IM"),
+        ("ViT_B_16_Weights.IMAGENET1K_SWAG", "vit_b_16", "ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1"),
+    ],
+)
+def test_weights_that_a_backbone_has_not_are_refused_with_those_it_has(given: str, name: str, listed: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(listed)):
+        weights.load(backbones.build_backbone("resnet18"), name, given)
+
+
+def test_the_table_of_official_weights_is_torchvision_s_own() -> None:
+    for name, spec in backbone_specs().items():
+        published = list(get_model_weights(name))
+        assert [one.name for one in spec.weights] == [str(one) for one in published]
+        for one, theirs in zip(spec.weights, published, strict=True):
+            transform = theirs.transforms()
+            assert ([one.resize], [one.size]) == (transform.resize_size, transform.crop_size)
+            assert one.interpolation == transform.interpolation.value
+            assert transform.antialias is True
+            assert one.normalisation.mean == pytest.approx(tuple(transform.mean))
+            assert one.normalisation.std == pytest.approx(tuple(transform.std))
+        assert spec.official_weights == str(get_model_weights(name).DEFAULT)
+        default = next(one for one in spec.weights if one.name == spec.official_weights)
+        assert (default.size, default.normalisation) == (spec.native_size, spec.normalisation)
+
+
+def test_size_and_normalisation_follow_the_weights_that_are_named() -> None:
+    swag = Weights("IMAGENET1K_SWAG_E2E_V1")
+    assert (swag.native_size("vit_b_16"), Weights("imagenet").native_size("vit_b_16")) == (384, 224)
+    mean, std = weights.normalisation("VGG16_Weights.IMAGENET1K_FEATURES", "vgg16")
+    assert mean[0] == 0.48235
+    assert std == (1 / 255, 1 / 255, 1 / 255)
+
+
+def test_a_checkpoint_s_normalisation_is_used_or_the_assumption_said(tmp_path: Path, small: nn.Module) -> None:
+    path = str(tmp_path / "c.pt")
+    torch.save(small.state_dict(), path)
+    own = Normalisation((0.5, 0.4, 0.3), (0.2, 0.2, 0.1))
+    given = Weights(path, own, "mine")
+    model = transfer.build("mobilenet_v3_small", 2, given)
+    assert (model.mean, model.std, model.weights_name) == (*own, "mine")
+    said, assumed = (weights.available(one, "mobilenet_v3_small") for one in (given, path))
+    assert said is not None
+    assert assumed is not None
+    assert said.text.endswith("; normalised by mean 0.5, 0.4, 0.3 and std 0.2, 0.2, 0.1.")
+    assert "the normalisation of mobilenet_v3_small's official weights is assumed (mean 0.485" in assumed.text
+    prints = {weights.fingerprint(one, "mobilenet_v3_small") for one in (given, path, Weights(path, name="another"))}
+    assert len(prints) == 2, "the normalisation changes numbers, the name does not"
 
 
 def test_weights_with_a_normalisation_of_their_own_say_so() -> None:

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from harness.analysis.test_predictions import scored_predictions
+from harness.config.fit import Fit
 from harness.data.composite import composite
 from harness.results.event_types import TestScored, VerdictReached
 from harness.results.events import EventLog
@@ -67,7 +68,7 @@ def session(
     path = tmp_path / "images.npy"
     np.save(path, np.broadcast_to(shades[:, None, None, None], (130, size, size, 3)))
     study = SimpleNamespace(report=SimpleNamespace(images=images))
-    context = SimpleNamespace(images={size: path})
+    context = SimpleNamespace(images={Fit(size): path})
     return cast(
         Session, SimpleNamespace(folder=folder, state=state, study=study, prepared=SimpleNamespace(context=context))
     )

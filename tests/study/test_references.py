@@ -12,6 +12,8 @@ from canned_executor import CannedExecutor
 from sklearn.neighbors import KNeighborsClassifier
 from small_study import Watching, World
 
+from harness.config.fit import Fit
+from harness.config.initial_weights import WeightsChoice
 from harness.model.transfer import build
 from harness.results.event_types import ReferenceScored, VerdictReached
 from harness.study import references
@@ -101,10 +103,12 @@ def test_the_features_are_those_of_the_pretrained_backbone_and_each_split_has_it
 ) -> None:
     rows = np.arange(32)
     context = replace(
-        context, weights="bundled", splits={"search": (rows[:24], rows[24:]), "confirmation/0": (rows[8:], rows[:8])}
+        context,
+        weights=WeightsChoice.read("bundled"),
+        splits={"search": (rows[:24], rows[24:]), "confirmation/0": (rows[8:], rows[:8])},
     )
     found = answers(task, context)
-    images = np.load(context.images[32])
+    images = np.load(context.images[Fit(32)])
     model = build("mobilenet_v3_small", 2, "bundled", image_size=32).eval()
     mean, std = (np.array(each)[:, None, None] for each in (model.mean, model.std))
     inputs = (images.transpose(0, 3, 1, 2) / 255 - mean) / std
@@ -123,7 +127,7 @@ def test_the_features_are_those_of_the_pretrained_backbone_and_each_split_has_it
 
 
 def test_in_micro_batches_the_answers_are_the_same(context: WorkerContext, task: NeighboursTask) -> None:
-    context = replace(context, weights="bundled")
+    context = replace(context, weights=WeightsChoice.read("bundled"))
     task = replace(task, splits=("search",))
     whole = answers(task, context).answers[0]
     parts = answers(replace(task, fallback=MemoryFallback(released=True, micro_batch=3)), context).answers[0]

@@ -32,7 +32,7 @@ def test_bytes_behind_each_stage_are_those_of_the_built_model() -> None:
 def test_the_cuts_that_trials_will_read_are_kept(tmp_path: Path) -> None:
     plan = planned(tmp_path, search={"unfreeze_depth": [1, 2, 5]})
     (kept,) = plan.kept
-    assert kept.key == ("resnet18", 64, "flips", None, False)
+    assert kept.key == ("resnet18", 64, "flips", None, False, "default")
     assert kept.cuts == (3, 4, 5)  # depth 2, depth 1, the head; depth 5 has nothing to share
     rows = 800 + 200
     assert plan.bytes == 4 * rows * (128 * 8 * 8 + 256 * 4 * 4 + 512)
@@ -79,7 +79,7 @@ def test_what_no_trial_would_read_twice_is_not_kept(tmp_path: Path) -> None:
 
 def test_recalibrated_statistics_are_activations_of_their_own(tmp_path: Path) -> None:
     plan = planned(tmp_path, search={"batchnorm": ["frozen", "recalibrated"], "unfreeze_depth": [1]})
-    assert ("resnet18", 64, "flips", "search", True) in [kept.key for kept in plan.kept]
+    assert ("resnet18", 64, "flips", "search", True, "default") in [kept.key for kept in plan.kept]
 
 
 def test_a_space_of_every_backbone_is_planned_in_a_moment(tmp_path: Path) -> None:

@@ -16,21 +16,20 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from harness.data.decoding import pillow, tiff
 from harness.data.decoding.channels import mixture_of
+from harness.data.decoding.fit import Resize, fit
 from harness.data.decoding.pillow import SUFFIXES
 from harness.data.decoding.raw import Opened, Plane, read_bytes
-from harness.data.decoding.rules import VERSION, Colour, ReadingRules
-from harness.data.decoding.scaling import Pixels, background_of, scaled
+from harness.data.decoding.rules import VERSION, ReadingRules
+from harness.data.decoding.scaling import Pixels, scaled
 from harness.data.decoding.signatures import refuse_foreign
 from harness.errors import DataError
 
-__all__ = ["SUFFIXES", "VERSION", "Facts", "Pixels", "count_frames", "decode", "fit", "quiet", "read"]
+__all__ = ["SUFFIXES", "VERSION", "Facts", "Pixels", "Resize", "count_frames", "decode", "fit", "quiet", "read"]
 
-Resize = Literal["stretch", "pad", "crop"]
 _MOST_WORK = 100  # times the largest image: pixels of all frames that are combined into one image
 
 
@@ -115,53 +114,6 @@ def decode(
     except (DataError, OSError) as error:
         raise DataError(f"{path.name}: {error}") from None
     return pixels if size is None else fit(pixels, size, resize, rules.background)
-
-
-def fit(pixels: Pixels, size: int, resize: Resize, background: Colour = (255, 255, 255)) -> Pixels:
-    """Resize an image (height, width, channels) to (size, size, channels) of its type, bicubic with antialiasing.
-
-    What is padded shows the background; if there are not three channels, the mean of its colours.
-    """
-    height, width, channels = pixels.shape
-    if resize == "crop":
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
-        return _resample(pixels[top : top + side, left : left + side], size, size)
-    if resize == "pad" and height != width:
-        scale = size / max(height, width)
-        rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
-        full = 65535 if pixels.dtype == np.uint16 else 255
-        canvas = np.empty((size, size, channels), pixels.dtype)
-        canvas[:] = np.rint(np.asarray(background_of(background, channels)) * (full / 255)).astype(pixels.dtype)
-        top, left = (size - rows) // 2, (size - columns) // 2
-        canvas[top : top + rows, left : left + columns] = _resample(pixels, rows, columns)
-        return canvas
-    return _resample(pixels, size, size)
-
-
-def _resample(pixels: Pixels, rows: int, columns: int) -> Pixels:
-    if pixels.shape[:2] == (rows, columns):
-        return pixels
-    shape, channels = (columns, rows), pixels.shape[2]
-    if pixels.dtype == np.uint8:
-        if channels == 3:
-            image = Image.fromarray(np.ascontiguousarray(pixels))
-            resized: NDArray[np.uint8] = np.asarray(image.resize(shape, Image.Resampling.BICUBIC))
-            return resized
-        return np.stack(
-            [
-                np.asarray(
-                    Image.fromarray(np.ascontiguousarray(pixels[..., c])).resize(shape, Image.Resampling.BICUBIC)
-                )
-                for c in range(channels)
-            ],
-            axis=-1,
-        )
-    planes = [
-        np.asarray(Image.fromarray(pixels[..., c].astype(np.float32)).resize(shape, Image.Resampling.BICUBIC))
-        for c in range(channels)
-    ]
-    return np.asarray(np.rint(np.clip(np.stack(planes, axis=-1), 0, 65535)), dtype=np.uint16)
 
 
 @contextmanager

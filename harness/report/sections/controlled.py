@@ -26,7 +26,7 @@ def controlled_sections(data: StudyData) -> list[Section]:
 
 def change_text(one: ChangeResult) -> str:
     """Write a change: `unfreeze depth (stages) 2 instead of 3`."""
-    name = "" if one.parameter in ("backbone", "batchnorm") else f"{label(one.parameter)} "
+    name = "" if one.parameter in ("backbone", "weights", "batchnorm") else f"{label(one.parameter)} "
     prefix = "BatchNorm " if one.parameter == "batchnorm" else name
     return f"{prefix}{config_text(one.parameter, one.value)} instead of {config_text(one.parameter, one.before)}"
 

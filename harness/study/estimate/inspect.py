@@ -1,4 +1,4 @@
-"""Compute what a trial with given parameters would train, for `harness inspect`. No weights are loaded."""
+"""Compute what a trial with given parameters would train, for `harness inspect`, and what of a checkpoint is used."""
 
 from __future__ import annotations
 
@@ -6,14 +6,28 @@ from typing import Any
 
 from harness.config.backbone_specs import check_image_size
 from harness.config.parameters import PARAMETERS, unknown_parameter
-from harness.config.space import space
+from harness.config.space import side_of, space
 from harness.config.study import AUTO, StudyConfig
 from harness.config.trial import Strategy, TrialConfig
 from harness.errors import ConfigError
+from harness.model import weights
 from harness.model.meta import build_shapes
 from harness.model.summary import Part, parts
 
 ASSUMED_EPOCHS = 10
+
+
+def checkpoint_text(study: StudyConfig, config: TrialConfig) -> str | None:
+    """Return what of the user's checkpoint would be used for a configuration; None if it starts from other weights.
+
+    Raises:
+        ConfigError: there is no such file, or it does not fit the backbone.
+    """
+    chosen = study.weights.named(config.weights)
+    if not chosen.is_file or config.strategy == "from_scratch":
+        return None
+    report = weights.available(chosen, config.backbone, side_of(study, config.backbone, chosen))
+    return None if report is None else report.text
 
 
 def inspect_trial(

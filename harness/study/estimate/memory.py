@@ -12,14 +12,13 @@ import psutil
 import torch
 
 from harness.config.backbone_costs import cost
-from harness.config.space import SearchSpace, backbones, space
+from harness.config.space import SearchSpace, backbones, side_of, space
 from harness.config.study import StudyConfig
 from harness.config.trial import DEPTH_MAX
 from harness.errors import DiskFullError, ResourceError
 from harness.model.freezing import unfreeze_last
 from harness.model.meta import build_shapes
 from harness.study.prepare import Prepared
-from harness.training.frozen_features.cache_plan import side_of
 
 COPIES = 6  # of a backbone in a worker: the initial model, the contract's copy, the trial's, gradients, two moments
 LIBRARIES = 500_000_000  # bytes of torch and the interpreter in each worker; 0.4 to 0.5 GB were measured
@@ -56,7 +55,7 @@ def estimate_memory(prepared: Prepared, devices: list[str]) -> Memory:
     channels = prepared.dataset.channels
     steps, models = {}, 0
     for backbone in backbones(study):
-        side = side_of(study, backbone)
+        side = max(side_of(study, backbone, entry) for entry in study.weights.entries)
         steps[backbone] = step_bytes(backbone, classes, side, batch, depth, channels)
         models = max(models, COPIES * _parameter_bytes(backbone, classes, side, channels))
     largest = max(steps, key=lambda name: steps[name])

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.config.backbone_specs import backbone_spec
 from harness.config.executors import EXECUTORS
+from harness.config.fit import Fit
+from harness.config.initial_weights import DEFAULT, Weights, WeightsChoice
 from harness.config.trial import Shift, TrialConfig
 from harness.results.records import EpochRecord, TrialJob, TrialRecord
 from harness.results.trial_id import file_stem
@@ -26,6 +27,7 @@ from harness.training.frozen_features.worker_cache import Plan, WorkerCache
 from harness.training.neighbours import Neighbours
 from harness.training.out_of_memory import NO_FALLBACK, MemoryFallback
 from harness.training.precision import Chooser, Precision
+from harness.training.trial import weights_of
 from harness.training.trial_data import TrialData, on_device
 
 
@@ -36,17 +38,18 @@ class WorkerContext:
     `labels` holds -1 for every test image, so that no worker can use their classes.
     """
 
-    images: dict[int, Path]  # image side in pixels -> .npy
+    images: dict[Fit, Path]  # -> .npy
     image_size: int | None  # None: each backbone's native size
     labels: NDArray[np.int64]
     keys: NDArray[np.uint64]  # one for each image; random views are drawn from it
     splits: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]  # name -> rows of train, validation
     classes: tuple[str, ...]
     objective: str
-    weights: str
+    weights: WeightsChoice
     threads: int
     checkpoints: Path
     plan: Plan  # which activations trials share
+    resize_by_weights: bool = False  # the key `resize: weights`
     precision: Precision = "exact"
     precision_notes: Path | None = None  # file with the results of precision probes, for all studies
     own_code: tuple[str, ...] = ()  # backbones that are code of the user; he named them in the study's file
@@ -55,35 +58,48 @@ class WorkerContext:
         """Make the cache that all trials of one process share."""
         return WorkerCache(self.plan, Chooser(self.precision, self.precision_notes))
 
-    def data(self, backbone: str, split: str, device: torch.device | None = None) -> TrialData:
-        """Return the images at this backbone's size with this split; they stay in a GPU's memory if they fit."""
-        size = self.image_size or backbone_spec(backbone).native_size
+    def weights_of(self, config: TrialConfig) -> Weights:
+        """Return the weights that a configuration starts from."""
+        return weights_of(config.strategy, self.weights.named(config.weights))
+
+    def data(self, backbone: str, split: str, device: torch.device | None = None, weights: str = DEFAULT) -> TrialData:
+        """Return the images at this backbone's size with this split; they stay in a GPU's memory if they fit.
+
+        Args:
+            weights: the label of the weights, on which the native size depends.
+        """
+        size = self._fit(backbone, self.weights.named(weights))
         train, validation = self.splits[split]
         source = self.images[size].stem  # the array's name depends on everything that decides its content
         resident = self._resident(size, device) if device is not None and device.type == "cuda" else None
         return TrialData(self._arrays(size), self.labels, self.keys, train, validation, self.classes, source, resident)
 
-    def _resident(self, size: int, device: torch.device) -> torch.Tensor | None:
+    def _fit(self, backbone: str, weights: Weights) -> Fit:
+        if self.resize_by_weights:
+            return weights.fit(backbone)
+        return Fit(self.image_size or weights.native_size(backbone))
+
+    def _resident(self, size: Fit, device: torch.device) -> torch.Tensor | None:
         if (size, device) not in self._moved:
             free, _ = torch.cuda.mem_get_info(device)
             self._moved[size, device] = on_device(self._arrays(size), device, free)
         return self._moved[size, device]
 
     @cached_property
-    def _moved(self) -> dict[tuple[int, torch.device], torch.Tensor | None]:
+    def _moved(self) -> dict[tuple[Fit, torch.device], torch.Tensor | None]:
         return {}
 
     def release(self) -> None:
         """Free the device memory that the images take; `data` moves them there again if it gets a device."""
         self._moved.clear()
 
-    def _arrays(self, size: int) -> NDArray[np.uint8]:
+    def _arrays(self, size: Fit) -> NDArray[np.uint8]:
         if size not in self._open:
             self._open[size] = np.load(self.images[size], mmap_mode="r")
         return self._open[size]
 
     @cached_property
-    def _open(self) -> dict[int, NDArray[np.uint8]]:
+    def _open(self) -> dict[Fit, NDArray[np.uint8]]:
         return {}
 
     def resume(self, job: TrialJob) -> Path:
@@ -133,7 +149,8 @@ class NeighboursTask:
 
     @property
     def task_id(self) -> str:
-        return f"neighbours {self.config.backbone}"
+        config = self.config
+        return f"neighbours {config.backbone}" + ("" if config.weights == DEFAULT else f" {config.weights}")
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,8 @@ def _run_once(
 
 def _data(task: Task, split: str, context: WorkerContext, device: torch.device) -> TrialData:
     """Return the task's images. After the device ran out of memory, they are not kept on it for the rest of it."""
-    return context.data(task.config.backbone, split, None if task.fallback.released else device)
+    kept_on = None if task.fallback.released else device
+    return context.data(task.config.backbone, split, kept_on, task.config.weights)
 
 
 def _train(
@@ -135,7 +136,7 @@ def _train(
         _data(task, job.split, context, device),
         on_epoch,
         objective=context.objective,
-        weights_name=context.weights,
+        weights_name=context.weights_of(job.config),
         device=device,
         checkpoint=context.checkpoint(job),
         resume=context.resume(job),
@@ -151,12 +152,12 @@ def _score(task: ScoreTask, context: WorkerContext, device: torch.device, worker
     job, fallback, trained_again = task.job, task.fallback, False
     data = _data(task, job.split, context, device)
     try:
-        model = restore(job, data, context.weights, device, context.checkpoint(job))
+        model = restore(job, data, context.weights_of(job.config), device, context.checkpoint(job))
     except (ResourceError, ContractError):
         if task.score is None:
             raise
         train_again(job, context, device, task.score, worker_cache)
-        model, trained_again = restore(job, data, context.weights, device, context.checkpoint(job)), True
+        model, trained_again = restore(job, data, context.weights_of(job.config), device, context.checkpoint(job)), True
     batch_size = fallback.micro_batch or job.config.batch_size
     probabilities = predict_images(model, data, task.rows, batch_size, device, task.shift)
     return Scored(task.task_id, probabilities, fallback.describe(job.config.batch_size), trained_again)
@@ -166,7 +167,7 @@ def _neighbours(task: NeighboursTask, context: WorkerContext, device: torch.devi
     """Compute each image's features once, and answer the task's rows with each split."""
     config, size = task.config, task.fallback.micro_batch or task.config.batch_size
     parts = [_data(task, split, context, device) for split in task.splits]
-    model = build_for(config, 0, parts[0], context.weights).to(device)
+    model = build_for(config, 0, parts[0], context.weights_of(config)).to(device)
 
     def features(rows: NDArray[np.int64]) -> NDArray[np.float32]:
         return head_inputs(model, partial(predict_images, model, parts[0], rows, size, device))[: len(rows)]
@@ -196,10 +197,10 @@ def train_again(
     path.unlink(missing_ok=True)
     record = run_trial(
         job,
-        context.data(job.config.backbone, job.split, device),
+        context.data(job.config.backbone, job.split, device, job.config.weights),
         lambda epoch: True,
         objective=context.objective,
-        weights_name=context.weights,
+        weights_name=context.weights_of(job.config),
         device=device,
         checkpoint=path,
         worker_cache=worker_cache,

@@ -22,9 +22,8 @@ import torch
 
 from harness.config import unfreezing
 from harness.config.backbone_costs import cost
-from harness.config.backbone_specs import backbone_spec
 from harness.config.parameters import PARAMETERS
-from harness.config.space import SearchSpace, space
+from harness.config.space import SearchSpace, side_of, space
 from harness.config.study import StudyConfig
 from harness.config.trial import DEPTH_MAX, TrialConfig
 from harness.errors import ConfigError
@@ -67,7 +66,7 @@ def make_plan(study: StudyConfig, sizes: Sizes, folder: Path, budget: int, chann
     reasons: dict[tuple[CacheKey, int], str] = {}
     candidates: dict[tuple[CacheKey, int], int] = {}
     for key, by_cut in uses.items():
-        side = side_of(study, key[0])
+        side = side_of(study, key[0], study.weights.named(key[5]))
         own = side * side * channels
         for cut, size in enumerate(cut_bytes(key[0], side, channels), start=1):
             if size > MAX_SIZE_RATIO * own:
@@ -105,12 +104,6 @@ def cut_bytes(backbone: str, side: int, channels: int = 3) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-def side_of(study: StudyConfig, backbone: str) -> int:
-    """Return the size of the images that a backbone gets, in pixels a side."""
-    size = study.data.image_size
-    return backbone_spec(backbone).native_size if size == "native" else int(size)
-
-
 def distinct_views(study: StudyConfig, views: str) -> float:
     """Return the expected number of distinct views of a training image in a trial; `views` as in CachedFeatures."""
     if views != "flips":
@@ -140,15 +133,15 @@ def _expected_uses(study: StudyConfig) -> dict[CacheKey, dict[int, float]]:
         **{confirmation_split(index): confirmed for index in range(study.confirmation.seeds)},
     }
     for strategy in study.strategies:
-        random_weights = strategy == "from_scratch" or study.weights == "none"
         configs = list(_configurations(space(study, strategy)))
         for config in configs:
+            random = strategy == "from_scratch" or study.weights.named(config.weights).is_random
             for epoch in range(1, config.epochs + 1):
                 cut = unfreezing.frozen_prefix(config, epoch)
                 if reason_against(config, epoch, cut) is not None:
                     continue
                 for split, trials in splits.items():
-                    key = cache_key(config, split, random_weights=random_weights)
+                    key = cache_key(config, split, random_weights=random)
                     uses[key][cut] += trials / len(configs)
     return {key: dict(by_cut) for key, by_cut in uses.items()}
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from harness.config.batchnorm_policy import POLICIES
+from harness.config.initial_weights import Weights
 from harness.config.trial import TrialConfig
 from harness.config.unfreezing import unfrozen_stages
 from harness.model import batchnorm
@@ -67,7 +68,7 @@ class InitialModels:
         config: TrialConfig,
         seed: int,
         data: TrialData,
-        weights_name: str,
+        weights: str | Weights,
         device: torch.device,
         micro_batch: int | None = None,
     ) -> tuple[TransferModel, InitialModel, bool]:
@@ -82,20 +83,21 @@ class InitialModels:
         Returns:
             The trial's model, the initial model it was made from, and whether the initial model had been kept.
         """
+        weights = Weights.of(weights)
         key = (
             config.backbone,
             data.images.shape[1],
             data.channels,
-            weights_name,
+            weights,
             str(device),
-            seed if weights_name == "none" else None,
+            seed if weights.is_random else None,
             (data.source, data.train.tobytes(), micro_batch) if POLICIES[config.batchnorm].recalibrates else None,
         )
         was_cached = key in self._models
         if not was_cached:
             started = time.monotonic()
             plain = dataclasses.replace(config, head="linear", head_dropout=0.0)  # each trial gets its own head later
-            model = build_for(plain, seed, data, weights_name).to(device)
+            model = build_for(plain, seed, data, weights).to(device)
             if POLICIES[config.batchnorm].recalibrates:
                 _recalibrate(model, data, device, micro_batch)
             self._models[key] = InitialModel(model, time.monotonic() - started)
@@ -109,12 +111,12 @@ class InitialModels:
             self._models.popitem(last=False)
 
 
-def build_for(config: TrialConfig, seed: int, data: TrialData, weights_name: str) -> TransferModel:
+def build_for(config: TrialConfig, seed: int, data: TrialData, weights: str | Weights) -> TransferModel:
     """Build the model of a trial, with its weights and a new head."""
     return build(
         config.backbone,
         data.num_classes,
-        weights_name,
+        weights,
         image_size=data.images.shape[1],
         in_channels=data.channels,
         seed=derive(seed, "initialisation"),

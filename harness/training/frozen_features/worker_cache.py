@@ -35,15 +35,16 @@ class CachedFeatures:
     views: str  # `flips` (also for `none`), or a recipe whose views belong to one split
     split: str | None  # the split whose seed the activations depend on; None: they are the same in every split
     recalibrated: bool  # whether BatchNorm statistics are re-estimated on the training images
+    weights: str  # label of the initial weights
     cuts: tuple[int, ...]
 
     @property
     def key(self) -> CacheKey:
         """Everything but the cuts."""
-        return self.backbone, self.batch_size, self.views, self.split, self.recalibrated
+        return self.backbone, self.batch_size, self.views, self.split, self.recalibrated, self.weights
 
 
-CacheKey = tuple[str, int, str, str | None, bool]  # the fields of CachedFeatures except `cuts`
+CacheKey = tuple[str, int, str, str | None, bool, str]  # the fields of CachedFeatures except `cuts`
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def cache_key(config: TrialConfig, split: str, *, random_weights: bool) -> Cache
         "flips" if right_angles else config.augmentation,
         split if own else None,
         recalibrated,
+        config.weights,
     )
 
 
