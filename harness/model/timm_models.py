@@ -38,7 +38,7 @@ from timm.models import (
 from timm.models.efficientnet import EfficientNet
 from torch import Tensor, nn
 
-from harness.config.backbone_specs import BackboneSpec, Normalisation
+from harness.config.backbone_specs import BackboneSpec, Normalisation, OfficialWeights
 from harness.config.trial import STAGES
 from harness.errors import ConfigError
 from harness.model.timm_names import PREFIX, TimmName, parse
@@ -310,7 +310,17 @@ def describe(name: str) -> BackboneSpec:
         has_batchnorm=any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in model.modules()),
         has_random_layers=any(_draws(layer) for stage in divide(model).values() for layer in stage.modules()),
         feature_dim=head(model).in_features,
+        weights=_transforms(_official(wanted, config), config),
     )
+
+
+def _transforms(weights: str, config: Any) -> tuple[OfficialWeights, ...]:
+    """Return what timm's own transform for evaluation does; () if it is another one than resize and centre crop."""
+    if config is None or config.crop_mode != "center" or config.interpolation not in ("bilinear", "bicubic"):
+        return ()
+    size = config.input_size[1]
+    shorter = math.floor(size / config.crop_pct)
+    return (OfficialWeights(weights, shorter, size, config.interpolation, _normalisation(config)),)
 
 
 def _normalisation(config: Any) -> Normalisation:

@@ -405,3 +405,25 @@ def test_activations_of_another_version_of_timm_are_not_shared(monkeypatch: pyte
     before = backbones.source_of("timm/resnet18").version("timm/resnet18")
     monkeypatch.setattr(timm, "__version__", "9.9")
     assert backbones.source_of("timm/resnet18").version("timm/resnet18") != before
+
+
+@pytest.mark.parametrize(
+    "name", ["timm/vit_small_patch16_224", "timm/resnet18.a1_in1k", "timm/swin_tiny_patch4_window7_224"]
+)
+@pytest.mark.parametrize("size", [(300, 400), (640, 97)])
+def test_resize_by_weights_gives_the_pixels_of_timm_s_own_transform(name: str, size: tuple[int, int]) -> None:
+    import numpy as np
+    from PIL import Image
+    from timm.data import create_transform, resolve_data_config
+    from timm.models import get_pretrained_cfg
+
+    from harness.config.initial_weights import Weights
+    from harness.data.decoding.decode import fit
+
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    settings = resolve_data_config(pretrained_cfg=get_pretrained_cfg(name.removeprefix("timm/")).to_dict())
+    resize_and_crop = create_transform(**settings).transforms[:2]
+    wanted = Image.fromarray(pixels)
+    for step in resize_and_crop:
+        wanted = step(wanted)
+    assert np.array_equal(fit(pixels, Weights("imagenet").fit(name), "weights"), np.asarray(wanted))
