@@ -95,7 +95,7 @@ def rich_fingerprint() -> dict[str, Any]:
             "try": [{"strategy": "fine_tuning", "head_lr": 0.01}],
         }
     )
-    context: Any = SimpleNamespace(precision="exact", threads=2)
+    context: Any = SimpleNamespace(precision="exact", threads=2, own_code=())
     return fingerprint(study, SimpleNamespace(digest="d" * 16), context, "cpu")  # type: ignore[arg-type]
 
 
