@@ -33,6 +33,7 @@ from harness.errors import DataError
 from harness.safe_text import listed
 
 _DEEP = FACTS.index("deep")
+_SEVERAL = 3  # files with the same reason that a message names
 FLUSH_SECONDS = 5.0  # of work that a kill may lose
 
 
@@ -67,13 +68,26 @@ def scan(config: DataConfig, *, cache: Path, sizes: Sequence[Fit] = (), progress
     if bad and config.on_bad == "error":
         raise DataError(
             f"{len(bad)} of {len(memory.found)} images cannot be read; repair or remove them, or set "
-            "data.on_bad: skip:\n" + listed((f"{path}: {reason}" for path, reason in bad), 50)
+            "data.on_bad: skip:\n" + listed(_by_reason(bad), 50)
         )
     found = Scan(listing, memory.rows(), memory.images(), tuple(bad))
     with told(listing.reading):
         _check_classes(found)
         _check_copies(found, config)
     return found
+
+
+def _by_reason(bad: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Return a line for each unreadable file, but only one line for many files with the same reason."""
+    paths: dict[str, list[str]] = defaultdict(list)
+    for path, reason in bad:
+        paths[reason].append(path)
+    for reason, files in paths.items():
+        if len(files) > _SEVERAL:
+            shown = ", ".join(files[:_SEVERAL])
+            yield f"{len(files):,} files ({shown}, …): each {reason}"
+        else:
+            yield from (f"{path}: {reason}" for path in files)
 
 
 class Recorder:
