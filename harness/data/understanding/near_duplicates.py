@@ -28,15 +28,16 @@ SHIFT = 16  # of those pixels: the largest offset that is tried
 # steps at which a pair is looked at quickly belong the finer ones at which it is decided.
 _STEPS: tuple[tuple[tuple[float, float], tuple[tuple[float, float], ...]], ...] = (
     ((1.0, 1.0), ((1.0, 1.0), (1.06, 1.0), (1.0, 1.06))),
-    ((1.1, 1.0), ((1.06, 1.0), (1.12, 1.0))),
-    ((1.2, 1.0), ((1.12, 1.0), (1.19, 1.0))),
-    ((1.0, 1.1), ((1.0, 1.06), (1.0, 1.12))),
-    ((1.0, 1.2), ((1.0, 1.12), (1.0, 1.19))),
+    ((1.1, 1.0), ((1.0, 1.0), (1.06, 1.0), (1.12, 1.0))),
+    ((1.2, 1.0), ((1.0, 1.0), (1.12, 1.0), (1.19, 1.0))),
+    ((1.0, 1.1), ((1.0, 1.0), (1.0, 1.06), (1.0, 1.12))),
+    ((1.0, 1.2), ((1.0, 1.0), (1.0, 1.12), (1.0, 1.19))),
 )
 _DETAIL = (1.0, 2.5)  # blurs, in pixels of SIDE: detail is what the first one keeps (no noise) and the second does not
 _AROUND, _FAINT = 3.0, 1.0  # detail is divided by its strength within this distance; weaker detail (of 255) counts less
 _LOW = 6  # frequencies of a thumbnail that propose pairs
-_FEW, _MANY, _NEIGHBOURS = 4, 20_000, 8  # proposals an image: _NEIGHBOURS, and _FEW beyond _MANY images
+_PROPOSALS = ((5_000, 16), (20_000, 8))  # proposals for each image, up to so many images
+_FEWEST_PROPOSALS = 4
 _COARSE, _COARSE_DETAIL, _PASSES = 32, 1.0, 0.6
 _BLOCK = 512  # pairs or images that are computed together
 _WINDOW = np.outer(*[np.hanning(SIDE + 2)[1:-1].astype(np.float32)] * 2)  # fades a detail out at the border
@@ -107,7 +108,8 @@ def clusters(pairs: list[NearPair], count: int) -> NDArray[np.int64]:
 def _proposed(thumbnails: NDArray[np.uint8]) -> Pairs:
     """Return the pairs of images whose thumbnails agree most at low frequencies."""
     count = len(thumbnails)
-    each = min(_NEIGHBOURS if count <= _MANY else _FEW, count - 1)
+    wanted = next((number for most, number in _PROPOSALS if count <= most), _FEWEST_PROPOSALS)
+    each = min(wanted, count - 1)
     if each < 1:
         return np.empty((0, 2), np.int64)
     spectrum = dctn(thumbnails.astype(np.float32), axes=(1, 2), norm="ortho")[:, :_LOW, :_LOW].reshape(count, -1)[:, 1:]
