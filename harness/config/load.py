@@ -300,13 +300,13 @@ def _override(document: dict[str, Any], overrides: Overrides) -> bool:
     confirmation = document.setdefault("confirmation", {}) if overrides.seeds is not None else None
     if isinstance(confirmation, dict):
         confirmation["seeds"] = overrides.seeds
-    for path, value in overrides.data_keys.items():
+    for name, value in overrides.data_keys.items():
         below = document.setdefault("data", {})
-        *above, last = path.split(".")
+        *above, last = name.split(".")
         for key in above:
             below = below.setdefault(key, {}) if isinstance(below, dict) else below
         if not isinstance(below, dict):
-            raise ConfigError(f"data.{path} cannot be set, because {_short(below)} in its place has no keys.")
+            raise ConfigError(f"data.{name} cannot be set, because {_short(below)} in its place has no keys.")
         below[last] = value
     if overrides.data is None:
         return False
