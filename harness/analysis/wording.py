@@ -36,7 +36,8 @@ SHIFT = {
     "jpeg": "JPEG",
 }
 TOO_FEW = "too few test images to say"
-FULL_SCALE = {"dtype": "of the stored type", "minmax": "each image's own range"}
+FULL_SCALE = {"dtype": "of the stored type", "minmax": "each image's own range", "used": "the training images' range"}
+FRAMES = {"max": "the maximum of all", "mean": "the mean of all", "each": "each is an image"}
 
 _ESCAPE = r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4})"  # an escaped control character (see harness.safe_text) is no path
 # An absolute path: a slash, a home or a drive, then two segments or more. The slashes of a URL do not count.

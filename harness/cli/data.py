@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from harness.cli.app import app, err, given, out, say, short_path
+from harness.errors import DataError
 
 
 @app.command("data")
@@ -20,6 +21,10 @@ def show_data(
     data: Annotated[
         str | None, typer.Option(envvar="HARNESS_DATA", help="Folder or table that replaces the study's data.")
     ] = None,
+    keys: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="KEY=VALUE, a key under data of a study file, such as channels=all; repeatable."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     sheet: Annotated[
         str | None, typer.Option(envvar="HARNESS_SHEET", help="Write images of every class to this PNG or HTML file.")
@@ -28,7 +33,7 @@ def show_data(
     """Show what a study would see of its images: classes, split, kinds, what is left aside, and warnings."""
     import numpy as np
 
-    from harness.config.load import Overrides, load_study, study_of_data
+    from harness.config.load import Overrides, data_key, load_study, study_of_data
     from harness.config.space import space
     from harness.data.composite import caption
     from harness.data.understanding.overview import overview_of
@@ -40,11 +45,12 @@ def show_data(
     page = Path(sheet).expanduser() if sheet else None
     if page is not None:
         check_sheet(page)
+    chosen = dict(data_key(text) for text in keys or ())
     path = Path(name).expanduser()
     if not data and (path.exists() or "/" in name):
-        study = study_of_data(name)
+        study = study_of_data(name, chosen)
     else:
-        loaded = load_study(name, Overrides(data=given(data)))
+        loaded = load_study(name, Overrides(data=given(data), data_keys=chosen))
         study = loaded.study
         check_source(study, loaded.path.stem)
 
@@ -52,7 +58,12 @@ def show_data(
         if err.is_terminal:
             err.print(f"\r{what}: {done} of {of}", end="\n" if done == of else "", highlight=False)
 
-    opened = open_data(study, cache=home() / "cache", progress=progress)
+    try:
+        opened = open_data(study, cache=home() / "cache", progress=progress)
+    except DataError as error:
+        if "data." in str(error):
+            raise DataError(f"{error}\nTo try a key here, add --set KEY=VALUE, such as --set channels=all.") from None
+        raise
     overview = overview_of(opened.dataset, opened.parts, opened.findings)
     if page is not None:
         images = np.load(opened.arrays[min(opened.arrays)], mmap_mode="r")

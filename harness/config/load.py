@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Hashable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,7 @@ class Overrides:
     """Values from flags or the environment that replace those of the file; None keeps the file's value."""
 
     data: str | None = None
+    data_keys: Mapping[str, Any] = field(default_factory=dict)  # under `data`, such as {"split.group": "…"}
     weights: str | None = None
     trials: int | None = None
     epochs: int | str | None = None  # or "auto"
@@ -221,14 +222,15 @@ def load_study(
     return LoadedStudy(save_as or name, study, replaced, path)
 
 
-def study_of_data(given: str) -> StudyConfig:
-    """Return a study of these images with the default of every key, to look at the images only.
+def study_of_data(given: str, keys: Mapping[str, Any] | None = None) -> StudyConfig:
+    """Return a study of these images with the default of every other key, to look at the images only.
 
     Args:
         given: path of a folder or table.
+        keys: keys under `data`; those below others are joined by a dot, such as `split.group`.
     """
     document: dict[str, Any] = {}
-    _override(document, Overrides(data=given))
+    _override(document, Overrides(data=given, data_keys=keys or {}))
     return parse(document, given)
 
 
@@ -268,6 +270,25 @@ def _join_own(search: Any) -> None:
             _join_own(value)
 
 
+def data_key(text: str) -> tuple[str, Any]:
+    """Return the key under `data` and the value in a text `KEY=VALUE`; the value is read as YAML.
+
+    Raises:
+        ConfigError: the text has another form, its value cannot be read, or it names the source.
+    """
+    key, equals, value = text.partition("=")
+    key = key.strip().removeprefix("data.")
+    if not equals or not key or not value.strip():
+        raise ConfigError(f"--set must be KEY=VALUE with a key under `data`, but got {_short(text)}")
+    if key.partition(".")[0] == "source":
+        raise ConfigError("--set must not name data.source: give the folder or table as PATH, or by --data.")
+    try:
+        return key, _document(value)
+    except (ConfigError, yaml.YAMLError, RecursionError) as error:
+        why = _short_text(" ".join(str(error).split()))
+        raise ConfigError(f"--set {key}: {value!r} is not valid YAML, as study files have it: {why}") from None
+
+
 def _override(document: dict[str, Any], overrides: Overrides) -> bool:
     """Write the overrides into the document; return whether they replace data that the file names."""
     for key in ("weights", "trials", "epochs", "workers", "device"):
@@ -279,6 +300,14 @@ def _override(document: dict[str, Any], overrides: Overrides) -> bool:
     confirmation = document.setdefault("confirmation", {}) if overrides.seeds is not None else None
     if isinstance(confirmation, dict):
         confirmation["seeds"] = overrides.seeds
+    for name, value in overrides.data_keys.items():
+        below = document.setdefault("data", {})
+        *above, last = name.split(".")
+        for key in above:
+            below = below.setdefault(key, {}) if isinstance(below, dict) else below
+        if not isinstance(below, dict):
+            raise ConfigError(f"data.{name} cannot be set, because {_short(below)} in its place has no keys.")
+        below[last] = value
     if overrides.data is None:
         return False
     data = document.setdefault("data", {})

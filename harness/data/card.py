@@ -14,7 +14,12 @@ from harness.data.understanding.findings import Findings
 
 
 def data_card(
-    dataset: Dataset, config: DataConfig, parts: NDArray[np.str_], image_size: int, findings: Findings | None = None
+    dataset: Dataset,
+    config: DataConfig,
+    parts: NDArray[np.str_],
+    image_size: int,
+    findings: Findings | None = None,
+    value_range: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
     """Return the card as plain JSON values.
 
@@ -22,6 +27,7 @@ def data_card(
         parts: (N,) of train, validation, test and unused, as returned by `harness.data.split.draw`.
         image_size: size at which the study trains, in pixels a side.
         findings: near duplicates and warnings; None if nobody looked.
+        value_range: sample values that became black and white, with `bit_depth: used`.
     """
     table, scanned = dataset.table, dataset.card
     grouped = table["group"] != ""
@@ -57,6 +63,8 @@ def data_card(
         "image_size": image_size,
         "resize": config.resize,
         "bit_depth": config.bit_depth,
+        "value_range": None if value_range is None else list(value_range),
+        "frames": config.frames,
         "split": split,
         "split_groups": {part: int(table["group"][grouped & (parts == part)].nunique()) for part in PARTS},
         "notes": [*scanned["notes"], *_notes(dataset, config, parts)],

@@ -69,14 +69,26 @@ class Dataset:
         """Sentences about the source that a user should read before training."""
         return self._scan.listing.warnings
 
-    def value_range(self, rows: NDArray[np.bool_]) -> tuple[float, float]:
+    def value_range(self, rows: NDArray[np.bool_]) -> tuple[float, float] | None:
         """Return the smallest and the largest sample value that these images use, before scaling and without alpha.
+
+        Images of up to 8 bits do not count, because no rule scales them. None: there are no others.
 
         Args:
             rows: (N,) whether to count an image.
+
+        Raises:
+            DataError: there are others, but none among these rows.
         """
-        facts = [image.facts for image, counted in zip(self.scanned, rows.tolist(), strict=True) if counted]
-        return min(fact.low for fact in facts), max(fact.high for fact in facts)
+        found = zip(self.scanned, rows.tolist(), strict=True)
+        deep = [(image.facts.low, image.facts.high, counted) for image, counted in found if image.facts.deep]
+        used = [(low, high) for low, high, counted in deep if counted]
+        if deep and not used:
+            raise DataError(
+                f"bit_depth: used needs the range of the training images, but all {len(deep)} images with more than "
+                "8 bits are in other parts: give data.bit_depth as a number of bits."
+            )
+        return (min(low for low, _ in used), max(high for _, high in used)) if used else None
 
     def with_clusters(self, clusters: NDArray[np.int64]) -> Dataset:
         """Return the data set with the column `near`: (N,) numbers that near duplicates have in common."""

@@ -48,6 +48,8 @@ def read_image(
     config = reading_config(keys)
     if config.image_size == "native":
         raise ConfigError("image_size must be a number of pixels here, because native depends on a backbone.")
+    if config.resize == "weights":
+        raise ConfigError("resize must be stretch, pad or crop here, because weights depends on a backbone.")
     if config.bit_depth == "used" and value_range is None:
         raise ConfigError("bit_depth='used' needs value_range=(low, high), the range of the training images.")
     rules = rules_of(config, value_range)

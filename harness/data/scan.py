@@ -33,7 +33,8 @@ from harness.errors import DataError
 from harness.safe_text import listed
 
 _DEEP = FACTS.index("deep")
-_SEVERAL = 3  # files with the same reason that a message names
+_KEY = "data."  # in a reason that names a key of the study as the way out, which is the same for all such files
+_EXAMPLES, _MOST_LISTED = 3, 50  # unreadable files that a refusal names: of such a reason, and in all
 FLUSH_SECONDS = 5.0  # of work that a kill may lose
 
 
@@ -66,28 +67,12 @@ def scan(config: DataConfig, *, cache: Path, sizes: Sequence[Fit] = (), progress
     reasons = _read_unknown(memory, listing, config, sizes, cache, progress)
     bad = [(listing.samples[row].path, reason) for row, reason in sorted(reasons.items())]
     if bad and config.on_bad == "error":
-        raise DataError(
-            f"{len(bad)} of {len(memory.found)} images cannot be read; repair or remove them, or set "
-            "data.on_bad: skip:\n" + listed(_by_reason(bad), 50)
-        )
+        raise _unreadable(bad, len(memory.found))
     found = Scan(listing, memory.rows(), memory.images(), tuple(bad))
     with told(listing.reading):
         _check_classes(found)
         _check_copies(found, config)
     return found
-
-
-def _by_reason(bad: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """Return a line for each unreadable file, but only one line for many files with the same reason."""
-    paths: dict[str, list[str]] = defaultdict(list)
-    for path, reason in bad:
-        paths[reason].append(path)
-    for reason, files in paths.items():
-        if len(files) > _SEVERAL:
-            shown = ", ".join(files[:_SEVERAL])
-            yield f"{len(files):,} files ({shown}, …): each {reason}"
-        else:
-            yield from (f"{path}: {reason}" for path in files)
 
 
 class Recorder:
@@ -167,6 +152,28 @@ def _staged_sizes(listing: Listing, config: DataConfig, sizes: Sequence[Fit], ro
     remove_abandoned(cache)
     needed = sum(row_bytes(size.side, deep=False) for size in sizes) * rows
     return sizes if shutil.disk_usage(cache).free > needed * 1.02 + (16 << 20) else ()
+
+
+def _unreadable(bad: Sequence[tuple[str, str]], count: int) -> DataError:
+    """Return the refusal of files that cannot be read; a reason that many files share is told once.
+
+    Args:
+        bad: path and reason of each.
+        count: images in all.
+    """
+    paths: dict[str, list[str]] = defaultdict(list)
+    for path, reason in bad:
+        paths[reason].append(path)
+    lines = []
+    for reason, of_reason in paths.items():
+        if _KEY not in reason:
+            lines += [f"{path}: {reason}" for path in of_reason]
+            continue
+        more = f" and {len(of_reason) - _EXAMPLES:,} more" if len(of_reason) > _EXAMPLES else ""
+        lines.append(f"{', '.join(of_reason[:_EXAMPLES])}{more}: {reason}")
+    by_keys = len(bad) == count and all(_KEY in reason for reason in paths)
+    way = " with the keys as they are" if by_keys else "; repair or remove them, or set data.on_bad: skip"
+    return DataError(f"{len(bad):,} of {count:,} images cannot be read{way}:\n" + listed(lines, _MOST_LISTED))
 
 
 # --- faults of the data set as a whole ----------------------------------------------------------------------

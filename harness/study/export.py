@@ -68,6 +68,8 @@ def log_recommended(session: Session, trial_id: str) -> None:
         "validation_score": record.score,
         "image_size": int(data.images.shape[1]),
         "channels": data.channels,
+        "bit_depth": session.study.data.bit_depth,
+        "value_range": session.prepared.data.value_range,
         "input": f"{_kind(data.channels)}, float32 in [0, 1], (batch, {data.channels}, size, size)",
     }
     uri = session.tracker.log_model(deployable, example, metadata, record)

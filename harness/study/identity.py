@@ -34,8 +34,19 @@ FREE_TO_CHANGE = (
 )
 
 
-def fingerprint(study: StudyConfig, dataset: Dataset, context: WorkerContext, device: str) -> dict[str, Any]:
-    """Return everything that can change a number. Two runs with equal fingerprints are the same study."""
+def fingerprint(
+    study: StudyConfig,
+    dataset: Dataset,
+    context: WorkerContext,
+    device: str,
+    value_range: tuple[float, float] | None = None,
+) -> dict[str, Any]:
+    """Return everything that can change a number. Two runs with equal fingerprints are the same study.
+
+    Args:
+        device: on which its trials run.
+        value_range: sample values that are black and white, with `bit_depth: used`.
+    """
     values = study.model_dump(mode="json", by_alias=True, exclude=set(FREE_TO_CHANGE))
     values["data"].pop("source")  # the digest identifies the images, wherever they are stored
     values["data"].pop("root")
@@ -53,6 +64,7 @@ def fingerprint(study: StudyConfig, dataset: Dataset, context: WorkerContext, de
     return (
         values
         | ({"own code": code} if code else {})
+        | ({"value range": list(value_range)} if value_range is not None else {})
         | {
             "data digest": dataset.digest,
             "weights": of_weights,
@@ -75,6 +87,7 @@ def differences(before: Any, now: Any, where: str = "") -> list[str]:
 # Fields of the fingerprint that say less than the key of the study file does, and what makes them as they were.
 _WAYS_BACK = {
     "data digest": "the key data (DATA=...) leads to other images, or reads them in another way",
+    "value range": "images have moved into or out of the training part, whose range `bit_depth: used` takes",
     "weights": "the key weights (WEIGHTS=...) names other weights",
     "device": "the key device (DEVICE=...) chooses it",
     "own code": "the file with the backbone's function has changed",

@@ -5,7 +5,7 @@ A study does this before its first trial, and `harness data` does nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +37,7 @@ class OpenedData:
     parts: NDArray[np.str_]  # the search's split: "train", "validation", "test" or "unused" for each image
     arrays: dict[Fit, Path]
     splits: dict[str, tuple[Rows, Rows]]  # training and validation rows of the search and of each confirmation seed
-    value_range: tuple[float, float] | None = None  # sample values that are black and white, with `bit_depth: used`
+    value_range: tuple[float, float] | None  # sample values that are black and white, with `bit_depth: used`
 
 
 def open_data(study: StudyConfig, *, cache: Path, progress: Progress) -> OpenedData:
@@ -49,29 +49,24 @@ def open_data(study: StudyConfig, *, cache: Path, progress: Progress) -> OpenedD
     dataset = open_dataset(
         study.data, cache=cache, sizes=fits(study), progress=lambda i, n: progress("Reading images", i, n)
     )
-    value_range = _value_range(dataset, study, dataset.reading)
+    value_range = None
+    if study.data.bit_depth == "used":
+        with told(dataset.reading):
+            value_range = dataset.value_range(first_split(dataset, study) == "train")
     files = _arrays(dataset, study, value_range, cache, progress)
-    smallest = np.load(files[min(files)], mmap_mode="r")
     findings = look_at(
-        dataset, smallest, study.data, cache=cache, progress=lambda i, n: progress("Comparing images", i, n)
+        dataset, files[min(files)], study.data, cache=cache, progress=lambda i, n: progress("Comparing images", i, n)
     )
     if findings.near and study.data.dedupe.near == "group":
         dataset = dataset.with_clusters(clusters(findings.near, len(dataset.table)))
     with told(dataset.reading):
         parts = first_split(dataset, study)
         splits = _splits(dataset, study, parts)
-    if value_range is not None and (again := dataset.value_range(parts == "train")) != value_range:
+        again = dataset.value_range(parts == "train") if value_range is not None else None
+    if again != value_range:
         value_range = again  # near duplicates have moved images into or out of the training part
         files = _arrays(dataset, study, value_range, cache, progress)
     return OpenedData(dataset, findings, parts, files, splits, value_range)
-
-
-def _value_range(dataset: Dataset, study: StudyConfig, reading: Sequence[str]) -> tuple[float, float] | None:
-    """Return the range of the training part's sample values, with `bit_depth: used`."""
-    if study.data.bit_depth != "used":
-        return None
-    with told(reading):
-        return dataset.value_range(first_split(dataset, study) == "train")
 
 
 def _arrays(

@@ -128,7 +128,7 @@ def prepare(loaded: LoadedStudy, devices: list[str], progress: Progress) -> Prep
         precision_notes=cache / "precision.json",
         own_code=tuple(backbone for backbone in backbones(study) if runs_code(backbone)),
     )
-    identity = fingerprint(study, dataset, context, devices[0])
+    identity = fingerprint(study, dataset, context, devices[0], opened.value_range)
     here = None if threads == threads_here else threads_here
     chosen = tuple(reason for reason in (batch_reason, sizes_reason, epochs_reason) if reason is not None)
     return Prepared(name, study, folder, opened, context, identity, chosen, here, reports)

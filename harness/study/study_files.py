@@ -34,7 +34,8 @@ def write_data(prepared: Prepared) -> None:
     """Write the files about the images that are missing or differ: manifest, test labels, data card, thumbnails."""
     folder, dataset, study = prepared.folder, prepared.dataset, prepared.study
     folder.path.mkdir(parents=True, exist_ok=True)
-    card = data_card(dataset, study.data, prepared.parts, max(prepared.context.images).side, prepared.data.findings)
+    side, opened = max(prepared.context.images).side, prepared.data
+    card = data_card(dataset, study.data, prepared.parts, side, opened.findings, opened.value_range)
     table = dataset.table.drop(columns="near", errors="ignore")  # numbers of clusters say nothing to a reader
     manifest = table.assign(split=prepared.parts).rename_axis("row").reset_index()
     names = np.array(dataset.classes, dtype=object)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from image_files import as_tiff
 from PIL import Image
 
 Harness = Callable[..., tuple[int, str, str]]
@@ -102,6 +103,59 @@ def test_near_duplicates_are_shown_as_pairs(harness: Harness, images: Path, tmp_
     assert "nearly the same" in sheet.read_text()
 
 
+@pytest.fixture
+def five(tmp_path: Path) -> Path:
+    """Two classes of 12 ImageJ stacks of five channels, which use 12 of 16 bits."""
+    root, rng = tmp_path / "five", np.random.default_rng(0)
+    for number in range(24):
+        path = root / "train" / "ab"[number % 2] / f"{number:02d}.tif"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        samples = rng.integers(0, 4096, (5, 24, 24)).astype(np.uint16)
+        path.write_bytes(as_tiff(samples, imagej=True, metadata={"axes": "CYX"}))
+    return root
+
+
+def test_a_refusal_of_all_files_tells_its_reason_once_and_how_to_try_a_key(harness: Harness, five: Path) -> None:
+    code, _, err = harness("data", str(five))
+    assert code == 3 and err.count("has 5 channels") == 1 and len(err) < 700
+    assert "24 of 24 images cannot be read with the keys as they are" in err and "on_bad" not in err
+    assert "train/a/00.tif, train/a/02.tif, train/a/04.tif and 21 more: has 5 channels" in err
+    assert "add --set KEY=VALUE, such as --set channels=all" in err
+
+
+def test_keys_are_tried_without_a_study_file(harness: Harness, five: Path) -> None:
+    keys = ("channels=all", "data.bit_depth=12", "layout=split/class", "split.test=0.25", "dedupe.near=keep")
+    code, out, _ = harness("data", str(five), "--json", *(word for key in keys for word in ("--set", key)))
+    told = json.loads(out)
+    assert code == 0 and told["kinds"] == {"16-bit 5-channel TIFF": 24}
+    assert sum(parts["test"] for parts in told["classes"].values()) == 6
+    assert not told["warnings"]  # without bit_depth: 12, the images were nearly black
+    code, out, _ = harness("data", "microscopy", "--data", str(five), "--set", "channels=[4, 0, 1]", "--json")
+    assert code == 0 and json.loads(out)["images"] == 24
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("chanels=all", "data.chanels: unknown key"),
+        ("channels", "must be KEY=VALUE"),
+        ("channels=", "must be KEY=VALUE"),
+        ("channels=[1, 2", "is not valid YAML"),
+        ("channels=[1, 2]", "must name three channels"),
+        ("source.folder=x", "must not name data.source"),
+        ("frames.each=1", "data.frames"),
+    ],
+)
+def test_a_key_that_cannot_be_set_is_named(harness: Harness, images: Path, key: str, message: str) -> None:
+    code, _, err = harness("data", str(images), "--set", key)
+    assert (code, message in " ".join(err.split())) == (2, True), err
+
+
+def test_a_key_below_a_value_is_refused_and_not_lost(harness: Harness, images: Path) -> None:
+    code, _, err = harness("data", str(images), "--set", "dedupe=train", "--set", "dedupe.near=keep")
+    assert code == 2 and "data.dedupe.near cannot be set" in err
+
+
 def test_a_study_is_shown_by_its_name_and_with_other_data(harness: Harness, images: Path) -> None:
     code, out, _ = harness("data", "microscopy", "--data", str(images), "--json")
     told = json.loads(out)
@@ -132,4 +186,4 @@ def test_images_that_make_no_study_are_refused_as_the_study_refuses_them(harness
     code, _, err = harness("data", str(tmp_path / "few"))
     again, _, study_err = harness("study", "microscopy", "--data", str(tmp_path / "few"))
     assert code == again == 3
-    assert err == study_err
+    assert err == f"{study_err}To try a key here, add --set KEY=VALUE, such as --set channels=all.\n"

@@ -10,7 +10,7 @@ from image_files import as_tiff, raw_tiff, read
 from PIL import Image
 
 from harness.data.decoding.decode import Facts
-from harness.data.understanding.value_range import warnings_of
+from harness.data.understanding.dark_images import warnings_of
 from harness.errors import DataError
 
 RANDOM = np.random.default_rng(4)

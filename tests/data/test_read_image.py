@@ -64,6 +64,9 @@ def test_a_used_range_must_be_given(tmp_path: Path) -> None:
     path = tmp_path / "x.tif"
     path.write_bytes(as_tiff(np.array([[100, 300, 500]], np.uint16)))
     assert np.abs(read_image(path, bit_depth="used", value_range=(100, 500))[0, :, 0] - [0, 0.5, 1]).max() < 1e-4
+    for keys in ({"resize": "weights"}, {"resize": "weights", "image_size": 64}):
+        with pytest.raises(ConfigError, match="resize must be stretch, pad or crop"):
+            read_image(path, **keys)
     with pytest.raises(ConfigError, match="value_range"):
         read_image(path, bit_depth="used")
 

@@ -187,19 +187,3 @@ def test_a_thousand_files_are_scanned_in_seconds_and_little_memory(tmp_path: Pat
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 100e6
-
-
-def test_many_files_with_the_same_fault_are_one_line(
-    tmp_path: Path, cache: Path, write_image: Callable[..., Path]
-) -> None:
-    for number in range(6):
-        write_image(tmp_path / "d" / "ab"[number % 2] / f"{number}.png", seed=number)
-    for number in range(60):
-        (tmp_path / "d" / "a" / f"empty{number:02d}.png").write_bytes(b"")
-    (tmp_path / "d" / "b" / "page.jpg").write_bytes(b"<html>")
-    with pytest.raises(DataError, match="61 of 67 images cannot be read") as refused:
-        scan(DataConfig.model_validate({"source": {"folder": str(tmp_path / "d")}}), cache=cache)
-    lines = str(refused.value).splitlines()
-    assert len(lines) == 3
-    assert "60 files (a/empty00.png, a/empty01.png, a/empty02.png, …): each is empty (0 bytes)" in lines[1]
-    assert lines[2].strip().startswith("- b/page.jpg: ")

@@ -14,6 +14,8 @@ from PIL import Image
 from harness.errors import DataError
 
 PARTS = ("train", "validation", "test")
+# `Listing.split_from` in words
+SPLIT_FROM = {"folders": "from the folders", "column": "from a column of the table", "drawn": "drawn at random"}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from harness.data.dataset import Dataset
 from harness.data.decoding.decode import Facts
 from harness.data.parallel import Progress
 from harness.data.traits import SIDE, Traits, thumbnail_of
-from harness.data.understanding import give_aways, near_duplicates, value_range
+from harness.data.understanding import dark_images, give_aways, near_duplicates
 from harness.data.understanding.give_aways import GiveAway
 from harness.data.understanding.near_duplicates import NearPair
 from harness.errors import DataError
@@ -38,27 +38,22 @@ class Findings:
 
 
 def look_at(
-    dataset: Dataset,
-    images: NDArray[np.uint8] | NDArray[np.uint16],
-    config: DataConfig,
-    *,
-    cache: Path,
-    progress: Progress | None = None,
+    dataset: Dataset, array: Path, config: DataConfig, *, cache: Path, progress: Progress | None = None
 ) -> Findings:
     """Compare all images with each other and all classes with the facts about their files.
 
     Args:
-        images: (N, S, S, channels), the array of the data set's images.
+        array: file of the data set's images, (N, S, S, channels), as `harness.data.dataset.arrays` returns it.
         cache: folder in which the result is kept for the next start.
         progress: called with (pairs of images done, pairs in all).
 
     Raises:
         DataError: with `dedupe: {near: error}`, near duplicates have two labels or are in two parts of the split.
     """
-    key = [dataset.digest, list(images.shape), config.bit_depth, _VERSION, near_duplicates.VERSION]
+    key = [array.stem, _VERSION, near_duplicates.VERSION]  # the array's name stands for everything that makes it
     path = cache / "findings" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.json"
     stored = _stored(path)
-    near, given, ranges = stored if stored is not None else _computed(dataset, images, config, progress)
+    near, given, ranges = stored or _computed(dataset, np.load(array, mmap_mode="r"), config, progress)
     if stored is None:
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, json.dumps([list(map(asdict, near)), list(map(asdict, given)), ranges]).encode())
@@ -89,7 +84,7 @@ def _computed(
     given = give_aways.give_aways(
         facts, traits, table["label"].to_numpy(np.int64), list(table["group"]), dataset.classes
     )
-    return near, given, value_range.warnings_of(facts, config.bit_depth)
+    return near, given, dark_images.warnings_of(facts, config.bit_depth)
 
 
 def _near_warnings(dataset: Dataset, near: list[NearPair], config: DataConfig) -> list[str]:

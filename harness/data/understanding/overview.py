@@ -12,10 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.data.dataset import Dataset
-from harness.data.sources.listing import PARTS, LeftAside
+from harness.data.sources.listing import PARTS, SPLIT_FROM, LeftAside
 from harness.data.understanding.findings import Findings
-
-_SPLIT_FROM = {"folders": "from the folders", "column": "from a column of the table", "drawn": "drawn at random"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Overview:
 
     def rows(self) -> list[tuple[str, str]]:
         """Return name and value of each fact, without the classes."""
-        split = _SPLIT_FROM[self.split]
+        split = SPLIT_FROM[self.split]
         if self.split != "drawn" and self.missing_parts:
             split += f", {' and '.join(self.missing_parts)} drawn at random"
         facts = [
@@ -75,7 +73,7 @@ class Overview:
         left = f" {aside:,} files or folders are left aside." if aside else ""
         return (
             f"Data: {self.images:,} images in {len(self.classes)} classes ({each} each){groups}; the split is "
-            f"{_SPLIT_FROM[self.split]}: {self._shares()}.{left}"
+            f"{SPLIT_FROM[self.split]}: {self._shares()}.{left}"
         )
 
     def _unused(self) -> str:

@@ -9,6 +9,7 @@ from harness.analysis import wording
 from harness.analysis.study_data import StudyData
 from harness.config.data import MAX_CHANNELS
 from harness.data.composite import caption
+from harness.data.sources.listing import SPLIT_FROM
 from harness.report.images import samples
 from harness.report.section import Section
 
@@ -34,11 +35,13 @@ def card_facts(data: StudyData) -> list[tuple[str, str]]:
     sizes = [f"{s['width']} \N{MULTIPLICATION SIGN} {s['height']} px ({s['count']:,})" for s in card["sizes"][:3]]
     facts = [
         ("source", card["source"]),
+        ("split", SPLIT_FROM.get(card.get("split_from", ""))),
         ("grouped by", card["group_rule"]),
         ("image sizes", ", ".join(sizes)),
         *_channel_facts(channels(card)),
         ("scaled to", f"{card['image_size']} px, {card['resize']}"),
-        ("full scale", wording.FULL_SCALE.get(card["bit_depth"], f"{card['bit_depth']} bits")),
+        ("full scale", _full_scale(card)),
+        ("of several frames", wording.FRAMES.get(card.get("frames", "first"))),
         ("digest", card["digest"]),
         ("same image again", card["duplicates"]),
         ("pairs that show nearly the same", card.get("near_duplicates")),
@@ -48,6 +51,15 @@ def card_facts(data: StudyData) -> list[tuple[str, str]]:
         *((f"left aside: {reason}", n) for reason, n in _left_aside(card).items()),
     ]
     return [(name, f"{value:,}" if isinstance(value, int) else str(value)) for name, value in facts if value]
+
+
+def _full_scale(card: dict[str, Any]) -> str:
+    """Return which sample values are black and white in images of more than 8 bits."""
+    given = card.get("value_range")
+    if isinstance(given, list) and len(given) == 2 and all(isinstance(value, int | float) for value in given):
+        low, high = given
+        return f"the training images' range: {low:,g} is black and {high:,g} is white"
+    return wording.FULL_SCALE.get(card["bit_depth"], f"{card['bit_depth']} bits")
 
 
 def _channel_facts(number: int) -> list[tuple[str, str]]:

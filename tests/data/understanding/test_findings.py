@@ -30,8 +30,7 @@ def save(path: Path, pixels: Any) -> None:
 def looked(root: Path, cache: Path, **keys: Any) -> tuple[Dataset, Findings]:
     config = DataConfig.model_validate({"source": {"folder": str(root)}, **keys})
     dataset = open_dataset(config, cache=cache)
-    images = np.load(arrays(dataset, config, 32, cache=cache), mmap_mode="r")
-    return dataset, look_at(dataset, images, config, cache=cache)
+    return dataset, look_at(dataset, arrays(dataset, config, 32, cache=cache), config, cache=cache)
 
 
 @pytest.fixture
@@ -112,3 +111,16 @@ def test_exact_copies_are_no_near_duplicates(root: Path, cache: Path) -> None:
     save(root / "a" / "exact.png", picture(20))
     _, found = looked(root, cache)
     assert len(found.near) == 8
+
+
+def test_other_pixels_of_the_same_files_are_looked_at_anew(tmp_path: Path, cache: Path) -> None:
+    for number in range(30):  # red is the same noise in pairs of files, green is not
+        pixels = picture(number)
+        pixels[..., 0] = picture(number // 2 * 2)[..., 0]
+        save(tmp_path / "d" / "ab"[number // 2 % 2] / f"{number:02d}.png", pixels)
+    assert len(looked(tmp_path / "d", cache, channels=[1, 1, 1])[1].near) == 0
+    darker = [looked(tmp_path / "d", cache, channels=[0, 0, channel])[0].digest for channel in (0, 1)]
+    assert darker[0] == darker[1]  # the digest of the files does not tell them apart
+    save(tmp_path / "d" / "a" / "again.png", picture(0) * [0.9, 0, 0] + picture(50) * [0, 1, 1])
+    assert len(looked(tmp_path / "d", cache, channels=[1, 1, 1])[1].near) == 0
+    assert len(looked(tmp_path / "d", cache, channels=[0, 0, 0])[1].near) > 0
