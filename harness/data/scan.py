@@ -66,7 +66,7 @@ def scan(config: DataConfig, *, cache: Path, sizes: Sequence[Fit] = (), progress
     bad = [(listing.samples[row].path, reason) for row, reason in sorted(reasons.items())]
     if bad and config.on_bad == "error":
         raise DataError(
-            f"{len(bad)} of {len(memory.found)} images cannot be read; repair or remove them, or set "
+            f"{len(bad)} of {len(listing.samples)} images cannot be read; repair or remove them, or set "
             "data.on_bad: skip:\n" + listed((f"{path}: {reason}" for path, reason in bad), 50)
         )
     found = Scan(listing, memory.rows(), memory.images(), tuple(bad))
@@ -106,7 +106,7 @@ def _read_unknown(
     memory: Memory, listing: Listing, config: DataConfig, sizes: Sequence[Fit], cache: Path, progress: Progress | None
 ) -> dict[int, str]:
     """Read the files that the memory does not know into it; return the reason for each that cannot be read."""
-    rows, count = memory.unknown(), len(memory.found)
+    rows, count = memory.unknown(), len(listing.samples)
     reasons: dict[int, str] = {}
     done = count - len(rows)
 
