@@ -75,6 +75,11 @@ DAMAGES = [
     ),
     Damage("half a file", lambda w: d.write(w.folder().checkpoints / ".x.safetensors.partial"), "half of a file"),
     Damage("half a database", lambda w: d.write(home() / f".mlflow.db.{d.DEAD}.partial"), "half of a file"),
+    Damage(
+        "half an array",
+        lambda w: d.write(home() / "cache" / "staged" / "0f" / "uint8.npy"),
+        "resized images of a start",
+    ),
     Damage("predictions are gone", lambda w: d.of_event(w, "test").unlink(), "predictions/"),
     Damage("predictions are cut off", lambda w: d.halve(d.of_event(w, "test")), "predictions/"),
     Damage("predictions on shifted images are gone", lambda w: d.of_event(w, "shift").unlink(), "predictions/"),

@@ -24,65 +24,106 @@ from harness.data.sources.listing import Frame, Listing
 from harness.data.traits import SIDE
 
 _FRESH = 2.0  # seconds; a newer file is not stored, because it may change again without a new time stamp
-_THUMBNAIL = TRAITS.index("thumbnail")
-_DEEP = FACTS.index("deep")
-_THUMBNAIL_BYTES = SIDE * SIDE
+_NUMBERS = ("width", "height", "low", "high", "size", "brightness", "border")  # facts and traits that vary most
+_RECORD = np.dtype(
+    [
+        ("sha256", np.uint8, 32),
+        ("pixels_sha256", np.uint8, 32),
+        ("thumbnail", np.uint8, (SIDE, SIDE)),
+        *((name, np.float64) for name in _NUMBERS),
+        ("others", np.int32),  # index into the distinct remaining facts and traits; -1 if nothing is known
+    ]
+)
+_WHOLE = ("width", "height", "size")  # numbers that are integers
+_UNKNOWN = -1
 
 
 class Images(Sequence[Scanned]):
-    """What was found in each image, in about 500 bytes an image: a `Scanned` is made when it is asked for."""
+    """What was found in each image, in about 400 bytes an image: a `Scanned` is made when it is asked for."""
 
-    def __init__(self, packed: Sequence[bytes]) -> None:
-        self._packed = packed
+    def __init__(self, records: NDArray[np.void], others: Sequence[str]) -> None:
+        """Use the records of a `_Records`, and its distinct remaining facts and traits."""
+        self._records, self._others = records, others
 
     def __len__(self) -> int:
-        return len(self._packed)
+        return len(self._records)
 
     @overload
     def __getitem__(self, index: int) -> Scanned: ...
     @overload
     def __getitem__(self, index: slice) -> Images: ...
     def __getitem__(self, index: int | slice) -> Scanned | Images:
-        return Images(self._packed[index]) if isinstance(index, slice) else unpack(self._packed[index])
+        if isinstance(index, slice):
+            return Images(self._records[index], self._others)
+        return _scanned(self._records[index], self._others)
 
     def __iter__(self) -> Iterator[Scanned]:
-        return map(unpack, self._packed)
+        return (_scanned(record, self._others) for record in self._records)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Images) and list(self._packed) == list(other._packed)
+        return isinstance(other, Images) and list(self) == list(other)
 
-    def __hash__(self) -> int:
-        return hash(tuple(self._packed))
+    __hash__ = None  # type: ignore[assignment]
 
     @property
     def deep(self) -> bool:
         """Whether any image has more than 8 bits."""
-        return any(packed[64] for packed in self._packed)
+        return any(_others_of(self._others[index])["deep"] for index in np.unique(self._records["others"]).tolist())
+
+    @property
+    def thumbnails(self) -> NDArray[np.uint8]:
+        """The thumbnails of all images as (images, SIDE, SIDE) grey values, without a copy."""
+        return np.asarray(self._records["thumbnail"])
 
     def pixel_digests(self, count: int = 32) -> NDArray[np.uint8]:
         """Return the first bytes of the SHA-256 of each image's pixels as (images, count)."""
-        digests = b"".join(packed[32 : 32 + count] for packed in self._packed)
-        return np.frombuffer(digests, np.uint8).reshape(-1, count)
+        return np.ascontiguousarray(self._records["pixels_sha256"][:, :count])
 
 
-def pack(values: list[Any]) -> bytes:
-    """Return an image's values, as `to_values` gives them, as digests and thumbnail in bytes and the rest in JSON."""
-    traits = list(values[3])
-    thumbnail = bytes.fromhex(traits[_THUMBNAIL])
-    traits[_THUMBNAIL] = ""
-    assert len(thumbnail) == _THUMBNAIL_BYTES
-    rest = json.dumps([values[2], traits], separators=(",", ":")).encode()
-    return b"".join(
-        (bytes.fromhex(values[0]), bytes.fromhex(values[1]), bytes([bool(values[2][_DEEP])]), thumbnail, rest)
-    )
+class _Records:
+    """What was found in each image of a listing, as numbers and an index into the distinct values of all others."""
+
+    def __init__(self, count: int) -> None:
+        self.table = np.zeros(count, _RECORD)
+        self.table["others"] = _UNKNOWN
+        self._index: dict[str, int] = {}
+
+    def set(self, row: int, values: list[Any]) -> None:
+        """Keep an image's values, as `to_values` gives them."""
+        named = {**dict(zip(FACTS, values[2], strict=True)), **dict(zip(TRAITS, values[3], strict=True))}
+        record = self.table[row]
+        record["sha256"], record["pixels_sha256"] = _bytes(values[0]), _bytes(values[1])
+        record["thumbnail"] = _bytes(named.pop("thumbnail")).reshape(SIDE, SIDE)
+        for name in _NUMBERS:
+            record[name] = named.pop(name)
+        others = json.dumps(named, separators=(",", ":"))
+        record["others"] = self._index.setdefault(others, len(self._index))
+
+    def known(self) -> NDArray[np.bool_]:
+        """Return (images,) whether anything was kept for an image."""
+        return np.asarray(self.table["others"] != _UNKNOWN)
+
+    def images(self) -> Images:
+        """Return the images that are known."""
+        known = self.known()
+        return Images(self.table if known.all() else self.table[known], tuple(self._index))
 
 
-def unpack(packed: bytes) -> Scanned:
-    """Return the image that `pack` was given."""
-    end = 65 + _THUMBNAIL_BYTES
-    facts, traits = json.loads(packed[end:])
-    traits[_THUMBNAIL] = packed[65:end].hex()
-    return from_values([packed[:32].hex(), packed[32:64].hex(), facts, traits])
+def _scanned(record: np.void, others: Sequence[str]) -> Scanned:
+    named = {**_others_of(others[record["others"]]), "thumbnail": record["thumbnail"].tobytes().hex()}
+    for name in _NUMBERS:
+        named[name] = int(record[name]) if name in _WHOLE else float(record[name])
+    facts, traits = [named[name] for name in FACTS], [named[name] for name in TRAITS]
+    return from_values([record["sha256"].tobytes().hex(), record["pixels_sha256"].tobytes().hex(), facts, traits])
+
+
+def _others_of(text: str) -> dict[str, Any]:
+    others: dict[str, Any] = json.loads(text)
+    return others
+
+
+def _bytes(text: str) -> NDArray[np.uint8]:
+    return np.frombuffer(bytes.fromhex(text), np.uint8)
 
 
 class Memory:
@@ -97,7 +138,7 @@ class Memory:
         Args:
             rules: key of everything that decides the pixels of a file.
         """
-        self.found: list[bytes | None] = [None] * len(listing.samples)  # packed, for each row of the listing
+        self._found = _Records(len(listing.samples))
         self._listing = listing
         self._path: Path | None = None
         self._pending = bytearray()
@@ -111,17 +152,16 @@ class Memory:
 
     def unknown(self) -> list[int]:
         """Return the rows whose file must be read."""
-        return [row for row, packed in enumerate(self.found) if packed is None]
+        return np.flatnonzero(~self._found.known()).tolist()
 
     def rows(self) -> Sequence[int]:
         """Return the rows whose image is known, which `images` returns."""
-        if None not in self.found:
-            return range(len(self.found))  # a tuple would take 36 bytes an image
-        return tuple(row for row, packed in enumerate(self.found) if packed is not None)
+        known = self._found.known()
+        return range(len(known)) if known.all() else tuple(np.flatnonzero(known).tolist())  # 36 bytes an image
 
     def images(self) -> Images:
         """Return the images that are known."""
-        return Images([packed for packed in self.found if packed is not None])
+        return self._found.images()
 
     def about_to_read(self, row: int) -> None:
         """Note the size and time of a file, just before it is read."""
@@ -130,7 +170,7 @@ class Memory:
 
     def keep(self, row: int, values: list[Any]) -> None:
         """Keep what was found in an image; it is stored with the next `flush`."""
-        self.found[row] = pack(values)
+        self._found.set(row, values)
         size, changed = (0, 0) if self._path is None else map(int, self._stamps[row])
         if changed and time.time() - changed / 1e9 >= _FRESH:
             self._pending += _line(self._listing.samples[row].path, size, changed, values)
@@ -148,13 +188,13 @@ class Memory:
 
     def tidy(self) -> None:
         """Write the file anew if most of its lines are of files that are gone or were read again."""
-        if self._path is None or self._lines <= 2 * len(self.found) + 100:
+        if self._path is None or self._lines <= 2 * len(self._listing.samples) + 100:
             return
         with atomic_path(self._path) as temporary, temporary.open("wb") as stream:
-            for row, packed in enumerate(self.found):
+            for row, image in zip(self.rows(), self.images(), strict=True):
                 size, changed = map(int, self._stamps[row])
-                if packed is not None and changed and time.time() - changed / 1e9 >= _FRESH:
-                    stream.write(_line(self._listing.samples[row].path, size, changed, to_values(unpack(packed))))
+                if changed and time.time() - changed / 1e9 >= _FRESH:
+                    stream.write(_line(self._listing.samples[row].path, size, changed, to_values(image)))
 
     def _read(self) -> None:
         assert self._path is not None
@@ -176,7 +216,7 @@ class Memory:
                 if not self._stamps[row].any():
                     self._stamps[row] = self._stamp(row) or (0, 0)
                 if tuple(self._stamps[row]) == (size, changed):
-                    self.found[row] = pack(values)
+                    self._found.set(row, values)
 
     def _stamp(self, row: int) -> tuple[int, int] | None:
         source = self._listing.fetch(row)

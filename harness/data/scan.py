@@ -67,7 +67,7 @@ def scan(config: DataConfig, *, cache: Path, sizes: Sequence[Fit] = (), progress
     reasons = _read_unknown(memory, listing, config, sizes, cache, progress)
     bad = [(listing.samples[row].path, reason) for row, reason in sorted(reasons.items())]
     if bad and config.on_bad == "error":
-        raise _unreadable(bad, len(memory.found))
+        raise _unreadable(bad, len(listing.samples))
     found = Scan(listing, memory.rows(), memory.images(), tuple(bad))
     with told(listing.reading):
         _check_classes(found)
@@ -105,7 +105,7 @@ def _read_unknown(
     memory: Memory, listing: Listing, config: DataConfig, sizes: Sequence[Fit], cache: Path, progress: Progress | None
 ) -> dict[int, str]:
     """Read the files that the memory does not know into it; return the reason for each that cannot be read."""
-    rows, count = memory.unknown(), len(memory.found)
+    rows, count = memory.unknown(), len(listing.samples)
     reasons: dict[int, str] = {}
     done = count - len(rows)
 

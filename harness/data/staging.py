@@ -59,6 +59,33 @@ def remove_abandoned(cache: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
+def left_behind(cache: Path) -> list[Path]:
+    """Return the folders of staged images that no process owns: their array was never made."""
+    folders = sorted(path for path in (cache / "staged").glob("*") if path.is_dir())
+    return [folder for folder in folders if not _is_owned(folder)]
+
+
+def remove_left_behind(folder: Path) -> bool:
+    """Remove one of the folders that `left_behind` gave; return False if a process owns it by now."""
+    try:
+        with FileLock(folder.with_suffix(".lock"), timeout=0):
+            shutil.rmtree(folder)
+    except Timeout:
+        return False
+    return True
+
+
+def _is_owned(folder: Path) -> bool:
+    lock = folder.with_suffix(".lock")
+    if not lock.exists():  # to take it would make it, and looking must change nothing
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
 class Staging:
     """The staged images of one listing at one size. Use it inside `held()` only; see the module."""
 

@@ -1,4 +1,4 @@
-"""Find what dead processes left: half-written files, a lock's owner file, and pins of shared activations.
+"""Find what dead processes left: half-written files, staged images, a lock's owner file, and pins of activations.
 
 A pin protects the activations that a running study uses from being evicted.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 from filelock import FileLock, Timeout
 
+from harness.data.staging import left_behind, remove_left_behind
 from harness.doctor.case import Case, Finding
 from harness.results.paths import home
 
@@ -22,7 +23,7 @@ _OF_PROCESS = re.compile(r"\.(\d+)\.(?:partial|part|tmp)(?:\.\w+)?$")
 
 
 def check(case: Case) -> Iterator[Finding]:
-    """Check for files, owner files and pins whose process is gone."""
+    """Check for files, staged images, owner files and pins whose process is gone."""
     for path in _half_written(case):
         yield Finding(
             str(path.relative_to(home())),
@@ -31,6 +32,16 @@ def check(case: Case) -> Iterator[Finding]:
             "--fix removes it.",
             partial(_removed, path),
         )
+    if not case.running:  # a running study does not own what it staged between its scan and its array
+        for staged in left_behind(home() / "cache"):
+            size = sum(path.stat().st_size for path in staged.glob("*"))
+            yield Finding(
+                f"cache/staged/{staged.name}",
+                "resized images of a start that ended before it had made an array of them",
+                f"it takes {size / 1e6:.1f} MB; the next start with the same data and size would go on with it",
+                "--fix removes it.",
+                partial(_staged_removed, staged),
+            )
     folder = case.folder
     if folder.owner.exists() and not case.running:
         yield Finding(
@@ -83,6 +94,10 @@ def _alive(pin: Path) -> bool:
         return psutil.pid_exists(int(json.loads(pin.read_text(encoding="utf-8"))["pid"]))
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def _staged_removed(folder: Path) -> str:
+    return "removed" if remove_left_behind(folder) else "kept, because another process goes on with it now"
 
 
 def _removed(path: Path) -> str:

@@ -17,6 +17,7 @@ from harness.config.data import DataConfig
 from harness.data import array_file
 from harness.data.dataset import Dataset, arrays, open_dataset
 from harness.data.decoding import decode
+from harness.data.decoding.rules import ReadingRules
 from harness.data.staging import Staging
 from harness.errors import ResourceError
 
@@ -59,7 +60,8 @@ def test_staged_images_are_resized_as_the_study_says(cells: Path, cache: Path, o
     dataset = open_dataset(config, cache=cache, sizes=(16,))
     images = np.load(arrays(dataset, config, 16, cache=cache))
     kind, colour = config.resize, config.background
-    wanted = decode.decode(cells / dataset.table["path"][5], size=16, resize=kind, background=colour)
+    rules = ReadingRules(background=colour)
+    wanted = decode.decode(cells / dataset.table["path"][5], rules, size=16, resize=kind)
     assert (images[5] == wanted).all()
 
 

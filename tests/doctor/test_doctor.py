@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from damaging import confirmed, cut, diagnosed, flip, of_event, remove_database, trials
+from filelock import FileLock
 from small_study import Watching, World, records
 
 from harness.errors import HarnessError, StudyHeldError
@@ -129,6 +130,20 @@ def test_a_database_that_others_use_is_not_moved_under_them(copied: World) -> No
     repaired = diagnosed(fix=True)
     assert ["the model" in str(finding) for finding in repaired.left] == [True], list(repaired.lines())
     assert any("`harness sync` sends those of other" in text for text in repaired.repaired)
+
+
+def test_staged_images_that_a_process_goes_on_with_are_left_alone(copied: World) -> None:
+    folder = home() / "cache" / "staged" / "0f"
+    folder.mkdir(parents=True)
+    (folder / "uint8.npy").write_bytes(bytes(3_000_000))
+    lock = FileLock(folder.with_suffix(".lock"))
+    with lock:
+        assert diagnosed(fix=True).well and folder.exists()
+    [finding] = diagnosed().left
+    assert "cache/staged/0f: " in str(finding) and "it takes 3.0 MB" in str(finding) and folder.exists()
+    with lock:
+        assert finding.repair is not None and "kept" in finding.repair() and folder.exists()
+    assert diagnosed(fix=True).well and not folder.exists()
 
 
 def test_what_the_study_needs_again_it_trains_again_by_itself(copied: World) -> None:

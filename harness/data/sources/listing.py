@@ -34,7 +34,7 @@ class Frame:
 Stored = Path | Frame | Image.Image | NDArray[np.uint8] | NDArray[np.uint16]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # a large data set has very many
 class Sample:
     """One image: its path relative to the root (escaped, with /), its class, and the group and part that were given."""
 

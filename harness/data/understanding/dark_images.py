@@ -18,16 +18,16 @@ def warnings_of(facts: Iterable[Facts], bit_depth: BitDepth = "dtype") -> list[s
         facts: of all images of a set, or of its training part.
         bit_depth: as the study declares it; another value than dtype declares a scale, and nothing is warned of.
     """
-    by_kind: dict[tuple[str, int], list[Facts]] = {}
+    by_kind: dict[tuple[str, int], tuple[int, float]] = {}  # number of images and highest value of each kind
     for fact in facts:
-        by_kind.setdefault((fact.sample_type, fact.bits), []).append(fact)
-    found = [_warning(kind, bits, images, bit_depth) for (kind, bits), images in sorted(by_kind.items())]
+        number, high = by_kind.get((fact.sample_type, fact.bits), (0, fact.high))
+        by_kind[fact.sample_type, fact.bits] = number + 1, max(high, fact.high)
+    found = [_warning(kind, bits, *seen, bit_depth) for (kind, bits), seen in sorted(by_kind.items())]
     return [text for text in found if text is not None]
 
 
-def _warning(kind: str, bits: int, images: list[Facts], bit_depth: BitDepth) -> str | None:
-    high = max(fact.high for fact in images)
-    count = f"{len(images):,} image{'s' if len(images) > 1 else ''}"
+def _warning(kind: str, bits: int, number: int, high: float, bit_depth: BitDepth) -> str | None:
+    count = f"{number:,} image{'s' if number > 1 else ''}"
     if kind == "unsigned" and bits == 8:
         if high > 255 * _SMALL:
             return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 from harness.atomic import atomic_write
 from harness.config.data import DataConfig
 from harness.data.dataset import Dataset
-from harness.data.decoding.decode import Facts
 from harness.data.parallel import Progress
-from harness.data.traits import SIDE, Traits, thumbnail_of
 from harness.data.understanding import dark_images, give_aways, near_duplicates
 from harness.data.understanding.give_aways import GiveAway
 from harness.data.understanding.near_duplicates import NearPair
@@ -73,18 +71,19 @@ def _stored(path: Path) -> _Computed | None:
 def _computed(
     dataset: Dataset, images: NDArray[np.uint8] | NDArray[np.uint16], config: DataConfig, progress: Progress | None
 ) -> _Computed:
-    table, facts, traits = dataset.table, list[Facts](), list[Traits]()
-    thumbnails = np.empty((len(table), SIDE, SIDE), np.uint8)
-    for row, image in enumerate(dataset.scanned):
-        thumbnails[row] = thumbnail_of(image.traits)
-        facts.append(image.facts)
-        traits.append(replace(image.traits, thumbnail=""))
+    table, scanned = dataset.table, dataset.scanned
     _, first = np.unique(table["pixels_sha256"].to_numpy(), return_index=True)  # exact copies are known already
-    near = near_duplicates.near_duplicates(thumbnails, images, np.sort(first), progress)
+    near = near_duplicates.near_duplicates(scanned.thumbnails, images, np.sort(first), progress)
+    rows = give_aways.looked_at(len(table))
+    looked = [scanned[row] for row in rows.tolist()]
     given = give_aways.give_aways(
-        facts, traits, table["label"].to_numpy(np.int64), list(table["group"]), dataset.classes
+        [image.facts for image in looked],
+        [image.traits for image in looked],
+        table["label"].to_numpy(np.int64)[rows],
+        table["group"].iloc[rows].tolist(),
+        dataset.classes,
     )
-    return near, given, dark_images.warnings_of(facts, config.bit_depth)
+    return near, given, dark_images.warnings_of((image.facts for image in scanned), config.bit_depth)
 
 
 def _near_warnings(dataset: Dataset, near: list[NearPair], config: DataConfig) -> list[str]:

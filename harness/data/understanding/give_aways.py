@@ -45,20 +45,23 @@ class GiveAway:
         )
 
 
+def looked_at(count: int) -> NDArray[np.int64]:
+    """Return the rows, ascending, of the images that the tree looks at: all, or a fixed random choice of very many."""
+    if count <= _MOST:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(0).permutation(count)[:_MOST])
+
+
 def give_aways(
     facts: Sequence[Facts], traits: Sequence[Traits], labels: Labels, groups: Sequence[str], classes: Sequence[str]
 ) -> list[GiveAway]:
     """Return the facts that tell the class, the most telling first; facts with equal values in all images do not count.
 
     Args:
-        facts, traits: of each image.
+        facts, traits: of each image that is `looked_at`.
         labels: (N,) index into `classes`.
         groups: of each image, "" for none. Folds keep groups together.
     """
-    if len(labels) > _MOST:
-        rows = np.sort(np.random.default_rng(0).permutation(len(labels))[:_MOST])
-        facts, traits, groups = ([values[row] for row in rows] for values in (facts, traits, groups))
-        labels = labels[rows]
     counts = np.bincount(labels, minlength=len(classes))
     if counts.min() < FEWEST:
         return []
