@@ -28,7 +28,7 @@ def test_every_study_and_command_that_is_named_exists() -> None:
     cli = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "harness" / "cli").glob("*.py"))
     for command in re.findall(r"\.venv/bin/harness (\w+)", README):
         assert f"def {command}(" in cli or f'@app.command("{command}")' in cli, command
-    for link in re.findall(r"\]\((?!http)([^)]+)\)", README):
+    for link in re.findall(r"\]\((?!http)([^)#]+)(?:#[^)]*)?\)", README):
         assert (ROOT / link).exists(), link
 
 

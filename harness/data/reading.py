@@ -94,7 +94,16 @@ def _facts(pixels: Pixels) -> Facts:
     height, width, channels = pixels.shape
     colour = "RGB image" if channels == 3 else f"image of {channels} channel{'s' if channels > 1 else ''}"
     deep = pixels.dtype == np.uint16
-    return Facts(width, height, f"{16 if deep else 8}-bit {colour}", deep=deep, channels=channels)
+    return Facts(
+        width,
+        height,
+        f"{16 if deep else 8}-bit {colour}",
+        deep=deep,
+        channels=channels,
+        bits=16 if deep else 8,
+        low=float(pixels.min()),
+        high=float(pixels.max()),
+    )
 
 
 def pixel_digest(pixels: Pixels) -> str:

@@ -25,7 +25,9 @@ def check(case: Case) -> Iterator[Finding]:
     cache = home() / "cache"
     if case.study is None or not isinstance(digest, str):
         return
-    arrays = [array_path(digest, case.study.data, one, cache=cache) for one in fits(case.study)]
+    used = case.fingerprint.get("value range")
+    value_range = (used[0], used[1]) if isinstance(used, list | tuple) and len(used) == 2 else None
+    arrays = [array_path(digest, case.study.data, one, value_range, cache=cache) for one in fits(case.study)]
     for path in arrays:
         if path.exists() and not is_whole(path):
             yield Finding(

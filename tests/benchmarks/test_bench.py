@@ -21,6 +21,8 @@ from harness.benchmarks.report_size import measure_report
 from harness.benchmarks.sweep import MIXES, Stratum, ratio
 from harness.benchmarks.task import DEPTHS, TRIALS, config_of, temporary_home
 from harness.benchmarks.worker_costs import worker_seconds
+from harness.config.fit import Fit
+from harness.config.initial_weights import WeightsChoice
 from harness.data.sources import rendered_cells
 from harness.results.events import read_events
 from harness.results.names import SEARCH_SPLIT
@@ -163,14 +165,14 @@ def test_a_worker_s_first_epoch_and_its_next_are_timed(files: Files, data: Trial
     np.save(tmp_path / "images.npy", data.images)
     facts = cache_key(config_of("none", 0), SEARCH_SPLIT, random_weights=False)
     context = WorkerContext(
-        {64: tmp_path / "images.npy"},
+        {Fit(64): tmp_path / "images.npy"},
         64,
         files.labels,
         files.keys,
         {SEARCH_SPLIT: (files.train, files.validation)},
         data.classes,
         "accuracy",
-        "bundled",
+        WeightsChoice.read("bundled"),
         1,
         tmp_path,
         Plan(tmp_path / "prefix", (CachedFeatures(*facts, cuts=(5,)),)),

@@ -187,3 +187,17 @@ def test_images_that_make_no_study_are_refused_as_the_study_refuses_them(harness
     again, _, study_err = harness("study", "microscopy", "--data", str(tmp_path / "few"))
     assert code == again == 3
     assert err == f"{study_err}To try a key here, add --set KEY=VALUE, such as --set channels=all.\n"
+
+
+def test_the_rendered_cells_give_no_reason_for_a_warning(harness: Harness) -> None:
+    code, out, _ = harness("data", "microscopy", "--json")
+    told = json.loads(out)
+    assert code == 0 and told["images"] == 1440 and told["groups"] == 120
+    assert told["warnings"] == [] and told["near_pairs"] == 0
+
+
+def test_images_that_a_limit_leaves_out_are_told(harness: Harness, images: Path) -> None:
+    code, out, _ = harness("data", str(images), "--set", "limit=16", "--json")
+    told = json.loads(out)
+    assert code == 0 and told["unused"] == 8 and told["images"] == 30
+    assert sum(sum(parts.values()) for parts in told["classes"].values()) == 22

@@ -187,3 +187,10 @@ def test_a_thousand_files_are_scanned_in_seconds_and_little_memory(tmp_path: Pat
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 100e6
+
+
+def test_a_study_that_was_stored_and_read_again_has_the_same_key_of_its_pixels() -> None:
+    for given in ({}, {"max_megapixels": 80}, {"background": [1, 2, 3]}, {"channels": {"red": 0, "green": [1, 3]}}):
+        config = DataConfig.model_validate(given)
+        again = DataConfig.model_validate(config.model_dump(mode="json"))
+        assert rules_of(config).cache_key() == rules_of(again).cache_key()

@@ -238,7 +238,7 @@ def test_a_study_without_a_data_card_has_a_page(make_study: MakeStudy) -> None:
 
 def test_every_searched_parameter_has_its_picture_and_its_column(make_study: MakeStudy) -> None:
     vary = {
-        name: tuple(dict.fromkeys(parameter.choices[:2]))
+        name: tuple(dict.fromkeys(parameter.choices[:2])) or ("bundled", "my own")
         if parameter.kind == "choice"
         else ((2, 5, 9, 14) if parameter.kind == "int" else (0.1, 0.2, 0.35, 0.6))
         for name, parameter in PARAMETERS.items()

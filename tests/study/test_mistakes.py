@@ -113,7 +113,7 @@ def test_images_of_five_channels_are_kept_as_composites(tmp_path: Path, size: in
     made = session(tmp_path, np.array([0, 0]), [sure([1, 0], [0.9, 0.9])], size=size)
     stacks = np.zeros((130, size, size, 5), np.uint8)
     stacks[..., 3] = 200
-    np.save(made.prepared.context.images[size], stacks)
+    np.save(made.prepared.context.images[Fit(size)], stacks)
     write(made, RECOMMENDED)
     found = stored(made)["images"]
     assert found.shape == (1, min(size, 96), min(size, 96), 3)

@@ -20,6 +20,8 @@ from safetensors.torch import load_file
 from scarce_memory import MESSAGE, Scarce, misses, scarce
 from small_study import Watching, World, records, runs
 
+from harness.config.fit import Fit
+from harness.config.initial_weights import DEFAULT
 from harness.config.trial import TrialConfig
 from harness.model.transfer import TransferModel
 from harness.results import event_types
@@ -170,12 +172,14 @@ def test_what_a_process_holds_is_gone_before_the_next_try(
         held.extend(weakref.ref(part) for part in (model, starting, starting.model))
         return model, starting, at_hand
 
-    def data(self: WorkerContext, backbone: str, split: str, device: torch.device | None = None) -> Any:
+    def data(
+        self: WorkerContext, backbone: str, split: str, device: torch.device | None = None, weights: str = DEFAULT
+    ) -> Any:
         devices.append(device)
         if device is not None:  # as a GPU would be given them
-            self._moved[32, device] = torch.zeros(1)
-            held.append(weakref.ref(self._moved[32, device]))
-        return real_data(self, backbone, split, device)
+            self._moved[Fit(32), device] = torch.zeros(1)
+            held.append(weakref.ref(self._moved[Fit(32), device]))
+        return real_data(self, backbone, split, device, weights)
 
     monkeypatch.setattr(InitialModels, "checkout", take)
     monkeypatch.setattr(WorkerContext, "data", data)

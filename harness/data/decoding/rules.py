@@ -23,7 +23,7 @@ class ReadingRules:
     frames: Frames = "first"
     bit_depth: BitDepth = "dtype"
     background: Colour = (255, 255, 255)
-    max_megapixels: float = 50
+    max_megapixels: float = 50.0
     not_finite: NotFinite = "error"
     value_range: tuple[float, float] | None = None  # (low, high) of the training part, for `bit_depth: used`
 
@@ -53,7 +53,7 @@ def rules_of(config: DataConfig, value_range: tuple[float, float] | None = None)
         frames=config.frames,
         bit_depth=config.bit_depth,
         background=config.background,
-        max_megapixels=config.max_megapixels,
+        max_megapixels=float(config.max_megapixels),  # 50 and 50.0 are one rule, and must be one key
         not_finite=config.not_finite,
         value_range=value_range if config.bit_depth == "used" else None,
     )

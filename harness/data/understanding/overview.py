@@ -70,9 +70,10 @@ class Overview:
         counts = [sum(parts.values()) for parts in self.classes.values()]
         each = f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
         aside = sum(one.count for one in self.left_aside)
+        used = f"{self.images - self.unused:,} of {self.images:,}" if self.unused else f"{self.images:,}"
         left = f" {aside:,} files or folders are left aside." if aside else ""
         return (
-            f"Data: {self.images:,} images in {len(self.classes)} classes ({each} each){groups}; the split is "
+            f"Data: {used} images in {len(self.classes)} classes ({each} each){groups}; the split is "
             f"{SPLIT_FROM[self.split]}: {self._shares()}.{left}"
         )
 
