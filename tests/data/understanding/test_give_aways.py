@@ -81,3 +81,13 @@ def test_with_few_images_of_a_class_nothing_is_said() -> None:
 def test_damaged_dates_are_no_error() -> None:
     dates = ["2024-13-45", "yesterday", "", "0000-00-00"]
     assert looked([facts()] * 40, [traits(taken=dates[n % 4]) for n in range(40)], LABELS) == []
+
+
+def test_folds_keep_groups_together_so_that_a_fact_of_each_slide_is_no_give_away() -> None:
+    # each slide has a brightness of its own, which tells the class of its own images but not of another slide's
+    slides = [("a", 0, 0.1), ("b", 1, 0.3), ("c", 0, 0.5), ("d", 1, 0.7)]
+    images = [slide for slide in slides for _ in range(20)]
+    labels, borders = [label for _, label, _ in images], [traits(border=border) for _, _, border in images]
+    assert looked([facts()] * 80, borders, labels, [name for name, _, _ in images]) == []
+    [found] = looked([facts()] * 80, borders, labels)
+    assert found.balanced_accuracy == 1
